@@ -1,0 +1,1 @@
+"""nnlab: one network, any arithmetic."""
