@@ -1,1 +1,6 @@
+"""Flax Linen modules that own parameters."""
 
+from nnlab.layers.adder import AdderConv, AdderDense
+from nnlab.layers.binary import BinaryConv, BinaryDense
+
+__all__ = ["AdderConv", "AdderDense", "BinaryConv", "BinaryDense"]

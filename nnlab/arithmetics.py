@@ -1,0 +1,52 @@
+"""The values a user passes as `arithmetic=`.
+
+An arithmetic says which convolution and dense layers a model is made of and which activation
+stands between them (after the normalisation). The layers bring the rest: what they do to their
+inputs, how their weights start, and the name of their weights, by which `nnlab.optim` tells how
+they learn. To try a variant, replace a field:
+
+    rough = dataclasses.replace(ADDER, conv=functools.partial(AdderConv, filter_rule="sign"))
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+
+from nnlab.layers.adder import AdderConv, AdderDense
+from nnlab.layers.binary import BinaryConv, BinaryDense
+
+
+@dataclasses.dataclass(frozen=True)
+class Arithmetic:
+    """Layers of one kind.
+
+    Attributes:
+        conv: called as `conv(features, kernel_size, strides=…, padding=…, use_bias=…)`.
+        dense: called as `dense(features, use_bias=…)`.
+        activation: what stands between normalisation and the next layer.
+    """
+
+    conv: Callable[..., nn.Module]
+    dense: Callable[..., nn.Module]
+    activation: Callable[[jax.Array], jax.Array]
+
+
+_HE = nn.initializers.he_normal()
+
+# Float convolution (CNN), He initialisation.
+FLOAT = Arithmetic(
+    conv=functools.partial(nn.Conv, use_bias=False, kernel_init=_HE),
+    dense=functools.partial(nn.Dense, use_bias=False, kernel_init=_HE),
+    activation=nn.relu,
+)
+
+# L1 distance (AdderNet, CVPR 2020).
+ADDER = Arithmetic(conv=AdderConv, dense=AdderDense, activation=nn.relu)
+
+# Signs of inputs and weights (BNN, NeurIPS 2016). The layers take the sign of what they get; the
+# hard tanh between them keeps shortcuts and the float classifier informed, and leaves the sign and
+# its straight-through gradient as they are.
+BINARY = Arithmetic(conv=BinaryConv, dense=BinaryDense, activation=nn.hard_tanh)

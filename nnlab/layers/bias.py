@@ -1,0 +1,10 @@
+"""A bias a feature, for layers that take `use_bias`."""
+
+import flax.linen as nn
+import jax
+
+
+def add_bias(layer, y: jax.Array) -> jax.Array:
+    """`y` [..., features] plus the parameter `bias` [features] of `layer`, called in its compact."""
+    bias = layer.param("bias", nn.initializers.zeros, (layer.features,), layer.param_dtype)
+    return y + bias.astype(y.dtype)

@@ -1,0 +1,42 @@
+"""VGG-small, the CIFAR network of the binary and adder literature.
+
+128C3-128C3-MP2-256C3-256C3-MP2-512C3-512C3-MP2-FC: in every second layer the maximum is taken
+before the normalisation. The classifier has a bias and no normalisation. With 10 classes 4,660,106
+parameters; 607.6 M multiply-adds for a 32×32 image.
+
+References:
+    Zhang et al., LQ-Nets, ECCV 2018, https://arxiv.org/abs/1807.10029, and its code.
+    Chen et al., AdderNet, CVPR 2020, https://arxiv.org/abs/1912.13200, table 2.
+"""
+
+import flax.linen as nn
+import jax
+
+from nnlab.arithmetics import FLOAT, Arithmetic
+from nnlab.layers.normalization import BatchNorm
+
+
+class VGGSmall(nn.Module):
+    """[batch, 32, 32, channels] to logits [batch, classes].
+
+    `arithmetic` serves all layers but the first convolution and the classifier, which are float
+    unless `first` and `classifier` say otherwise.
+    """
+
+    classes: int = 10
+    arithmetic: Arithmetic = FLOAT
+    first: Arithmetic = FLOAT
+    classifier: Arithmetic = FLOAT
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        for stage, features in enumerate((128, 256, 512)):
+            layers = self.first if stage == 0 else self.arithmetic
+            x = layers.conv(features, (3, 3))(x)
+            x = self.arithmetic.activation(BatchNorm(train)(x))
+            x = self.arithmetic.conv(features, (3, 3))(x)
+            x = nn.max_pool(x, (2, 2), (2, 2))
+            x = self.arithmetic.activation(BatchNorm(train)(x))
+        x = x.reshape(len(x), -1)
+        self.sow("intermediates", "features", x)
+        return self.classifier.dense(self.classes, use_bias=True)(x)

@@ -1,0 +1,182 @@
+r"""Adder products: L1 distance in place of the inner product.
+
+.. math:: y_{po} = -\sum_k |x_{pk} - w_{ko}|                                          (1)
+
+for every position p, input k of its window and filter o. A pixel of padding is a zero like any
+other and contributes -\|w\|. The reverse-mode rules are choices, each the true gradient of a
+potential :math:`\sum_k \phi(x_{pk} - w_{ko})` with respect to one argument:
+
+=============  ======  ===============================================  =============
+cotangent of   rule    equation                                         potential
+=============  ======  ===============================================  =============
+w (filter)     full    dw_ko = sum_p g_po (x_pk - w_ko)            (2)  -d^2 / 2
+w (filter)     sign    dw_ko = sum_p g_po sgn(x_pk - w_ko)         (3)  -abs(d)
+x (input)      clip    dx_pk = sum_o g_po clip(w_ko - x_pk, -1, 1) (4)  -huber_1(d)
+x (input)      full    dx_pk = sum_o g_po (w_ko - x_pk)            (5)  -d^2 / 2
+x (input)      sign    dx_pk = sum_o g_po sgn(w_ko - x_pk)         (6)  -abs(d)
+=============  ======  ===============================================  =============
+
+with sgn(0) = 0. AdderNet trains with (2) and (4); (3) with (6) is the gradient of (1) itself.
+Rules (2) and (5) need no L1 kernel: (2) is the convolution's filter gradient minus
+:math:`w \sum_p g_p`, (5) its input gradient minus x times the sum of the cotangents that see it.
+Both lose digits when x and w share an offset much larger than their spread, as any difference of
+large sums does. Sums are taken in float32 at least, whatever the dtype of the operands.
+
+The published code also rescales the filter gradient of a layer. That is an optimiser's business
+here: `nnlab.optim.adder_rate`.
+
+References:
+    Chen et al., AdderNet: Do We Really Need Multiplications in Deep Learning?, CVPR 2020,
+    https://arxiv.org/abs/1912.13200, eq. 2 for (1), eqs. 3 to 6 for the rules.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from nnlab.kernels import adder as kernels
+from nnlab.kernels.convolution import POINT, convolve
+from nnlab.ops.windows import Padding, check_dense_operands, check_operands, window_of
+
+FilterRule = Literal["full", "sign"]
+InputRule = Literal["clip", "full", "sign"]
+
+
+def adder_dense(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    filter_rule: FilterRule = "full",
+    input_rule: InputRule = "clip",
+) -> jax.Array:
+    """Negative L1 distances, equation (1), of vectors to the columns of `kernel`.
+
+    Args:
+        x: inputs [..., in], floating.
+        kernel: weights [in, out], floating.
+        filter_rule: cotangent of `kernel`: "full" (2) or "sign" (3).
+        input_rule: cotangent of `x`: "clip" (4), "full" (5) or "sign" (6).
+
+    Returns:
+        [..., out], in the promoted dtype of the operands.
+
+    Raises:
+        ValueError: ranks, sizes or rules do not fit.
+        TypeError: an operand is not floating.
+    """
+    check_dense_operands("adder_dense", x, kernel)
+    _check_rules(filter_rule, input_rule)
+    y = _adder_dense(x.reshape(-1, x.shape[-1]), kernel, filter_rule, input_rule)
+    return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def adder_conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "SAME",
+    kernel_dilation: int | Sequence[int] = 1,
+    filter_rule: FilterRule = "full",
+    input_rule: InputRule = "clip",
+) -> jax.Array:
+    """Negative L1 distances, equation (1), of image windows to filters.
+
+    Args:
+        x: images [batch, height, width, in], floating.
+        kernel: filters [kh, kw, in, out], floating.
+        strides: one for both axes, or (height, width).
+        padding: "SAME", "VALID", "SAME_LOWER" or ((top, bottom), (left, right)), none negative.
+        kernel_dilation: distance of neighbouring taps, one for both axes, or (height, width).
+        filter_rule: cotangent of `kernel`: "full" (2) or "sign" (3).
+        input_rule: cotangent of `x`: "clip" (4), "full" (5) or "sign" (6).
+
+    Returns:
+        [batch, out height, out width, out], in the promoted dtype of the operands; sizes as of
+        `jax.lax.conv_general_dilated`.
+
+    Raises:
+        ValueError: ranks, sizes, window or rules do not fit.
+        TypeError: an operand is not floating.
+    """
+    check_operands("adder_conv", x, kernel)
+    _check_rules(filter_rule, input_rule)
+    window = window_of(x.shape, kernel.shape, strides, padding, kernel_dilation)
+    return _adder_conv(x, kernel, window, filter_rule, input_rule)
+
+
+def _check_rules(filter_rule, input_rule):
+    if filter_rule not in ("full", "sign"):
+        raise ValueError(f'filter_rule must be "full" or "sign", not {filter_rule!r}.')
+    if input_rule not in ("clip", "full", "sign"):
+        raise ValueError(f'input_rule must be "clip", "full" or "sign", not {input_rule!r}.')
+
+
+def _widen(*arrays):
+    """The arrays in the dtype that sums are taken in: float32 or wider."""
+    dtype = functools.reduce(jnp.promote_types, (a.dtype for a in arrays), jnp.dtype("float32"))
+    return [a.astype(dtype) for a in arrays]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _adder_dense(x, kernel, filter_rule, input_rule):
+    wide_x, wide_kernel = _widen(x, kernel)
+    y = kernels.adder_conv(wide_x[:, None, None], wide_kernel[None, None], window=POINT)  # (1)
+    return y[:, 0, 0].astype(jnp.promote_types(x.dtype, kernel.dtype))
+
+
+def _adder_dense_fwd(x, kernel, filter_rule, input_rule):
+    return _adder_dense(x, kernel, filter_rule, input_rule), (x, kernel)
+
+
+def _adder_dense_bwd(filter_rule, input_rule, residuals, g):
+    x, w, g = _widen(*residuals, g)
+    images = g[:, None, None], x[:, None, None], w[None, None]
+    if filter_rule == "full":
+        dw = x.T @ g - w * g.sum(axis=0)  # (2)
+    else:
+        dw = kernels.adder_conv_filter_gradient(*images, window=POINT)[0, 0]  # (3)
+    if input_rule == "full":
+        dx = g @ w.T - x * g.sum(axis=1, keepdims=True)  # (5)
+    else:
+        dx = kernels.adder_conv_input_gradient(*images, rule=input_rule, window=POINT)  # (4), (6)
+        dx = dx[:, 0, 0]
+    return dx.astype(residuals[0].dtype), dw.astype(residuals[1].dtype)
+
+
+_adder_dense.defvjp(_adder_dense_fwd, _adder_dense_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _adder_conv(x, kernel, window, filter_rule, input_rule):
+    y = kernels.adder_conv(*_widen(x, kernel), window=window)  # (1)
+    return y.astype(jnp.promote_types(x.dtype, kernel.dtype))
+
+
+def _adder_conv_fwd(x, kernel, window, filter_rule, input_rule):
+    return _adder_conv(x, kernel, window, filter_rule, input_rule), (x, kernel)
+
+
+def _adder_conv_bwd(window, filter_rule, input_rule, residuals, g):
+    x, w, g = _widen(*residuals, g)
+    if filter_rule == "full":
+        (inner,) = jax.linear_transpose(lambda w: convolve(x, w, window), w)(g)
+        dw = inner - w * g.sum(axis=(0, 1, 2))  # (2)
+    else:
+        dw = kernels.adder_conv_filter_gradient(g, x, w, window=window)  # (3)
+    if input_rule == "full":
+        (inner,) = jax.linear_transpose(lambda x: convolve(x, w, window), x)(g)
+        one_filter = jnp.ones((*w.shape[:2], 1, 1), w.dtype)
+        (seen,) = jax.linear_transpose(lambda x: convolve(x, one_filter, window), x[..., :1])(
+            g.sum(axis=3, keepdims=True)
+        )
+        dx = inner - x * seen  # (5)
+    else:
+        dx = kernels.adder_conv_input_gradient(g, x, w, rule=input_rule, window=window)  # (4), (6)
+    return dx.astype(residuals[0].dtype), dw.astype(residuals[1].dtype)
+
+
+_adder_conv.defvjp(_adder_conv_fwd, _adder_conv_bwd)

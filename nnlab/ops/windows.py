@@ -1,0 +1,93 @@
+"""From what a user writes (`strides=2, padding="SAME"`) to an explicit, checked window."""
+
+from collections.abc import Sequence
+
+from jax import lax
+
+from nnlab.kernels.convolution import Window
+
+Padding = str | Sequence[tuple[int, int]]
+
+
+def check_operands(name: str, x, kernel) -> None:
+    """Raises a ValueError unless x is [batch, height, width, in] and kernel [kh, kw, in, out]."""
+    if x.ndim != 4 or kernel.ndim != 4:
+        raise ValueError(
+            f"{name} expects x [batch, height, width, in] and kernel [kh, kw, in, out], "
+            f"not shapes {x.shape} and {kernel.shape}."
+        )
+    check_inputs(name, x, kernel)
+
+
+def check_dense_operands(name: str, x, kernel) -> None:
+    """Raises a ValueError unless x is [..., in] and kernel [in, out]."""
+    if x.ndim < 1 or kernel.ndim != 2:
+        raise ValueError(
+            f"{name} expects x [..., in] and kernel [in, out], "
+            f"not shapes {x.shape} and {kernel.shape}."
+        )
+    check_inputs(name, x, kernel)
+
+
+def check_inputs(name: str, x, kernel) -> None:
+    """Raises where x and kernel differ in `in`, or are not floating."""
+    if x.shape[-1] != kernel.shape[-2]:
+        raise ValueError(
+            f"{name} needs as many inputs in x as in kernel, "
+            f"not {x.shape[-1]} in x {x.shape} and {kernel.shape[-2]} in kernel {kernel.shape}."
+        )
+    for argument, array in (("x", x), ("kernel", kernel)):
+        if array.dtype.kind != "f" and array.dtype != "bfloat16":
+            raise TypeError(f"{name} expects a floating {argument}, not {array.dtype}.")
+
+
+def window_of(
+    shape: Sequence[int],
+    kernel_shape: Sequence[int],
+    strides: int | Sequence[int],
+    padding: Padding,
+    kernel_dilation: int | Sequence[int],
+) -> Window:
+    """The explicit window of a kernel [kh, kw, …] on images [batch, height, width, …].
+
+    Raises:
+        ValueError: something is not positive, padding is negative or unknown, or the dilated
+            kernel is larger than the padded image.
+    """
+    strides = _pair("strides", strides)
+    dilation = _pair("kernel_dilation", kernel_dilation)
+    extents = [(k - 1) * d + 1 for k, d in zip(kernel_shape[:2], dilation, strict=True)]
+    if isinstance(padding, str):
+        if padding.upper() not in ("SAME", "VALID", "SAME_LOWER"):
+            raise ValueError(
+                'padding must be "SAME", "VALID", "SAME_LOWER" or two pairs of integers, '
+                f"not {padding!r}."
+            )
+        padding = lax.padtype_to_pads(shape[1:3], extents, strides, padding.upper())
+    (top, bottom), (left, right) = _pads(padding)
+    for axis, size, extent in (
+        ("height", shape[1] + top + bottom, extents[0]),
+        ("width", shape[2] + left + right, extents[1]),
+    ):
+        if size < extent:
+            raise ValueError(
+                f"the window spans {extent} pixels of {axis}, but the padded image has {size}."
+            )
+    return Window(strides, ((top, bottom), (left, right)), dilation)
+
+
+def _pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(v, int) and v >= 1 for v in pair):
+        raise ValueError(f"{name} must be one or two positive integers, not {value!r}.")
+    return pair[0], pair[1]
+
+
+def _pads(padding: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+    try:
+        pads = [(int(low), int(high)) for low, high in padding]
+    except (TypeError, ValueError):
+        pads = []
+    if len(pads) != 2 or min(min(pair) for pair in pads) < 0:
+        raise ValueError(f"padding must be two pairs of non-negative integers, not {padding!r}.")
+    return pads
