@@ -17,6 +17,7 @@ import jax
 
 from nnlab.layers.adder import AdderConv, AdderDense
 from nnlab.layers.binary import BinaryConv, BinaryDense
+from nnlab.layers.convolution import Conv
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +35,10 @@ class Arithmetic:
     activation: Callable[[jax.Array], jax.Array]
 
 
-_HE = nn.initializers.he_normal()
-
 # Float convolution (CNN), He initialisation.
 FLOAT = Arithmetic(
-    conv=functools.partial(nn.Conv, use_bias=False, kernel_init=_HE),
-    dense=functools.partial(nn.Dense, use_bias=False, kernel_init=_HE),
+    conv=Conv,
+    dense=functools.partial(nn.Dense, use_bias=False, kernel_init=nn.initializers.he_normal()),
     activation=nn.relu,
 )
 

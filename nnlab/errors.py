@@ -1,9 +1,15 @@
-"""The one error that a user's input can cause."""
+"""What can go wrong that is not a defect of the code. Scripts print the message, without traceback."""
 
 
 class InputError(ValueError):
-    """Something that the user gave cannot be used.
+    """Something that the user gave cannot be used; a script ends with exit status 2.
 
-    The message is one sentence that names what was given and what was expected. Scripts turn it
-    into that sentence on standard error and exit status 2 (`nnlab.training.script.run`).
+    The message is one sentence that names what was given and what was expected.
+    """
+
+
+class DivergedError(RuntimeError):
+    """The loss is not finite any more; a script ends with exit status 1.
+
+    The message names the steps, the configuration and the last good checkpoint.
     """

@@ -1,1 +1,26 @@
+"""What a trained network costs and what it looks like.
 
+Pictures and the HTML report import matplotlib; they are `nnlab.analysis.plots` and
+`nnlab.analysis.report`.
+"""
+
+from nnlab.analysis.counting import Counts, count
+from nnlab.analysis.distributions import Fit, Fits, fit_weights
+from nnlab.analysis.energy import energy
+from nnlab.analysis.features import Geometry, Plane, Separation, class_geometry, leading_plane
+from nnlab.analysis.storage import stored_bytes
+
+__all__ = [
+    "Counts",
+    "Fit",
+    "Fits",
+    "Geometry",
+    "Plane",
+    "Separation",
+    "class_geometry",
+    "count",
+    "energy",
+    "fit_weights",
+    "leading_plane",
+    "stored_bytes",
+]

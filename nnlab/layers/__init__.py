@@ -2,5 +2,6 @@
 
 from nnlab.layers.adder import AdderConv, AdderDense
 from nnlab.layers.binary import BinaryConv, BinaryDense
+from nnlab.layers.convolution import Conv
 
-__all__ = ["AdderConv", "AdderDense", "BinaryConv", "BinaryDense"]
+__all__ = ["AdderConv", "AdderDense", "BinaryConv", "BinaryDense", "Conv"]

@@ -5,6 +5,6 @@ import jax
 
 
 def add_bias(layer, y: jax.Array) -> jax.Array:
-    """`y` [..., features] plus the parameter `bias` [features] of `layer`, called in its compact."""
+    """`y` [..., features] plus the parameter `bias` of `layer`, from within its compact method."""
     bias = layer.param("bias", nn.initializers.zeros, (layer.features,), layer.param_dtype)
     return y + bias.astype(y.dtype)

@@ -3,7 +3,7 @@
 import flax.linen as nn
 
 
-def BatchNorm(train: bool) -> nn.BatchNorm:  # noqa: N802, it stands where a module would
+def batch_norm(train: bool) -> nn.BatchNorm:
     """Batch normalisation over all axes but the last, epsilon 1e-5.
 
     Running statistics move by a tenth a step. Flax's default of a hundredth is too slow for adder

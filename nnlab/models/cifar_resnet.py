@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
-from nnlab.layers.normalization import BatchNorm
+from nnlab.layers.normalization import batch_norm
 
 
 class BasicBlock(nn.Module):
@@ -31,12 +31,12 @@ class BasicBlock(nn.Module):
         conv, activation = self.arithmetic.conv, self.arithmetic.activation
         sides = ((1, 1), (1, 1))
         y = conv(self.features, (3, 3), strides=self.strides, padding=sides)(x)
-        y = activation(BatchNorm(train)(y))
+        y = activation(batch_norm(train)(y))
         y = conv(self.features, (3, 3), padding=sides)(y)
-        y = BatchNorm(train)(y)
+        y = batch_norm(train)(y)
         if x.shape != y.shape:
             x = conv(self.features, (1, 1), strides=self.strides, padding="VALID")(x)
-            x = BatchNorm(train)(x)
+            x = batch_norm(train)(x)
         return activation(x + y)
 
 
@@ -59,14 +59,14 @@ class CifarResNet(nn.Module):
         if remainder or blocks < 1:
             raise ValueError(f"depth must be 6 n + 2 with n at least 1, not {self.depth}.")
         x = self.first.conv(16, (3, 3))(x)
-        x = self.arithmetic.activation(BatchNorm(train)(x))
+        x = self.arithmetic.activation(batch_norm(train)(x))
         for stage, features in enumerate((16, 32, 64)):
             for block in range(blocks):
                 strides = 2 if stage > 0 and block == 0 else 1
                 x = BasicBlock(features, strides, self.arithmetic)(x, train)
         x = x.mean(axis=(1, 2))
         self.sow("intermediates", "features", x)
-        return BatchNorm(train)(self.classifier.dense(self.classes)(x))
+        return batch_norm(train)(self.classifier.dense(self.classes)(x))
 
 
 resnet20 = functools.partial(CifarResNet, 20)

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
-from nnlab.layers.normalization import BatchNorm
+from nnlab.layers.normalization import batch_norm
 
 
 class LeNet5(nn.Module):
@@ -35,11 +35,11 @@ class LeNet5(nn.Module):
         activation = self.arithmetic.activation
         for features, layers in ((6, self.first), (16, self.arithmetic)):
             x = layers.conv(features, (5, 5), padding="VALID")(x)
-            x = activation(BatchNorm(train)(x))
+            x = activation(batch_norm(train)(x))
             x = nn.max_pool(x, (2, 2), (2, 2))
         x = x.reshape(len(x), -1)
         for features in (120, 84):
             x = self.arithmetic.dense(features)(x)
-            x = activation(BatchNorm(train)(x))
+            x = activation(batch_norm(train)(x))
         self.sow("intermediates", "features", x)
-        return BatchNorm(train)(self.classifier.dense(self.classes)(x))
+        return batch_norm(train)(self.classifier.dense(self.classes)(x))

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
-from nnlab.layers.normalization import BatchNorm
+from nnlab.layers.normalization import batch_norm
 
 
 class SmallCNN(nn.Module):
@@ -27,10 +27,10 @@ class SmallCNN(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         activation = self.arithmetic.activation
-        x = activation(BatchNorm(train)(self.first.conv(self.widths[0], (3, 3))(x)))
+        x = activation(batch_norm(train)(self.first.conv(self.widths[0], (3, 3))(x)))
         for width in self.widths[1:]:
-            x = activation(BatchNorm(train)(self.arithmetic.conv(width, (3, 3))(x)))
+            x = activation(batch_norm(train)(self.arithmetic.conv(width, (3, 3))(x)))
             x = nn.max_pool(x, (2, 2), (2, 2))
         x = x.reshape(len(x), -1)
         self.sow("intermediates", "features", x)
-        return BatchNorm(train)(self.classifier.dense(self.classes)(x))
+        return batch_norm(train)(self.classifier.dense(self.classes)(x))

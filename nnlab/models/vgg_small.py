@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
-from nnlab.layers.normalization import BatchNorm
+from nnlab.layers.normalization import batch_norm
 
 
 class VGGSmall(nn.Module):
@@ -33,10 +33,10 @@ class VGGSmall(nn.Module):
         for stage, features in enumerate((128, 256, 512)):
             layers = self.first if stage == 0 else self.arithmetic
             x = layers.conv(features, (3, 3))(x)
-            x = self.arithmetic.activation(BatchNorm(train)(x))
+            x = self.arithmetic.activation(batch_norm(train)(x))
             x = self.arithmetic.conv(features, (3, 3))(x)
             x = nn.max_pool(x, (2, 2), (2, 2))
-            x = self.arithmetic.activation(BatchNorm(train)(x))
+            x = self.arithmetic.activation(batch_norm(train)(x))
         x = x.reshape(len(x), -1)
         self.sow("intermediates", "features", x)
         return self.classifier.dense(self.classes, use_bias=True)(x)

@@ -38,7 +38,11 @@ import jax
 import jax.numpy as jnp
 
 from nnlab.kernels import adder as kernels
-from nnlab.kernels.convolution import POINT, convolve
+from nnlab.kernels.convolution import (
+    POINT,
+    convolve_filter_gradient,
+    convolve_input_gradient,
+)
 from nnlab.ops.windows import Padding, check_dense_operands, check_operands, window_of
 
 FilterRule = Literal["full", "sign"]
@@ -163,17 +167,13 @@ def _adder_conv_fwd(x, kernel, window, filter_rule, input_rule):
 def _adder_conv_bwd(window, filter_rule, input_rule, residuals, g):
     x, w, g = _widen(*residuals, g)
     if filter_rule == "full":
-        (inner,) = jax.linear_transpose(lambda w: convolve(x, w, window), w)(g)
-        dw = inner - w * g.sum(axis=(0, 1, 2))  # (2)
+        dw = convolve_filter_gradient(g, x, w, window) - w * g.sum(axis=(0, 1, 2))  # (2)
     else:
         dw = kernels.adder_conv_filter_gradient(g, x, w, window=window)  # (3)
     if input_rule == "full":
-        (inner,) = jax.linear_transpose(lambda x: convolve(x, w, window), x)(g)
-        one_filter = jnp.ones((*w.shape[:2], 1, 1), w.dtype)
-        (seen,) = jax.linear_transpose(lambda x: convolve(x, one_filter, window), x[..., :1])(
-            g.sum(axis=3, keepdims=True)
-        )
-        dx = inner - x * seen  # (5)
+        ones = jnp.ones((*w.shape[:2], 1, 1), w.dtype)
+        seen = convolve_input_gradient(g.sum(axis=3, keepdims=True), x[..., :1], ones, window)
+        dx = convolve_input_gradient(g, x, w, window) - x * seen  # (5)
     else:
         dx = kernels.adder_conv_input_gradient(g, x, w, rule=input_rule, window=window)  # (4), (6)
     return dx.astype(residuals[0].dtype), dw.astype(residuals[1].dtype)

@@ -30,7 +30,8 @@ import jax
 import jax.numpy as jnp
 
 from nnlab.kernels import binary as kernels
-from nnlab.kernels.convolution import POINT, convolve
+from nnlab.kernels.convolution import POINT
+from nnlab.ops.convolution import conv_cotangents
 from nnlab.ops.windows import Padding, check_dense_operands, check_operands, window_of
 
 
@@ -130,8 +131,4 @@ def _binary_conv_fwd(x, kernel, window):
     return _binary_conv(x, kernel, window), (x, kernel)
 
 
-def _binary_conv_bwd(window, residuals, g):
-    return jax.vjp(functools.partial(convolve, window=window), *residuals)[1](g)
-
-
-_binary_conv.defvjp(_binary_conv_fwd, _binary_conv_bwd)
+_binary_conv.defvjp(_binary_conv_fwd, conv_cotangents)

@@ -1,1 +1,7 @@
+"""Optax gradient transformations."""
 
+from nnlab.optim.adder import adder_rate
+from nnlab.optim.binary import clip_latent_weights
+from nnlab.optim.recipes import adder_recipe, labels
+
+__all__ = ["adder_rate", "adder_recipe", "clip_latent_weights", "labels"]

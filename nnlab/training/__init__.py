@@ -1,1 +1,26 @@
+"""Pure training steps, the loop around them, and what a run leaves on disk."""
 
+from nnlab.training.checkpoints import restore, save
+from nnlab.training.loop import fit
+from nnlab.training.losses import cross_entropy, mean_squared_error, squared_hinge
+from nnlab.training.provenance import hardware, versions
+from nnlab.training.run_folder import RunFolder
+from nnlab.training.steps import State, evaluation, in_batches, init, train_epoch, train_step
+
+__all__ = [
+    "RunFolder",
+    "State",
+    "cross_entropy",
+    "evaluation",
+    "fit",
+    "hardware",
+    "in_batches",
+    "init",
+    "mean_squared_error",
+    "restore",
+    "save",
+    "squared_hinge",
+    "train_epoch",
+    "train_step",
+    "versions",
+]

@@ -1,0 +1,92 @@
+"""Bytes at rest of a network's parameters, read from the traced inference program.
+
+A binary layer trains float weights but multiplies by their signs, so what has to be stored is one
+bit a weight. Whether that is so is a property of the program, not of a layer's name: a leaf takes
+one bit a weight if it is floating, is used, and every use ends in `sign_ste`. Uses are followed
+through jitted, checkpointed, branching and custom-gradient functions, through a scan's constants
+and slices, and through changes of shape and dtype; a weight less its own `stop_gradient`, the zero
+that a straight-through estimator adds, is no use. Where a use cannot be followed, as in a loop's
+carry, or where the program returns the leaf, the leaf is stored at its dtype. So is a leaf that
+the program never uses: it is in the file all the same.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Jaxpr, JaxprEqn, Var
+
+from nnlab.analysis.counting import called_jaxpr, kernel_name
+
+_KEEPS_WEIGHTS = frozenset(
+    [
+        *("reshape", "transpose", "squeeze", "broadcast_in_dim", "rev", "copy"),
+        *("convert_element_type", "stop_gradient"),
+    ]
+)
+
+
+def stored_bytes(fn: Callable[..., Any], variables: Any, *args: Any) -> int:
+    """Bytes at rest of `variables` for the program `fn(variables, *args)`.
+
+    Args:
+        fn: the inference function, such as `functools.partial(model.apply, train=False)`.
+        variables: a pytree of arrays or `jax.ShapeDtypeStruct`s; each leaf is rounded up to bytes.
+        *args: what else `fn` takes, arrays or `jax.ShapeDtypeStruct`s.
+    """
+    jaxpr = jax.make_jaxpr(fn)(variables, *args).jaxpr
+    leaves = jax.tree.leaves(variables)
+    return sum(
+        math.ceil(leaf.size / 8)
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and _only_signs(jaxpr, variable)
+        else leaf.size * leaf.dtype.itemsize
+        for leaf, variable in zip(leaves, jaxpr.invars, strict=False)
+    )
+
+
+def _only_signs(jaxpr: Jaxpr, leaf: Var) -> bool:
+    signs, returned = _uses(jaxpr, leaf)
+    return bool(signs) and all(signs) and not returned
+
+
+def _uses(jaxpr: Jaxpr, variable: Var) -> tuple[list[bool], list[int]]:
+    """Whether each use of a variable takes its sign, and which outputs carry the variable out."""
+    signs: list[bool] = []
+    values = {variable: variable}  # what carries the weights: equal to which variable
+    for equation in jaxpr.eqns:
+        carried = [values.get(v) if isinstance(v, Var) else None for v in equation.invars]
+        primitive = equation.primitive.name
+        if primitive == "sub" and carried[0] is not None and carried[0] is carried[1]:
+            continue
+        for position, value in enumerate(carried):
+            if value is None:
+                continue
+            if kernel_name(equation) == "sign_ste":
+                signs.append(True)
+            elif primitive in _KEEPS_WEIGHTS:
+                (out,) = equation.outvars
+                values[out] = value if primitive == "stop_gradient" else out
+            elif inner := list(_inner(equation, position)):
+                for inner_jaxpr, inner_variable in inner:
+                    inner_signs, returned = _uses(inner_jaxpr, inner_variable)
+                    signs += inner_signs
+                    values |= {v: v for v in (equation.outvars[index] for index in returned)}
+            else:
+                signs.append(False)
+    return signs, [i for i, v in enumerate(jaxpr.outvars) if isinstance(v, Var) and v in values]
+
+
+def _inner(equation: JaxprEqn, position: int) -> Iterator[tuple[Jaxpr, Var]]:
+    """The jaxprs that an operand goes into, each with the operand's variable inside it."""
+    params = equation.params
+    if called := called_jaxpr(equation):
+        yield called, called.invars[position]
+    elif equation.primitive.name == "cond" and position > 0:
+        for branch in params["branches"]:
+            yield branch.jaxpr, branch.jaxpr.invars[position - 1]
+    elif equation.primitive.name == "scan":
+        carry = range(params["num_consts"], params["num_consts"] + params["num_carry"])
+        if position not in carry:
+            yield params["jaxpr"].jaxpr, params["jaxpr"].jaxpr.invars[position]

@@ -1,0 +1,133 @@
+"""CIFAR-10, from the binary or the Python version, unpacked or still in its `.tar.gz`.
+
+In both, six files hold 10,000 images each, a pixel's channels apart: all red, all green, all blue.
+
+=======  ==================  ==========================================================
+version  files               content
+=======  ==================  ==========================================================
+binary   data_batch_1.bin …  10,000 records of one label byte and 3,072 pixel bytes
+Python   data_batch_1 …      a pickled dictionary: data uint8 [10000, 3072], labels list
+=======  ==================  ==========================================================
+
+Reference:
+    Krizhevsky, Learning multiple layers of features from tiny images, 2009; both formats and the
+    MD5 sums: https://www.cs.toronto.edu/~kriz/cifar.html.
+"""
+
+import io
+import os
+import pickle
+import tarfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from nnlab.data.dataset import Dataset, Split, checked_split
+from nnlab.data.locate import Source, locate
+from nnlab.errors import InputError
+
+CLASSES = 10
+IMAGES_PER_FILE = 10_000
+CHANNELS, HEIGHT, WIDTH = 3, 32, 32
+PIXELS = CHANNELS * HEIGHT * WIDTH
+
+PYTHON = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+BINARY = tuple(f"{file}.bin" for file in PYTHON)
+BINARY_ARCHIVE = "cifar-10-binary.tar.gz"
+PYTHON_ARCHIVE = "cifar-10-python.tar.gz"
+
+CIFAR10 = Source(
+    name="cifar10",
+    folders=("cifar10", "cifar-10-batches-bin", "cifar-10-batches-py"),
+    file_sets=(BINARY, PYTHON, (BINARY_ARCHIVE,), (PYTHON_ARCHIVE,)),
+    mirrors=("https://www.cs.toronto.edu/~kriz/",),
+    md5={BINARY_ARCHIVE: "c32a1d4ab5d03f1284b67883e8d87530"},
+)
+
+
+def load_cifar10(data_dir: str | os.PathLike | None = None) -> Dataset:
+    """Reads CIFAR-10, downloading the binary version into the cache where it is nowhere.
+
+    Returns:
+        50,000 and 10,000 images [32, 32, 3], red, green and blue.
+
+    Raises:
+        InputError: it is nowhere and cannot be downloaded, or a file is not what it should be.
+    """
+    files = locate(CIFAR10, data_dir)
+    contents = _unpack(files[0]) if len(files) == 1 else [(str(f), f.read_bytes()) for f in files]
+    *train, test = [_read_file(name, data) for name, data in contents]
+    images, labels = zip(*train, strict=True)
+    return Dataset(
+        CIFAR10.name, Split(np.concatenate(images), np.concatenate(labels)), test, CLASSES
+    )
+
+
+def _unpack(archive: Path) -> list[tuple[str, bytes]]:
+    """The name and the content of the six files of an archive, which nothing is extracted from."""
+    wanted = BINARY if archive.name == BINARY_ARCHIVE else PYTHON
+    contents = {}
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                if file is not None and Path(member.name).name in wanted:
+                    contents[Path(member.name).name] = file.read()
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{archive} is not a whole .tar.gz archive: {error}") from error
+    missing = [name for name in wanted if name not in contents]
+    if missing:
+        raise InputError(f"{archive} lacks {', '.join(missing)}")
+    return [(f"{archive}/{name}", contents[name]) for name in wanted]
+
+
+def _read_file(name: str, data: bytes) -> Split:
+    pixels, labels = (_read_records if name.endswith(".bin") else _read_pickle)(name, data)
+    images = pixels.reshape(-1, CHANNELS, HEIGHT, WIDTH).transpose(0, 2, 3, 1)
+    return checked_split(images, labels, CLASSES, name)
+
+
+def _read_records(name: str, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels [10000, 3072] and the labels [10000] of a file of the binary version."""
+    expected = IMAGES_PER_FILE * (1 + PIXELS)
+    if len(data) != expected:
+        raise InputError(f"{name} holds {len(data)} bytes, expected {expected}")
+    records = np.frombuffer(data, np.uint8).reshape(IMAGES_PER_FILE, 1 + PIXELS)
+    return records[:, 1:], records[:, 0]
+
+
+def _read_pickle(name: str, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels [10000, 3072] and the labels [10000] of a file of the Python version."""
+    try:
+        batch = _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
+        pixels, labels = np.asarray(batch["data"]), np.asarray(batch["labels"])
+    except Exception as error:  # a damaged pickle can raise almost anything
+        raise InputError(
+            f"{name} is not a pickled CIFAR-10 batch, a dictionary with data and labels: {error!r}"
+        ) from error
+    if pixels.dtype != np.uint8 or pixels.shape != (IMAGES_PER_FILE, PIXELS):
+        raise InputError(
+            f"{name} holds {pixels.dtype} data of shape {pixels.shape}, "
+            f"expected uint8 of shape ({IMAGES_PER_FILE}, {PIXELS})"
+        )
+    return pixels, labels
+
+
+# All that a pickle may call. The first two live in numpy.core or, from NumPy 2, in numpy._core.
+_ARRAY_CALLS = {
+    ("multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numeric", "_frombuffer"): np.empty(0).__reduce_ex__(5)[0],
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Restores arrays, strings, numbers, lists and dictionaries; anything else is an error."""
+
+    def find_class(self, module: str, name: str):
+        call = (module.removeprefix("numpy._core.").removeprefix("numpy.core."), name)
+        if call not in _ARRAY_CALLS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return _ARRAY_CALLS[call]

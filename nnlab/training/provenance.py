@@ -1,0 +1,39 @@
+"""What a result was measured on: the machine and the versions, for `result.json`."""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+
+def hardware() -> str:
+    """Names the processors that JAX computes on, for example `4 x NVIDIA H200`.
+
+    On a CPU it is the model and the number of cores that this process may use, for example
+    `AMD EPYC 7B13, 2 cores`. Nothing in it names the machine or its user.
+    """
+    devices = jax.devices()
+    if devices[0].platform != "cpu":
+        count = f"{len(devices)} x " if len(devices) > 1 else ""
+        return count + devices[0].device_kind
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{_cpu_model()}, {cores} {'core' if cores == 1 else 'cores'}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers, by name."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    return {"python": platform.python_version()} | {
+        package: importlib.metadata.version(package) for package in packages
+    }
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,75 @@
+"""Which copy of a data set is taken, and what is said when there is none."""
+
+import hashlib
+
+import pytest
+
+from nnlab.data.locate import Source, locate
+from nnlab.errors import InputError
+
+SOURCE = Source(
+    name="toy",
+    folders=("toy", "Toy/raw"),
+    file_sets=(("images", "labels"), ("toy.tar.gz",)),
+    mirrors=("http://127.0.0.1:9/",),
+    md5={"toy.tar.gz": hashlib.md5(b"archive").hexdigest()},
+)
+
+
+def put(folder, *files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        (folder / file).write_bytes(b"archive")
+    return [folder / file for file in files]
+
+
+@pytest.mark.parametrize("below", ["", "toy", "Toy/raw"])
+@pytest.mark.parametrize("files", SOURCE.file_sets)
+def test_finds_each_set_in_each_folder(tmp_path, below, files):
+    assert locate(SOURCE, tmp_path) == put(tmp_path / below, *files)
+
+
+def test_order_of_the_roots(tmp_path, monkeypatch):
+    monkeypatch.setenv("NNLAB_DATA_DIR", str(tmp_path / "environment"))
+    cached = put(tmp_path / "cache/nnlab/toy", "images", "labels")
+    assert locate(SOURCE, None) == cached
+    named = put(tmp_path / "environment", "images", "labels")
+    assert locate(SOURCE, None) == named
+    assert locate(SOURCE, tmp_path / "nowhere") == named
+    given = put(tmp_path / "given/toy", "images", "labels")
+    assert locate(SOURCE, tmp_path / "given") == given
+    assert locate(SOURCE, str(tmp_path / "given")) == given
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert locate(SOURCE, "~/data") == put(tmp_path / "data", "images", "labels")
+
+
+def test_downloads_what_is_nowhere(tmp_path, server):
+    server.files["toy.tar.gz"] = b"archive"
+    (found,) = locate(SOURCE._replace(mirrors=(server.url,)), None)
+    assert found == tmp_path / "cache/nnlab/toy/toy.tar.gz"
+    assert found.read_bytes() == b"archive"
+
+
+def test_lists_every_folder_and_every_way(tmp_path, monkeypatch):
+    monkeypatch.setenv("NNLAB_DATA_DIR", str(tmp_path / "environment"))
+    put(tmp_path / "given/toy", "labels")
+    with pytest.raises(InputError) as caught:
+        locate(SOURCE, tmp_path / "given")
+    message = str(caught.value)
+    assert message.startswith(f"toy is in none of {tmp_path}/given, ")
+    for place in (
+        f"{tmp_path}/given/toy (which lacks images), ",
+        f"{tmp_path}/given/Toy/raw, ",
+        f"{tmp_path}/environment, ",
+        "/usr/share/datasets/toy, ",
+        f"{tmp_path}/cache/nnlab/Toy/raw and toy.tar.gz could not be downloaded: ",
+    ):
+        assert place in message
+    assert "http://127.0.0.1:9/toy.tar.gz: " in message
+    assert message.endswith(
+        "; put images, labels or toy.tar.gz into one of these folders, "
+        "or name the folder that holds them with data_dir or NNLAB_DATA_DIR"
+    )
