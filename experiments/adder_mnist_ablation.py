@@ -32,6 +32,7 @@ from nnlab import data
 from nnlab.arithmetics import ADDER, FLOAT
 from nnlab.layers import AdderConv, AdderDense
 from nnlab.models import LeNet5
+from nnlab.ops.adder import FilterRule
 from nnlab.optim import adder_rate, adder_recipe
 from nnlab.training import RunFolder, evaluation, fit, hardware, init, train_step, versions
 from nnlab.training.script import check_positive, check_positive_integer, check_seed, run
@@ -67,24 +68,19 @@ def network(cell: Cell) -> tuple[LeNet5, optax.GradientTransformation]:
     """The model of a cell and what happens to the gradients of its adder kernels."""
     if cell == "CNN":
         return LeNet5(arithmetic=FLOAT), optax.identity()
-    rule, rate = cell.split("-")
+    rule: FilterRule = "full" if cell.startswith("full") else "sign"
     layers = dataclasses.replace(
         ADDER,
         conv=functools.partial(AdderConv, filter_rule=rule),
         dense=functools.partial(AdderDense, filter_rule=rule),
     )
-    return LeNet5(arithmetic=layers, first=layers, classifier=layers), RATES[rate]
+    return LeNet5(arithmetic=layers, first=layers, classifier=layers), RATES[cell.partition("-")[2]]
 
 
 def main(config: Config) -> None:
     mnist = data.load("mnist", config.data_dir)
     folder = RunFolder.create(config.out, config, config.overwrite)
-    mean, std = data.channel_statistics(mnist.train.images)
-    train, test = (
-        (data.pad_to(data.standardize(data.to_float(x), mean, std), 32, 32), jax.numpy.asarray(y))
-        for x, y in (mnist.train, mnist.test)
-    )
-    data.check_arrays(*train, mnist.classes)
+    train, test = ((data.pad_to(x, 32, 32), y) for x, y in data.standardized(mnist))
     steps = config.epochs * (len(train[0]) // config.batch_size)
     rows = []
     for cell, seed in itertools.product(config.cells, config.seeds):

@@ -1,4 +1,4 @@
-"""What can go wrong that is not a defect of the code. Scripts print the message, without traceback."""
+"""What can go wrong without a defect in the code; scripts print the message alone."""
 
 
 class InputError(ValueError):

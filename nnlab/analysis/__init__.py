@@ -7,7 +7,7 @@ Pictures and the HTML report import matplotlib; they are `nnlab.analysis.plots` 
 from nnlab.analysis.counting import Counts, count
 from nnlab.analysis.distributions import Fit, Fits, fit_weights
 from nnlab.analysis.energy import energy
-from nnlab.analysis.features import Geometry, Plane, Separation, class_geometry, leading_plane
+from nnlab.analysis.features import Geometry, Plane, Separation, class_geometry, class_plane
 from nnlab.analysis.storage import stored_bytes
 
 __all__ = [
@@ -18,9 +18,9 @@ __all__ = [
     "Plane",
     "Separation",
     "class_geometry",
+    "class_plane",
     "count",
     "energy",
     "fit_weights",
-    "leading_plane",
     "stored_bytes",
 ]

@@ -47,32 +47,32 @@ class Geometry(NamedTuple):
 
 
 class Plane(NamedTuple):
-    """Features in a plane through the origin.
+    """Features in a plane.
 
     Attributes:
         coordinates: float64 [n, 2].
-        share: share of the features' summed squared length that lies in the plane.
+        share: share of the class means' variance that lies in the plane.
     """
 
     coordinates: np.ndarray
     share: float
 
 
-def leading_plane(features: ArrayLike) -> Plane:
-    """Coordinates of features [n, d] on their two leading right-singular vectors.
+def class_plane(features: ArrayLike, labels: ArrayLike) -> Plane:
+    """Coordinates of features [n, d] in the plane that holds most of what tells classes apart.
 
-    The features are not centred, so the origin stays where it is and angles through it keep their
-    meaning. Two-dimensional features are returned as they are. Each axis points to where the mean
-    is positive.
+    Its axes are the two leading principal axes of the class means [classes, d] about their mean.
+    The features themselves are not centred: the origin stays the origin, and rays from it stay
+    rays. Two-dimensional features are returned as they are.
     """
-    x = _matrix(features)
+    x, labels = _matrix(features), np.asarray(labels)
     if x.shape[1] == 2:
         return Plane(x, 1.0)
-    squares, vectors = np.linalg.eigh(x.T @ x)  # ascending squares of the singular values
-    coordinates = x @ vectors[:, :-3:-1]
-    coordinates *= np.where(coordinates.mean(axis=0) < 0, -1, 1)
-    total = squares.sum()
-    return Plane(coordinates, float(squares[-2:].sum() / total) if total > 0 else 1.0)
+    means = np.stack([x[labels == c].mean(axis=0) for c in np.unique(labels)])
+    _, lengths, axes = np.linalg.svd(means - means.mean(axis=0), full_matrices=False)
+    total = np.square(lengths).sum()
+    share = float(np.square(lengths[:2]).sum() / total) if total > 0 else 1.0
+    return Plane(x @ axes[:2].T, share)
 
 
 def class_geometry(

@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 from numpy.typing import ArrayLike
 
 from nnlab.analysis.distributions import fit_weights
-from nnlab.analysis.features import class_geometry, leading_plane
+from nnlab.analysis.features import class_geometry, class_plane
 from nnlab.errors import InputError
 
 INK, RULE = "#24292f", "#c9ced4"  # text and lines; axes and grid
@@ -60,7 +60,8 @@ class Network(NamedTuple):
         name: how it is called in every legend and table.
         history: {"train_loss", "train_accuracy", "test_loss", "test_accuracy"}, one value an
             epoch; accuracies are shares between 0 and 1, test values from evaluation mode.
-        weights: [k], the kernels of the network's arithmetic, flat.
+        weights: any shape, the kernel of the largest layer; layers start at different scales, and
+            a mixture of scales would look heavy-tailed whatever each layer is.
         features: [n, d], test features before the classifier.
         labels: integers [n].
         train_features: [m, d], what class directions and centres are fitted on.
@@ -156,7 +157,7 @@ def figure_weights(networks: Sequence[Network]) -> Figure:
 
 @matplotlib.rc_context(_STYLE)
 def figure_features(networks: Sequence[Network]) -> Figure:
-    """Test features in their leading plane through the origin, coloured by class.
+    """Test features in the plane of their class means, coloured by class.
 
     Above each panel stand the accuracies of the nearest class direction by angle and of the nearest
     class centre by L1 distance (`nnlab.analysis.features`). Both axes have one scale, so angles are
@@ -166,7 +167,8 @@ def figure_features(networks: Sequence[Network]) -> Figure:
     classes = np.unique(np.concatenate([np.ravel(network.labels) for network in networks]))
     shown = classes[: len(COLOURS)]
     for network, axes in zip(networks, panels, strict=True):
-        plane, labels = leading_plane(network.features), np.asarray(network.labels)
+        labels = np.asarray(network.labels)
+        plane = class_plane(network.features, labels)
         cosine, l1 = class_geometry(
             network.train_features, network.train_labels, network.features, network.labels
         )
@@ -179,7 +181,7 @@ def figure_features(networks: Sequence[Network]) -> Figure:
         axes.set_aspect("equal", "datalim")
         axes.set_title(f"{network.name}\nangle {cosine.accuracy:.1%}, L1 {l1.accuracy:.1%}")
         flat = np.shape(network.features)[1] == 2
-        axes.set_xlabel("feature 1" if flat else f"axis 1 (plane: {plane.share:.0%} of length²)")
+        axes.set_xlabel("feature 1" if flat else f"axis 1 (plane: {plane.share:.0%})")
         axes.set_ylabel("feature 2" if flat else "axis 2")
     dots = [
         Line2D([], [], color=colour, linestyle="", marker="o", markersize=5, label=str(label))

@@ -31,22 +31,23 @@ from nnlab.analysis.plots import (
 from nnlab.errors import InputError
 
 _CURVES = (
-    "Solid: test, in evaluation mode; dashed: training. In the first two epochs BatchNorm's running"
-    " statistics lag behind the weights, so early test accuracy understates the network. Loss is on"
-    " a logarithmic axis; from five epochs on, the accuracy axis starts where the third epoch needs"
-    " it, and earlier ones may lie below."
+    "Solid: test, in evaluation mode; dashed: training. As long as the learning rate is high,"
+    " BatchNorm's running statistics lag behind the weights, those of an adder network most: test"
+    " figures of the first epochs understate it, and the dashed curve says how training goes. Loss"
+    " is on a logarithmic axis; from five epochs on, the accuracy axis starts where the third epoch"
+    " needs it, and earlier ones may lie below."
 )
 _WEIGHTS = (
-    "Weights of each network's own arithmetic between their 0.1st and 99.9th percentiles, with the"
-    " Laplace and Gaussian densities of highest likelihood; above each, the mean log-likelihood a"
-    " weight over all of them."
+    "Weights of each network's largest layer (of a binary one, the latent real weights) between"
+    " their 0.1st and 99.9th percentiles, with the Laplace and Gaussian densities of highest"
+    " likelihood; above each, the mean log-likelihood a weight over all of them."
 )
 _FEATURES = (
-    "Test features before the classifier, in the plane through the origin that holds most of their"
-    " squared length; both axes have one scale, so angles are true. Accuracy: share of test"
-    " features nearest to their own class, by angle to the mean direction and by L1 distance to"
-    " the median centre of the training features, in all dimensions. Spread: mean distance to the"
-    " own class over mean distance between classes; smaller is tighter."
+    "Test features before the classifier, in the plane that holds most of the variance of the class"
+    " means (its share beside the axis); both axes have one scale, and the cross is the origin."
+    " Accuracy: share of test features nearest to their own class, by angle to the mean direction"
+    " and by L1 distance to the median centre of the training features, in all dimensions. Spread:"
+    " mean distance to the own class over mean distance between classes; smaller is tighter."
 )
 
 
@@ -128,8 +129,11 @@ def _geometry(network: Network) -> dict[str, Any]:
 
 
 def _provenance(provenance: Mapping[str, Any]) -> str:
+    def text(value):
+        return ", ".join(map(" ".join, value.items())) if isinstance(value, Mapping) else str(value)
+
     return " · ".join(
-        f"{html.escape(str(key))} <code>{html.escape(str(value))}</code>"
+        f"{html.escape(str(key))} <code>{html.escape(text(value))}</code>"
         for key, value in provenance.items()
     )
 

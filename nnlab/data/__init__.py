@@ -11,6 +11,7 @@ from nnlab.data.transforms import (
     pad_to,
     pca_whiten,
     standardize,
+    standardized,
     to_float,
     zca_whiten,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "random_crop",
     "random_flip",
     "standardize",
+    "standardized",
     "to_float",
     "zca_whiten",
 ]

@@ -11,11 +11,12 @@ References:
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnlab.errors import InputError
 
 
-def random_crop(key: jax.Array, images: jax.Array, padding: int = 4) -> jax.Array:
+def random_crop(key: jax.Array, images: jax.Array | np.ndarray, padding: int = 4) -> jax.Array:
     """Shifts every image by up to `padding` pixels each way, zeros coming in at the edges.
 
     Args:
@@ -42,7 +43,7 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int = 4) -> jax.Arra
     return jax.vmap(crop)(padded, offsets)
 
 
-def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+def random_flip(key: jax.Array, images: jax.Array | np.ndarray) -> jax.Array:
     """Mirrors every image left to right with probability 1/2.
 
     Args:
@@ -57,6 +58,6 @@ def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     return jnp.where(mirrored, images[:, :, ::-1], images)
 
 
-def _check_rank(images: jax.Array) -> None:
+def _check_rank(images: jax.Array | np.ndarray) -> None:
     if images.ndim != 4:
         raise InputError(f"images have shape {images.shape}, expected [n, height, width, channels]")

@@ -85,7 +85,7 @@ def _unpack(archive: Path) -> list[tuple[str, bytes]]:
 def _read_file(name: str, data: bytes) -> Split:
     pixels, labels = (_read_records if name.endswith(".bin") else _read_pickle)(name, data)
     images = pixels.reshape(-1, CHANNELS, HEIGHT, WIDTH).transpose(0, 2, 3, 1)
-    return checked_split(images, labels, CLASSES, name)
+    return checked_split(np.ascontiguousarray(images), labels, CLASSES, name)
 
 
 def _read_records(name: str, data: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -100,34 +100,56 @@ def _read_records(name: str, data: bytes) -> tuple[np.ndarray, np.ndarray]:
 def _read_pickle(name: str, data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """The pixels [10000, 3072] and the labels [10000] of a file of the Python version."""
     try:
-        batch = _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
-        pixels, labels = np.asarray(batch["data"]), np.asarray(batch["labels"])
+        batch = _BatchUnpickler(io.BytesIO(data), encoding="latin1").load()
+        pixels, labels = batch["data"].array, np.asarray(batch["labels"])
     except Exception as error:  # a damaged pickle can raise almost anything
         raise InputError(
             f"{name} is not a pickled CIFAR-10 batch, a dictionary with data and labels: {error!r}"
         ) from error
-    if pixels.dtype != np.uint8 or pixels.shape != (IMAGES_PER_FILE, PIXELS):
+    if pixels.shape != (IMAGES_PER_FILE, PIXELS):
         raise InputError(
-            f"{name} holds {pixels.dtype} data of shape {pixels.shape}, "
-            f"expected uint8 of shape ({IMAGES_PER_FILE}, {PIXELS})"
+            f"{name} holds data of shape {pixels.shape}, expected ({IMAGES_PER_FILE}, {PIXELS})"
         )
     return pixels, labels
 
 
-# All that a pickle may call. The first two live in numpy.core or, from NumPy 2, in numpy._core.
-_ARRAY_CALLS = {
-    ("multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-    ("numeric", "_frombuffer"): np.empty(0).__reduce_ex__(5)[0],
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
+class _BatchUnpickler(pickle.Unpickler):
+    """Restores uint8 arrays, strings, numbers, lists and dictionaries; all else is an error.
 
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Restores arrays, strings, numbers, lists and dictionaries; anything else is an error."""
+    A pickle calls what it is given by name, and `numpy.ndarray` itself, called with type object,
+    takes the bytes of a file for addresses of objects, so it is given stand-ins.
+    """
 
     def find_class(self, module: str, name: str):
-        call = (module.removeprefix("numpy._core.").removeprefix("numpy.core."), name)
-        if call not in _ARRAY_CALLS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return _ARRAY_CALLS[call]
+        # numpy.core became numpy._core in NumPy 2.
+        match f"{module.replace('numpy._core', 'numpy.core')}.{name}":
+            case "numpy.core.multiarray._reconstruct" | "numpy.ndarray":
+                return _PickledArray
+            case "numpy.dtype":
+                return _PickledType
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+class _PickledArray:
+    """An array to be filled in; the arguments of `_reconstruct` describe an empty one."""
+
+    def __init__(self, *_):
+        self.array = np.empty(0, np.uint8)
+
+    def __setstate__(self, state):
+        _, shape, pickled_type, column_major, data = state
+        if pickled_type.code != "u1":
+            raise pickle.UnpicklingError(f"an array is of type {pickled_type.code}, expected u1")
+        data = data.encode("latin1") if isinstance(data, str) else data  # str by Python 2
+        order = "F" if column_major else "C"
+        self.array = np.frombuffer(data, np.uint8).reshape(shape, order=order)
+
+
+class _PickledType:
+    """A dtype's code; the state that follows it is about byte order and fields."""
+
+    def __init__(self, code, *_):
+        self.code = code
+
+    def __setstate__(self, state):
+        pass

@@ -14,6 +14,7 @@ from nnlab.errors import InputError
 
 CONNECT_SECONDS = 5.0  # no network is found out within this
 READ_SECONDS = 30.0
+CHUNK_BYTES = 4096  # a broken connection loses less than this of what had arrived
 
 
 def fetch(urls: Sequence[str], md5: str, target: Path) -> None:
@@ -107,12 +108,14 @@ class _ResumingDownloader:
                     disable=not sys.stderr.isatty(),
                 ) as bar,
             ):
-                for chunk in response.iter_content(chunk_size=1 << 16):
+                for chunk in response.iter_content(chunk_size=CHUNK_BYTES):
                     file.write(chunk)
                     bar.update(len(chunk))
 
 
-def _reason(error: OSError) -> str:
-    """The innermost cause: requests wraps it in the whole request."""
-    cause = error.args[0] if error.args else error
-    return str(getattr(cause, "reason", cause if isinstance(cause, Exception) else error))
+def _reason(error: BaseException) -> str:
+    """The innermost cause, which requests wraps in the whole request."""
+    cause = getattr(error, "reason", error.args[0] if error.args else None)
+    if isinstance(cause, BaseException):
+        return _reason(cause)
+    return cause if isinstance(cause, str) else str(error)

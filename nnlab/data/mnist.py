@@ -70,8 +70,8 @@ FASHION_MNIST = Source(
 
 # The two data sets have the same file names; the MD5 of the training labels tells which it is.
 TRAIN_LABELS_MD5 = {
-    "a25bea736e30d166cdddb491f175f624": "mnist",
-    "9018921c3c673c538a1fc5bad174d6f9": "fashion_mnist",
+    "e86ee40d66677c011a9abda399ec8c4d": "mnist",
+    "3236f6424fc25388b2834cb19942cf7e": "fashion_mnist",
 }
 
 
@@ -105,14 +105,16 @@ def _read_idx(path: Path) -> np.ndarray:
     """The uint8 array of one file: rank 3 where its name says images, rank 1 where labels."""
     data = _read_bytes(path)
     rank = 3 if "idx3" in path.name else 1
-    header = np.frombuffer(data[: 4 * (1 + rank)], ">u4")
-    if len(header) < 1 + rank or header[0] != 0x800 + rank:
+    magic, header_bytes = (0x800 + rank).to_bytes(4, "big"), 4 * (1 + rank)
+    if data[:4] != magic:
         raise InputError(
             f"{path} begins with {data[:4].hex() or 'nothing'}, "
-            f"expected {0x800 + rank:08x}, the magic number of an IDX file of rank {rank}"
+            f"expected {magic.hex()}, the magic number of an IDX file of rank {rank}"
         )
-    shape = tuple(int(size) for size in header[1:])
-    body = np.frombuffer(data, np.uint8, offset=header.nbytes)
+    if len(data) < header_bytes:
+        raise InputError(f"{path} holds {len(data)} bytes, expected a header of {header_bytes}")
+    shape = tuple(int(size) for size in np.frombuffer(data[4:header_bytes], ">u4"))
+    body = np.frombuffer(data, np.uint8, offset=header_bytes)
     if body.size != np.prod(shape):
         raise InputError(
             f"{path} holds {body.size} bytes of data, expected {np.prod(shape)} for shape {shape}"

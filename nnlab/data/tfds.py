@@ -34,29 +34,23 @@ def load_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
             images of one size.
     """
     builder = _find(name, data_dir)
-    place = builder.data_dir
-    image, label = _feature_keys(builder.info, place)
-    try:
-        sources = builder.as_data_source()
-    except (NotImplementedError, ValueError) as error:
+    splits = builder.info.splits
+    test = "test" if "test" in splits else "validation"
+    if not {"train", test} <= set(splits):
         raise InputError(
-            f"{place} is stored as {builder.info.file_format.value}, which only TensorFlow reads; "
-            f"expected array_record, which {_build_command(name)} writes"
-        ) from error
-    test = "test" if "test" in sources else "validation"
-    missing = {"train", test} - set(sources)
-    if missing:
-        raise InputError(
-            f"{place} has the splits {', '.join(sorted(sources))}, "
+            f"{builder.data_dir} has the splits {', '.join(sorted(splits))}, "
             "expected train and one of test and validation"
         )
+    image, label = _feature_keys(builder)
+    try:
+        train_split, test_split = (_read(builder, s, image, label) for s in ("train", test))
+    except NotImplementedError as error:
+        raise InputError(
+            f"{builder.data_dir} is stored as {builder.info.file_format.value}, which only "
+            f"TensorFlow reads; expected array_record, which {_build_command(name)} writes"
+        ) from error
     classes = builder.info.features[label].num_classes
-    return Dataset(
-        f"tfds:{name}",
-        _read(sources["train"], image, label, classes, f"{place} train"),
-        _read(sources[test], image, label, classes, f"{place} {test}"),
-        classes,
-    )
+    return Dataset(f"tfds:{name}", train_split, test_split, classes)
 
 
 def _find(name: str, data_dir: str | os.PathLike | None) -> Any:
@@ -76,6 +70,10 @@ def _find(name: str, data_dir: str | os.PathLike | None) -> Any:
             return read_only_builder.builder_from_files(name, data_dir=root)
         except tfds.core.DatasetNotFoundError:
             continue
+        except Exception as error:  # the parsers of the metadata have no common base
+            raise InputError(
+                f"tfds:{name} in {root} cannot be read: {_first_line(error)}"
+            ) from error
     raise InputError(
         f"tfds:{name} is prepared in none of {', '.join(map(str, roots))}; "
         f"prepare it with pip install nnlab[tensorflow] and {_build_command(name)}"
@@ -86,38 +84,49 @@ def _build_command(name: str) -> str:
     return f"tfds build {name} --file_format=array_record --data_dir=FOLDER"
 
 
-def _feature_keys(info: Any, place: os.PathLike) -> tuple[str, str]:
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _feature_keys(builder: Any) -> tuple[str, str]:
     """The keys of the image and of its class, as the set declares them for supervised learning."""
     import tensorflow_datasets as tfds
 
-    image, label = (info.supervised_keys or ("image", "label"))[:2]
-    features = dict(info.features.items())
+    image, label = (builder.info.supervised_keys or ("image", "label"))[:2]
+    features = dict(builder.info.features.items())
     if not (
         isinstance(features.get(image), tfds.features.Image)
         and isinstance(features.get(label), tfds.features.ClassLabel)
         and features[image].np_dtype == np.uint8
     ):
         raise InputError(
-            f"{place} has the features {', '.join(map(repr, features.values()))}, "
+            f"{builder.data_dir} has the features {', '.join(map(repr, features.values()))}, "
             "expected an image of uint8 and a class label"
         )
     return image, label
 
 
-def _read(source: Any, image: str, label: str, classes: int, place: str) -> Split:
-    n = len(source)
+def _read(builder: Any, split: str, image: str, label: str) -> Split:
+    """All examples of one split, in the order of the files."""
+    place = f"{builder.data_dir} {split}"
+    n = builder.info.splits[split].num_examples
+    if n == 0:
+        raise InputError(f"{place} holds no examples, expected at least one")
     images, labels = np.empty((n, 0, 0, 0), np.uint8), np.empty(n, np.int64)
-    for i in range(n):
-        try:
-            example = source[i]
-        except Exception as error:  # what the readers and the decoders raise has no common base
-            raise InputError(f"{place}: example {i} cannot be read: {error}") from error
-        if i == 0:
-            images = np.empty((n, *example[image].shape), np.uint8)
-        if example[image].shape != images.shape[1:]:
-            raise InputError(
-                f"{place}: image {i} has shape {example[image].shape} and image 0 "
-                f"{images.shape[1:]}, expected images of one size"
-            )
-        images[i], labels[i] = example[image], example[label]
-    return checked_split(images, labels, classes, place)
+    i = 0
+    try:
+        for i, example in enumerate(builder.as_data_source(split)):
+            if i == 0:
+                images = np.empty((n, *example[image].shape), np.uint8)
+            if example[image].shape != images.shape[1:]:
+                raise InputError(
+                    f"{place}: image {i} has shape {example[image].shape} and image 0 "
+                    f"{images.shape[1:]}, expected images of one size"
+                )
+            images[i], labels[i] = example[image], example[label]
+    except (InputError, NotImplementedError):
+        raise
+    except Exception as error:  # the readers and the decoders have no common base
+        reason = _first_line(error)
+        raise InputError(f"{place} cannot be read after {i} examples: {reason}") from error
+    return checked_split(images, labels, builder.info.features[label].num_classes, place)

@@ -18,7 +18,7 @@ every eigenvalue. Of all whitening matrices that of (5) is the symmetric one, wh
 look like images.
 
 References:
-    Krizhevsky, Learning multiple layers of features from tiny images, 2009, appendix A: eq. (5)
+    Krizhevsky, Learning multiple layers of features from tiny images, 2009, appendix: eq. (5)
     with epsilon = 0.
     Goodfellow et al., Maxout networks, ICML 2013, https://arxiv.org/abs/1302.4389, section 5.2:
     ZCA on CIFAR-10; their code (pylearn2) adds epsilon = 0.1, on images whose contrast it has
@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnlab.data.dataset import Dataset, Split, check_arrays
 from nnlab.errors import InputError
 
 
@@ -65,22 +66,47 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             f"images are {images.dtype} of shape {images.shape}, "
             "expected uint8 [n, height, width, channels]"
         )
-    total = squares = np.zeros(images.shape[-1], np.int64)
+    total, squares = np.zeros((2, images.shape[-1]), np.int64)
     for image in images:
         pixels = image.astype(np.int64)
-        total = total + pixels.sum(axis=(0, 1))
-        squares = squares + (pixels * pixels).sum(axis=(0, 1))
+        total += pixels.sum(axis=(0, 1))
+        squares += (pixels * pixels).sum(axis=(0, 1))
     count = images.size // images.shape[-1]
-    mean = total / count
-    std = np.sqrt(squares / count - mean**2)
-    if not std.all():
-        raise InputError(f"channel {np.argmin(std)} of images is constant, expected it to vary")
+    variance = np.array(
+        [(count * int(q) - int(t) ** 2) / count**2 for t, q in zip(total, squares, strict=True)]
+    )
+    if not variance.all():
+        channel = np.argmin(variance)
+        raise InputError(f"channel {channel} of images is constant, expected it to vary")
+    mean, std = total / count, np.sqrt(variance)
     return (mean / 255).astype(np.float32), (std / 255).astype(np.float32)
 
 
-def standardize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+def standardize(
+    images: jax.Array, mean: jax.Array | np.ndarray, std: jax.Array | np.ndarray
+) -> jax.Array:
     """Equation (1): images [..., channels] with the training images' mean and std [channels]."""
     return (images - mean) / std  # (1)
+
+
+def standardized(
+    dataset: Dataset,
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """What a network trains and is tested on: (images, labels) of both splits.
+
+    Images are float32, by equation (1) with the statistics of the training images; labels int32.
+
+    Raises:
+        InputError: as of `channel_statistics` and `check_arrays`.
+    """
+    mean, std = map(jnp.asarray, channel_statistics(dataset.train.images))
+
+    def arrays(split: Split) -> tuple[jax.Array, jax.Array]:
+        images, labels = standardize(to_float(split.images), mean, std), jnp.asarray(split.labels)
+        check_arrays(images, labels, dataset.classes)
+        return images, labels
+
+    return arrays(dataset.train), arrays(dataset.test)
 
 
 class Whitening(NamedTuple):

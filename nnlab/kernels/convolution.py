@@ -39,7 +39,7 @@ def convolve(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
 def convolve_input_gradient(
     g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window
 ) -> jax.Array:
-    """Cotangent of `x` in `convolve`, where that of the output is `g`; reads only x's shape."""
+    """Cotangent of `x` in `convolve`, given that of the output, `g`; reads only its shape."""
     (pads_h, pads_w), dilation = window.padding, window.dilation
 
     def sides(axis, pads):
@@ -68,7 +68,7 @@ def convolve_input_gradient(
 def convolve_filter_gradient(
     g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window
 ) -> jax.Array:
-    """Cotangent of `kernel` in `convolve`, where that of the output is `g`; reads its shape only."""
+    """Cotangent of `kernel` in `convolve`, given that of the output, `g`; reads only its shape."""
 
     def written_out(g, x):
         dw = lax.conv_general_dilated(

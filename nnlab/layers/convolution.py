@@ -14,7 +14,7 @@ from nnlab.ops.windows import Padding
 
 
 class Conv(nn.Module):
-    """Convolution of [batch, height, width, in] to `features`; parameters as of `flax.linen.Conv`."""
+    """Convolution of [batch, height, width, in]; parameters as of `flax.linen.Conv`."""
 
     features: int
     kernel_size: Sequence[int]

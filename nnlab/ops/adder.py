@@ -31,6 +31,7 @@ References:
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -73,7 +74,9 @@ def adder_dense(
     """
     check_dense_operands("adder_dense", x, kernel)
     _check_rules(filter_rule, input_rule)
-    y = _adder_dense(x.reshape(-1, x.shape[-1]), kernel, filter_rule, input_rule)
+    y = _adder_dense(
+        x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), kernel, filter_rule, input_rule
+    )
     return y.reshape(*x.shape[:-1], kernel.shape[-1])
 
 

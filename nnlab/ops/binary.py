@@ -24,6 +24,7 @@ References:
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -64,14 +65,19 @@ def binary_weights(w: jax.Array) -> jax.Array:
 
 def stochastic_binary_weights(key: jax.Array, w: jax.Array) -> jax.Array:
     """BinaryConnect's stochastic weights (5) of `w` (any shape, floating), rule (4)."""
-    probability = jnp.clip((w + 1) / 2, 0, 1)
-    uniform = jax.random.uniform(key, w.shape, w.dtype)
+    wide = jnp.promote_types(w.dtype, jnp.float32)  # in bfloat16 a 0 would be 1 draw in 128
+    probability = jnp.clip((w.astype(wide) + 1) / 2, 0, 1)
+    uniform = 1 - jax.random.uniform(key, w.shape, wide)  # in (0, 1], so that 0 never gives +1
     sign = sign_ste(probability - uniform)  # a NaN weight gives a NaN
-    return _straight_through(sign, w)
+    return _straight_through(sign.astype(w.dtype), w)
 
 
-def _straight_through(value: jax.Array, x: jax.Array) -> jax.Array:
-    return jax.lax.stop_gradient(value) + (x - jax.lax.stop_gradient(x))  # (4), + 0 exactly
+@jax.custom_vjp
+def _straight_through(value, x):
+    return value
+
+
+_straight_through.defvjp(lambda value, x: (value, None), lambda _, g: (None, g))  # (4)
 
 
 def binary_dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -90,7 +96,7 @@ def binary_dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     check_dense_operands("binary_dense", x, kernel)
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
-    images = x.astype(dtype).reshape(-1, 1, 1, x.shape[-1])
+    images = x.astype(dtype).reshape(math.prod(x.shape[:-1]), 1, 1, x.shape[-1])
     y = _binary_conv(images, kernel.astype(dtype)[None, None], POINT)
     return y.reshape(*x.shape[:-1], kernel.shape[-1])
 

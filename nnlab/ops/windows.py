@@ -1,7 +1,10 @@
 """From what a user writes (`strides=2, padding="SAME"`) to an explicit, checked window."""
 
+import operator
 from collections.abc import Sequence
 
+import jax
+import numpy as np
 from jax import lax
 
 from nnlab.kernels.convolution import Window
@@ -9,7 +12,7 @@ from nnlab.kernels.convolution import Window
 Padding = str | Sequence[tuple[int, int]]
 
 
-def check_operands(name: str, x, kernel) -> None:
+def check_operands(name: str, x: jax.Array, kernel: jax.Array) -> None:
     """Raises a ValueError unless x is [batch, height, width, in] and kernel [kh, kw, in, out]."""
     if x.ndim != 4 or kernel.ndim != 4:
         raise ValueError(
@@ -19,7 +22,7 @@ def check_operands(name: str, x, kernel) -> None:
     check_inputs(name, x, kernel)
 
 
-def check_dense_operands(name: str, x, kernel) -> None:
+def check_dense_operands(name: str, x: jax.Array, kernel: jax.Array) -> None:
     """Raises a ValueError unless x is [..., in] and kernel [in, out]."""
     if x.ndim < 1 or kernel.ndim != 2:
         raise ValueError(
@@ -29,7 +32,7 @@ def check_dense_operands(name: str, x, kernel) -> None:
     check_inputs(name, x, kernel)
 
 
-def check_inputs(name: str, x, kernel) -> None:
+def check_inputs(name: str, x: jax.Array, kernel: jax.Array) -> None:
     """Raises where x and kernel differ in `in`, or are not floating."""
     if x.shape[-1] != kernel.shape[-2]:
         raise ValueError(
@@ -77,15 +80,18 @@ def window_of(
 
 
 def _pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(v, int) and v >= 1 for v in pair):
+    try:
+        pair = [operator.index(v) for v in (value if np.iterable(value) else (value, value))]
+    except TypeError:
+        pair = []
+    if len(pair) != 2 or min(pair) < 1:
         raise ValueError(f"{name} must be one or two positive integers, not {value!r}.")
     return pair[0], pair[1]
 
 
 def _pads(padding: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
     try:
-        pads = [(int(low), int(high)) for low, high in padding]
+        pads = [(operator.index(low), operator.index(high)) for low, high in padding]
     except (TypeError, ValueError):
         pads = []
     if len(pads) != 2 or min(min(pair) for pair in pads) < 0:

@@ -12,7 +12,7 @@ from nnlab.optim.binary import clip_latent_weights
 
 
 def labels(params):
-    """A tree like `params` with "adder", "binary" or "float" at each leaf, for `optax.partition`."""
+    """The kind of each leaf, "adder", "binary" or "float", as `optax.partition` takes it."""
 
     def label(path, _):
         kind, _, kernel = path[-1].key.rpartition("_")

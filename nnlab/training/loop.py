@@ -1,4 +1,4 @@
-"""The loop around compiled epochs: time, progress, metrics, and a stop at a loss that is not finite."""
+"""The loop around compiled epochs: time, progress, metrics, and a stop where the loss diverges."""
 
 import time
 from collections.abc import Callable

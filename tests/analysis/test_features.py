@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nnlab.analysis import class_geometry, leading_plane
+from nnlab.analysis import class_geometry, class_plane
 from nnlab.errors import InputError
 
 LABELS = np.repeat(np.arange(8), 200)
@@ -54,22 +54,22 @@ def test_golden_geometry():
     assert l1.spread == pytest.approx((3 + 3 + 2) / 3 / 5)
 
 
-def test_leading_plane_keeps_the_origin_and_the_largest_part():
-    rng = np.random.default_rng(0)
-    basis = np.linalg.qr(rng.normal(size=(5, 5)))[0]
-    flat = rng.normal(size=(300, 2)) * [4.0, 1.0] + [10.0, 0.5]
-    plane = leading_plane(flat @ basis[:2])
-    assert plane.share == pytest.approx(1)
-    # an isometry that fixes the origin: lengths and inner products are those of the original
-    np.testing.assert_allclose(plane.coordinates @ plane.coordinates.T, flat @ flat.T, atol=1e-8)
-    assert (plane.coordinates.mean(axis=0) > 0).all()
-    half = leading_plane(np.concatenate([np.eye(4), np.zeros((3, 4))]))
-    assert half.share == pytest.approx(0.5)
+def test_class_plane_holds_the_class_means_and_keeps_the_origin():
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 5)))[0]
+    means = np.array([[4.0, 0, 1], [-4, 0, 1], [0, 2, -1], [0, -2, -1]])  # about their mean, 0
+    labels = np.repeat(np.arange(4), 50)
+    across = np.where(np.arange(200) % 2, 30.0, -30.0)  # longest of all, but not between classes
+    x = means[labels] @ basis[:3] + across[:, None] * basis[3] + 7 * basis[4]
+    plane = class_plane(x, labels)
+    # variances of the means along their three axes: 32, 8, 4
+    assert plane.share == pytest.approx(40 / 44)
+    # the plane's axes are basis 0 and 1 up to sign, and what lies on neither is left out
+    np.testing.assert_allclose(np.abs(plane.coordinates), np.abs(means[labels, :2]), atol=1e-12)
 
 
 def test_plane_of_two_dimensional_features_is_themselves():
     x = [[1.0, -2.0], [-5.0, 0.0]]
-    plane = leading_plane(x)
+    plane = class_plane(x, [0, 1])
     np.testing.assert_array_equal(plane.coordinates, x)
     assert plane.share == 1
 
@@ -77,7 +77,7 @@ def test_plane_of_two_dimensional_features_is_themselves():
 def test_input_errors_name_what_was_given():
     x = np.ones((4, 3))
     with pytest.raises(InputError, match=r"shape \(4, 1\)"):
-        leading_plane(np.ones((4, 1)))
+        class_plane(np.ones((4, 1)), [0, 0, 1, 1])
     with pytest.raises(InputError, match="same width"):
         class_geometry(x, [0, 0, 1, 1], np.ones((2, 5)), [0, 1])
     with pytest.raises(InputError, match="no new"):

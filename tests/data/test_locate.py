@@ -26,7 +26,8 @@ def put(folder, *files):
 @pytest.mark.parametrize("below", ["", "toy", "Toy/raw"])
 @pytest.mark.parametrize("files", SOURCE.file_sets)
 def test_finds_each_set_in_each_folder(tmp_path, below, files):
-    assert locate(SOURCE, tmp_path) == put(tmp_path / below, *files)
+    there = put(tmp_path / below, *files)
+    assert locate(SOURCE, tmp_path) == there
 
 
 def test_order_of_the_roots(tmp_path, monkeypatch):
@@ -43,7 +44,8 @@ def test_order_of_the_roots(tmp_path, monkeypatch):
 
 def test_home_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert locate(SOURCE, "~/data") == put(tmp_path / "data", "images", "labels")
+    there = put(tmp_path / "data", "images", "labels")
+    assert locate(SOURCE, "~/data") == there
 
 
 def test_downloads_what_is_nowhere(tmp_path, server):
