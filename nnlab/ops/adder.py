@@ -128,8 +128,8 @@ def _widen(*arrays):
     return [a.astype(dtype) for a in arrays]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _adder_dense(x, kernel, filter_rule, input_rule):
+@functools.partial(jax.custom_vjp[jax.Array], nondiff_argnums=(2, 3))
+def _adder_dense(x, kernel, filter_rule, input_rule) -> jax.Array:
     wide_x, wide_kernel = _widen(x, kernel)
     y = kernels.adder_conv(wide_x[:, None, None], wide_kernel[None, None], window=POINT)  # (1)
     return y[:, 0, 0].astype(jnp.promote_types(x.dtype, kernel.dtype))
@@ -157,8 +157,8 @@ def _adder_dense_bwd(filter_rule, input_rule, residuals, g):
 _adder_dense.defvjp(_adder_dense_fwd, _adder_dense_bwd)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _adder_conv(x, kernel, window, filter_rule, input_rule):
+@functools.partial(jax.custom_vjp[jax.Array], nondiff_argnums=(2, 3, 4))
+def _adder_conv(x, kernel, window, filter_rule, input_rule) -> jax.Array:
     y = kernels.adder_conv(*_widen(x, kernel), window=window)  # (1)
     return y.astype(jnp.promote_types(x.dtype, kernel.dtype))
 

@@ -128,8 +128,8 @@ def binary_conv(
     return _binary_conv(x.astype(dtype), kernel.astype(dtype), window)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _binary_conv(x, kernel, window):
+@functools.partial(jax.custom_vjp[jax.Array], nondiff_argnums=(2,))
+def _binary_conv(x, kernel, window) -> jax.Array:
     return kernels.binary_conv(x, kernel, window=window)
 
 

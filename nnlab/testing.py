@@ -1,0 +1,201 @@
+"""Checks for whoever invents a layer: a gradient rule against the potential that it comes from.
+
+A rule of this kit need not be the gradient of the forward function, but it is the gradient of
+something, and that makes it testable. Three lines do it:
+
+    x = jnp.linspace(-2.0, 2.0, 8)
+    sign = lambda x: np.where(x >= 0, 1.0, -1.0)
+    check_gradient_rule(sign_ste, [x], value=sign, potentials=[lambda x: jnp.clip(x, -1, 1)])
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from nnlab.ops.windows import Padding, window_of
+
+Function = Callable[..., Any]
+
+
+def check_gradient_rule(
+    op: Function,
+    args: Sequence[Any],
+    *,
+    value: Function,
+    potentials: Sequence[Function | None],
+    errors: Sequence[tuple[Sequence[Any], str]] = (),
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    bfloat16_rtol: float = 2**-8,
+) -> None:
+    """Checks value, gradient rules, dtypes, transformations and error messages of an op.
+
+    The references run in float64, on the op's own inputs. Cotangents are drawn once from the
+    multiples of 1/4 in [-2, 2], which every floating dtype holds exactly; where the arguments are
+    such numbers too, short sums are exact, and `rtol=0, atol=0` is a fair demand.
+
+    Args:
+        op: function of positional arrays that returns one array.
+        args: example arguments, float32 where they have a rule.
+        value: the forward function of float64 NumPy arrays, in NumPy or JAX.
+        potentials: one an argument. Its true gradient with respect to that argument is the rule;
+            it takes all arguments and returns an array of the output's shape. None for an
+            argument that is held fixed, such as a random key.
+        errors: pairs of arguments that `op` must refuse with a ValueError or a TypeError, and a
+            regular expression that occurs in the message, one sentence.
+        rtol, atol: relative and absolute tolerance in float32.
+        bfloat16_rtol: added to `rtol` for results in bfloat16; one rounding by default.
+
+    Raises:
+        AssertionError: a sentence that says what differs, in which argument's cotangent, under
+            which transformation, by how much and where.
+    """
+    chex.assert_equal(len(potentials), len(args))
+    name = getattr(getattr(op, "func", op), "__name__", repr(op))
+    for bad, pattern in errors:
+        _assert_refuses(name, op, bad, pattern)
+
+    moving = [i for i, potential in enumerate(potentials) if potential is not None]
+    values = [jnp.asarray(args[i]) for i in moving]
+    chex.assert_type(values, jnp.float32)
+    fixed = [a for i, a in enumerate(args) if i not in moving and _is_floating(a)]
+
+    def of_moving(function):
+        def substituted(*values):
+            new = dict(zip(moving, values, strict=True))
+            return function(*(new.get(i, a) for i, a in enumerate(args)))
+
+        return substituted
+
+    op, value = of_moving(op), of_moving(value)
+    whats = ["value", *(f"cotangent of argument {i}" for i in moving)]
+
+    def rule(g, *values):
+        y, pull = jax.vjp(op, *values)
+        return y, *pull(g)
+
+    def reference(g, *values):
+        with jax.enable_x64(True):
+            g, *values = (np.asarray(a, np.float64) for a in (g, *values))
+            results = [np.asarray(value(*values), np.float64)]
+            for position, i in enumerate(moving):
+                y, pull = jax.vjp(of_moving(potentials[i]), *values)
+                chex.assert_shape(y, g.shape)
+                results.append(np.asarray(pull(g)[position]))
+            return results
+
+    def check(how, function, operands, expected, out_dtype):
+        try:
+            results = function(*operands)
+        except Exception as error:
+            raise AssertionError(f"{name} {how} raised {type(error).__name__}: {error}") from error
+        dtypes = [out_dtype, *(v.dtype for v in operands[1:])]
+        for what, got, wanted, dtype in zip(whats, results, expected, dtypes, strict=True):
+            slack = rtol + bfloat16_rtol if dtype == jnp.bfloat16 else rtol
+            _assert_close(f"{name}: {what} {how}", got, wanted, dtype, slack, atol)
+
+    examples = max(2, jax.local_device_count())
+    shape = jax.eval_shape(op, *values).shape
+    g = jnp.float32(np.random.default_rng(0).integers(-8, 9, (examples, *shape)) / 4)
+    jitted = jax.jit(rule)
+
+    narrow, wide = jnp.bfloat16, jnp.float32
+    for kind, dtypes in (("float32", (wide,)), ("bfloat16", (narrow,)), ("both", (narrow, wide))):
+        cast = [v.astype(dtypes[p % len(dtypes)]) for p, v in enumerate(values)]
+        out_dtype = jnp.result_type(*cast, *fixed)
+        operands = g[0].astype(out_dtype), *cast
+        expected = reference(*operands)
+        check(f"in {kind}, eager", rule, operands, expected, out_dtype)
+        check(f"in {kind}, jitted", jitted, operands, expected, out_dtype)
+
+    def loop_agrees(how, function, batched, examples=2):
+        """`function` of stacked examples; the arguments at positions `batched` differ in them."""
+        of_example = [
+            (g[k], *(jnp.roll(v, k) if b else v for v, b in zip(values, batched, strict=True)))
+            for k in range(examples)
+        ]
+        expected = [np.stack(r) for r in zip(*(jitted(*e) for e in of_example), strict=True)]
+        columns = zip(zip(*of_example, strict=True), (True, *batched), strict=True)
+        operands = [jnp.stack(column) if b else column[0] for column, b in columns]
+        check(how, function, operands, expected, wide)
+
+    def scanned(g, *stacked):
+        def step(_, values):
+            return None, jax.checkpoint(op)(*values)
+
+        y, pull = jax.vjp(lambda *stacked: jax.lax.scan(step, None, stacked)[1], *stacked)
+        return y, *pull(g)
+
+    every = [True] * len(moving)
+    groups = {f"argument {i}": [i == j for j in moving] for i in moving} | {"all": every}
+    for which, batched in groups.items():
+        axes = (0, *(0 if b else None for b in batched))
+        loop_agrees(f"under vmap over {which}", jax.jit(jax.vmap(rule, axes)), batched)
+    loop_agrees("under scan of checkpoint", jax.jit(scanned), every)
+    loop_agrees("under pmap", jax.pmap(rule), every, jax.local_device_count())
+
+
+def _is_floating(array: Any) -> bool:
+    return jnp.issubdtype(getattr(array, "dtype", type(array)), jnp.floating)
+
+
+def _assert_close(what, got, expected, dtype, rtol, atol):
+    """NaN equals NaN, and an infinity only itself."""
+    assert got.dtype == dtype, f"{what} has dtype {got.dtype}, not {jnp.dtype(dtype)}."
+    assert got.shape == expected.shape, f"{what} has shape {got.shape}, not {expected.shape}."
+    got = np.asarray(got, np.float64)
+    same = (got == expected) | (np.isnan(got) & np.isnan(expected))
+    with np.errstate(invalid="ignore"):
+        difference = np.where(same, 0, np.abs(got - expected))
+    difference = np.where(np.isnan(difference), np.inf, difference)
+    allowed = atol + rtol * np.where(np.isfinite(expected), np.abs(expected), 0)
+    if (difference > allowed).any():
+        at = tuple(int(i) for i in np.unravel_index(difference.argmax(), difference.shape))
+        raise AssertionError(
+            f"{what} differs most, by {difference[at]:.3g}, at {at}: "
+            f"{got[at]:.6g} where {expected[at]:.6g} was expected."
+        )
+
+
+def _assert_refuses(name, op, bad, pattern):
+    call = ", ".join(f"{a.dtype}{a.shape}" if hasattr(a, "shape") else repr(a) for a in bad)
+    try:
+        op(*bad)
+    except (ValueError, TypeError) as error:
+        message = str(error)
+        assert re.search(pattern, message), f"{name}({call}) says {message!r}, not {pattern!r}."
+        sentence = message.endswith(".") and "\n" not in message
+        assert sentence, f"{name}({call}) should say one sentence, not {message!r}."
+    except Exception as error:
+        raise AssertionError(f"{name}({call}) raised {type(error).__name__}: {error}") from error
+    else:
+        raise AssertionError(f"{name}({call}) raised nothing, but {pattern!r} was expected.")
+
+
+def image_windows(
+    x: ArrayLike,
+    kernel_size: Sequence[int],
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "SAME",
+    kernel_dilation: int | Sequence[int] = 1,
+) -> jax.Array:
+    """Windows [batch, out height, out width, kh, kw, in] of images [batch, height, width, in].
+
+    The options are those of `nnlab.ops.adder.adder_conv`. References of convolution-like layers
+    are sums over it; a layer itself should not write all windows out.
+    """
+    window = window_of(jnp.shape(x), kernel_size, strides, padding, kernel_dilation)
+    x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
+
+    def pixels(axis):  # [out, taps]
+        taps = window.dilation[axis] * np.arange(kernel_size[axis])
+        return np.arange(0, x.shape[1 + axis] - taps[-1], window.strides[axis])[:, None] + taps
+
+    return x[:, pixels(0)[:, None, :, None], pixels(1)[None, :, None, :]]
