@@ -33,7 +33,7 @@ References:
 import functools
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,7 @@ def adder_dense(
     """
     check_dense_operands("adder_dense", x, kernel)
     _check_rules(filter_rule, input_rule)
-    y = _adder_dense(
+    y: Any = _adder_dense(
         x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), kernel, filter_rule, input_rule
     )
     return y.reshape(*x.shape[:-1], kernel.shape[-1])
@@ -128,7 +128,7 @@ def _widen(*arrays):
     return [a.astype(dtype) for a in arrays]
 
 
-@functools.partial(jax.custom_vjp[jax.Array], nondiff_argnums=(2, 3))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _adder_dense(x, kernel, filter_rule, input_rule) -> jax.Array:
     wide_x, wide_kernel = _widen(x, kernel)
     y = kernels.adder_conv(wide_x[:, None, None], wide_kernel[None, None], window=POINT)  # (1)
@@ -157,7 +157,7 @@ def _adder_dense_bwd(filter_rule, input_rule, residuals, g):
 _adder_dense.defvjp(_adder_dense_fwd, _adder_dense_bwd)
 
 
-@functools.partial(jax.custom_vjp[jax.Array], nondiff_argnums=(2, 3, 4))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _adder_conv(x, kernel, window, filter_rule, input_rule) -> jax.Array:
     y = kernels.adder_conv(*_widen(x, kernel), window=window)  # (1)
     return y.astype(jnp.promote_types(x.dtype, kernel.dtype))

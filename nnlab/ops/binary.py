@@ -26,6 +26,7 @@ References:
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +98,7 @@ def binary_dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
     check_dense_operands("binary_dense", x, kernel)
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
     images = x.astype(dtype).reshape(math.prod(x.shape[:-1]), 1, 1, x.shape[-1])
-    y = _binary_conv(images, kernel.astype(dtype)[None, None], POINT)
+    y: Any = _binary_conv(images, kernel.astype(dtype)[None, None], POINT)
     return y.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
@@ -128,7 +129,7 @@ def binary_conv(
     return _binary_conv(x.astype(dtype), kernel.astype(dtype), window)
 
 
-@functools.partial(jax.custom_vjp[jax.Array], nondiff_argnums=(2,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _binary_conv(x, kernel, window) -> jax.Array:
     return kernels.binary_conv(x, kernel, window=window)
 

@@ -41,7 +41,7 @@ def conv(
     return _conv(x.astype(dtype), kernel.astype(dtype), window)
 
 
-@functools.partial(jax.custom_vjp[jax.Array], nondiff_argnums=(2,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _conv(x, kernel, window) -> jax.Array:
     return kernels.convolve(x, kernel, window)
 
