@@ -57,8 +57,8 @@ def augment(key: jax.Array, images: jax.Array) -> jax.Array:
 def main(config: Config) -> None:
     dataset = data.load(config.dataset, config.data_dir)
     train, test = data.standardized(dataset)
+    steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
     folder = training.RunFolder.create(config.out, config, config.overwrite)
-    steps = config.epochs * (len(train[0]) // config.batch_size)
     rows = []
     for name in config.networks:
         start = time.perf_counter()
@@ -80,10 +80,8 @@ def main(config: Config) -> None:
         rows.append(
             {"network": name, "test_accuracy": accuracy, "minutes": minutes, "history": history}
         )
-        folder.write_result(
-            {"config": dataclasses.asdict(config), "hardware": training.hardware()}
-            | {"versions": training.versions(), "rows": rows}
-        )
+        result = {"config": dataclasses.asdict(config), "rows": rows}
+        folder.write_result(training.provenance() | result)
         print(
             f"{name:10s} {accuracy:6.2f} %  {config.epochs} epochs  {minutes:.1f} min", flush=True
         )

@@ -34,7 +34,15 @@ from nnlab.layers import AdderConv, AdderDense
 from nnlab.models import LeNet5
 from nnlab.ops.adder import FilterRule
 from nnlab.optim import adder_rate, adder_recipe
-from nnlab.training import RunFolder, evaluation, fit, hardware, init, train_step, versions
+from nnlab.training import (
+    RunFolder,
+    evaluation,
+    fit,
+    init,
+    provenance,
+    steps_per_epoch,
+    train_step,
+)
 from nnlab.training.script import check_positive, check_positive_integer, check_seed, run
 
 Cell = Literal[
@@ -79,9 +87,9 @@ def network(cell: Cell) -> tuple[LeNet5, optax.GradientTransformation]:
 
 def main(config: Config) -> None:
     mnist = data.load("mnist", config.data_dir)
-    folder = RunFolder.create(config.out, config, config.overwrite)
     train, test = ((data.pad_to(x, 32, 32), y) for x, y in data.standardized(mnist))
-    steps = config.epochs * (len(train[0]) // config.batch_size)
+    steps = config.epochs * steps_per_epoch(train, config.batch_size)
+    folder = RunFolder.create(config.out, config, config.overwrite)
     rows = []
     for cell, seed in itertools.product(config.cells, config.seeds):
         model, rate = network(cell)
@@ -105,10 +113,7 @@ def main(config: Config) -> None:
             {"cell": cell, "seed": seed, "test_accuracy": accuracy, "minutes": minutes}
             | {"history": history}
         )
-        folder.write_result(
-            {"config": dataclasses.asdict(config), "hardware": hardware(), "versions": versions()}
-            | {"rows": rows}
-        )
+        folder.write_result(provenance() | {"config": dataclasses.asdict(config), "rows": rows})
         print(f"{cell:14s} seed {seed}  {accuracy:6.2f} %  {minutes:5.1f} min", flush=True)
 
 

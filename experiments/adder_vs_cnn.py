@@ -14,15 +14,11 @@ Ours, on the 1,797 handwritten digits that come with the install, seed 0, is in
 """
 
 import dataclasses
-import sys
 import time
 from typing import Any
 
 import jax
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from nnlab import analysis, data, training
 from nnlab.analysis.plots import Network
@@ -75,21 +71,17 @@ def main(config: Config) -> None:
     start = time.perf_counter()
     dataset = data.load(config.dataset, config.data_dir)
     train, test = data.standardized(dataset)
+    steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
     folder = training.RunFolder.create(config.out, config, config.overwrite)
     networks, table = [], []
     for name, arithmetic in ARITHMETICS.items():
         model = SmallCNN(dataset.classes, arithmetic, classifier=arithmetic)
-        network, row = train_and_measure(name, model, train, test, config, folder)
+        network, row = train_and_measure(name, model, train, test, steps, config, folder)
         networks.append(network)
         table.append(row)
 
-    provenance = {
-        "command": " ".join(["python", *sys.argv]),
-        "seed": config.seed,
-        "minutes": round((time.perf_counter() - start) / 60, 1),
-        "hardware": training.hardware(),
-        "versions": training.versions(),
-    }
+    minutes = round((time.perf_counter() - start) / 60, 1)
+    provenance = {"seed": config.seed, "minutes": minutes} | training.provenance()
     write_report(
         folder.report,
         title=f"One network, three arithmetics: {dataset.name}",
@@ -99,14 +91,13 @@ def main(config: Config) -> None:
         provenance=provenance,
     )
     folder.write_result({"table": table, "provenance": provenance})
-    print_table(table)
+    analysis.print_table(table)
     print(f"Report: {folder.report}")
 
 
 def train_and_measure(
-    name: str, model: SmallCNN, train, test, config: Config, folder: training.RunFolder
+    name: str, model: SmallCNN, train, test, steps: int, config: Config, folder: training.RunFolder
 ) -> tuple[Network, dict[str, Any]]:
-    steps = config.epochs * (len(train[0]) // config.batch_size)
     optimizer = adder_recipe(
         steps,
         config.learning_rate,
@@ -141,32 +132,13 @@ def train_and_measure(
         train_features=training.in_batches(features, train[0], 500),
         train_labels=train[1],
     )
-    counts = analysis.count(model.apply, variables, test[0][:1])
-    totals = counts.totals()
     row = {
         "network": name,
         "test accuracy / %": 100 * history["test_accuracy"][-1],
-        "multiplications": totals["multiplications"],
-        "additions": totals["additions"],
-        "bit operations": totals["bit_operations"],
-        "parameter bytes": analysis.stored_bytes(model.apply, variables, test[0][:1]),
-        "energy / nJ": analysis.energy(counts) / 1000,
+        **analysis.inference_costs(model.apply, variables, test[0][:1]),
         "seconds an epoch": float(np.median(history["seconds"])),
     }
     return network, row
-
-
-def print_table(rows: list[dict[str, Any]]) -> None:
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
-    for key, value in rows[0].items():
-        table.add_column(key, justify="left" if isinstance(value, str) else "right")
-    for row in rows:
-        cells = (
-            f"{v:,}" if isinstance(v, int) else v if isinstance(v, str) else f"{v:.4g}"
-            for v in row.values()
-        )
-        table.add_row(*cells)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ Pictures and the HTML report import matplotlib; they are `nnlab.analysis.plots` 
 `nnlab.analysis.report`.
 """
 
+from nnlab.analysis.costs import inference_costs
 from nnlab.analysis.counting import Counts, count
 from nnlab.analysis.distributions import Fit, Fits, fit_weights
 from nnlab.analysis.energy import energy
 from nnlab.analysis.features import Geometry, Plane, Separation, class_geometry, class_plane
 from nnlab.analysis.storage import stored_bytes
+from nnlab.analysis.tables import print_table
 
 __all__ = [
     "Counts",
@@ -22,5 +24,7 @@ __all__ = [
     "count",
     "energy",
     "fit_weights",
+    "inference_costs",
+    "print_table",
     "stored_bytes",
 ]

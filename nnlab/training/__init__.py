@@ -1,11 +1,19 @@
 """Pure training steps, the loop around them, and what a run leaves on disk."""
 
 from nnlab.training.checkpoints import restore, save
+from nnlab.training.environment import hardware, provenance, versions
 from nnlab.training.loop import fit
 from nnlab.training.losses import cross_entropy, mean_squared_error, squared_hinge
-from nnlab.training.provenance import hardware, versions
 from nnlab.training.run_folder import RunFolder
-from nnlab.training.steps import State, evaluation, in_batches, init, train_epoch, train_step
+from nnlab.training.steps import (
+    State,
+    evaluation,
+    in_batches,
+    init,
+    steps_per_epoch,
+    train_epoch,
+    train_step,
+)
 
 __all__ = [
     "RunFolder",
@@ -17,9 +25,11 @@ __all__ = [
     "in_batches",
     "init",
     "mean_squared_error",
+    "provenance",
     "restore",
     "save",
     "squared_hinge",
+    "steps_per_epoch",
     "train_epoch",
     "train_step",
     "versions",

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from nnlab.errors import DivergedError, InputError
+from nnlab.errors import DivergedError
 from nnlab.training import checkpoints
 from nnlab.training.progress import progress
 from nnlab.training.run_folder import RunFolder
-from nnlab.training.steps import Batch, Metrics, State, train_epoch
+from nnlab.training.steps import Batch, Metrics, State, steps_per_epoch, train_epoch
 
 History = dict[str, list[float]]
 
@@ -46,9 +46,7 @@ def fit(
         InputError: the batch is larger than the training split.
         DivergedError: a loss is not finite; the state before that epoch is saved.
     """
-    images = len(train[0])
-    if batch_size > images:
-        raise InputError(f"--batch-size {batch_size} is more than the {images} training images.")
+    images = steps_per_epoch(train, batch_size) * batch_size
     epoch = train_epoch(step, batch_size).lower(state, train).compile()
     history: History = {}
     with folder.metrics(name) as record, progress(name, epochs) as report:
@@ -56,8 +54,8 @@ def fit(
             before, start = state, time.perf_counter()
             state, metrics = jax.block_until_ready(epoch(before, train))
             seconds = time.perf_counter() - start
-            _check_finite(name, before, np.asarray(metrics["loss"]), folder)
             tested = evaluate(state, test)
+            _check_finite(name, before, np.append(metrics["loss"], tested["loss"]), folder)
             figures: dict[str, float] = {
                 **{f"train_{key}": float(value.mean()) for key, value in metrics.items()},
                 **{f"test_{key}": float(value) for key, value in tested.items()},
@@ -77,14 +75,17 @@ def fit(
 
 
 def _check_finite(name: str, before: State, losses: np.ndarray, folder: RunFolder) -> None:
+    """Of the losses of one epoch, the last is that of the evaluation behind it."""
     finite = np.isfinite(losses)
     if finite.all():
         return
-    first = int(before.step) + 1
+    first, last = int(before.step) + 1, int(before.step) + len(losses) - 1
+    wrong = first + np.argmin(finite)
+    place = f"at step {wrong}" if wrong <= last else f"in evaluation after step {last}"
     last_good = folder.checkpoints / name / f"step_{int(before.step)}"
     checkpoints.save(last_good, before)
     raise DivergedError(
-        f"The loss of {name} is {losses[np.argmin(finite)]} at step {first + np.argmin(finite)}, "
-        f"in the epoch of steps {first} to {first + len(losses) - 1}; the configuration is in "
+        f"The loss of {name} is {losses[np.argmin(finite)]} {place}, "
+        f"in the epoch of steps {first} to {last}; the configuration is in "
         f"{folder.path / 'config.json'}, the last good checkpoint is {last_good}."
     )

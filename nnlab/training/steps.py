@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from nnlab.errors import InputError
 from nnlab.training.losses import cross_entropy
 
 Batch = tuple[jax.Array, jax.Array]
@@ -87,6 +88,18 @@ def train_step(
     return step
 
 
+def steps_per_epoch(data: Batch, batch_size: int) -> int:
+    """How many full batches the images hold.
+
+    Raises:
+        InputError: not one.
+    """
+    images = len(data[0])
+    if batch_size > images:
+        raise InputError(f"--batch-size must be at most the {images} images, not {batch_size}.")
+    return images // batch_size
+
+
 def train_epoch(
     step: Callable[[State, Batch], tuple[State, Metrics]], batch_size: int
 ) -> Callable[[State, Batch], tuple[State, Metrics]]:
@@ -99,7 +112,7 @@ def train_epoch(
     @jax.jit
     def epoch(state: State, data: Batch) -> tuple[State, Metrics]:
         images, labels = data
-        steps = len(images) // batch_size
+        steps = steps_per_epoch(data, batch_size)
         key = jax.random.fold_in(_order_key(state), state.step // steps)
         order = jax.random.permutation(key, len(images))[: steps * batch_size]
 

@@ -3,9 +3,17 @@
 import importlib.metadata
 import os
 import platform
+import sys
 from pathlib import Path
+from typing import Any
 
 import jax
+
+
+def provenance() -> dict[str, Any]:
+    """The command line, the hardware and the versions behind a result, by name."""
+    command = " ".join(["python", *sys.argv])
+    return {"command": command, "hardware": hardware(), "versions": versions()}
 
 
 def hardware() -> str:

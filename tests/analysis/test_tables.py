@@ -1,0 +1,24 @@
+"""The table that ends a script."""
+
+import pytest
+
+from nnlab.analysis import print_table
+
+ROWS = [
+    {"network": "CNN", "accuracy / %": 99.444, "multiplications": 605828},
+    {"network": "BNN", "accuracy / %": 100.0, "multiplications": 13444},
+]
+
+
+def test_numbers_keep_their_kind_and_columns_line_up(capsys):
+    print_table(ROWS)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines[0].split() == ["network", "accuracy", "/", "%", "multiplications"]
+    assert lines[2].split() == ["CNN", "99.44", "605,828"]
+    assert lines[3].split() == ["BNN", "100", "13,444"]
+    assert len(lines[0]) == len(lines[2]) == len(lines[3])  # numbers end where their column does
+
+
+def test_rows_of_other_keys_are_refused():
+    with pytest.raises(ValueError, match="same keys"):
+        print_table([ROWS[0], {"network": "x"}])

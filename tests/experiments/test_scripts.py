@@ -1,0 +1,155 @@
+"""The scripts as a user runs them: what they leave behind, and what they say to bad input."""
+
+import gzip
+import importlib.util
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnlab.training.script import run
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+DEMO = EXPERIMENTS / "adder_vs_cnn.py"
+
+
+def python(script, *args):
+    command = [sys.executable, str(script), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "run"
+    return python(DEMO, "--epochs", 3, "--out", out), out
+
+
+@pytest.mark.slow
+def test_demo_leaves_a_whole_run_folder(demo):
+    process, out = demo
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""  # the progress display is silent, and nothing warns
+    assert "\x1b" not in process.stdout
+    for word in ("CNN", "AdderNet", "BNN", "multiplications", "bit operations", "energy"):
+        assert word in process.stdout
+    assert json.loads((out / "config.json").read_text())["epochs"] == 3
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["network"] for line in lines] == ["CNN"] * 3 + ["AdderNet"] * 3 + ["BNN"] * 3
+    table = {row["network"]: row for row in json.loads((out / "result.json").read_text())["table"]}
+    assert table["CNN"]["multiplications"] > 40 * table["AdderNet"]["multiplications"]
+    assert table["CNN"]["parameter bytes"] > 15 * table["BNN"]["parameter bytes"]
+    assert table["AdderNet"]["bit operations"] == 0 < table["BNN"]["bit operations"]
+    for name in table:
+        assert list((out / "tensorboard" / name).glob("events*"))
+        assert (out / "checkpoints" / name / "step_66").is_dir()  # 3 epochs of 1437 // 64
+    report = (out / "report.html").read_text()
+    assert "Laplace fits better" in report or "Gaussian fits better" in report
+    assert not any(f'{attribute}="http' in report for attribute in ("src", "href"))
+
+
+@pytest.mark.slow
+def test_a_run_is_not_overwritten_unasked(demo, said):
+    _, out = demo
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert said(DEMO, ["--epochs", "1", "--out", str(out)]).endswith("--overwrite.")
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def said(capsys, monkeypatch):
+    """`said(script, args)` is the sentence that a script says before it exits with status 2."""
+
+    def call(script, args):
+        spec = importlib.util.spec_from_file_location(script.stem, script)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, script.stem, module)
+        spec.loader.exec_module(module)
+        with pytest.raises(SystemExit) as stop:
+            run(module.main, module.Config, args)
+        assert stop.value.code == 2
+        return capsys.readouterr().err.strip()
+
+    return call
+
+
+@pytest.mark.parametrize("script", ["adder_vs_cnn", "adder_mnist_ablation", "adder_cifar10"])
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--learning-rate", "nan"], "--learning-rate must be a positive finite number, not nan."),
+        (["--learning-rate", "-1"], "--learning-rate must be a positive finite number, not -1.0."),
+        (["--epochs", "0"], "--epochs must be an integer from 1 to 2147483647, not 0."),
+        (["--batch-size", "-8"], "--batch-size must be an integer from 1 to 2147483647, not -8."),
+    ],
+)
+def test_bad_figures_get_one_sentence(script, args, sentence, said):
+    assert said(EXPERIMENTS / f"{script}.py", args) == sentence
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--dataset", "mnits"], ["mnits", "digits", "cifar10"]),
+        (["--batch-size", "2000"], ["2000", "1437"]),
+        (["--out", "/proc/nnlab/run"], ["/proc/nnlab/run"]),
+        (["--out", "pyproject.toml/run"], ["pyproject.toml/run"]),
+    ],
+)
+def test_bad_names_and_places_get_one_sentence(args, words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    sentence = said(DEMO, args)
+    assert "\n" not in sentence
+    assert all(word in sentence for word in words), sentence
+
+
+def test_a_truncated_file_is_named_and_no_run_folder_is_left(said, tmp_path):
+    write_mnist(tmp_path, images=64)
+    whole = (tmp_path / "t10k-images-idx3-ubyte.gz").read_bytes()
+    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(whole[: len(whole) // 2])
+    args = ["--dataset", "mnist", "--data-dir", str(tmp_path), "--out", str(tmp_path / "run")]
+    assert "t10k-images-idx3-ubyte.gz" in said(DEMO, args)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_ablation_runs_each_cell_and_saves_after_each(tmp_path):
+    write_mnist(tmp_path, images=64)
+    script, out = EXPERIMENTS / "adder_mnist_ablation.py", tmp_path / "run"
+    small = ["--epochs", 2, "--batch-size", 16, "--data-dir", tmp_path, "--out", out]
+    process = python(script, *small, "--cells", "CNN", "sign-x100", "--seeds", 0, 1)
+    assert process.returncode == 0, process.stderr
+    rows = json.loads((out / "result.json").read_text())["rows"]
+    ran = [(row["cell"], row["seed"]) for row in rows]
+    assert ran == [("CNN", 0), ("CNN", 1), ("sign-x100", 0), ("sign-x100", 1)]
+    assert all(len(row["history"]["test_accuracy"]) == 2 for row in rows)
+
+
+@pytest.mark.slow
+def test_cifar_script_trains_resnets_for_hundreds_of_steps(tmp_path):
+    small = ["--dataset", "digits", "--epochs", 2, "--batch-size", 16, "--out", tmp_path / "run"]
+    process = python(EXPERIMENTS / "adder_cifar10.py", *small)
+    assert process.returncode == 0, process.stderr
+    rows = json.loads((tmp_path / "run" / "result.json").read_text())["rows"]
+    assert [row["network"] for row in rows] == ["CNN", "AdderNet", "BNN"]
+    for row in rows:  # 2 epochs of 1437 // 16 steps; chance is 10 %
+        assert row["history"]["train_accuracy"][-1] > 0.3
+
+
+def write_mnist(folder, images):
+    """Files in MNIST's format with an easily learnt class: the row that is bright."""
+    labels = np.arange(images) % 10
+    pixels = np.zeros((images, 28, 28), np.uint8)
+    pixels[np.arange(images), 2 * labels + 4] = 255
+    for split in ("train", "t10k"):
+        header = struct.pack(">4i", 0x803, *pixels.shape)
+        path = folder / f"{split}-images-idx3-ubyte.gz"
+        path.write_bytes(gzip.compress(header + pixels.tobytes()))
+        header = struct.pack(">2i", 0x801, images)
+        path = folder / f"{split}-labels-idx1-ubyte.gz"
+        path.write_bytes(gzip.compress(header + labels.astype(np.uint8).tobytes()))
