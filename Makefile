@@ -22,12 +22,13 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "nnlab needs Python 3.11 or newer, not $$($(PYTHON) --version 2>&1)." \
 		"Name one with PYTHON=python3.12."; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	@echo "Installing nnlab into $(VENV) (a minute or two)"
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable .
+	@$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
 $(VENV)/installed-%: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	@$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
 	@touch $@

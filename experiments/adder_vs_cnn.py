@@ -136,7 +136,7 @@ def train_and_measure(
         "network": name,
         "test accuracy / %": 100 * history["test_accuracy"][-1],
         **analysis.inference_costs(model.apply, variables, test[0][:1]),
-        "seconds an epoch": float(np.median(history["seconds"])),
+        "seconds / epoch": float(np.median(history["seconds"])),
     }
     return network, row
 

@@ -29,7 +29,7 @@ def inference_costs(
     return {
         "multiplications": totals["multiplications"],
         "additions": totals["additions"],
-        "bit operations": totals["bit_operations"],
+        "bit ops": totals["bit_operations"],
         "parameter bytes": stored_bytes(apply, variables, image),
         "energy / nJ": energy(counts) / 1000,
     }

@@ -9,7 +9,8 @@ from typing import Any
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints rows of equal keys to standard output: whole numbers in full, others to four digits.
 
-    Where the output is not a terminal the table takes the width it needs.
+    A column is as wide as its longest cell or word of its name, so eight fit into 80 characters.
+    Where the output is not a terminal the table is not cut.
 
     Raises:
         ValueError: the keys of a row are not those of the first.
@@ -20,9 +21,11 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
     if any(list(row) != list(rows[0]) for row in rows):
         raise ValueError("print_table expects rows of the same keys in the same order.")
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=box.SIMPLE, padding=0)
     for key, value in rows[0].items():
-        table.add_column(key, justify="left" if isinstance(value, str) else "right")
+        cells = [_text(row[key]) for row in rows]
+        side = "left" if isinstance(value, str) else "right"
+        table.add_column(key, justify=side, width=max(map(len, [*key.split(), *cells])))
     for row in rows:
         table.add_row(*map(_text, row.values()))
     Console(width=None if sys.stdout.isatty() else 200).print(table)

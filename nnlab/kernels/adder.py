@@ -5,9 +5,9 @@ All three visit kernel rows and blocks of channels in a `fori_loop`. One trip un
 [positions, in, out] exists: above inputs and outputs there are one window of the input and one
 accumulator. Terms are added in four partial chains, which hides the latency of the addition.
 
-The operands of a trip are carried from the trip before (`_window(t + 1)`). That keeps XLA from
-fusing the dynamic slice into the arithmetic, where its index clamping undoes vectorisation: at 8
-channels the difference is a factor of five.
+The operands of a trip are carried from the trip before. That keeps XLA from fusing the dynamic
+slice into the arithmetic, where its index clamping undoes vectorisation: at 8 channels and fewer
+the difference is a factor of five to eight.
 
 Distances are taken as written, :math:`|x - w|`, which is exact for large offsets, infinity and
 NaN; on the CPU it runs at the speed of the identity :math:`2\sum\max(x, w) - \sum x - \sum w`.
@@ -43,7 +43,7 @@ def _chained_sum(terms: Sequence[jax.Array]) -> jax.Array:
 
 
 def _clip(d: jax.Array) -> jax.Array:
-    # `jnp.clip` costs eight instructions on a CPU for its NaN rule; these two keep NaN as well.
+    # A CPU has one instruction for each of these; they keep NaN, for which `jnp.clip` takes more.
     d = jnp.where(d > 1, jnp.ones((), d.dtype), d)
     return jnp.where(d < -1, -jnp.ones((), d.dtype), d)
 

@@ -47,9 +47,9 @@ def fit(
         DivergedError: a loss is not finite; the state before that epoch is saved.
     """
     images = steps_per_epoch(train, batch_size) * batch_size
-    epoch = train_epoch(step, batch_size).lower(state, train).compile()
     history: History = {}
     with folder.metrics(name) as record, progress(name, epochs) as report:
+        epoch = train_epoch(step, batch_size).lower(state, train).compile()
         for number in range(1, epochs + 1):
             before, start = state, time.perf_counter()
             state, metrics = jax.block_until_ready(epoch(before, train))

@@ -1,0 +1,49 @@
+"""The README's words are true: its code runs, and its figures are those of the committed results."""
+
+import json
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nnlab.ops.binary import sign_ste
+from nnlab.testing import check_gradient_rule
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+RESULTS = ROOT / "experiments" / "results"
+TRAINING, RULE = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.slow
+def test_training_example_runs():
+    names: dict = {}
+    exec(TRAINING, names)
+    assert names["metrics"]["loss"].shape == (4,)  # 512 images in batches of 128
+    assert np.isfinite(names["metrics"]["loss"]).all()
+
+
+def test_rule_example_runs():
+    exec(RULE, {"jnp": jnp, "np": np} | {f.__name__: f for f in (sign_ste, check_gradient_rule)})
+
+
+def test_demo_table_is_the_committed_one():
+    for row in json.loads((RESULTS / "adder_vs_cnn.json").read_text())["table"]:
+        figures = [f"{v:,}" if isinstance(v, int) else f"{v:.4g}" for v in list(row.values())[1:]]
+        (line,) = re.findall(rf"^ ?{row['network']} +\d.*$", README, flags=re.MULTILINE)
+        assert line.split()[1:] == figures
+
+
+@pytest.mark.parametrize(
+    ("result", "key"), [("adder_mnist_ablation", "cell"), ("adder_cifar10", "network")]
+)
+def test_reproduction_table_is_the_committed_one(result, key):
+    rows = json.loads((RESULTS / f"{result}.json").read_text())["rows"]
+    accuracies: dict[str, list[str]] = {}
+    for row in rows:
+        assert row["test_accuracy"] == round(100 * row["history"]["test_accuracy"][-1], 2)
+        accuracies.setdefault(row[key], []).append(f"{row['test_accuracy']:.2f}")
+    for name, ours in accuracies.items():
+        assert re.search(rf"^\|.*{name}.*\| {', '.join(ours)} \|", README, flags=re.MULTILINE), name
