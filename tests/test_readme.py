@@ -1,4 +1,4 @@
-"""The README's words are true: its code runs, and its figures are those of the committed results."""
+"""The README is true: its code runs, and its figures are those of the committed results."""
 
 import json
 import re

@@ -1,5 +1,6 @@
 """`fit`: what it returns, what it leaves on disk, and how it ends when the loss is not finite."""
 
+import functools
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,8 @@ from nnlab.layers.normalization import batch_norm
 from nnlab.training import RunFolder, evaluation, fit, init, restore, train_epoch, train_step
 
 RNG = np.random.default_rng(0)
-TRAIN = RNG.normal(size=(18, 4, 4, 1)).astype(np.float32), RNG.integers(0, 3, 18)
-TEST = RNG.normal(size=(7, 4, 4, 1)).astype(np.float32), RNG.integers(0, 3, 7)
+TRAIN = jnp.asarray(RNG.normal(size=(18, 4, 4, 1))), jnp.asarray(RNG.integers(0, 3, 18))
+TEST = jnp.asarray(RNG.normal(size=(7, 4, 4, 1))), jnp.asarray(RNG.integers(0, 3, 7))
 BATCH = 4  # four steps an epoch
 
 
@@ -29,9 +30,13 @@ class Net(nn.Module):
 
 
 SGD = optax.sgd(0.1, 0.9)
-STATE = init(jax.random.key(0), Net(), SGD, TRAIN[0])
 STEP = train_step(Net(), SGD)
 EVALUATE = evaluation(Net())
+
+
+@functools.cache
+def start():
+    return init(jax.random.key(0), Net(), SGD, TRAIN[0])
 
 
 @dataclass
@@ -45,17 +50,13 @@ def folder(tmp_path):
 
 
 def fitted(folder, step: Any = STEP, epochs=3, batch_size=BATCH):
-    return fit(
-        *("CNN", STATE, step, EVALUATE, TRAIN, TEST),
-        epochs=epochs,
-        batch_size=batch_size,
-        folder=folder,
-    )
+    options = {"epochs": epochs, "batch_size": batch_size, "folder": folder}
+    return fit("CNN", start(), step, EVALUATE, TRAIN, TEST, **options)
 
 
 def after(epochs):
     """The state and the metrics of each epoch, without `fit`."""
-    epoch, state, metrics = train_epoch(STEP, BATCH), STATE, []
+    epoch, state, metrics = train_epoch(STEP, BATCH), start(), []
     for _ in range(epochs):
         state, stacked = epoch(state, TRAIN)
         metrics.append(stacked)
@@ -93,7 +94,7 @@ def test_trains_epochs_and_leaves_metrics_and_a_checkpoint(folder, capfd):
 
 def test_a_restored_state_goes_on_to_the_bit(folder):
     fitted(folder, epochs=2)
-    half = restore(folder.checkpoints / "CNN" / "step_8", STATE)
+    half = restore(folder.checkpoints / "CNN" / "step_8", start())
     assert_same_bits(train_epoch(STEP, BATCH)(half, TRAIN)[0], after(3)[0])
 
 
@@ -137,7 +138,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_the_last_good_state(folder, n
     assert str(folder.path / "config.json") in str(error.value)
     assert str(error.value).endswith(f"the last good checkpoint is {path}.")
     assert (folder.path / "config.json").is_file()
-    assert_same_bits(restore(path, STATE), after(good)[0])
+    assert_same_bits(restore(path, start()), after(good)[0])
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     assert [line["step"] for line in lines(folder)] == [4, 8][:good]
 
@@ -146,4 +147,4 @@ def test_a_huge_learning_rate_diverges(folder):
     huge = optax.sgd(1e30, 0.9)  # a state of the same structure
     with pytest.raises(DivergedError, match=r"of CNN is (nan|inf) at step [2-4], .* steps 1 to 4"):
         fitted(folder, train_step(Net(), huge))
-    assert_same_bits(restore(folder.checkpoints / "CNN" / "step_0", STATE), STATE)
+    assert_same_bits(restore(folder.checkpoints / "CNN" / "step_0", start()), start())

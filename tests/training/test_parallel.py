@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import chex, jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
@@ -45,6 +47,7 @@ for device in range(2):
 """
 
 
+@pytest.mark.slow
 def test_on_two_simulated_devices():
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     run = subprocess.run(

@@ -1,0 +1,47 @@
+"""Batch normalisation with the constants that adder layers need."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nnlab.layers.normalization import batch_norm
+
+
+def test_training_mode_normalises_by_the_batch_and_moves_statistics_by_a_tenth():
+    x = jnp.array([[-70.0, 1.0], [-74.0, 3.0]])  # means -72 and 2, variances 4 and 1
+    layer: Any = batch_norm(train=True)
+    variables = layer.init(jax.random.key(0), x)
+    y, updates = layer.apply(variables, x, mutable=["batch_stats"])
+    expected = np.array([[2, -1], [-2, 1]]) / np.sqrt(np.array([4, 1]) + 1e-5)
+    # The variance is a difference of squares near 5,000, each rounded to 2^-24 of that.
+    np.testing.assert_allclose(y, expected, rtol=1e-3)
+    stats = updates["batch_stats"]
+    np.testing.assert_allclose(stats["mean"], [-7.2, 0.2], rtol=1e-6)  # 0.9 · 0 + 0.1 · mean
+    np.testing.assert_allclose(stats["var"], [1.3, 1.0], rtol=1e-3)  # 0.9 · 1 + 0.1 · variance
+
+
+def test_statistics_run_over_all_axes_but_the_last():
+    shapes = jax.eval_shape(batch_norm(False).init, jax.random.key(0), jnp.ones((2, 5, 4, 3)))
+    assert {leaf.shape for leaf in jax.tree.leaves(shapes)} == {(3,)}
+    assert shapes["params"].keys() == {"scale", "bias"}
+
+
+def test_evaluation_mode_uses_the_running_statistics_and_keeps_them():
+    x = jnp.array([[5.0], [9.0]])
+    stats = {"mean": jnp.array([1.0]), "var": jnp.array([16 - 1e-5])}
+    params = {"scale": jnp.array([3.0]), "bias": jnp.array([-1.0])}
+    variables = {"params": params, "batch_stats": stats}
+    y, updates = batch_norm(train=False).apply(variables, x, mutable=["batch_stats"])
+    # 3 (5 - 1) / 4 - 1 and 3 (9 - 1) / 4 - 1
+    assert y[:, 0].tolist() == pytest.approx([2, 5], rel=1e-6)
+    assert updates["batch_stats"] == stats
+
+
+def test_epsilon():
+    # Deviations of sqrt(1e-5) have the variance of epsilon, and are scaled to 1 / sqrt(2).
+    x = jnp.array([[1.0], [-1.0]]) * 1e-5**0.5
+    y, _ = batch_norm(train=True).init_with_output(jax.random.key(0), x)
+    assert y[:, 0].tolist() == pytest.approx([0.5**0.5, -(0.5**0.5)], rel=1e-6)

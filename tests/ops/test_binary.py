@@ -1,0 +1,181 @@
+"""Signs, their straight-through rules, and products of signs."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnlab.ops.binary import (
+    binary_conv,
+    binary_dense,
+    binary_weights,
+    sign_ste,
+    stochastic_binary_weights,
+)
+from nnlab.testing import check_gradient_rule, image_windows
+
+INF, NAN = np.inf, np.nan
+
+
+def sign(x):
+    return np.where(x >= 0, 1.0, -1.0)
+
+
+def signs(seed, *shape, dtype=jnp.float32):
+    return jnp.asarray(np.random.default_rng(seed).choice([-1, 1], shape), dtype)
+
+
+def weights():
+    """Dense around the edges -1, 0 and 1, without those themselves."""
+    return jnp.asarray(np.linspace(-1.5, 1.5, 14).reshape(2, 7), jnp.float32)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_sign_table(dtype):
+    tiny, eps = float(jnp.finfo(dtype).tiny), float(jnp.finfo(dtype).eps)
+    table = [  # x, sign, whether the cotangent passes
+        (0.0, 1, True),
+        (-0.0, 1, True),
+        (tiny, 1, True),
+        (-tiny, -1, True),
+        (1.0, 1, True),
+        (-1.0, -1, True),
+        (1 + eps, 1, False),
+        (-1 - eps, -1, False),
+        (INF, 1, False),
+        (-INF, -1, False),
+        (NAN, NAN, False),
+    ]
+    x, expected, passes = (jnp.array(column) for column in zip(*table, strict=True))
+    y, pull = jax.vjp(sign_ste, x.astype(dtype))
+    (dx,) = pull(jnp.full_like(y, 3))
+    assert y.dtype == dx.dtype == dtype
+    np.testing.assert_array_equal(y.astype(jnp.float32), expected)
+    np.testing.assert_array_equal(dx, 3 * passes)
+
+
+def test_sign_rule():
+    check_gradient_rule(
+        sign_ste, [weights()], value=sign, potentials=[lambda x: jnp.clip(x, -1, 1)], rtol=0, atol=0
+    )
+
+
+def test_binary_weights_rule():
+    check_gradient_rule(
+        binary_weights, [weights()], value=sign, potentials=[lambda w: w], rtol=0, atol=0
+    )
+    x = jnp.array([0.0, -0.0, INF, -INF, NAN])
+    np.testing.assert_array_equal(binary_weights(x), [1, 1, 1, -1, NAN])
+
+
+def test_stochastic_weights_rule():
+    key = jax.random.key(0)
+
+    def value(key, w):
+        uniform = 1 - jax.random.uniform(key, w.shape, jnp.float32)
+        return np.where(uniform <= np.clip((w + 1) / 2, 0, 1), 1.0, -1.0)
+
+    check_gradient_rule(
+        stochastic_binary_weights,
+        [key, weights()],
+        value=value,
+        potentials=[None, lambda key, w: w],
+        rtol=0,
+        atol=0,
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_stochastic_weights_have_the_mean_of_clipped_weights(dtype):
+    means, n = np.array([-1.5, -1, -0.75, 0, 0.25, 1, 1.5]), 200_000
+    w = jnp.broadcast_to(jnp.asarray(means, dtype), (n, 7))
+    draws = stochastic_binary_weights(jax.random.key(1), w)
+    assert draws.dtype == dtype
+    values = np.asarray(draws, np.float64)
+    assert np.isin(values, [-1, 1]).all()
+    expected = np.clip(means, -1, 1)
+    # A mean of n signs with mean m has the standard deviation sqrt((1 - m^2) / n): none at +-1,
+    # where the draws are certain. Five of them are allowed.
+    assert (np.abs(values.mean(0) - expected) <= 5 * np.sqrt((1 - expected**2) / n)).all()
+
+
+def test_stochastic_weights_are_a_function_of_the_key():
+    w = jnp.zeros(64)
+    first, again, other = (stochastic_binary_weights(jax.random.key(k), w) for k in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    edges = stochastic_binary_weights(jax.random.key(0), jnp.array([INF, -INF, NAN]))
+    np.testing.assert_array_equal(edges, [1, -1, NAN])
+
+
+def conv_sum(x, kernel, **options):
+    return (image_windows(x, kernel.shape, **options)[..., None] * kernel).sum((3, 4, 5))
+
+
+def test_golden():
+    # Row [+1, -1], filter [+1, +1, -1] between zeros: 0 + 1 + 1 = 2 and 1 - 1 + 0 = 0. The padding
+    # adds nothing: counted as a sign it would give an odd number.
+    x = jnp.array([1.0, -1.0]).reshape(1, 1, 2, 1)
+    kernel = jnp.array([1.0, 1.0, -1.0]).reshape(1, 3, 1, 1)
+    assert binary_conv(x, kernel).ravel().tolist() == [2, 0]
+
+
+@pytest.mark.slow
+def test_products_of_signs():
+    def dense(x, kernel):
+        return x @ kernel
+
+    x, kernel = signs(0, 5, 7), signs(1, 7, 4)
+    errors = [
+        ([x, kernel.T], r"^binary_dense needs as many inputs .* 7 in x .* 4 in kernel"),
+        ([x, kernel[0]], r"^binary_dense expects x \[\.\.\., in\].*\(5, 7\) and \(4,\)"),
+        ([x > 0, kernel], "^binary_dense expects a floating x, not bool"),
+    ]
+    check_gradient_rule(
+        binary_dense,
+        [x, kernel],
+        value=dense,
+        potentials=[dense, dense],
+        errors=errors,
+        rtol=0,
+        atol=0,
+    )
+    options = dict(strides=(2, 1), padding=((1, 0), (2, 1)), kernel_dilation=(2, 1))
+    conv = functools.partial(conv_sum, **options)
+    x, kernel = signs(0, 2, 5, 4, 3), signs(1, 2, 3, 3, 2)
+    check_gradient_rule(
+        functools.partial(binary_conv, **options),
+        [x, kernel],
+        value=conv,
+        potentials=[conv, conv],
+        errors=[([x[0], kernel], r"^binary_conv expects .*\(5, 4, 3\) and \(2, 3, 3, 2\)")],
+        rtol=0,
+        atol=0,
+    )
+
+
+@pytest.mark.slow
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(st.data())
+def test_conv_is_an_exact_integer_over_shapes_windows_and_dtypes(convolutions, data):
+    shape, kernel_shape, options = data.draw(convolutions)
+    dtype = data.draw(st.sampled_from([jnp.float32, jnp.bfloat16, jnp.float16]))
+    x, kernel = signs(0, *shape, dtype=dtype), signs(1, *kernel_shape, dtype=dtype)
+    y = jax.jit(functools.partial(binary_conv, **options))(x, kernel)
+    assert y.dtype == dtype
+    sums = jax.jit(functools.partial(conv_sum, **options))
+    expected = sums(x.astype(int), kernel.astype(int))
+    np.testing.assert_array_equal(y, expected)  # at most 100: exact in every dtype
+
+
+def test_dense_takes_any_leading_axes_and_empty_ones():
+    x, kernel = signs(0, 2, 3, 5), signs(1, 5, 4)
+    np.testing.assert_array_equal(binary_dense(x, kernel), x @ kernel)
+    np.testing.assert_array_equal(binary_dense(x[0, 0], kernel), x[0, 0] @ kernel)
+    for shape, features in (((0, 3), 2), ((2, 0), 3), ((2, 3), 0)):
+        y = binary_dense(jnp.ones(shape), jnp.ones((shape[-1], features)))
+        np.testing.assert_array_equal(y, np.full((shape[0], features), shape[-1]))

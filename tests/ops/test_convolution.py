@@ -1,0 +1,120 @@
+"""The convolution equals XLA's in value and gradients, in every window and inside loops.
+
+Operands are multiples of 1/4 of magnitude at most 2, so that all sums are exact in float32.
+"""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnlab.ops.convolution import conv
+from nnlab.testing import check_gradient_rule
+
+
+def quarters(seed, *shape, dtype=jnp.float32):
+    return jnp.asarray(np.random.default_rng(seed).integers(-8, 9, shape) / 4, dtype)
+
+
+def xla(x, kernel, *, strides=1, padding="SAME", kernel_dilation=1):
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        np.broadcast_to(strides, 2).tolist(),
+        padding,
+        rhs_dilation=np.broadcast_to(kernel_dilation, 2).tolist(),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def passes(op, x, kernel, g):
+    y, pull = jax.vjp(op, x, kernel)
+    return y, *pull(g)
+
+
+def test_golden():
+    # Row [1, 3], filter [0.5, -1], one zero after it: [0.5 - 3, 1.5]. With g = [1, 2]:
+    # dx = [0.5, -1 + 1] and dw = [1 + 6, 3].
+    x, kernel = jnp.array([1.0, 3.0]).reshape(1, 1, 2, 1), jnp.array([0.5, -1]).reshape(1, 2, 1, 1)
+    results = passes(conv, x, kernel, jnp.array([1.0, 2.0]).reshape(x.shape))
+    assert [r.ravel().tolist() for r in results] == [[-2.5, 1.5], [0.5, 0], [7, 3]]
+
+
+@pytest.mark.slow
+def test_gradients_dtypes_transformations_and_errors():
+    options = dict(strides=(2, 1), padding=((1, 0), (2, 1)), kernel_dilation=(2, 1))
+    reference = functools.partial(xla, **options)
+    x, kernel = quarters(0, 2, 5, 4, 2), quarters(1, 2, 3, 2, 3)
+    check_gradient_rule(
+        functools.partial(conv, **options),
+        [x, kernel],
+        value=reference,
+        potentials=[reference, reference],
+        errors=[
+            ([x[0], kernel], r"^conv expects .*\(5, 4, 2\) and \(2, 3, 2, 3\)"),
+            ([x[..., :1], kernel], "^conv needs as many inputs .* 1 in x .* 2 in kernel"),
+            ([x[:, :1], kernel], "^the window spans 3 pixels of height, .* has 2"),
+            ([x.astype(int), kernel], "^conv expects a floating x, not int32"),
+        ],
+        rtol=0,
+        atol=0,
+    )
+
+
+@pytest.mark.slow
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(st.data())
+def test_equals_xla_over_shapes_windows_and_dtypes(convolutions, data):
+    shape, kernel_shape, options = data.draw(convolutions)
+    dtypes = data.draw(st.tuples(*[st.sampled_from([jnp.float32, jnp.bfloat16, jnp.float16])] * 2))
+    x, kernel = quarters(0, *shape, dtype=dtypes[0]), quarters(1, *kernel_shape, dtype=dtypes[1])
+    ours, theirs = (functools.partial(op, **options) for op in (conv, xla))
+    out = jax.eval_shape(ours, x, kernel)
+    g = quarters(2, *out.shape, dtype=out.dtype)
+    wide = [a.astype(jnp.float32) for a in (x, kernel, g)]
+    expected = jax.jit(functools.partial(passes, theirs))(*wide)
+    results = jax.jit(functools.partial(passes, ours))(x, kernel, g)
+    dtypes = jnp.promote_types(*dtypes), *dtypes
+    for result, dtype, exact in zip(results, dtypes, expected, strict=True):
+        assert result.dtype == dtype
+        np.testing.assert_array_equal(result, exact.astype(dtype))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strides", [1, 2])
+def test_gradients_inside_a_loop_are_the_same_and_compile_once(strides):
+    chex.clear_trace_counter()
+    xs, kernel = quarters(0, 3, 4, 9, 9, 3), quarters(1, 3, 3, 3, 5)
+    ours, theirs = (functools.partial(op, strides=strides) for op in (conv, xla))
+    gs = quarters(2, 3, *jax.eval_shape(ours, xs[0], kernel).shape)
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def in_loop(xs, kernel, gs):
+        def step(total, batch):
+            x, g = batch
+            y, dx, dw = passes(ours, x, kernel, g)
+            return total + dw, (y, dx)
+
+        return jax.lax.scan(step, jnp.zeros_like(kernel), (xs, gs))
+
+    for factor in (1, 2):
+        total, (ys, dxs) = in_loop(factor * xs, kernel, gs)
+        expected = [passes(theirs, factor * x, kernel, g) for x, g in zip(xs, gs, strict=True)]
+        y, dx, dw = (jnp.stack(results) for results in zip(*expected, strict=True))
+        chex.assert_trees_all_equal((ys, dxs, total), (y, dx, dw.sum(0)))
+
+
+@pytest.mark.parametrize(
+    "shape, kernel_shape",
+    [((0, 3, 3, 2), (2, 2, 2, 4)), ((2, 3, 3, 0), (2, 2, 0, 4)), ((2, 3, 3, 2), (2, 2, 2, 0))],
+)
+def test_empty(shape, kernel_shape):
+    x, kernel = jnp.ones(shape), jnp.ones(kernel_shape)
+    y, dx, dw = passes(conv, x, kernel, jnp.ones((shape[0], 3, 3, kernel_shape[3])))
+    assert not y.any() and not dx.any() and not dw.any()

@@ -1,0 +1,159 @@
+"""The recipe against SGD written out in float64, and the label of every leaf of every model."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nnlab.arithmetics import ADDER, BINARY, FLOAT
+from nnlab.models import LeNet5, SmallCNN, VGGSmall, resnet20
+from nnlab.optim import adder_recipe, labels
+
+STEPS = 10
+SHAPES = {"conv": {"adder_kernel": (3, 3, 2, 4), "bias": (4,)}, "dense": {"kernel": (5, 6)}}
+
+
+def arrays(rng, scale=1.0):
+    return jax.tree.map(
+        lambda shape: (scale * rng.normal(size=shape)).astype(np.float32),
+        SHAPES,
+        is_leaf=lambda node: isinstance(node, tuple),
+    )
+
+
+def trained(optimizer, params, grads):
+    """The parameters after each update."""
+    state, update, history = optimizer.init(params), jax.jit(optimizer.update), []
+    for g in grads:
+        updates, state = update(g, state, params)
+        params = optax.apply_updates(params, updates)
+        history.append(params)
+    return history
+
+
+def pytorch_sgd(w, grads, *, eta, nesterov, learning_rate, momentum, weight_decay):
+    """torch.optim.SGD and CosineAnnealingLR to 0; `eta` rescales the gradient as adder.py does."""
+    w, velocity, history = w.astype(np.float64), 0.0, []
+    for step, g in enumerate(grads):
+        g = g.astype(np.float64)
+        if eta is not None:
+            g = g / max(np.linalg.norm(g), 1e-12) * np.sqrt(g.size) * eta
+        g = g + weight_decay * w
+        velocity = momentum * velocity + g
+        direction = g + momentum * velocity if nesterov else velocity
+        w = w - learning_rate * 0.5 * (1 + np.cos(np.pi * step / STEPS)) * direction
+        history.append(w)
+    return history
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize(
+    "options", [{}, {"learning_rate": 0.5, "momentum": 0.5, "weight_decay": 0.2}]
+)
+def test_equals_pytorch_sgd_with_the_rate_before_the_decay(nesterov, options):
+    rng = np.random.default_rng(0)
+    params = arrays(rng)
+    # Decay is at least 5e-4 of it a step, and the gradients of adder layers are tiny.
+    grads = [arrays(rng, scale=1e-3) for _ in range(STEPS)]
+    history = trained(adder_recipe(STEPS, nesterov=nesterov, **options), params, grads)
+    published = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+    for layer, name in (("conv", "adder_kernel"), ("conv", "bias"), ("dense", "kernel")):
+        expected = pytorch_sgd(
+            params[layer][name],
+            [g[layer][name] for g in grads],
+            eta=0.2 if name == "adder_kernel" else None,
+            nesterov=nesterov,
+            **(published | options),
+        )
+        for step, (ours, theirs) in enumerate(zip(history, expected, strict=True)):
+            # About ten roundings of 2^-24 a step of numbers up to 4.
+            np.testing.assert_allclose(
+                ours[layer][name], theirs, rtol=0, atol=10 * (step + 1) * 4 * 2**-24
+            )
+
+
+def test_weight_decay_is_not_rescaled():
+    w = jnp.array([1.0, -2.0])
+    params = {"adder_kernel": w, "kernel": w}
+    zero = jax.tree.map(jnp.zeros_like, params)
+    after = trained(adder_recipe(STEPS, 0.5, weight_decay=0.25), params, [zero])[0]
+    for leaf in after.values():
+        assert leaf.tolist() == [1 - 0.5 * 0.25, -2 + 0.5 * 0.25 * 2]
+
+
+def test_another_rate_for_adder_kernels():
+    params = {"adder_kernel": jnp.zeros(2), "kernel": jnp.zeros(2)}
+    g = {"adder_kernel": jnp.ones(2), "kernel": jnp.ones(2)}
+    after = trained(adder_recipe(STEPS, 0.5, rate=optax.scale(100.0)), params, [g])[0]
+    assert after["adder_kernel"].tolist() == [-50, -50] and after["kernel"].tolist() == [-0.5, -0.5]
+
+
+def test_binary_kernels_follow_adam_until_they_are_clipped():
+    rng = np.random.default_rng(0)
+    params = {"layer": {"binary_kernel": rng.uniform(-0.5, 0.5, (4, 5)).astype(np.float32)}}
+    grads = [jax.tree.map(lambda w: rng.normal(size=w.shape).astype(np.float32), params)] * STEPS
+    ours = trained(adder_recipe(STEPS, binary_learning_rate=0.01), params, grads)
+    adam = trained(optax.adam(optax.cosine_decay_schedule(0.01, STEPS)), params, grads)
+    # p + ((p + u) - p) may differ from p + u by a rounding, 2^-24 of numbers below 1, a step.
+    chex.assert_trees_all_close(ours, adam, rtol=0, atol=STEPS * 2**-24)
+    assert np.abs(adam[-1]["layer"]["binary_kernel"]).max() < 1
+
+    ours = trained(adder_recipe(STEPS, binary_learning_rate=0.5), params, grads)
+    free = trained(optax.adam(optax.cosine_decay_schedule(0.5, STEPS)), params, grads)
+    assert np.abs(free[-1]["layer"]["binary_kernel"]).max() > 1
+    largest = [np.abs(p["layer"]["binary_kernel"]).max() for p in ours]
+    assert max(largest) == 1
+
+
+def test_does_not_recompile():
+    optimizer = adder_recipe(STEPS)
+    params = {"a": {"adder_kernel": jnp.ones(3)}, "b": {"binary_kernel": jnp.ones(3)}}
+    update = jax.jit(chex.assert_max_traces(optimizer.update, n=1))
+    state = optimizer.init(params)
+    for _ in range(3):
+        _, state = update(params, state, params)
+
+
+@pytest.mark.parametrize("name", ["adder_kernel", "binary_kernel", "kernel"])
+def test_minimises_a_parabola(name):
+    target = jnp.array([0.5, -0.25, 0.75])
+    steps = 400
+    optimizer = adder_recipe(steps, weight_decay=0.0, binary_learning_rate=0.05)
+
+    def step(carry, _):
+        params, state = carry
+        g = jax.grad(lambda p: jnp.sum(jnp.square(p[name] - target)))(params)
+        updates, state = optimizer.update(g, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    params: Any = {name: jnp.zeros(3)}
+    (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), length=steps)
+    np.testing.assert_allclose(params[name], target, atol=1e-3)
+
+
+def test_labels():
+    names = {"adder_kernel": "adder", "shift_kernel": "shift", "kernel": "float"}
+    names |= {"adder_scale": "float", "kernel_adder": "float", "bias": "float"}
+    params = {"Layer_0": {"inner": dict.fromkeys(names, jnp.zeros(1))}}
+    assert labels(params) == {"Layer_0": {"inner": names}}
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "prefix"), [(FLOAT, "-"), (ADDER, "Adder"), (BINARY, "Binary")]
+)
+@pytest.mark.parametrize("model", [LeNet5, SmallCNN, VGGSmall, resnet20])
+def test_every_leaf_of_every_model_has_its_label(model, arithmetic, prefix):
+    """The name of the layer decides for weights; biases and normalisation are float."""
+    network = model(arithmetic=arithmetic, first=arithmetic, classifier=arithmetic)
+    params = jax.eval_shape(network.init, jax.random.key(0), jnp.ones((1, 32, 32, 3)))["params"]
+    kinds = set()
+    for path, label in jax.tree_util.tree_leaves_with_path(labels(params)):
+        layer, leaf = path[-2].key, path[-1].key
+        own = layer.startswith(prefix) and leaf != "bias"
+        assert label == (prefix.lower() if own else "float"), path
+        kinds.add(label)
+    assert kinds == ({"float"} if arithmetic is FLOAT else {"float", prefix.lower()})

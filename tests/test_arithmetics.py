@@ -1,0 +1,89 @@
+"""Arithmetics: the calls that models make of them, and variants by replacing a field."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nnlab.arithmetics import ADDER, BINARY, FLOAT, Arithmetic
+from nnlab.layers import AdderConv, AdderDense, BinaryDense
+from nnlab.models import SmallCNN
+
+IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 5, 3)), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "name"),
+    [(FLOAT, "kernel"), (ADDER, "adder_kernel"), (BINARY, "binary_kernel")],
+)
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_layers_take_the_documented_arguments(arithmetic, name, use_bias):
+    bias = {"bias": (4,)} if use_bias else {}
+    conv = arithmetic.conv(4, (3, 2), strides=2, padding="VALID", use_bias=use_bias)
+    y, variables = jax.eval_shape(conv.init_with_output, jax.random.key(0), IMAGES)
+    assert y.shape == (2, 2, 2, 4)
+    assert jax.tree.map(jnp.shape, variables["params"]) == {name: (3, 2, 3, 4)} | bias
+    dense = arithmetic.dense(4, use_bias=use_bias)
+    y, variables = jax.eval_shape(dense.init_with_output, jax.random.key(0), IMAGES[:, 0, 0])
+    assert y.shape == (2, 4)
+    assert jax.tree.map(jnp.shape, variables["params"]) == {name: (3, 4)} | bias
+
+
+def test_without_the_argument_there_is_no_bias():
+    for arithmetic in (FLOAT, ADDER, BINARY):
+        for layer, x in ((arithmetic.conv(4, (1, 1)), IMAGES), (arithmetic.dense(4), IMAGES)):
+            params = jax.eval_shape(layer.init, jax.random.key(0), x)["params"]
+            assert "bias" not in params and len(params) == 1
+
+
+def test_activations():
+    x = jnp.array([-3.0, -0.5, 0.5, 3.0])
+    assert FLOAT.activation(x).tolist() == ADDER.activation(x).tolist() == [0, 0, 0.5, 3]
+    assert BINARY.activation(x).tolist() == [-1, -0.5, 0.5, 1]
+
+
+def test_frozen_and_hashable():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ADDER.activation = jnp.tanh  # pyright: ignore[reportAttributeAccessIssue]
+    assert len({FLOAT, ADDER, BINARY, dataclasses.replace(ADDER)}) == 3
+    assert hash(SmallCNN(arithmetic=ADDER)) == hash(SmallCNN(arithmetic=ADDER))
+
+
+def test_a_rule_by_partial_changes_the_gradient_and_not_the_value():
+    rough = dataclasses.replace(ADDER, dense=functools.partial(AdderDense, filter_rule="sign"))
+    kernel = jnp.array([[0.5], [2.0]])
+
+    def y(arithmetic: Arithmetic, kernel) -> Any:
+        variables = {"params": {"adder_kernel": kernel}}
+        return arithmetic.dense(1).apply(variables, jnp.array([3.0, 1.0]))
+
+    value, gradient = (
+        [f(lambda w, a=a: y(a, w)[0])(kernel) for a in (ADDER, rough)]
+        for f in (lambda f: f, jax.grad)
+    )
+    assert value == [-3.5, -3.5]
+    assert gradient[0].tolist() == [[2.5], [-1.0]] and gradient[1].tolist() == [[1.0], [-1.0]]
+
+
+def test_a_variant_reaches_the_layers_of_a_model():
+    calls = []
+
+    def activation(x):
+        calls.append(x.shape)
+        return jnp.tanh(x)
+
+    def narrow(features, kernel_size, **options):
+        return AdderConv(features, kernel_size, param_dtype=jnp.bfloat16, **options)
+
+    mixed = Arithmetic(conv=narrow, dense=BinaryDense, activation=activation)
+    network = SmallCNN(arithmetic=mixed, classifier=mixed)
+    params = jax.eval_shape(network.init, jax.random.key(0), jnp.ones((1, 8, 8, 1)))["params"]
+    assert params["Conv_0"]["kernel"].dtype == jnp.float32
+    for name in ("AdderConv_0", "AdderConv_1"):
+        assert params[name]["adder_kernel"].dtype == jnp.bfloat16
+    assert params["BinaryDense_0"]["binary_kernel"].shape == (256, 10)
+    assert calls == [(1, 8, 8, 16), (1, 8, 8, 32), (1, 4, 4, 64)]
