@@ -26,7 +26,8 @@ def test_training_example_runs():
 
 
 def test_rule_example_runs():
-    exec(RULE, {"jnp": jnp, "np": np} | {f.__name__: f for f in (sign_ste, check_gradient_rule)})
+    names = {"sign_ste": sign_ste, "check_gradient_rule": check_gradient_rule}
+    exec(RULE, {"jnp": jnp, "np": np} | names)
 
 
 def test_demo_table_is_the_committed_one():
