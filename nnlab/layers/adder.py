@@ -13,7 +13,7 @@ from flax.typing import Dtype, Initializer
 
 from nnlab.layers.bias import add_bias
 from nnlab.ops.adder import FilterRule, InputRule, adder_conv, adder_dense
-from nnlab.ops.windows import Padding
+from nnlab.ops.windows import Padding, pair
 
 
 class AdderDense(nn.Module):
@@ -43,7 +43,7 @@ class AdderConv(nn.Module):
     """
 
     features: int
-    kernel_size: Sequence[int]
+    kernel_size: int | Sequence[int]
     strides: int | Sequence[int] = 1
     padding: Padding = "SAME"
     kernel_dilation: int | Sequence[int] = 1
@@ -56,7 +56,7 @@ class AdderConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (*self.kernel_size, x.shape[-1], self.features)
+        shape = (*pair("kernel_size", self.kernel_size), x.shape[-1], self.features)
         kernel = self.param("adder_kernel", self.kernel_init, shape, self.param_dtype)
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         y = adder_conv(

@@ -14,7 +14,7 @@ from flax.typing import Dtype, Initializer
 
 from nnlab.layers.bias import add_bias
 from nnlab.ops.binary import binary_conv, binary_dense, sign_ste
-from nnlab.ops.windows import Padding
+from nnlab.ops.windows import Padding, pair
 
 Quantizer = Callable[[jax.Array], jax.Array]
 
@@ -43,7 +43,7 @@ class BinaryConv(nn.Module):
     """Convolution of the signs of [batch, height, width, in] with the signs of the weights."""
 
     features: int
-    kernel_size: Sequence[int]
+    kernel_size: int | Sequence[int]
     strides: int | Sequence[int] = 1
     padding: Padding = "SAME"
     kernel_dilation: int | Sequence[int] = 1
@@ -56,7 +56,7 @@ class BinaryConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (*self.kernel_size, x.shape[-1], self.features)
+        shape = (*pair("kernel_size", self.kernel_size), x.shape[-1], self.features)
         kernel = self.param("binary_kernel", self.kernel_init, shape, self.param_dtype)
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         y = binary_conv(

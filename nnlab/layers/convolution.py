@@ -10,14 +10,14 @@ from flax.typing import Dtype, Initializer
 
 from nnlab.layers.bias import add_bias
 from nnlab.ops.convolution import conv
-from nnlab.ops.windows import Padding
+from nnlab.ops.windows import Padding, pair
 
 
 class Conv(nn.Module):
     """Convolution of [batch, height, width, in]; parameters as of `flax.linen.Conv`."""
 
     features: int
-    kernel_size: Sequence[int]
+    kernel_size: int | Sequence[int]
     strides: int | Sequence[int] = 1
     padding: Padding = "SAME"
     kernel_dilation: int | Sequence[int] = 1
@@ -28,7 +28,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (*self.kernel_size, x.shape[-1], self.features)
+        shape = (*pair("kernel_size", self.kernel_size), x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         y = conv(

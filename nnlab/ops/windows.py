@@ -57,8 +57,8 @@ def window_of(
         ValueError: something is not positive, padding is negative or unknown, or the dilated
             kernel is larger than the padded image.
     """
-    strides = _pair("strides", strides)
-    dilation = _pair("kernel_dilation", kernel_dilation)
+    strides = pair("strides", strides)
+    dilation = pair("kernel_dilation", kernel_dilation)
     extents = [(k - 1) * d + 1 for k, d in zip(kernel_shape[:2], dilation, strict=True)]
     if isinstance(padding, str):
         if padding.upper() not in ("SAME", "VALID", "SAME_LOWER"):
@@ -79,14 +79,15 @@ def window_of(
     return Window(strides, ((top, bottom), (left, right)), dilation)
 
 
-def _pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
+def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
+    """One positive integer twice, or two; anything else is a ValueError that says `name`."""
     try:
-        pair = [operator.index(v) for v in (value if np.iterable(value) else (value, value))]
+        both = [operator.index(v) for v in (value if np.iterable(value) else (value, value))]
     except TypeError:
-        pair = []
-    if len(pair) != 2 or min(pair) < 1:
+        both = []
+    if len(both) != 2 or min(both) < 1:
         raise ValueError(f"{name} must be one or two positive integers, not {value!r}.")
-    return pair[0], pair[1]
+    return both[0], both[1]
 
 
 def _pads(padding: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:

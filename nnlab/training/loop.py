@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from nnlab.errors import DivergedError
+from nnlab.errors import DivergedError, InputError
 from nnlab.training import checkpoints
 from nnlab.training.progress import progress
 from nnlab.training.run_folder import RunFolder
@@ -43,10 +43,13 @@ def fit(
         training, compilation and evaluation left out.
 
     Raises:
-        InputError: the batch is larger than the training split.
+        InputError: the batch is larger than the training split, or the folder holds checkpoints
+            of that name.
         DivergedError: a loss is not finite; the state before that epoch is saved.
     """
     images = steps_per_epoch(train, batch_size) * batch_size
+    if (folder.checkpoints / name).exists():
+        raise InputError(f"{folder.path} already holds checkpoints of {name}; give another name.")
     history: History = {}
     with folder.metrics(name) as record, progress(name, epochs) as report:
         epoch = train_epoch(step, batch_size).lower(state, train).compile()

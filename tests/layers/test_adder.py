@@ -122,3 +122,11 @@ def test_bfloat16_computes_in_bfloat16_from_float32_parameters(layer, x, op):
 def test_errors_name_what_was_given(layer, x, words):
     with pytest.raises(ValueError, match=words):
         jax.eval_shape(layer.init, jax.random.key(0), x)
+
+
+def test_kernel_size_is_one_or_two_integers():
+    image = jnp.zeros((1, 5, 5, 2))
+    square = jax.eval_shape(AdderConv(4, 3).init, jax.random.key(0), image)
+    assert square["params"]["adder_kernel"].shape == (3, 3, 2, 4)
+    with pytest.raises(ValueError, match="kernel_size must be one or two positive integers"):
+        jax.eval_shape(AdderConv(4, (3, 3, 3)).init, jax.random.key(0), image)

@@ -105,6 +105,14 @@ def test_a_batch_of_the_whole_split_and_one_image_more(folder):
     assert fitted(folder, epochs=1, batch_size=18)[0].step == 1
 
 
+def test_a_name_is_trained_once_in_a_folder(folder):
+    fitted(folder, epochs=1)
+    before = lines(folder)
+    with pytest.raises(InputError, match="already holds checkpoints of CNN; give another name"):
+        fitted(folder, epochs=1)
+    assert lines(folder) == before
+
+
 def poisoned(number, what):
     """A step whose update `number`, counted from 1, goes wrong."""
 
