@@ -204,7 +204,7 @@ def test_as_a_script(tmp_path):
 
 def test_importing_loads_no_heavy_package():
     heavy = ("orbax", "rich", "tyro", "tensorboardX")
-    modules = ("checkpoints", "progress", "provenance", "run_folder", "script")
+    modules = ("checkpoints", "environment", "progress", "run_folder", "script")
     code = "import sys\n" + "".join(f"import nnlab.training.{name}\n" for name in modules)
     code += f"print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
