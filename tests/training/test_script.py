@@ -203,7 +203,7 @@ def test_as_a_script(tmp_path):
 
 
 def test_importing_loads_no_heavy_package():
-    heavy = ("orbax", "rich", "tyro", "tensorboardX")
+    heavy = ("orbax", "tyro", "tensorboardX")  # rich comes with flax
     modules = ("checkpoints", "environment", "progress", "run_folder", "script")
     code = "import sys\n" + "".join(f"import nnlab.training.{name}\n" for name in modules)
     code += f"print([name for name in {heavy} if name in sys.modules])"
