@@ -87,6 +87,21 @@ def _inner(equation: JaxprEqn, position: int) -> Iterator[tuple[Jaxpr, Var]]:
         for branch in params["branches"]:
             yield branch.jaxpr, branch.jaxpr.invars[position - 1]
     elif equation.primitive.name == "scan":
-        carry = range(params["num_consts"], params["num_consts"] + params["num_carry"])
-        if position not in carry:
-            yield params["jaxpr"].jaxpr, params["jaxpr"].jaxpr.invars[position]
+        body = params["jaxpr"].jaxpr
+        if position not in _carry(equation, body):
+            yield body, body.invars[position]
+
+
+def _carry(equation: JaxprEqn, body: Jaxpr) -> range:
+    """Positions of a scan's carry, between its constants and what it slices.
+
+    A sliced operand and a stacked result have an axis more outside of the body than in it, and
+    that tells them in every release of JAX; the names of the scan's parameters do not.
+    """
+
+    def kept(outside, inside):
+        pairs = zip(outside, inside, strict=True)
+        return sum(len(a.aval.shape) == len(b.aval.shape) for a, b in pairs)
+
+    whole = kept(equation.invars, body.invars)
+    return range(whole - kept(equation.outvars, body.outvars), whole)
