@@ -22,15 +22,14 @@ full     99.31      98.93  94.16
 sign     92.60      91.74  24.93
 =======  =========  =====  =====
 
-and 99.44 for the CNN. The order of the cells is the published one. Two cells are far from it. The
+and 99.44 for the CNN. The order of the cells is the published one. Three cells are far from it. The
 published 54.91 does not hold: without any rate of its own the full gradient reaches 94.16. And the
-sign ends at 92 where the paper has 98. The cause that we see is that sign gradients die: behind
-each layer stands BatchNorm, whose cotangents sum to zero over the batch, so a weight below all or
-above all of its inputs gets the gradient sum_p g_p sgn(x_p - w) = ±sum_p g_p = 0. At the start that
-is a third to three quarters of a layer's weights, most of them negative behind a ReLU. The adaptive
-rate then spends its whole step on the others, until they have left the range too: at the end the
-root mean square gradient of all layers is below 1e-7, and what is left to normalise is rounding.
-The full gradient has no such range.
+sign ends at 92 where the paper has 98, by either rate. The likely cause is that sign gradients die:
+behind each layer stands BatchNorm, whose cotangents sum to zero over the batch, so a weight below
+all or above all of its inputs, as any negative one behind a ReLU, gets the gradient
+sum_p g_p sgn(x_p - w) = ±sum_p g_p = 0. The adaptive rate then spends its whole step on the others,
+until they have left the range too, and what is left to normalise is rounding. The full gradient has
+no such range.
 
     python experiments/adder_mnist_ablation.py --data-dir DIR --epochs 20
 """

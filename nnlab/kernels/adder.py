@@ -6,8 +6,7 @@ All three visit kernel rows and blocks of channels in a `fori_loop`. One trip un
 accumulator. Terms are added in four partial chains, which hides the latency of the addition.
 
 The operands of a trip are carried from the trip before. That keeps XLA from fusing the dynamic
-slice into the arithmetic, where its index clamping undoes vectorisation: at 8 channels and fewer
-the difference is a factor of five to eight.
+slice into the arithmetic, where its index clamping undoes vectorisation, at few channels most.
 
 Distances are taken as written, :math:`|x - w|`, which is exact for large offsets, infinity and
 NaN; on the CPU it runs at the speed of the identity :math:`2\sum\max(x, w) - \sum x - \sum w`.

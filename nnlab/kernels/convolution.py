@@ -1,6 +1,6 @@
 """Windows, and the multiplying convolution that moves over them, in its three passes.
 
-On a CPU, XLA runs the gradients that JAX derives from a convolution up to a hundred times slower
+On a CPU, XLA runs the gradients that JAX derives from a convolution many times slower
 inside a loop (and a compiled epoch is a loop) than outside: there it does not bring their unusual
 dimension orders into the one that its fast body takes. Written out as forward convolutions in the
 usual order, they run as fast inside as outside and give the same bits. Other platforms recognise
