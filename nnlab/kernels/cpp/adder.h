@@ -1,0 +1,57 @@
+// What the instruction-set-independent half (handlers.cc) and the loops (adder_loops.cc) share.
+#pragma once
+
+#include <stdint.h>
+
+namespace nnlab {
+
+enum class Rule : int { kClip, kSign };
+
+// Positions that one task works on, and the terms of the sum at each of them.
+//
+// Term k of position p reads `in[p][offsets[k]]` and the row `packed[k][...]` of weights. `packed`
+// is [blocks][terms][width], the channels of a block in a row and zeros after the last channel;
+// `next_width` says how wide a block is. Only terms `first` to `last - 1` are summed.
+struct Positions {
+  int64_t count;             // of positions
+  const float* const* in;    // [count]
+  float* const* out;         // [count], `channels` floats each, written
+  const float* const* self;  // [count], `channels` floats each, read by the input gradient only
+  int64_t channels;
+  int64_t first, last, terms;
+  const int64_t* offsets;  // [terms]
+  const float* packed;
+};
+
+// One tap of the filter gradient: `gradient[c][o] += sum_p g[p][o] sign(pixels[p][c] - kernel[c][o])`.
+struct Tap {
+  int64_t count;               // of positions
+  const float* const* pixels;  // [count], `in` floats each
+  const float* packed;         // cotangents [blocks][count][width], as in `Positions`
+  const float* kernel;         // [in, out]
+  float* gradient;             // [in, out]
+  int64_t in, out;
+};
+
+// The loops for one instruction set.
+struct Loops {
+  const char* name;
+  int64_t widest;  // channels in the widest block: two vectors
+  void (*distances)(const Positions&);
+  void (*input_gradient)(const Positions&, Rule);
+  void (*filter_gradient)(const Tap&);
+};
+
+extern const Loops kBaselineLoops;  // SSE2 on x86-64, NEON on aarch64
+extern const Loops kAvx2Loops, kAvx512Loops;
+
+// Width of the next block when `channels` are left: the widest as long as it fills, then the
+// smallest power of two that holds the rest, or its half first where the rest fills little more.
+static constexpr int64_t next_width(int64_t channels, int64_t widest) {
+  if (channels >= widest) return widest;
+  int64_t width = 4;
+  while (width < channels) width *= 2;
+  return width > 8 && 4 * channels <= 3 * width ? width / 2 : width;
+}
+
+}  // namespace nnlab

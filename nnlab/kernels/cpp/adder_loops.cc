@@ -1,0 +1,214 @@
+// The inner loops of the adder convolution, compiled once per instruction set.
+//
+// NNLAB_LOOPS names the `Loops` that this compilation defines. A block of up to two vectors of
+// channels and a few positions are accumulated in registers; the weights of a block of terms stay in
+// the first-level cache while all positions of the task pass by. Sums are taken over at most
+// `kTermsAtOnce` terms and then added to memory, which keeps the rounding error small as well.
+#include "adder.h"
+#include "vectors.h"
+
+namespace nnlab {
+namespace {
+
+constexpr int64_t kTermsAtOnce = 128;  // times 32 channels is 16 KiB
+
+#if defined(__AVX512F__)
+using Widest = F16;
+constexpr char kName[] = "avx512";
+constexpr int kDistances = 8, kGradients = 4;  // positions at once; 32 registers
+#elif defined(__AVX2__)
+using Widest = F8;
+constexpr char kName[] = "avx2";
+constexpr int kDistances = 4, kGradients = 2;  // positions at once; 16 registers
+#elif defined(__SSE2__)
+using Widest = F4;
+constexpr char kName[] = "sse2";
+constexpr int kDistances = 4, kGradients = 2;  // positions at once; 16 registers
+#else
+using Widest = F4;
+constexpr char kName[] = "neon";
+constexpr int kDistances = 8, kGradients = 4;  // positions at once; 32 registers
+#endif
+
+// Pointers to the positions of a tile; past the end the last position stands in.
+template <int kPositions>
+struct Tile {
+  int64_t valid;
+  int64_t index[kPositions];
+
+  Tile(int64_t first, int64_t count) : valid(count - first < kPositions ? count - first : kPositions) {
+    for (int p = 0; p < kPositions; ++p) index[p] = first + (p < valid ? p : valid - 1);
+  }
+};
+
+// out[p] = sums[p], or more than before, for the valid positions and the channels of a block.
+template <class V, int kVectors, int kPositions>
+inline void write(const Positions& all, const Tile<kPositions>& tile, const V (&sums)[kPositions][kVectors],
+                  int64_t channel, bool first) {
+  for (int p = 0; p < tile.valid; ++p) {
+    for (int v = 0; v < kVectors; ++v) {
+      const int64_t c = channel + v * lanes_of<V>, left = all.channels - c;
+      float* to = all.out[tile.index[p]] + c;
+      store_first(to, first ? sums[p][v] : load_first<V>(to, left) + sums[p][v], left);
+    }
+  }
+}
+
+// -|in - w| for one block of channels.
+template <class V, int kVectors>
+struct Distances {
+  static void run(const Positions& all, const float* packed, int64_t channel, Rule) {
+    constexpr int kPositions = kVectors == 1 ? 8 : kDistances;
+    const V one = hidden_one<V>();
+    for (int64_t k0 = all.first; k0 < all.last; k0 += kTermsAtOnce) {
+      const int64_t k1 = k0 + kTermsAtOnce < all.last ? k0 + kTermsAtOnce : all.last;
+      for (int64_t first = 0; first < all.count; first += kPositions) {
+        const Tile<kPositions> tile(first, all.count);
+        const float* in[kPositions];
+        for (int p = 0; p < kPositions; ++p) in[p] = all.in[tile.index[p]];
+        V sums[kPositions][kVectors] = {};
+        const float* w = packed + k0 * kVectors * lanes_of<V>;
+        for (int64_t k = k0; k < k1; ++k, w += kVectors * lanes_of<V>) {
+          const int64_t at = all.offsets[k];
+#pragma GCC unroll 8
+          for (int p = 0; p < kPositions; ++p) {
+            const V x = broadcast<V>(in[p][at]);
+#pragma GCC unroll 2
+            for (int v = 0; v < kVectors; ++v) {
+              const V d = absolute(subtract(x, load<V>(w + v * lanes_of<V>), one, true));
+              sums[p][v] = subtract(sums[p][v], d, one, p % 4 == 3);
+            }
+          }
+        }
+        write<V, kVectors, kPositions>(all, tile, sums, channel, k0 == all.first);
+      }
+    }
+  }
+};
+
+// in * rule(w - self) for one block of channels.
+template <class V, int kVectors, Rule kRule>
+inline void gradient_block(const Positions& all, const float* packed, int64_t channel) {
+  constexpr int kPositions = kVectors == 1 ? 2 * kGradients : kGradients;
+  const V one = hidden_one<V>();
+  for (int64_t k0 = all.first; k0 < all.last; k0 += kTermsAtOnce) {
+    const int64_t k1 = k0 + kTermsAtOnce < all.last ? k0 + kTermsAtOnce : all.last;
+    for (int64_t first = 0; first < all.count; first += kPositions) {
+      const Tile<kPositions> tile(first, all.count);
+      const float* in[kPositions];
+      V self[kPositions][kVectors], sums[kPositions][kVectors];
+      for (int p = 0; p < kPositions; ++p) {
+        in[p] = all.in[tile.index[p]];
+        for (int v = 0; v < kVectors; ++v) {
+          const int64_t c = channel + v * lanes_of<V>, left = all.channels - c;
+          self[p][v] = load_first<V>(all.self[tile.index[p]] + c, left);
+          sums[p][v] = self[p][v] == self[p][v] ? V{} : self[p][v];  // what `clip` may lose
+        }
+      }
+      const float* w = packed + k0 * kVectors * lanes_of<V>;
+      for (int64_t k = k0; k < k1; ++k, w += kVectors * lanes_of<V>) {
+        const int64_t at = all.offsets[k];
+#pragma GCC unroll 8
+        for (int p = 0; p < kPositions; ++p) {
+          const V g = broadcast<V>(in[p][at]);
+#pragma GCC unroll 2
+          for (int v = 0; v < kVectors; ++v) {
+            const V d = subtract(load<V>(w + v * lanes_of<V>), self[p][v], one, (p + v) % 2 == 0);
+            sums[p][v] += g * (kRule == Rule::kClip ? clip(d, one) : sign(d, one));
+          }
+        }
+      }
+      write<V, kVectors, kPositions>(all, tile, sums, channel, k0 == all.first);
+    }
+  }
+}
+
+template <class V, int kVectors>
+struct InputGradient {
+  static void run(const Positions& all, const float* packed, int64_t channel, Rule rule) {
+    if (rule == Rule::kClip) return gradient_block<V, kVectors, Rule::kClip>(all, packed, channel);
+    gradient_block<V, kVectors, Rule::kSign>(all, packed, channel);
+  }
+};
+
+// g * sign(pixel - w): four sums at a time, of four rows of the kernel or of every fourth position.
+template <class V, int kVectors>
+struct FilterGradient {
+  static void run(const Tap& tap, const float* packed, int64_t channel, Rule) {
+    int64_t c = 0;
+    for (; c + 4 <= tap.in; c += 4) rows<4, 1>(tap, packed, channel, c);
+    for (; c < tap.in; ++c) rows<1, 4>(tap, packed, channel, c);
+  }
+
+  template <int kRows, int kChains>
+  static void rows(const Tap& tap, const float* packed, int64_t channel, int64_t c) {
+    constexpr int kWidth = kVectors * lanes_of<V>;
+    const V one = broadcast<V>(1.0f);
+    V kernel[kRows][kVectors], sums[kChains][kRows][kVectors] = {};
+    const auto start = [&](int r, int v) { return (c + r) * tap.out + channel + v * lanes_of<V>; };
+    const auto left = [&](int v) { return tap.out - channel - v * lanes_of<V>; };
+    const auto add = [&](int64_t p, int chain) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) {
+        const V x = broadcast<V>(tap.pixels[p][c + r]);
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v)
+          sums[chain][r][v] += load<V>(packed + p * kWidth + v * lanes_of<V>) * sign(x - kernel[r][v], one);
+      }
+    };
+    for (int r = 0; r < kRows; ++r)
+      for (int v = 0; v < kVectors; ++v)
+        kernel[r][v] = load_first<V>(tap.kernel + start(r, v), left(v));
+    int64_t p = 0;
+    for (; p + kChains <= tap.count; p += kChains) {
+#pragma GCC unroll 4
+      for (int chain = 0; chain < kChains; ++chain) add(p + chain, chain);
+    }
+    for (; p < tap.count; ++p) add(p, 0);
+    for (int r = 0; r < kRows; ++r)
+      for (int v = 0; v < kVectors; ++v) {
+        V sum = sums[0][r][v];
+        for (int chain = 1; chain < kChains; ++chain) sum += sums[chain][r][v];
+        float* to = tap.gradient + start(r, v);
+        store_first(to, load_first<V>(to, left(v)) + sum, left(v));
+      }
+  }
+};
+
+// Runs a body over the blocks of channels, with the vectors that the width of a block asks for.
+template <template <class, int> class Body, class Work>
+void over_blocks(const Work& work, const float* packed, int64_t rows, int64_t channels, Rule rule) {
+  constexpr int64_t kWidest = 2 * lanes_of<Widest>;
+  for (int64_t c = 0; c < channels;) {
+    const int64_t width = next_width(channels - c, kWidest);
+    if (width == kWidest) Body<Widest, 2>::run(work, packed, c, rule);
+#if defined(__AVX512F__)
+    if (width == 16) Body<F16, 1>::run(work, packed, c, rule);
+#endif
+#if defined(__AVX2__)
+    if (width == 8) Body<F8, 1>::run(work, packed, c, rule);
+#endif
+    if (width == 4) Body<F4, 1>::run(work, packed, c, rule);
+    c += width;
+    packed += rows * width;
+  }
+}
+
+void distances(const Positions& all) {
+  over_blocks<Distances>(all, all.packed, all.terms, all.channels, Rule::kClip);
+}
+
+void input_gradient(const Positions& all, Rule rule) {
+  over_blocks<InputGradient>(all, all.packed, all.terms, all.channels, rule);
+}
+
+void filter_gradient(const Tap& tap) {
+  over_blocks<FilterGradient>(tap, tap.packed, tap.count, tap.out, Rule::kSign);
+}
+
+}  // namespace
+
+extern const Loops NNLAB_LOOPS = {kName, 2 * lanes_of<Widest>, distances, input_gradient,
+                                  filter_gradient};
+
+}  // namespace nnlab

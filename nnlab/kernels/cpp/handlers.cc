@@ -1,0 +1,116 @@
+// What XLA calls: handlers that check sizes, and the choice of an instruction set.
+#include <cstdlib>
+#include <cstring>
+
+#include "kernels.h"
+
+namespace nnlab {
+namespace {
+
+namespace ffi = xla::ffi;
+using Array = ffi::Buffer<ffi::F32>;
+using Result = ffi::Result<Array>;
+using Window = ffi::Span<const int64_t>;  // strides, (top, left) padding, dilation
+
+bool has(const Loops& loops) {
+#if defined(__x86_64__)
+  if (&loops == &kAvx512Loops)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+  if (&loops == &kAvx2Loops)
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+  return &loops == &kBaselineLoops;
+}
+
+// The best loops for this processor, or those that NNLAB_KERNELS_ISA names; null if it has none
+// such. Read once.
+const Loops* choose() {
+  const char* wanted = std::getenv("NNLAB_KERNELS_ISA");
+#if defined(__x86_64__)
+  const Loops* all[] = {&kAvx512Loops, &kAvx2Loops, &kBaselineLoops};
+#else
+  const Loops* all[] = {&kBaselineLoops};
+#endif
+  for (const Loops* loops : all)
+    if (has(*loops) && (!wanted || !*wanted || !std::strcmp(wanted, loops->name))) return loops;
+  return nullptr;
+}
+
+const Loops* chosen() {
+  static const Loops* loops = choose();
+  return loops;
+}
+
+ffi::ErrorOr<Shape> shape_of(Window window, const Array& x, const Array& kernel, const Array& y) {
+  const auto a = x.dimensions(), k = kernel.dimensions(), b = y.dimensions();
+  if (!chosen()) return ffi::Unexpected(ffi::Error::Internal("no loops for this processor"));
+  if (window.size() != 6 || a.size() != 4 || k.size() != 4 || b.size() != 4 || a[0] != b[0] ||
+      a[3] != k[2] || b[3] != k[3])
+    return ffi::Unexpected(ffi::Error::InvalidArgument("sizes of images and kernel do not fit"));
+  return Shape{a[0],      a[1],      a[2],      a[3],      k[0],      k[1],      k[3],     b[1],
+               b[2],      window[0], window[1], window[2], window[3], window[4], window[5]};
+}
+
+ffi::Error forward(ffi::ThreadPool pool, Window window, Array x, Array kernel, Result y) {
+  const auto shape = shape_of(window, x, kernel, *y);
+  if (shape.has_error()) return shape.error();
+  adder_conv(pool, *chosen(), *shape, x.typed_data(), kernel.typed_data(), y->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error input_gradient(ffi::ThreadPool pool, Window window, bool clip, Array g, Array x,
+                          Array kernel, Result dx) {
+  const auto shape = shape_of(window, x, kernel, g);
+  if (shape.has_error()) return shape.error();
+  adder_conv_input_gradient(pool, *chosen(), *shape, clip ? Rule::kClip : Rule::kSign,
+                            g.typed_data(), x.typed_data(), kernel.typed_data(), dx->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error filter_gradient(ffi::ThreadPool pool, Window window, Array g, Array x, Array kernel,
+                           Result dw) {
+  const auto shape = shape_of(window, x, kernel, g);
+  if (shape.has_error()) return shape.error();
+  adder_conv_filter_gradient(pool, *chosen(), *shape, g.typed_data(), x.typed_data(),
+                             kernel.typed_data(), dw->typed_data());
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+#pragma GCC visibility push(default)
+
+// The instruction set in use, or null if the one that is asked for is not there.
+extern "C" const char* nnlab_instruction_set() { return chosen() ? chosen()->name : nullptr; }
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(nnlab_adder_conv, forward,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Attr<Window>("window")
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Ret<Array>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(nnlab_adder_conv_input_gradient, input_gradient,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Attr<Window>("window")
+                                  .Attr<bool>("clip")
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Ret<Array>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(nnlab_adder_conv_filter_gradient, filter_gradient,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Attr<Window>("window")
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Ret<Array>());
+
+#pragma GCC visibility pop
+
+}  // namespace nnlab

@@ -1,0 +1,117 @@
+"""Which body of a kernel serves: the library of native ones, and the choice between it and XLA.
+
+The library is compiled when the package is installed. Without it (no C++ compiler was at hand)
+everything runs on XLA's bodies, and the first program that would have used it says so.
+"""
+
+import ctypes
+import functools
+import importlib.util
+import threading
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from nnlab.errors import InputError
+
+Body = Literal["xla", "native"]
+
+# Kernels with a native body; the handlers in the library are called `nnlab_` and this.
+_NATIVE = ("adder_conv", "adder_conv_input_gradient", "adder_conv_filter_gradient")
+_XLA_ONLY = ("binary_conv", "conv")
+
+_forced = jax.make_user_context(None)  # part of the cache key of `jax.jit`
+_lock = threading.Lock()
+
+
+class _Library(NamedTuple):
+    instructions: str  # "" without a library
+    problem: str
+
+
+def status() -> dict[str, dict[str, str]]:
+    """The body that serves each kernel as {kernel: {platform: body}}.
+
+    A body is "xla", or "native" with the instruction set in use, as in "native (avx2)". Native
+    bodies take float32; other dtypes stay with XLA.
+    """
+    native = f"native ({_library().instructions})" if _chooses_native() else "xla"
+    bodies = {name: native for name in _NATIVE} | dict.fromkeys(_XLA_ONLY, "xla")
+    return {name: {"cpu": cpu, "gpu": "xla", "tpu": "xla"} for name, cpu in bodies.items()}
+
+
+def use(body: Body) -> AbstractContextManager[Any]:
+    """A context in which programs are traced with the bodies that are named, on a CPU.
+
+    For tests and comparisons. A function jitted inside and called outside is traced again.
+
+    Raises:
+        InputError: there is no such body, or no library of native ones.
+    """
+    if body not in ("xla", "native"):
+        raise InputError(f'use() takes "xla" or "native", not {body!r}.')
+    if body == "native" and not _library().instructions:
+        raise InputError(f"use() needs the native kernels, but {_library().problem}.")
+    return _forced(body)
+
+
+def by_platform(
+    native: Callable[..., jax.Array], xla: Callable[..., jax.Array], *operands: jax.Array
+) -> jax.Array:
+    """What `native` gives in a CPU's part of the program if it can serve there, or `xla`."""
+    fits = all(operand.dtype == jnp.float32 and operand.size for operand in operands)
+    if not fits or not _chooses_native():
+        return xla(*operands)
+    return lax.platform_dependent(*operands, cpu=native, default=xla)
+
+
+def _chooses_native() -> bool:
+    if _forced.value is not None:
+        return _forced.value == "native"
+    if not _library().instructions and jax.default_backend() == "cpu":
+        _say_what_is_missing()
+    return bool(_library().instructions)
+
+
+@functools.cache
+def _say_what_is_missing() -> None:
+    warnings.warn(
+        f"nnlab runs on XLA's bodies of the adder kernels, because {_library().problem}. On this "
+        "CPU training takes two to four times as long. Install a C++17 compiler and nnlab again.",
+        stacklevel=2,
+    )
+
+
+def _library() -> _Library:
+    with _lock:
+        return _load()
+
+
+@functools.cache
+def _load() -> _Library:
+    try:
+        found = importlib.util.find_spec("nnlab.kernels._native")
+    except ImportError:
+        found = None
+    if found is None or found.origin is None:
+        return _Library("", "the native ones were not built")
+    try:
+        library = ctypes.CDLL(found.origin)
+        for name in _NATIVE:
+            handler = jax.ffi.pycapsule(getattr(library, f"nnlab_{name}"))
+            jax.ffi.register_ffi_target(f"nnlab_{name}", handler, platform="cpu")
+    except Exception as error:  # whatever a foreign library or another release of XLA objects to
+        return _Library("", f"the native ones cannot be loaded ({error})")
+    library.nnlab_instruction_set.restype = ctypes.c_char_p
+    instructions = library.nnlab_instruction_set()
+    if instructions is None:
+        raise InputError(
+            "NNLAB_KERNELS_ISA names an instruction set that this processor does not have;"
+            " expected avx512, avx2 or sse2 on x86-64, neon on aarch64."
+        )
+    return _Library(instructions.decode(), "")

@@ -1,0 +1,67 @@
+"""Builds the native kernels, `nnlab/kernels/cpp`, as a library beside the package's Python.
+
+Nothing else needs a compiler: where there is none, or XLA's headers are missing, the build leaves
+the library out and succeeds, and nnlab runs on XLA's bodies. The inner loops are compiled once per
+instruction set and chosen at run time, so that a wheel serves every processor of its kind.
+"""
+
+import platform
+from importlib.util import find_spec
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+SOURCES = Path("nnlab/kernels/cpp")
+LOOPS = str(SOURCES / "adder_loops.cc")
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-ffp-contract=fast",
+    "-fvisibility=hidden",
+    "-g0",
+    "-Wall",
+    "-Wextra",
+]
+INSTRUCTION_SETS = {
+    "kAvx512Loops": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"],
+    "kAvx2Loops": ["-mavx2", "-mfma"],
+}
+
+
+class build_native(build_ext):
+    def build_extension(self, ext):
+        jaxlib = find_spec("jaxlib")
+        if jaxlib is None or jaxlib.origin is None:
+            self.warn("jaxlib with XLA's headers is not here: nnlab goes without native kernels")
+            return
+        headers = str(Path(jaxlib.origin).parent / "include")
+        ext.extra_compile_args = [*FLAGS, "-isystem", headers]  # no warnings about these
+        loops = {"kBaselineLoops": []}
+        if platform.machine().lower() in ("x86_64", "amd64"):
+            loops |= INSTRUCTION_SETS
+        objects = []
+        for name, flags in loops.items():
+            objects += self.compiler.compile(
+                [LOOPS],
+                output_dir=str(Path(self.build_temp, name)),
+                macros=[("NNLAB_LOOPS", name)],
+                extra_postargs=[*FLAGS, *flags],
+                depends=ext.depends,
+            )
+        ext.extra_objects = objects
+        super().build_extension(ext)
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "nnlab.kernels._native",
+            sources=sorted(str(path) for path in SOURCES.glob("*.cc") if str(path) != LOOPS),
+            depends=sorted(str(path) for path in [*SOURCES.glob("*.h"), Path(LOOPS)]),
+            language="c++",
+            optional=True,
+        )
+    ],
+    cmdclass={"build_ext": build_native},
+)

@@ -1,0 +1,304 @@
+"""The native bodies of the adder kernels against the definition in float64."""
+
+import os
+import platform
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnlab import kernels
+from nnlab.kernels import adder
+from nnlab.kernels.convolution import POINT, Window
+
+pytestmark = pytest.mark.skipif(
+    kernels.status()["adder_conv"]["cpu"] == "xla", reason="the native kernels are not built"
+)
+U = 2.0**-24  # half the distance of 1 to the next float32
+RULES = {"clip": lambda d: np.clip(d, -1, 1), "sign": np.sign}
+SAME = Window(padding=((1, 1), (1, 1)))
+# Sizes (n, height, width, in, kh, kw, out) that reach every width of vectors and every road.
+CASES = [
+    (3, 8, 8, 32, 3, 3, 32, SAME),
+    (2, 9, 7, 5, 3, 2, 37, Window((2, 3), ((1, 0), (2, 1)), (2, 1))),
+    (5, 1, 1, 300, 1, 1, 10, POINT),
+    (9, 12, 12, 1, 5, 5, 6, Window(padding=((2, 2), (2, 2)))),
+    (4, 14, 14, 6, 5, 5, 16, POINT),
+    (1, 40, 70, 3, 7, 7, 24, Window((2, 2), ((3, 3), (3, 3)))),
+    (2, 6, 5, 70, 1, 1, 70, Window((3, 3))),
+    (1, 1, 700, 2, 1, 3, 9, Window((1, 2), ((0, 0), (4, 0)), (1, 3))),
+]
+
+
+def windows_of(x, kernel, window):
+    """(tap, slice of the padded image that it meets, differences [n, oh, ow, in, out])."""
+    (sh, sw), pads, (dh, dw) = window
+    oh, ow = window.positions(x.shape[1:], kernel.shape)
+    x = np.pad(np.asarray(x, np.float64), ((0, 0), *pads, (0, 0)))
+    for i, j in np.ndindex(*kernel.shape[:2]):
+        rows = slice(i * dh, i * dh + (oh - 1) * sh + 1, sh)
+        columns = slice(j * dw, j * dw + (ow - 1) * sw + 1, sw)
+        yield (i, j), (slice(None), rows, columns), x[:, rows, columns, :, None] - kernel[i, j]
+
+
+def distances(x, kernel, window):
+    return -sum(np.abs(d).sum(axis=3) for _, _, d in windows_of(x, kernel, window))
+
+
+def input_gradient(g, x, kernel, rule, window):
+    n, height, width, channels = x.shape
+    (top, bottom), (left, right) = window.padding
+    dx = np.zeros((n, height + top + bottom, width + left + right, channels))
+    for _, seen, d in windows_of(x, kernel, window):
+        dx[seen] += (g[:, :, :, None].astype(np.float64) * rule(-d)).sum(axis=4)
+    return dx[:, top : top + height, left : left + width]
+
+
+def filter_gradient(g, x, kernel, rule, window):
+    dw = np.zeros(kernel.shape)
+    for tap, _, d in windows_of(x, kernel, window):
+        dw[tap] = (g[:, :, :, None].astype(np.float64) * rule(d)).sum(axis=(0, 1, 2))
+    return dw
+
+
+def operands(sizes, window, seed=0, offset=0.0, scale=1.0):
+    """Cotangent, images and kernel of float32."""
+    n, height, width, channels, kh, kw, features = sizes
+    rng = np.random.default_rng(seed)
+    x = (rng.normal(size=(n, height, width, channels)) + offset) * scale
+    kernel = (rng.normal(size=(kh, kw, channels, features)) + offset) * scale
+    g = rng.normal(size=(n, *window.positions(x.shape[1:], kernel.shape), features))
+    return g.astype(np.float32), x.astype(np.float32), kernel.astype(np.float32)
+
+
+def check(g, x, kernel, window):
+    """All kernels against the definition, to the bounds that the docstrings state."""
+    terms = kernel[..., 0].size
+    y = distances(x, kernel, window)
+    with kernels.use("native"):
+        error = np.abs(adder.adder_conv(x, kernel, window=window) - y)
+        assert np.all(error <= (130 + terms / 128) * U * np.abs(y) + 1e-44)
+        ones = np.ones_like
+        size = input_gradient(np.abs(g), x, kernel, ones, window)
+        for name, rule in RULES.items():
+            dx = adder.adder_conv_input_gradient(g, x, kernel, rule=name, window=window)
+            error = np.abs(dx - input_gradient(g, x, kernel, rule, window))
+            assert np.all(error <= (133 + terms / 128) * U * size), name
+        dw = adder.adder_conv_filter_gradient(g, x, kernel, window=window)
+        error = np.abs(dw - filter_gradient(g, x, kernel, np.sign, window))
+        size = filter_gradient(np.abs(g), x, kernel, ones, window)
+        assert np.all(error <= (300 + g.size / 256) * U * size)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_definition(case):
+    *sizes, window = case
+    check(*operands(sizes, window), window)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.tuples(*(st.integers(1, top) for top in (5, 9, 9, 21, 4, 4, 40))),
+    strides=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    pads=st.tuples(*(st.integers(0, 5) for _ in range(4))),
+    dilation=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    seed=st.integers(0, 99),
+)
+def test_any_window(sizes, strides, pads, dilation, seed):
+    window = Window(strides, (pads[:2], pads[2:]), dilation)
+    n, height, width, channels, kh, kw, features = sizes
+    extents = (kh - 1) * dilation[0] + 1, (kw - 1) * dilation[1] + 1
+    height = max(height, extents[0] - sum(pads[:2]))
+    width = max(width, extents[1] - sum(pads[2:]))
+    sizes = n, height, width, channels, kh, kw, features
+    check(*operands(sizes, window, seed), window)
+
+
+@pytest.mark.parametrize("offset", [0.0, 10.0, 1e3])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_accuracy_of_many_terms(offset, scale):
+    check(*operands((1, 3, 3, 512, 3, 3, 20), SAME, offset=offset, scale=scale), SAME)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_equals_xla(case):
+    *sizes, window = case
+    g, x, kernel = operands(sizes, window, seed=1)
+    for f in (
+        lambda: adder.adder_conv(x, kernel, window=window),
+        lambda: adder.adder_conv_input_gradient(g, x, kernel, rule="clip", window=window),
+        lambda: adder.adder_conv_filter_gradient(g, x, kernel, window=window),
+    ):
+        with kernels.use("xla"):
+            expected = f()
+        with kernels.use("native"):
+            np.testing.assert_allclose(f(), expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("place", ["g", "x", "kernel", "x and kernel"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("window", [SAME, Window((2, 2)), POINT])
+def test_not_finite(place, value, window):
+    kernel_size = 1 if window == POINT else 3
+    sizes = (2, 6, 6, 20, kernel_size, kernel_size, 19)
+    g, x, kernel = operands(sizes, window)
+    g[0, 0, 1, 3] = value if place == "g" else 0.5
+    if "x" in place:
+        x[0, 0, 1, 3] = x[1, 5, 5, 17] = value
+    if "kernel" in place:
+        kernel[0, 0, 3, 2] = kernel[-1, -1, 17, 18] = value
+    with np.errstate(invalid="ignore"), kernels.use("native"):
+        np.testing.assert_allclose(
+            adder.adder_conv(x, kernel, window=window), distances(x, kernel, window), 1e-5
+        )
+        for name, rule in RULES.items():
+            np.testing.assert_allclose(
+                adder.adder_conv_input_gradient(g, x, kernel, rule=name, window=window),
+                input_gradient(g, x, kernel, rule, window),
+                *(1e-5, 1e-5),
+            )
+        np.testing.assert_allclose(
+            adder.adder_conv_filter_gradient(g, x, kernel, window=window),
+            filter_gradient(g, x, kernel, np.sign, window),
+            *(1e-5, 1e-5),
+        )
+
+
+def test_zeros_of_either_sign():
+    with kernels.use("native"):
+        x = np.array([0.0, -0.0, 1.0], np.float32).reshape(3, 1, 1, 1)
+        kernel = np.array([-0.0, 0.0, 1.0], np.float32).reshape(1, 1, 1, 3)
+        g = np.ones((3, 1, 1, 3), np.float32)
+        dx = adder.adder_conv_input_gradient(g, x, kernel, rule="sign", window=POINT)
+        # x = 0 differs from the third weight only: sgn(1 - 0) = 1; x = 1 from the first two.
+        np.testing.assert_array_equal(dx[:, 0, 0, 0], [1, 1, -2])
+        dw = adder.adder_conv_filter_gradient(g, x, kernel, window=POINT)
+        np.testing.assert_array_equal(dw[0, 0, 0], [1, 1, -2])
+
+
+def in_another_process(code, **env):
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", **env}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have one set")
+@pytest.mark.parametrize("name", ["sse2", "avx2", "avx512"])
+def test_every_instruction_set(name):
+    cpuinfo = Path("/proc/cpuinfo")
+    if name != "sse2" and not (cpuinfo.exists() and f"{name[:6]}" in cpuinfo.read_text()):
+        pytest.skip(f"this processor has no {name}")
+    values = "test_definition or test_accuracy or test_not_finite or test_zeros"
+    out = in_another_process(
+        "import pytest, sys; from nnlab import kernels;"
+        "print(kernels.status()['adder_conv']['cpu']);"
+        f"sys.exit(pytest.main(['-q', '-p', 'no:xdist', {__file__!r}, '-k', {values!r}]))",
+        NNLAB_KERNELS_ISA=name,
+    )
+    assert f"native ({name})" in out
+
+
+def test_number_of_threads_does_not_matter():
+    code = (
+        "import os, hashlib, importlib.util\n"
+        "if {one}: os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])\n"
+        "spec = importlib.util.spec_from_file_location('cases', {file!r})\n"
+        "t = importlib.util.module_from_spec(spec); spec.loader.exec_module(t)\n"
+        "digest = hashlib.sha256()\n"
+        "for *sizes, w in t.CASES:\n"
+        "    g, x, k = t.operands(sizes, w)\n"
+        "    for y in (t.adder.adder_conv(x, k, window=w),\n"
+        "              t.adder.adder_conv_input_gradient(g, x, k, rule='clip', window=w),\n"
+        "              t.adder.adder_conv_filter_gradient(g, x, k, window=w)):\n"
+        "        digest.update(t.np.asarray(y).tobytes())\n"
+        "print(digest.hexdigest())"
+    )
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("this system does not bind processes to processors")
+    one, all_ = (in_another_process(code.format(one=one, file=__file__)) for one in (True, False))
+    assert one == all_
+
+
+def test_concurrent_calls():
+    *sizes, window = CASES[0]
+    g, x, kernel = operands(sizes, window)
+    expected = adder.adder_conv(x, kernel, window=window)
+
+    def eight(x, kernel):
+        return [
+            adder.adder_conv(x + i, kernel + i, window=window)
+            + adder.adder_conv_input_gradient(g, x + i, kernel + i, rule="clip", window=window)
+            for i in range(8)
+        ]
+
+    together = jax.jit(eight)
+    alone = [f.sum() for f in together(x, kernel)]
+    with ThreadPoolExecutor(4) as threads:
+        calls = [threads.submit(adder.adder_conv, x, kernel, window=window) for _ in range(100)]
+        programs = [threads.submit(together, x, kernel) for _ in range(20)]
+        for call in calls:
+            np.testing.assert_array_equal(call.result(), expected)
+        for program in programs:
+            assert [y.sum() for y in program.result()] == alone
+
+
+def test_vmap_equals_a_loop():
+    *sizes, window = CASES[1]
+    sets = [operands(sizes, window, seed) for seed in range(3)]
+    stacked = [np.stack(arrays) for arrays in zip(*sets, strict=True)]
+    f = {
+        "forward": lambda g, x, kernel: adder.adder_conv(x, kernel, window=window),
+        "input": lambda *a: adder.adder_conv_input_gradient(*a, rule="clip", window=window),
+        "filter": lambda *a: adder.adder_conv_filter_gradient(*a, window=window),
+    }
+    for axes in np.ndindex(2, 2, 2):
+        if not any(axes):
+            continue
+        picked = [many if axis else many[0] for many, axis in zip(stacked, axes, strict=True)]
+        for name, kernel in f.items():
+            mapped = jax.vmap(kernel, [0 if axis else None for axis in axes], axis_size=3)(*picked)
+            for i in range(3):
+                alone = [many[i * axis] for many, axis in zip(stacked, axes, strict=True)]
+                np.testing.assert_array_equal(mapped[i], kernel(*alone), err_msg=name)
+
+
+def test_scan_and_donated_buffers():
+    _, x, kernel = operands((2, 5, 5, 4, 3, 3, 4), SAME)
+
+    def step(x, _):
+        return adder.adder_conv(x, kernel, window=SAME) / 36, None
+
+    looped = jax.jit(lambda x: jax.lax.scan(step, x, length=3)[0], donate_argnums=0)
+    expected = x
+    for _ in range(3):
+        expected = step(expected, None)[0]
+    np.testing.assert_allclose(looped(jnp.array(x)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(0, 4, 4, 2, 3, 3, 5), (2, 4, 4, 0, 3, 3, 5), (2, 4, 4, 2, 3, 3, 0)]
+)
+def test_empty_arrays(sizes):
+    g, x, kernel = operands(sizes, SAME)
+    with kernels.use("native"):
+        assert not np.any(adder.adder_conv(x, kernel, window=SAME))
+        dx = adder.adder_conv_input_gradient(g, x, kernel, rule="clip", window=SAME)
+        dw = adder.adder_conv_filter_gradient(g, x, kernel, window=SAME)
+    assert dx.shape == x.shape and not np.any(dx)
+    assert dw.shape == kernel.shape and not np.any(dw)
+
+
+def test_no_temporary_arrays():
+    *sizes, window = CASES[0]
+    g, x, kernel = operands(sizes, window)
+    compiled = adder.adder_conv_input_gradient.lower(g, x, kernel, rule="clip", window=window)
+    memory = compiled.compile().memory_analysis()
+    assert memory is not None and memory.temp_size_in_bytes == 0
