@@ -25,7 +25,7 @@ $(VENV)/bin/python:
 	@echo "Installing nnlab into $(VENV) (a minute or two)"
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+$(VENV)/installed: pyproject.toml setup.py $(wildcard nnlab/kernels/cpp/*) | $(VENV)/bin/python
 	@$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 

@@ -13,7 +13,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("nnlab/kernels/cpp")
-LOOPS = str(SOURCES / "adder_loops.cc")
+LOOPS = str(SOURCES / "loops.cc")
 FLAGS = [
     "-std=c++17",
     "-O3",

@@ -18,10 +18,10 @@ from typing import Literal
 
 import jax
 
-from nnlab.kernels import adder_native as native
 from nnlab.kernels import adder_xla as xla
-from nnlab.kernels.convolution import Window
+from nnlab.kernels import native
 from nnlab.kernels.selection import by_platform
+from nnlab.kernels.window import Window
 
 
 @functools.partial(jax.jit, static_argnames="window")
@@ -39,7 +39,7 @@ def adder_conv(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
         :math:`(130 + K / 128)\,2^{-24}` of its size, whatever offset x and kernel share.
     """
     return by_platform(
-        functools.partial(native.adder_conv, window=window),
+        functools.partial(native.conv, rule="distance", window=window),
         functools.partial(xla.adder_conv, window=window),
         x,
         kernel,
@@ -60,7 +60,7 @@ def adder_conv_input_gradient(
         [batch, height, width, in], dtype of `x`.
     """
     return by_platform(
-        functools.partial(native.adder_conv_input_gradient, rule=rule, window=window),
+        functools.partial(native.conv_input_gradient, rule=rule, window=window),
         functools.partial(xla.adder_conv_input_gradient, rule=rule, window=window),
         g,
         x,
@@ -82,7 +82,7 @@ def adder_conv_filter_gradient(
         [kh, kw, in, out], dtype of `x`.
     """
     return by_platform(
-        functools.partial(native.adder_conv_filter_gradient, window=window),
+        functools.partial(native.conv_filter_gradient, rule="sign", window=window),
         functools.partial(xla.adder_conv_filter_gradient, window=window),
         g,
         x,

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nnlab.kernels.convolution import Window
+from nnlab.kernels.window import Window
 
 _TERMS = 32  # unrolled into one expression; 16 to 48 measured alike on AVX2 and AVX-512
 

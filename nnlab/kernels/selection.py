@@ -18,12 +18,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from nnlab.errors import InputError
+from nnlab.kernels.native import HANDLERS
 
 Body = Literal["xla", "native"]
 
-# Kernels with a native body; the handlers in the library are called `nnlab_` and this.
-_NATIVE = ("adder_conv", "adder_conv_input_gradient", "adder_conv_filter_gradient")
-_XLA_ONLY = ("binary_conv", "conv")
+_KERNELS = (
+    *("adder_conv", "adder_conv_input_gradient", "adder_conv_filter_gradient"),
+    *("convolve", "convolve_input_gradient", "convolve_filter_gradient", "binary_conv"),
+)
 
 _forced = jax.make_user_context(None)  # part of the cache key of `jax.jit`
 _lock = threading.Lock()
@@ -40,9 +42,8 @@ def status() -> dict[str, dict[str, str]]:
     A body is "xla", or "native" with the instruction set in use, as in "native (avx2)". Native
     bodies take float32; other dtypes stay with XLA.
     """
-    native = f"native ({_library().instructions})" if _chooses_native() else "xla"
-    bodies = {name: native for name in _NATIVE} | dict.fromkeys(_XLA_ONLY, "xla")
-    return {name: {"cpu": cpu, "gpu": "xla", "tpu": "xla"} for name, cpu in bodies.items()}
+    cpu = f"native ({_library().instructions})" if _chooses_native() else "xla"
+    return {name: {"cpu": cpu, "gpu": "xla", "tpu": "xla"} for name in _KERNELS}
 
 
 def use(body: Body) -> AbstractContextManager[Any]:
@@ -81,7 +82,7 @@ def _chooses_native() -> bool:
 @functools.cache
 def _say_what_is_missing() -> None:
     warnings.warn(
-        f"nnlab runs on XLA's bodies of the adder kernels, because {_library().problem}. On this "
+        f"nnlab runs on XLA's bodies of its convolutions, because {_library().problem}. On this "
         "CPU training takes two to four times as long. Install a C++17 compiler and nnlab again.",
         stacklevel=2,
     )
@@ -102,9 +103,9 @@ def _load() -> _Library:
         return _Library("", "the native ones were not built")
     try:
         library = ctypes.CDLL(found.origin)
-        for name in _NATIVE:
-            handler = jax.ffi.pycapsule(getattr(library, f"nnlab_{name}"))
-            jax.ffi.register_ffi_target(f"nnlab_{name}", handler, platform="cpu")
+        for name in HANDLERS:
+            handler = jax.ffi.pycapsule(getattr(library, name))
+            jax.ffi.register_ffi_target(name, handler, platform="cpu")
     except Exception as error:  # whatever a foreign library or another release of XLA objects to
         return _Library("", f"the native ones cannot be loaded ({error})")
     library.nnlab_instruction_set.restype = ctypes.c_char_p

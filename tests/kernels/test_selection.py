@@ -15,7 +15,7 @@ from nnlab.kernels.convolution import POINT
 
 X = np.ones((1, 4, 4, 2), np.float32)
 KERNEL = np.zeros((2, 2, 2, 3), np.float32)
-TARGET = "nnlab_adder_conv"
+TARGET = "nnlab_conv"
 
 needs_library = pytest.mark.skipif(
     kernels.status()["adder_conv"]["cpu"] == "xla", reason="the native kernels are not built"

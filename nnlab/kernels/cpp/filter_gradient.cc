@@ -1,4 +1,4 @@
-// dw_ko = sum_p g_po sign(x_pk - w_ko) over all positions p, those in the padding included.
+// dw_ko = sum_p g_po sign(x_pk - w_ko), or g_po x_pk, over all positions p, padding included.
 #include "geometry.h"
 #include "kernels.h"
 #include "parallel.h"
@@ -9,6 +9,7 @@ namespace {
 constexpr int64_t kPositionsAtOnce = 256;             // summed in registers, then added to memory
 constexpr int64_t kPartialFloats = int64_t{1} << 20;  // at most, of sums that tasks keep apart
 constexpr int64_t kShares = 32;
+constexpr int64_t kTermsCopied = 512;  // at most, of a window
 
 // The corner of the window at a position.
 struct Corner {
@@ -19,18 +20,50 @@ struct Corner {
 std::vector<Corner> corners(const Shape& s, const float* x, int64_t first, int64_t count) {
   std::vector<Corner> found;
   found.reserve(count);
-  for (int64_t p = first; p < first + count; ++p)
-    found.push_back({x + p / (s.oh * s.ow) * s.h * s.w * s.ci, p / s.ow % s.oh * s.sh - s.top,
-                     p % s.ow * s.sw - s.left});
+  int64_t image = first / (s.oh * s.ow), row = first / s.ow % s.oh, column = first % s.ow;
+  for (int64_t p = 0; p < count; ++p) {
+    found.push_back(
+        {x + image * s.h * s.w * s.ci, row * s.sh - s.top, column * s.sw - s.left});
+    if (++column < s.ow) continue;
+    column = 0;
+    if (++row < s.oh) continue;
+    row = 0;
+    ++image;
+  }
   return found;
+}
+
+// Copies the window at a corner, [kh, kw, in], zeros where it reaches into the padding.
+void copy_window(const Shape& s, const Corner& corner, float* to) {
+  const bool whole = s.dw == 1 && corner.column >= 0 && corner.column + s.kw <= s.w;
+  for (int64_t i = 0; i < s.kh; ++i, to += s.kw * s.ci) {
+    const int64_t row = corner.row + i * s.dh;
+    const float* from = corner.image + (row * s.w + corner.column) * s.ci;
+    if (row < 0 || row >= s.h) {
+      std::fill_n(to, s.kw * s.ci, 0.0f);
+    } else if (whole) {
+      std::copy_n(from, s.kw * s.ci, to);
+    } else {
+      for (int64_t j = 0; j < s.kw; ++j) {
+        const int64_t column = corner.column + j * s.dw;
+        const bool padding = column < 0 || column >= s.w;
+        for (int64_t c = 0; c < s.ci; ++c)
+          to[j * s.ci + c] = padding ? 0.0f : from[j * s.dw * s.ci + c];
+      }
+    }
+  }
 }
 
 }  // namespace
 
-void adder_conv_filter_gradient(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape& given,
-                                const float* g, const float* x, const float* kernel, float* dw) {
+void filter_gradient(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape& given, Rule rule,
+                     const float* g, const float* x, const float* kernel, float* dw) {
   const Shape s = given.flattened();
-  const int64_t positions = s.n * s.oh * s.ow, taps = s.kh * s.kw, size = taps * s.ci * s.co;
+  const int64_t positions = s.n * s.oh * s.ow, terms = s.kh * s.kw * s.ci, size = terms * s.co;
+  // With few channels the windows of a block of positions are copied, and the whole kernel is one
+  // tap, whose rows fill the registers.
+  const bool copied = s.ci < 8 && terms > s.ci && terms <= kTermsCopied;
+  const int64_t taps = copied ? 1 : s.kh * s.kw, tap_size = size / taps, in = terms / taps;
   // A task is a share of the positions, and one tap only where memory allows few shares. How many
   // there are depends on the sizes alone, and shares are added up in order: so no sum depends on
   // the number of threads.
@@ -44,11 +77,12 @@ void adder_conv_filter_gradient(xla::ffi::ThreadPool& pool, const Loops& loops, 
   share(pool, shares * groups, [&](int64_t task) {
     const int64_t part = task / groups, group = task % groups;
     const int64_t first_tap = taps * group / groups, last_tap = taps * (group + 1) / groups;
-    const int64_t tap_size = s.ci * s.co;
     float* gradient = sums + part * size;
     std::fill(gradient + first_tap * tap_size, gradient + last_tap * tap_size, 0.0f);
     Scratch& scratch = Scratch::mine();
-    float* packed = scratch.planes(kPositionsAtOnce * packed_channels(s.co, loops.widest));
+    const int64_t width = packed_channels(s.co, loops.widest);
+    float* packed = scratch.planes(kPositionsAtOnce * (width + (copied ? terms : 0)));
+    float* copies = packed + kPositionsAtOnce * width;
     for (int64_t block = blocks * part / shares; block < blocks * (part + 1) / shares; ++block) {
       const int64_t first = block * kPositionsAtOnce;
       const int64_t count = std::min(kPositionsAtOnce, positions - first);
@@ -60,12 +94,19 @@ void adder_conv_filter_gradient(xla::ffi::ThreadPool& pool, const Loops& loops, 
         scratch.clear();
         for (const Corner& corner : windows) {
           const int64_t row = corner.row + down, column = corner.column + right;
-          const bool padding = row < 0 || row >= s.h || column < 0 || column >= s.w;
-          scratch.in.push_back(padding ? zeros.data()
-                                       : corner.image + (row * s.w + column) * s.ci);
+          const float* pixel = corner.image + (row * s.w + column) * s.ci;
+          if (copied) {
+            float* copy = copies + scratch.in.size() * terms;
+            copy_window(s, corner, copy);
+            pixel = copy;
+          } else if (row < 0 || row >= s.h || column < 0 || column >= s.w) {
+            pixel = zeros.data();
+          }
+          scratch.in.push_back(pixel);
         }
         loops.filter_gradient({count, scratch.in.data(), packed, kernel + tap * tap_size,
-                               gradient + tap * tap_size, s.ci, s.co});
+                               gradient + tap * tap_size, in, s.co},
+                              rule);
       }
     }
   });

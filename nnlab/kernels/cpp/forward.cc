@@ -1,12 +1,12 @@
-// y_po = -sum_k |x_pk - w_ko| over the windows of an image.
+// y_po = sum_k rule(x_pk, w_ko) over the windows of an image.
 #include "geometry.h"
 #include "kernels.h"
 #include "parallel.h"
 
 namespace nnlab {
 
-void adder_conv(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape& given, const float* x,
-                const float* kernel, float* y) {
+void forward(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape& given, Rule rule,
+             const float* x, const float* kernel, float* y) {
   const Shape s = given.flattened();
   const bool inside = s.inside();  // then the windows are read where they are
   const int64_t columns = inside ? s.w : (s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1;
@@ -45,9 +45,10 @@ void adder_conv(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape& giv
           scratch.out.push_back(out);
         }
     }
-    loops.distances({static_cast<int64_t>(scratch.in.size()), scratch.in.data(),
-                     scratch.out.data(), nullptr, s.co, 0, terms, terms, offsets.data(),
-                     packed.data()});
+    loops.images({static_cast<int64_t>(scratch.in.size()), scratch.in.data(),
+                  scratch.out.data(), nullptr, s.co, 0, terms, terms, offsets.data(),
+                  packed.data()},
+                 rule);
   });
 }
 

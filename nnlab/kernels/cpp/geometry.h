@@ -8,7 +8,7 @@
 #include <new>
 #include <vector>
 
-#include "adder.h"
+#include "loops.h"
 
 namespace nnlab {
 

@@ -1,6 +1,7 @@
 // What XLA calls: handlers that check sizes, and the choice of an instruction set.
 #include <cstdlib>
 #include <cstring>
+#include <string_view>
 
 #include "kernels.h"
 
@@ -52,28 +53,35 @@ ffi::ErrorOr<Shape> shape_of(Window window, const Array& x, const Array& kernel,
                b[2],      window[0], window[1], window[2], window[3], window[4], window[5]};
 }
 
-ffi::Error forward(ffi::ThreadPool pool, Window window, Array x, Array kernel, Result y) {
+ffi::ErrorOr<Rule> rule_of(std::string_view name) {
+  if (name == "distance") return Rule::kDistance;
+  if (name == "product") return Rule::kProduct;
+  if (name == "clip") return Rule::kClip;
+  if (name == "sign") return Rule::kSign;
+  return ffi::Unexpected(ffi::Error::InvalidArgument("unknown rule"));
+}
+
+ffi::Error run_forward(ffi::ThreadPool pool, Window window, std::string_view name, Array x,
+                       Array kernel, Result y) {
   const auto shape = shape_of(window, x, kernel, *y);
   if (shape.has_error()) return shape.error();
-  adder_conv(pool, *chosen(), *shape, x.typed_data(), kernel.typed_data(), y->typed_data());
+  const auto rule = rule_of(name);
+  if (rule.has_error()) return rule.error();
+  forward(pool, *chosen(), *shape, *rule, x.typed_data(), kernel.typed_data(), y->typed_data());
   return ffi::Error::Success();
 }
 
-ffi::Error input_gradient(ffi::ThreadPool pool, Window window, bool clip, Array g, Array x,
-                          Array kernel, Result dx) {
-  const auto shape = shape_of(window, x, kernel, g);
-  if (shape.has_error()) return shape.error();
-  adder_conv_input_gradient(pool, *chosen(), *shape, clip ? Rule::kClip : Rule::kSign,
-                            g.typed_data(), x.typed_data(), kernel.typed_data(), dx->typed_data());
-  return ffi::Error::Success();
-}
+using Gradient = decltype(input_gradient);
 
-ffi::Error filter_gradient(ffi::ThreadPool pool, Window window, Array g, Array x, Array kernel,
-                           Result dw) {
+template <Gradient* kGradient>
+ffi::Error run_gradient(ffi::ThreadPool pool, Window window, std::string_view name, Array g,
+                        Array x, Array kernel, Result result) {
   const auto shape = shape_of(window, x, kernel, g);
   if (shape.has_error()) return shape.error();
-  adder_conv_filter_gradient(pool, *chosen(), *shape, g.typed_data(), x.typed_data(),
-                             kernel.typed_data(), dw->typed_data());
+  const auto rule = rule_of(name);
+  if (rule.has_error()) return rule.error();
+  kGradient(pool, *chosen(), *shape, *rule, g.typed_data(), x.typed_data(), kernel.typed_data(),
+            result->typed_data());
   return ffi::Error::Success();
 }
 
@@ -84,32 +92,28 @@ ffi::Error filter_gradient(ffi::ThreadPool pool, Window window, Array g, Array x
 // The instruction set in use, or null if the one that is asked for is not there.
 extern "C" const char* nnlab_instruction_set() { return chosen() ? chosen()->name : nullptr; }
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(nnlab_adder_conv, forward,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(nnlab_conv, run_forward,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Attr<Window>("window")
+                                  .Attr<std::string_view>("rule")
                                   .Arg<Array>()
                                   .Arg<Array>()
                                   .Ret<Array>());
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(nnlab_adder_conv_input_gradient, input_gradient,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Attr<Window>("window")
-                                  .Attr<bool>("clip")
-                                  .Arg<Array>()
-                                  .Arg<Array>()
-                                  .Arg<Array>()
-                                  .Ret<Array>());
+#define NNLAB_GRADIENT(symbol, function)                        \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(symbol, run_gradient<function>, \
+                                ffi::Ffi::Bind()                \
+                                    .Ctx<ffi::ThreadPool>()     \
+                                    .Attr<Window>("window")     \
+                                    .Attr<std::string_view>("rule") \
+                                    .Arg<Array>()               \
+                                    .Arg<Array>()               \
+                                    .Arg<Array>()               \
+                                    .Ret<Array>())
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(nnlab_adder_conv_filter_gradient, filter_gradient,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Attr<Window>("window")
-                                  .Arg<Array>()
-                                  .Arg<Array>()
-                                  .Arg<Array>()
-                                  .Ret<Array>());
+NNLAB_GRADIENT(nnlab_conv_input_gradient, input_gradient);
+NNLAB_GRADIENT(nnlab_conv_filter_gradient, filter_gradient);
 
 #pragma GCC visibility pop
 

@@ -1,8 +1,8 @@
-// dx_pc = sum over the windows that hold pixel p of g_o rule(w_co - x_pc).
+// dx_pc = sum over the windows that hold pixel p of g_o rule(w_co - x_pc), or g_o w_co.
 //
 // Along an axis, pixel number `stride * m + phase - pad` is held through tap i by the window number
 // m - (dilation * i - phase) / stride, for those i where the division leaves no remainder. So the
-// pixels of one phase form a grid over m that all use the same taps, and no cotangent is spread out.
+// pixels of one phase form a grid over m that all use the same taps; no cotangent is spread out.
 #include <utility>
 
 #include "geometry.h"
@@ -80,7 +80,9 @@ bool all_finite(const float* values, int64_t size) {
   return !found;
 }
 
-float apply(Rule rule, float d) {
+float apply(Rule rule, float w, float x) {
+  if (rule == Rule::kProduct) return w;
+  const float d = w - x;
   if (rule == Rule::kClip) return d > 1 ? 1 : d < -1 ? -1 : d;
   return d > 0 ? 1 : d < 0 ? -1 : d;
 }
@@ -88,7 +90,8 @@ float apply(Rule rule, float d) {
 // As the definition says, for kernels with infinities or NaNs: there the zeros around the
 // cotangents would not leave the sum as it is.
 void row_by_definition(const Shape& s, const Axis& vertical, const Axis& horizontal, Rule rule,
-                       const float* g, const float* x, const float* kernel, int64_t row, float* dx) {
+                       const float* g, const float* x, const float* kernel, int64_t row,
+                       float* dx) {
   const int64_t image = row / s.h, m = (row % s.h + s.top) / s.sh;
   std::fill_n(dx, s.w * s.ci, 0.0f);
   for (const auto& [i, above] : vertical.taps_of((row % s.h + s.top) % s.sh)) {
@@ -100,7 +103,7 @@ void row_by_definition(const Shape& s, const Axis& vertical, const Axis& horizon
         const float* cotangent = g + ((image * s.oh + m - above) * s.ow + n - before) * s.co;
         for (int64_t c = column * s.ci; c < (column + 1) * s.ci; ++c) {
           const float* w = kernel + ((i * s.kw + j) * s.ci + c - column * s.ci) * s.co;
-          for (int64_t o = 0; o < s.co; ++o) dx[c] += cotangent[o] * apply(rule, w[o] - x[c]);
+          for (int64_t o = 0; o < s.co; ++o) dx[c] += cotangent[o] * apply(rule, w[o], x[c]);
         }
       }
     }
@@ -109,9 +112,8 @@ void row_by_definition(const Shape& s, const Axis& vertical, const Axis& horizon
 
 }  // namespace
 
-void adder_conv_input_gradient(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape& given,
-                               Rule rule, const float* g, const float* x, const float* kernel,
-                               float* dx) {
+void input_gradient(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape& given, Rule rule,
+                    const float* g, const float* x, const float* kernel, float* dx) {
   const Shape s = given.flattened();
   const Axis vertical{s.h, s.oh, s.kh, s.sh, s.top, s.dh};
   const Axis horizontal{s.w, s.ow, s.kw, s.sw, s.left, s.dw};
@@ -175,7 +177,7 @@ void adder_conv_input_gradient(xla::ffi::ThreadPool& pool, const Loops& loops, c
       kinds.erase(std::unique(kinds.begin(), kinds.end()), kinds.end());
       for (const Range& taps : kinds) {
         collect(phase, taps);
-        loops.input_gradient(
+        loops.images(
             {static_cast<int64_t>(scratch.in.size()), scratch.in.data(), scratch.out.data(),
              scratch.self.data(), s.ci, taps.first * phase.terms_of_a_row,
              taps.second * phase.terms_of_a_row, static_cast<int64_t>(phase.offsets.size()),

@@ -1,23 +1,22 @@
 // The kernels, each in the file of its name. Sizes are positive.
 #pragma once
 
-#include "adder.h"
+#include "loops.h"
 #include "geometry.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace nnlab {
 
 // x [n, h, w, ci], kernel [kh, kw, ci, co] -> y [n, oh, ow, co]
-void adder_conv(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape& shape, const float* x,
-                const float* kernel, float* y);
+void forward(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape& shape, Rule rule,
+             const float* x, const float* kernel, float* y);
 
 // g [n, oh, ow, co], x, kernel -> dx, as x
-void adder_conv_input_gradient(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape& shape,
-                               Rule rule, const float* g, const float* x, const float* kernel,
-                               float* dx);
+void input_gradient(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape& shape, Rule rule,
+                    const float* g, const float* x, const float* kernel, float* dx);
 
 // g [n, oh, ow, co], x, kernel -> dw, as kernel
-void adder_conv_filter_gradient(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape& shape,
-                                const float* g, const float* x, const float* kernel, float* dw);
+void filter_gradient(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape& shape, Rule rule,
+                     const float* g, const float* x, const float* kernel, float* dw);
 
 }  // namespace nnlab

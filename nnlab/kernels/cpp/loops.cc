@@ -1,10 +1,10 @@
-// The inner loops of the adder convolution, compiled once per instruction set.
+// The inner loops of the convolutions, compiled once per instruction set.
 //
 // NNLAB_LOOPS names the `Loops` that this compilation defines. A block of up to two vectors of
-// channels and a few positions are accumulated in registers; the weights of a block of terms stay in
-// the first-level cache while all positions of the task pass by. Sums are taken over at most
+// channels and a few positions are accumulated in registers; the weights of a block of terms stay
+// in the first-level cache while all positions of the task pass by. Sums are taken over at most
 // `kTermsAtOnce` terms and then added to memory, which keeps the rounding error small as well.
-#include "adder.h"
+#include "loops.h"
 #include "vectors.h"
 
 namespace nnlab {
@@ -15,19 +15,19 @@ constexpr int64_t kTermsAtOnce = 128;  // times 32 channels is 16 KiB
 #if defined(__AVX512F__)
 using Widest = F16;
 constexpr char kName[] = "avx512";
-constexpr int kDistances = 8, kGradients = 4;  // positions at once; 32 registers
+constexpr int kAlone = 8, kBesideSelf = 4;  // positions at once; 32 registers
 #elif defined(__AVX2__)
 using Widest = F8;
 constexpr char kName[] = "avx2";
-constexpr int kDistances = 4, kGradients = 2;  // positions at once; 16 registers
+constexpr int kAlone = 4, kBesideSelf = 2;  // positions at once; 16 registers
 #elif defined(__SSE2__)
 using Widest = F4;
 constexpr char kName[] = "sse2";
-constexpr int kDistances = 4, kGradients = 2;  // positions at once; 16 registers
+constexpr int kAlone = 4, kBesideSelf = 2;  // positions at once; 16 registers
 #else
 using Widest = F4;
 constexpr char kName[] = "neon";
-constexpr int kDistances = 8, kGradients = 4;  // positions at once; 32 registers
+constexpr int kAlone = 8, kBesideSelf = 4;  // positions at once; 32 registers
 #endif
 
 // Pointers to the positions of a tile; past the end the last position stands in.
@@ -36,15 +36,16 @@ struct Tile {
   int64_t valid;
   int64_t index[kPositions];
 
-  Tile(int64_t first, int64_t count) : valid(count - first < kPositions ? count - first : kPositions) {
+  Tile(int64_t first, int64_t count)
+      : valid(count - first < kPositions ? count - first : kPositions) {
     for (int p = 0; p < kPositions; ++p) index[p] = first + (p < valid ? p : valid - 1);
   }
 };
 
 // out[p] = sums[p], or more than before, for the valid positions and the channels of a block.
 template <class V, int kVectors, int kPositions>
-inline void write(const Positions& all, const Tile<kPositions>& tile, const V (&sums)[kPositions][kVectors],
-                  int64_t channel, bool first) {
+inline void write(const Positions& all, const Tile<kPositions>& tile,
+                  const V (&sums)[kPositions][kVectors], int64_t channel, bool first) {
   for (int p = 0; p < tile.valid; ++p) {
     for (int v = 0; v < kVectors; ++v) {
       const int64_t c = channel + v * lanes_of<V>, left = all.channels - c;
@@ -54,42 +55,45 @@ inline void write(const Positions& all, const Tile<kPositions>& tile, const V (&
   }
 }
 
-// -|in - w| for one block of channels.
-template <class V, int kVectors>
-struct Distances {
-  static void run(const Positions& all, const float* packed, int64_t channel, Rule) {
-    constexpr int kPositions = kVectors == 1 ? 8 : kDistances;
-    const V one = hidden_one<V>();
-    for (int64_t k0 = all.first; k0 < all.last; k0 += kTermsAtOnce) {
-      const int64_t k1 = k0 + kTermsAtOnce < all.last ? k0 + kTermsAtOnce : all.last;
-      for (int64_t first = 0; first < all.count; first += kPositions) {
-        const Tile<kPositions> tile(first, all.count);
-        const float* in[kPositions];
-        for (int p = 0; p < kPositions; ++p) in[p] = all.in[tile.index[p]];
-        V sums[kPositions][kVectors] = {};
-        const float* w = packed + k0 * kVectors * lanes_of<V>;
-        for (int64_t k = k0; k < k1; ++k, w += kVectors * lanes_of<V>) {
-          const int64_t at = all.offsets[k];
+// A block of channels without `self`: distances or products.
+template <class V, int kVectors, Rule kRule>
+void plain_block(const Positions& all, const float* packed, int64_t channel) {
+  constexpr int kPositions = kVectors == 1 ? 8 : kAlone;
+  const V one = hidden_one<V>();
+  for (int64_t k0 = all.first; k0 < all.last; k0 += kTermsAtOnce) {
+    const int64_t k1 = k0 + kTermsAtOnce < all.last ? k0 + kTermsAtOnce : all.last;
+    for (int64_t first = 0; first < all.count; first += kPositions) {
+      const Tile<kPositions> tile(first, all.count);
+      const float* in[kPositions];
+      for (int p = 0; p < kPositions; ++p) in[p] = all.in[tile.index[p]];
+      V sums[kPositions][kVectors] = {};
+      const float* w = packed + k0 * kVectors * lanes_of<V>;
+      for (int64_t k = k0; k < k1; ++k, w += kVectors * lanes_of<V>) {
+        const int64_t at = all.offsets[k];
 #pragma GCC unroll 8
-          for (int p = 0; p < kPositions; ++p) {
-            const V x = broadcast<V>(in[p][at]);
+        for (int p = 0; p < kPositions; ++p) {
+          const V x = broadcast<V>(in[p][at]);
 #pragma GCC unroll 2
-            for (int v = 0; v < kVectors; ++v) {
-              const V d = absolute(subtract(x, load<V>(w + v * lanes_of<V>), one, true));
+          for (int v = 0; v < kVectors; ++v) {
+            const V weights = load<V>(w + v * lanes_of<V>);
+            if constexpr (kRule == Rule::kProduct) {
+              sums[p][v] += x * weights;
+            } else {
+              const V d = absolute(subtract(x, weights, one, true));
               sums[p][v] = subtract(sums[p][v], d, one, p % 4 == 3);
             }
           }
         }
-        write<V, kVectors, kPositions>(all, tile, sums, channel, k0 == all.first);
       }
+      write<V, kVectors, kPositions>(all, tile, sums, channel, k0 == all.first);
     }
   }
-};
+}
 
-// in * rule(w - self) for one block of channels.
+// A block of channels with `self`: the gradients of distances.
 template <class V, int kVectors, Rule kRule>
-inline void gradient_block(const Positions& all, const float* packed, int64_t channel) {
-  constexpr int kPositions = kVectors == 1 ? 2 * kGradients : kGradients;
+void gradient_block(const Positions& all, const float* packed, int64_t channel) {
+  constexpr int kPositions = kVectors == 1 ? 2 * kBesideSelf : kBesideSelf;
   const V one = hidden_one<V>();
   for (int64_t k0 = all.first; k0 < all.last; k0 += kTermsAtOnce) {
     const int64_t k1 = k0 + kTermsAtOnce < all.last ? k0 + kTermsAtOnce : all.last;
@@ -124,23 +128,35 @@ inline void gradient_block(const Positions& all, const float* packed, int64_t ch
 }
 
 template <class V, int kVectors>
-struct InputGradient {
+struct Images {
   static void run(const Positions& all, const float* packed, int64_t channel, Rule rule) {
-    if (rule == Rule::kClip) return gradient_block<V, kVectors, Rule::kClip>(all, packed, channel);
-    gradient_block<V, kVectors, Rule::kSign>(all, packed, channel);
+    switch (rule) {
+      case Rule::kDistance: return plain_block<V, kVectors, Rule::kDistance>(all, packed, channel);
+      case Rule::kProduct: return plain_block<V, kVectors, Rule::kProduct>(all, packed, channel);
+      case Rule::kClip: return gradient_block<V, kVectors, Rule::kClip>(all, packed, channel);
+      case Rule::kSign: return gradient_block<V, kVectors, Rule::kSign>(all, packed, channel);
+    }
   }
 };
 
-// g * sign(pixel - w): four sums at a time, of four rows of the kernel or of every fourth position.
+// Cotangents times sign(pixel - w) or pixel: several sums at a time, of rows of the kernel or else
+// of every fourth position.
 template <class V, int kVectors>
 struct FilterGradient {
-  static void run(const Tap& tap, const float* packed, int64_t channel, Rule) {
+  static void run(const Tap& tap, const float* packed, int64_t channel, Rule rule) {
     int64_t c = 0;
-    for (; c + 4 <= tap.in; c += 4) rows<4, 1>(tap, packed, channel, c);
-    for (; c < tap.in; ++c) rows<1, 4>(tap, packed, channel, c);
+    if (rule == Rule::kProduct) {
+      constexpr int kRows = kVectors == 1 ? 8 : kAlone;
+      for (; c + kRows <= tap.in; c += kRows)
+        rows<kRows, 1, Rule::kProduct>(tap, packed, channel, c);
+      for (; c < tap.in; ++c) rows<1, 4, Rule::kProduct>(tap, packed, channel, c);
+    } else {
+      for (; c + 4 <= tap.in; c += 4) rows<4, 1, Rule::kSign>(tap, packed, channel, c);
+      for (; c < tap.in; ++c) rows<1, 4, Rule::kSign>(tap, packed, channel, c);
+    }
   }
 
-  template <int kRows, int kChains>
+  template <int kRows, int kChains, Rule kRule>
   static void rows(const Tap& tap, const float* packed, int64_t channel, int64_t c) {
     constexpr int kWidth = kVectors * lanes_of<V>;
     const V one = broadcast<V>(1.0f);
@@ -148,12 +164,14 @@ struct FilterGradient {
     const auto start = [&](int r, int v) { return (c + r) * tap.out + channel + v * lanes_of<V>; };
     const auto left = [&](int v) { return tap.out - channel - v * lanes_of<V>; };
     const auto add = [&](int64_t p, int chain) __attribute__((always_inline)) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
         const V x = broadcast<V>(tap.pixels[p][c + r]);
 #pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v)
-          sums[chain][r][v] += load<V>(packed + p * kWidth + v * lanes_of<V>) * sign(x - kernel[r][v], one);
+        for (int v = 0; v < kVectors; ++v) {
+          const V g = load<V>(packed + p * kWidth + v * lanes_of<V>);
+          sums[chain][r][v] += g * (kRule == Rule::kProduct ? x : sign(x - kernel[r][v], one));
+        }
       }
     };
     for (int r = 0; r < kRows; ++r)
@@ -194,21 +212,16 @@ void over_blocks(const Work& work, const float* packed, int64_t rows, int64_t ch
   }
 }
 
-void distances(const Positions& all) {
-  over_blocks<Distances>(all, all.packed, all.terms, all.channels, Rule::kClip);
+void images(const Positions& all, Rule rule) {
+  over_blocks<Images>(all, all.packed, all.terms, all.channels, rule);
 }
 
-void input_gradient(const Positions& all, Rule rule) {
-  over_blocks<InputGradient>(all, all.packed, all.terms, all.channels, rule);
-}
-
-void filter_gradient(const Tap& tap) {
-  over_blocks<FilterGradient>(tap, tap.packed, tap.count, tap.out, Rule::kSign);
+void filter_gradient(const Tap& tap, Rule rule) {
+  over_blocks<FilterGradient>(tap, tap.packed, tap.count, tap.out, rule);
 }
 
 }  // namespace
 
-extern const Loops NNLAB_LOOPS = {kName, 2 * lanes_of<Widest>, distances, input_gradient,
-                                  filter_gradient};
+extern const Loops NNLAB_LOOPS = {kName, 2 * lanes_of<Widest>, images, filter_gradient};
 
 }  // namespace nnlab

@@ -1,11 +1,18 @@
-// What the instruction-set-independent half (handlers.cc) and the loops (adder_loops.cc) share.
+// What the instruction-set-independent half (handlers.cc) and the loops (loops.cc) share.
 #pragma once
 
 #include <stdint.h>
 
 namespace nnlab {
 
-enum class Rule : int { kClip, kSign };
+// What one term is, of an input or a cotangent a and a weight w; the gradients of distances also
+// take the value x (of the input) that a weight was compared with.
+enum class Rule {
+  kDistance,  // -|a - w|
+  kProduct,   // a w
+  kClip,      // a clip(w - x, -1, 1), gradient of the input
+  kSign,      // a sign(w - x), gradient of the input; a sign(x - w), gradient of the kernel
+};
 
 // Positions that one task works on, and the terms of the sum at each of them.
 //
@@ -16,14 +23,15 @@ struct Positions {
   int64_t count;             // of positions
   const float* const* in;    // [count]
   float* const* out;         // [count], `channels` floats each, written
-  const float* const* self;  // [count], `channels` floats each, read by the input gradient only
+  const float* const* self;  // [count], `channels` floats each: x, where the rule takes it
   int64_t channels;
   int64_t first, last, terms;
   const int64_t* offsets;  // [terms]
   const float* packed;
 };
 
-// One tap of the filter gradient: `gradient[c][o] += sum_p g[p][o] sign(pixels[p][c] - kernel[c][o])`.
+// One tap of the filter gradient:
+// `gradient[c][o] += sum_p g[p][o] rule(pixels[p][c], kernel[c][o])`.
 struct Tap {
   int64_t count;               // of positions
   const float* const* pixels;  // [count], `in` floats each
@@ -37,9 +45,8 @@ struct Tap {
 struct Loops {
   const char* name;
   int64_t widest;  // channels in the widest block: two vectors
-  void (*distances)(const Positions&);
-  void (*input_gradient)(const Positions&, Rule);
-  void (*filter_gradient)(const Tap&);
+  void (*images)(const Positions&, Rule);
+  void (*filter_gradient)(const Tap&, Rule);
 };
 
 extern const Loops kBaselineLoops;  // SSE2 on x86-64, NEON on aarch64

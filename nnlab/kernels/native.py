@@ -1,0 +1,88 @@
+"""Calls of the native bodies in `nnlab/kernels/cpp`: convolutions of float32 on a CPU.
+
+One set of loops serves multiplying and L1-type convolutions; a rule names the term that is summed.
+No array is empty. Under `jax.vmap` a new axis of the images joins the batch, as long as the kernel
+has no such axis and the result is made of images too; in any other case the calls run in turn.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+
+from nnlab.kernels.window import Window
+
+HANDLERS = ("nnlab_conv", "nnlab_conv_input_gradient", "nnlab_conv_filter_gradient")
+
+
+def conv(
+    x: jax.Array, kernel: jax.Array, *, rule: Literal["distance", "product"], window: Window
+) -> jax.Array:
+    """`sum_k -|x_k - w_k|` or `sum_k x_k w_k` over every window, [batch, out height, …, out]."""
+    positions = window.positions(x.shape[1:], kernel.shape)
+
+    def call(x, kernel):
+        shape = x.shape[0], *positions, kernel.shape[3]
+        return _call("nnlab_conv", shape, rule, window, x, kernel)
+
+    return _joining_batches(call)(x, kernel)
+
+
+def conv_input_gradient(
+    g: jax.Array,
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    rule: Literal["clip", "sign", "product"],
+    window: Window,
+) -> jax.Array:
+    """`sum_o g_o rule(w_o - x)`, or `sum_o g_o w_o`, over the windows that hold a pixel, as x."""
+
+    def call(g, x, kernel):
+        return _call("nnlab_conv_input_gradient", x.shape, rule, window, g, x, kernel)
+
+    return _joining_batches(call)(g, x, kernel)
+
+
+def conv_filter_gradient(
+    g: jax.Array,
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    rule: Literal["sign", "product"],
+    window: Window,
+) -> jax.Array:
+    """`sum_p g_p sign(x_p - w)`, or `sum_p g_p x_p`, over all positions, as the kernel."""
+    return _call("nnlab_conv_filter_gradient", kernel.shape, rule, window, g, x, kernel)
+
+
+def _call(
+    name: str, shape: tuple[int, ...], rule: str, window: Window, *operands: jax.Array
+) -> jax.Array:
+    (top, _), (left, _) = window.padding
+    numbers = np.array([*window.strides, top, left, *window.dilation], np.int64)
+    result = jax.ShapeDtypeStruct(shape, jnp.float32)
+    call = jax.ffi.ffi_call(name, result, vmap_method="sequential")
+    return call(*operands, window=numbers, rule=rule)
+
+
+def _joining_batches(call: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`call(*images, kernel) -> images` with its rule for `vmap`."""
+    mapped = custom_vmap(call)
+
+    @mapped.def_vmap
+    def _(size, axes, *operands):
+        *images, kernel = operands
+        if axes[-1]:
+            return jax.vmap(call, [0 if axis else None for axis in axes])(*operands), True
+        images = [
+            image if axis else jnp.broadcast_to(image, (size, *image.shape))
+            for image, axis in zip(images, axes[:-1], strict=True)
+        ]
+        result = mapped(*(image.reshape(-1, *image.shape[2:]) for image in images), kernel)
+        return result.reshape(size, -1, *result.shape[1:]), True
+
+    return mapped
