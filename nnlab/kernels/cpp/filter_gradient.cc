@@ -10,6 +10,7 @@ constexpr int64_t kPositionsAtOnce = 256;             // summed in registers, th
 constexpr int64_t kPartialFloats = int64_t{1} << 20;  // at most, of sums that tasks keep apart
 constexpr int64_t kShares = 32;
 constexpr int64_t kTermsCopied = 512;  // at most, of a window
+constexpr int64_t kSpare = 16;
 
 // The corner of the window at a position.
 struct Corner {
@@ -33,14 +34,17 @@ std::vector<Corner> corners(const Shape& s, const float* x, int64_t first, int64
   return found;
 }
 
-// Copies the window at a corner, [kh, kw, in], zeros where it reaches into the padding.
-void copy_window(const Shape& s, const Corner& corner, float* to) {
+// Copies the window at a corner, [kh, kw, in], zeros where it reaches into the padding. Up to
+// `kSpare` floats after it are overwritten; `end` is the end of all images.
+void copy_window(const Shape& s, const Corner& corner, const float* end, float* to) {
   const bool whole = s.dw == 1 && corner.column >= 0 && corner.column + s.kw <= s.w;
   for (int64_t i = 0; i < s.kh; ++i, to += s.kw * s.ci) {
     const int64_t row = corner.row + i * s.dh;
     const float* from = corner.image + (row * s.w + corner.column) * s.ci;
     if (row < 0 || row >= s.h) {
       std::fill_n(to, s.kw * s.ci, 0.0f);
+    } else if (whole && s.kw * s.ci <= kSpare && end - from >= kSpare) {
+      std::memcpy(to, from, kSpare * sizeof(float));  // of a size known here, without a call
     } else if (whole) {
       std::copy_n(from, s.kw * s.ci, to);
     } else {
@@ -81,7 +85,7 @@ void filter_gradient(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape
     std::fill(gradient + first_tap * tap_size, gradient + last_tap * tap_size, 0.0f);
     Scratch& scratch = Scratch::mine();
     const int64_t width = packed_channels(s.co, loops.widest);
-    float* packed = scratch.planes(kPositionsAtOnce * (width + (copied ? terms : 0)));
+    float* packed = scratch.planes(kPositionsAtOnce * (width + (copied ? terms : 0)) + kSpare);
     float* copies = packed + kPositionsAtOnce * width;
     for (int64_t block = blocks * part / shares; block < blocks * (part + 1) / shares; ++block) {
       const int64_t first = block * kPositionsAtOnce;
@@ -97,7 +101,7 @@ void filter_gradient(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape
           const float* pixel = corner.image + (row * s.w + column) * s.ci;
           if (copied) {
             float* copy = copies + scratch.in.size() * terms;
-            copy_window(s, corner, copy);
+            copy_window(s, corner, x + s.n * s.h * s.w * s.ci, copy);
             pixel = copy;
           } else if (row < 0 || row >= s.h || column < 0 || column >= s.w) {
             pixel = zeros.data();

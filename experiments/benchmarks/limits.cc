@@ -1,0 +1,64 @@
+// How many terms a second one core can sum from registers: the ceilings of the kernels.
+// Compiled by adder_kernels.py for the machine that it runs on.
+#include <chrono>
+
+#if defined(__AVX512F__)
+using V = float __attribute__((vector_size(64)));
+#elif defined(__AVX__)
+using V = float __attribute__((vector_size(32)));
+#else
+using V = float __attribute__((vector_size(16)));
+#endif
+using Mask = decltype(V{} < V{});
+constexpr int kLanes = sizeof(V) / sizeof(float), kChains = 12, kRounds = 20000;
+
+#if defined(__x86_64__)
+#define FORGET(v) asm volatile("" : "+v"(v))
+#else
+#define FORGET(v) asm volatile("" : "+w"(v))
+#endif
+
+template <class Term>
+double best(double seconds, Term term) {
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + std::chrono::duration<double>(seconds);
+  double fastest = 0;
+  while (Clock::now() < end) {
+    V sums[kChains] = {}, x = V{} + 0.5f, w = V{} + 0.7f;
+    FORGET(w);
+    const auto start = Clock::now();
+    for (int round = 0; round < kRounds; ++round) {
+#pragma GCC unroll 12
+      for (int chain = 0; chain < kChains; ++chain) {
+        FORGET(x);
+        term(sums[chain], x, w);
+      }
+    }
+    const std::chrono::duration<double> taken = Clock::now() - start;
+    for (V& sum : sums) FORGET(sum);
+    const double rate = double(kRounds) * kChains * kLanes / taken.count();
+    if (rate > fastest) fastest = rate;
+  }
+  return fastest;
+}
+
+extern "C" double maximum_and_add(double seconds) {
+  return best(seconds, [](V& sum, V x, V w) { sum += x > w ? x : w; });
+}
+
+extern "C" double subtract_absolute_add(double seconds) {
+  return best(seconds, [](V& sum, V x, V w) { sum += (V)((Mask)(x - w) & 0x7fffffff); });
+}
+
+extern "C" double multiply_add(double seconds) {
+  return best(seconds, [](V& sum, V x, V w) { sum += x * w; });
+}
+
+extern "C" double subtract_clip_multiply_add(double seconds) {
+  return best(seconds, [](V& sum, V x, V w) {
+    V d = w - x;
+    d = d > 1.0f ? V{} + 1.0f : d;
+    d = d < -1.0f ? V{} - 1.0f : d;
+    sum += x * d;
+  });
+}
