@@ -2,6 +2,10 @@
 // Compiled by adder_kernels.py for the machine that it runs on.
 #include <chrono>
 
+#if defined(__AVX512DQ__)
+#include <immintrin.h>
+#endif
+
 #if defined(__AVX512F__)
 using V = float __attribute__((vector_size(64)));
 #elif defined(__AVX__)
@@ -57,8 +61,12 @@ extern "C" double multiply_add(double seconds) {
 extern "C" double subtract_clip_multiply_add(double seconds) {
   return best(seconds, [](V& sum, V x, V w) {
     V d = w - x;
+#if defined(__AVX512DQ__)
+    d = _mm512_range_ps(d, V{} + 1.0f, 2);
+#else
     d = d > 1.0f ? V{} + 1.0f : d;
     d = d < -1.0f ? V{} - 1.0f : d;
+#endif
     sum += x * d;
   });
 }
