@@ -1,4 +1,4 @@
-"""The written-out passes of the convolution against XLA's own, which JAX derives.
+"""The three passes of the convolution, in either body, against what JAX derives from its own.
 
 Operands are multiples of 1/4 of magnitude at most 2, so that every sum is exact in float32.
 """
@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax import lax
 
+from nnlab import kernels
 from nnlab.kernels.convolution import (
     Window,
     convolve,
@@ -25,9 +27,19 @@ def quarters(seed, *shape):
     return np.random.default_rng(seed).integers(-8, 9, shape).astype(np.float32) / 4
 
 
+BODIES = ["xla", *(["native"] if "native" in kernels.status()["convolve"]["cpu"] else [])]
+
+
+@pytest.fixture(params=BODIES)
+def body(request):
+    with kernels.use(request.param):
+        yield
+
+
 @functools.partial(jax.jit, static_argnames="window")
 def passes(g, x, kernel, window):
     return (
+        convolve(x, kernel, window),
         convolve_input_gradient(g, x, kernel, window),
         convolve_filter_gradient(g, x, kernel, window),
     )
@@ -35,45 +47,72 @@ def passes(g, x, kernel, window):
 
 @functools.partial(jax.jit, static_argnames="window")
 def derived(g, x, kernel, window):
-    return jax.vjp(lambda x, kernel: convolve(x, kernel, window), x, kernel)[1](g)
+    def conv(x, kernel):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            window.strides,
+            window.padding,
+            rhs_dilation=window.dilation,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    y, gradients = jax.vjp(conv, x, kernel)
+    return y, *gradients(g)
 
 
 def operands(shape, kernel_shape, window):
     x, kernel = quarters(0, *shape), quarters(1, *kernel_shape)
-    y = jax.eval_shape(lambda x, kernel: convolve(x, kernel, window), x, kernel)
-    return quarters(2, *y.shape), x, kernel
+    g = quarters(2, shape[0], *window.positions(shape[1:], kernel_shape), kernel_shape[3])
+    return g, x, kernel
 
 
-def test_golden():
+def test_golden(body):
     # Row [1, 3] after one zero, filter [0.5, -1]: [0 - 1, 0.5 - 3]. With g = [1, 2], x's
     # cotangents are 1 * -1 + 2 * 0.5 = 0 and 2 * -1 = -2, the filter's 0 + 2 * 1 and 1 + 2 * 3.
     window = Window(padding=((0, 0), (1, 0)))
     g, x = (jnp.array(a).reshape(1, 1, 2, 1) for a in ([1.0, 2.0], [1.0, 3.0]))
     kernel = jnp.array([0.5, -1.0]).reshape(1, 2, 1, 1)
-    dx, dw = passes(g, x, kernel, window)
-    assert convolve(x, kernel, window).ravel().tolist() == [-1, -2.5]
+    y, dx, dw = passes(g, x, kernel, window)
+    assert y.ravel().tolist() == [-1, -2.5]
     assert (dx.ravel().tolist(), dw.ravel().tolist()) == ([0, -2], [2, 7])
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("body", BODIES)
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(st.data())
-def test_gradients_equal_the_derived_ones(convolutions, data):
+def test_passes_equal_the_derived_ones(convolutions, body, data):
     shape, kernel_shape, options = data.draw(convolutions)
     window = window_of(shape, kernel_shape, **options)
     arrays = operands(shape, kernel_shape, window)
-    for ours, theirs in zip(passes(*arrays, window), derived(*arrays, window), strict=True):
+    with kernels.use(body):
+        results = passes(*arrays, window)
+    for ours, theirs in zip(results, derived(*arrays, window), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("argument", [0, 1, 2])
-def test_nan_and_infinity_reach_what_they_reach_in_the_derived_form(argument, value):
+def test_nan_and_infinity_reach_what_the_sum_holds_and_no_more_than_in_the_derived_form(
+    body, argument, value
+):
     window = Window((2, 2), ((0, 1), (1, 0)), (1, 2))
     arrays = operands((2, 6, 7, 2), (3, 2, 2, 3), window)
+    # The passes are linear in every operand: an indicator among ones shows what holds it.
+    held = [np.ones_like(array) for array in arrays]
+    held[argument] = np.zeros_like(held[argument])
+    held[argument][0, 1, 1, 1] = 1
     arrays[argument][0, 1, 1, 1] = value
-    for ours, theirs in zip(passes(*arrays, window), derived(*arrays, window), strict=True):
-        np.testing.assert_array_equal(np.isfinite(ours), np.isfinite(theirs))
+    every = zip(
+        passes(*arrays, window), derived(*held, window), derived(*arrays, window), strict=True
+    )
+    reads = [(1, 2), (0, 2), (0, 1)]  # operands that a pass reads
+    for (ours, holds, theirs), operand in zip(every, reads, strict=True):
+        if argument not in operand:
+            continue
+        assert not np.isfinite(ours)[holds != 0].any()
+        assert np.isfinite(ours)[np.isfinite(theirs)].all()
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
@@ -86,5 +125,5 @@ def test_other_platforms_keep_the_derived_form(platform):
         lines = lowered.as_text().splitlines()
         return sorted(line.split("dim_numbers")[1] for line in lines if "dim_numbers" in line)
 
-    assert len(convolutions(passes)) == 2
+    assert len(convolutions(passes)) == 3
     assert convolutions(passes) == convolutions(derived)
