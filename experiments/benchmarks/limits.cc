@@ -1,5 +1,5 @@
 // How many terms a second one core can sum from registers: the ceilings of the kernels.
-// Compiled by adder_kernels.py for the machine that it runs on.
+// Compiled by measure.py for the machine that it runs on.
 #include <chrono>
 
 #if defined(__AVX512DQ__)
@@ -21,6 +21,12 @@ constexpr int kLanes = sizeof(V) / sizeof(float), kChains = 12, kRounds = 20000;
 #else
 #define FORGET(v) asm volatile("" : "+w"(v))
 #endif
+
+inline V hidden_one() {
+  V one = V{} + 1.0f;
+  FORGET(one);
+  return one;
+}
 
 template <class Term>
 double best(double seconds, Term term) {
@@ -54,19 +60,30 @@ extern "C" double subtract_absolute_add(double seconds) {
   return best(seconds, [](V& sum, V x, V w) { sum += (V)((Mask)(x - w) & 0x7fffffff); });
 }
 
+// 1 * x - w rounds as x - w does, and runs where multiplications do.
+extern "C" double subtract_on_multiplier_absolute_add(double seconds) {
+  return best(seconds, [one = hidden_one()](V& sum, V x, V w) {
+    sum += (V)((Mask)(x * one - w) & 0x7fffffff);
+  });
+}
+
 extern "C" double multiply_add(double seconds) {
   return best(seconds, [](V& sum, V x, V w) { sum += x * w; });
 }
 
-extern "C" double subtract_clip_multiply_add(double seconds) {
-  return best(seconds, [](V& sum, V x, V w) {
-    V d = w - x;
+inline V clip(V d) {
 #if defined(__AVX512DQ__)
-    d = _mm512_range_ps(d, V{} + 1.0f, 2);
+  return _mm512_range_ps(d, V{} + 1.0f, 2);
 #else
-    d = d > 1.0f ? V{} + 1.0f : d;
-    d = d < -1.0f ? V{} - 1.0f : d;
+  d = d > 1.0f ? V{} + 1.0f : d;
+  return d < -1.0f ? V{} - 1.0f : d;
 #endif
-    sum += x * d;
-  });
+}
+
+extern "C" double subtract_clip_multiply_add(double seconds) {
+  return best(seconds, [](V& sum, V x, V w) { sum += x * clip(w - x); });
+}
+
+extern "C" double subtract_on_multiplier_clip_multiply_add(double seconds) {
+  return best(seconds, [one = hidden_one()](V& sum, V x, V w) { sum += x * clip(w * one - x); });
 }

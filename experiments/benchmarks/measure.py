@@ -1,0 +1,101 @@
+"""Times in turn, the machine's own limits, and the memory that a call takes at its peak."""
+
+import ctypes
+import gc
+import multiprocessing
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from nnlab.errors import InputError
+
+Call = Callable[[], object]
+
+LIMITS = {  # loops of limits.cc by what they bound; the fastest form of each
+    "distance": ("maximum_and_add", "subtract_absolute_add", "subtract_on_multiplier_absolute_add"),
+    "maximum and add": ("maximum_and_add",),
+    "clipped gradient": ("subtract_clip_multiply_add", "subtract_on_multiplier_clip_multiply_add"),
+    "product": ("multiply_add",),
+}
+_SLOW = 0.25  # seconds; such a call is not warmed up again before it is timed
+
+
+def in_turn(calls: Mapping[str, Call], repeats: int, patience: float) -> dict[str, np.ndarray]:
+    """Seconds of every call, measured one after the other in rounds, so that ratios do not drift.
+
+    A call is left out of further rounds when it was timed three times and took `patience` seconds.
+    Before it is timed, a fast one runs once untimed, with its own data in the caches and threads of
+    the other libraries gone to sleep.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(repeats):
+        for name, call in calls.items():
+            taken = times[name]
+            if len(taken) >= 3 and sum(taken) > patience:
+                continue
+            time.sleep(0.005)
+            if not taken or taken[-1] < _SLOW:
+                call()
+            start = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - start)
+    return {name: np.array(taken) for name, taken in times.items()}
+
+
+def limits() -> dict[str, float]:
+    """Terms a second that all threads together sum from registers, by the names of `LIMITS`."""
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder, "limits.so")
+        command = [os.environ.get("CXX", "c++"), "-std=c++17", "-O3", "-march=native", "-shared"]
+        source = Path(__file__).with_name("limits.cc")
+        try:
+            subprocess.run([*command, "-fPIC", str(source), "-o", str(library)], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise InputError(f"The limits need a C++ compiler, but {error}.") from error
+        loops = ctypes.CDLL(str(library))
+
+        def rate(name: str) -> float:
+            loop = loops[name]
+            loop.argtypes, loop.restype = [ctypes.c_double], ctypes.c_double
+            return sum(pool.map(loop, [0.3] * (threads or 1)))
+
+        with ThreadPoolExecutor(threads) as pool:
+            return {name: max(map(rate, forms)) for name, forms in LIMITS.items()}
+
+
+def peak_memory(build: Callable[..., tuple[Call, int]], *args: object) -> float | None:
+    """Bytes that a first call takes above its operands and results, in a process of its own.
+
+    `build(*args)` gives the call and the bytes of its results. None where the system does not tell.
+    """
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_memory, (build, *args))
+
+
+def _peak_memory(build, *args) -> float:
+    call, results = build(*args)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from what is held now
+    before = _resident("VmRSS")
+    kept = call()
+    peak = _resident("VmHWM")
+    del kept
+    return max(0, peak - before - results)
+
+
+def _resident(field: str) -> int:
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return 1024 * int(found[1]) if found else 0
