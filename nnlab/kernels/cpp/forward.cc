@@ -22,7 +22,7 @@ void forward(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape& given,
   pack(terms, s.co, loops.widest, [&](int64_t k, int64_t o) { return kernel[k * s.co + o]; },
        packed.data());
 
-  const Slices slices(s.n, s.oh, s.ow, pool.num_threads());
+  const Slices slices = Slices::among(pool.num_threads(), s.n, s.oh, s.ow);
   share(pool, slices.count(), [&](int64_t task) {
     const auto slice = slices[task];
     const int64_t rows = (slice.rows - 1) * s.sh + (s.kh - 1) * s.dh + 1;

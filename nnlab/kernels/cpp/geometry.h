@@ -76,19 +76,26 @@ struct Scratch {
   }
 };
 
-// Tasks of about `kPositions` positions: several images, or some rows of one.
+// Tasks of about `wanted` positions: several images, or some rows of one.
 class Slices {
  public:
   struct Slice {
     int64_t image, images, row, rows;
+
+    int64_t positions(int64_t width) const { return images * rows * width; }
   };
 
-  Slices(int64_t n, int64_t height, int64_t width, int64_t threads) : n_(n), height_(height) {
-    const int64_t wanted =
-        std::clamp<int64_t>(n * height * width / (4 * std::max<int64_t>(threads, 1)), 32, 256);
+  Slices(int64_t n, int64_t height, int64_t width, int64_t wanted) : n_(n), height_(height) {
     images_ = std::clamp<int64_t>(wanted / (height * width), 1, n);
     rows_ = images_ > 1 ? height : std::clamp<int64_t>(wanted / width, 1, height);
     per_image_ = (height + rows_ - 1) / rows_;
+  }
+
+  // At most so many positions that every thread gets some tasks.
+  static Slices among(int64_t threads, int64_t n, int64_t height, int64_t width,
+                      int64_t most = 256) {
+    const int64_t tasks = 4 * std::max<int64_t>(threads, 1);
+    return {n, height, width, std::clamp<int64_t>(n * height * width / tasks, 32, most)};
   }
 
   int64_t count() const { return (n_ + images_ - 1) / images_ * per_image_; }

@@ -1,6 +1,7 @@
 // What XLA calls: handlers that check sizes, and the choice of an instruction set.
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <string_view>
 
 #include "kernels.h"
@@ -61,14 +62,26 @@ ffi::ErrorOr<Rule> rule_of(std::string_view name) {
   return ffi::Unexpected(ffi::Error::InvalidArgument("unknown rule"));
 }
 
+// What a kernel throws, for want of memory, becomes an error of the call.
+template <class Kernel>
+ffi::Error reporting(const Kernel& kernel) {
+  try {
+    kernel();
+    return ffi::Error::Success();
+  } catch (const std::exception& problem) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, problem.what());
+  }
+}
+
 ffi::Error run_forward(ffi::ThreadPool pool, Window window, std::string_view name, Array x,
                        Array kernel, Result y) {
   const auto shape = shape_of(window, x, kernel, *y);
   if (shape.has_error()) return shape.error();
   const auto rule = rule_of(name);
   if (rule.has_error()) return rule.error();
-  forward(pool, *chosen(), *shape, *rule, x.typed_data(), kernel.typed_data(), y->typed_data());
-  return ffi::Error::Success();
+  return reporting([&] {
+    forward(pool, *chosen(), *shape, *rule, x.typed_data(), kernel.typed_data(), y->typed_data());
+  });
 }
 
 using Gradient = decltype(input_gradient);
@@ -80,9 +93,10 @@ ffi::Error run_gradient(ffi::ThreadPool pool, Window window, std::string_view na
   if (shape.has_error()) return shape.error();
   const auto rule = rule_of(name);
   if (rule.has_error()) return rule.error();
-  kGradient(pool, *chosen(), *shape, *rule, g.typed_data(), x.typed_data(), kernel.typed_data(),
-            result->typed_data());
-  return ffi::Error::Success();
+  return reporting([&] {
+    kGradient(pool, *chosen(), *shape, *rule, g.typed_data(), x.typed_data(), kernel.typed_data(),
+              result->typed_data());
+  });
 }
 
 }  // namespace

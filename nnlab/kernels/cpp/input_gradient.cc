@@ -135,7 +135,7 @@ void input_gradient(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape&
       phases.push_back(
           phase_of(s, vertical, horizontal, row, column, columns, kernel, loops.widest));
 
-  const Slices slices(s.n, height, width, pool.num_threads());
+  const Slices slices = Slices::among(pool.num_threads(), s.n, height, width);
   share(pool, slices.count(), [&](int64_t task) {
     const auto slice = slices[task];
     const int64_t plane = (above + slice.rows) * columns * s.co;

@@ -30,15 +30,16 @@ struct Positions {
   const float* packed;
 };
 
-// One tap of the filter gradient:
-// `gradient[c][o] += sum_p g[p][o] rule(pixels[p][c], kernel[c][o])`.
-struct Tap {
-  int64_t count;               // of positions
-  const float* const* pixels;  // [count], `in` floats each
-  const float* packed;         // cotangents [blocks][count][width], as in `Positions`
-  const float* kernel;         // [in, out]
-  float* gradient;             // [in, out]
-  int64_t in, out;
+// Some rows of the filter gradient, whose terms are neighbours:
+// `gradient[c][o] += sum_p g[p][o] rule(in[p][offset + c], kernel[c][o])`.
+struct Rows {
+  int64_t count;           // of positions
+  const float* const* in;  // [count]
+  int64_t offset;
+  const float* packed;  // cotangents [blocks][count][width], as in `Positions`
+  const float* kernel;  // [rows, out]
+  float* gradient;      // [rows, out]
+  int64_t rows, out;
 };
 
 // The loops for one instruction set.
@@ -46,7 +47,7 @@ struct Loops {
   const char* name;
   int64_t widest;  // channels in the widest block: two vectors
   void (*images)(const Positions&, Rule);
-  void (*filter_gradient)(const Tap&, Rule);
+  void (*filter_gradient)(const Rows&, Rule);
 };
 
 extern const Loops kBaselineLoops;  // SSE2 on x86-64, NEON on aarch64

@@ -131,6 +131,13 @@ inline V clip(V d, V one) {
 // -1, 0 or 1; NaN stays NaN.
 template <class V>
 inline V sign(V d, V one) {
+#if defined(__AVX512F__)
+  // One instruction, with a reply for each kind of number: from the lowest digit on quiet and
+  // signalling NaN (2: itself), zero (8: 0), one, -inf, inf, negative, positive (9: -1, a: 1).
+  // On half a vector it is no faster, and the two choices below are.
+  const __m512i replies = _mm512_set1_epi32(static_cast<int>(0xa9a9a822));
+  if constexpr (lanes_of<V> == 16) return _mm512_fixupimm_ps(d, d, replies, 0);
+#endif
   d = d > V{} ? one : d;
   return d < V{} ? -one : d;
 }
