@@ -1,4 +1,5 @@
 // y_po = sum_k rule(x_pk, w_ko) over the windows of an image.
+#include "columns.h"
 #include "geometry.h"
 #include "kernels.h"
 #include "parallel.h"
@@ -8,6 +9,16 @@ namespace nnlab {
 void forward(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape& given, Rule rule,
              const float* x, const float* kernel, float* y) {
   const Shape s = given.flattened();
+  if (s.sh == 1 && s.sw == 1 && ByColumns::pays(loops, s.ow, s.co)) {
+    ByColumns{s.n,  s.oh, s.ow,  s.co,   s.h,  s.w,  s.ci,
+              s.kh, s.kw, s.top, s.left, s.dh, s.dw, false}
+        .run(pool, loops, rule, x, nullptr,
+             [&](int64_t i, int64_t j, int64_t c, int64_t o) {
+               return kernel[((i * s.kw + j) * s.ci + c) * s.co + o];
+             },
+             y);
+    return;
+  }
   const bool inside = s.inside();  // then the windows are read where they are
   const int64_t columns = inside ? s.w : (s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1;
   const int64_t terms = s.kh * s.kw * s.ci;

@@ -55,6 +55,7 @@ struct Scratch {
   int64_t capacity = 0;
   std::vector<const float*> in, self;
   std::vector<float*> out;
+  std::vector<int64_t> terms;
 
   float* planes(int64_t size) {
     if (size > capacity) {
@@ -68,6 +69,7 @@ struct Scratch {
     in.clear();
     self.clear();
     out.clear();
+    terms.clear();
   }
 
   static Scratch& mine() {

@@ -5,6 +5,7 @@
 // pixels of one phase form a grid over m that all use the same taps; no cotangent is spread out.
 #include <utility>
 
+#include "columns.h"
 #include "geometry.h"
 #include "kernels.h"
 #include "parallel.h"
@@ -17,6 +18,10 @@ using Range = std::pair<int64_t, int64_t>;  // [first, second)
 struct Axis {
   int64_t size, windows, taps, stride, pad, dilation;
 
+  // Whether windows one beside the other hold every pixel.
+  bool dense() const {
+    return stride == 1 && dilation == 1 && pad >= 0 && windows + taps - 1 >= pad + size;
+  }
   int64_t reach() const { return (taps - 1) * dilation / stride; }
   int64_t grid() const { return (pad + size - 1) / stride + 1; }
   int64_t pixel(int64_t m, int64_t phase) const { return stride * m + phase - pad; }
@@ -122,6 +127,18 @@ void input_gradient(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape&
       const int64_t start = row * s.w * s.ci;
       row_by_definition(s, vertical, horizontal, rule, g, x + start, kernel, row, dx + start);
     });
+    return;
+  }
+
+  // Then this is a convolution of the cotangents with the kernel turned round.
+  if (vertical.dense() && horizontal.dense() && ByColumns::pays(loops, s.w, s.ci)) {
+    const int64_t top = s.kh - 1 - s.top, left = s.kw - 1 - s.left;
+    ByColumns{s.n, s.h, s.w, s.ci, s.oh, s.ow, s.co, s.kh, s.kw, top, left, 1, 1, true}.run(
+        pool, loops, rule, g, rule == Rule::kProduct ? nullptr : x,
+        [&](int64_t i, int64_t j, int64_t o, int64_t c) {
+          return kernel[(((s.kh - 1 - i) * s.kw + s.kw - 1 - j) * s.ci + c) * s.co + o];
+        },
+        dx);
     return;
   }
 

@@ -4,43 +4,13 @@
 // channels and a few positions are accumulated in registers; the weights of a block of terms stay
 // in the first-level cache while all positions of the task pass by. Sums are taken over at most
 // `kTermsAtOnce` terms and then added to memory, which keeps the rounding error small as well.
+#include "column_loops.h"
 #include "loops.h"
+#include "tiles.h"
 #include "vectors.h"
 
 namespace nnlab {
 namespace {
-
-constexpr int64_t kTermsAtOnce = 128;  // times 32 channels is 16 KiB
-
-#if defined(__AVX512F__)
-using Widest = F16;
-constexpr char kName[] = "avx512";
-constexpr int kAlone = 8, kBesideSelf = 4;  // positions at once; 32 registers
-#elif defined(__AVX2__)
-using Widest = F8;
-constexpr char kName[] = "avx2";
-constexpr int kAlone = 4, kBesideSelf = 2;  // positions at once; 16 registers
-#elif defined(__SSE2__)
-using Widest = F4;
-constexpr char kName[] = "sse2";
-constexpr int kAlone = 4, kBesideSelf = 2;  // positions at once; 16 registers
-#else
-using Widest = F4;
-constexpr char kName[] = "neon";
-constexpr int kAlone = 8, kBesideSelf = 4;  // positions at once; 32 registers
-#endif
-
-// Pointers to the positions of a tile; past the end the last position stands in.
-template <int kPositions>
-struct Tile {
-  int64_t valid;
-  int64_t index[kPositions];
-
-  Tile(int64_t first, int64_t count)
-      : valid(count - first < kPositions ? count - first : kPositions) {
-    for (int p = 0; p < kPositions; ++p) index[p] = first + (p < valid ? p : valid - 1);
-  }
-};
 
 // out[p] = sums[p], or more than before, for the valid positions and the channels of a block.
 template <class V, int kVectors, int kPositions>
@@ -237,12 +207,14 @@ void images(const Positions& all, Rule rule) {
   over_blocks<Images>(all, all.packed, all.terms, all.channels, rule);
 }
 
+void columns(const Columns& all, Rule rule) { columns_by<Widest, kAlone>(all, rule); }
+
 void filter_gradient(const Rows& all, Rule rule) {
   over_blocks<FilterGradient>(all, all.packed, all.count, all.out, rule);
 }
 
 }  // namespace
 
-extern const Loops NNLAB_LOOPS = {kName, 2 * lanes_of<Widest>, images, filter_gradient};
+extern const Loops NNLAB_LOOPS = {kName, 2 * lanes_of<Widest>, images, columns, filter_gradient};
 
 }  // namespace nnlab

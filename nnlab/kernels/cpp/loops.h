@@ -30,6 +30,19 @@ struct Positions {
   const float* packed;
 };
 
+// Runs of columns that one task works on, each as many as a vector holds, as `Positions` otherwise:
+// the values of a term are neighbours, and its weight is one number for all of them.
+struct Columns {
+  int64_t count;           // of runs
+  const float* const* in;  // [count]: term k of a run reads `in[run][offsets[k]]` and on
+  const int64_t* ranges;   // [count][2]: all other terms of a run read zeros and may be left out
+  float* out;              // [count][channels][lanes]
+  const float* self;       // as `out`, where the rule takes it
+  int64_t channels;
+  const int64_t* offsets;  // [terms]
+  const float* weights;    // [terms][channels]
+};
+
 // Some rows of the filter gradient, whose terms are neighbours:
 // `gradient[c][o] += sum_p g[p][o] rule(in[p][offset + c], kernel[c][o])`.
 struct Rows {
@@ -47,6 +60,7 @@ struct Loops {
   const char* name;
   int64_t widest;  // channels in the widest block: two vectors
   void (*images)(const Positions&, Rule);
+  void (*columns)(const Columns&, Rule);
   void (*filter_gradient)(const Rows&, Rule);
 };
 
