@@ -36,7 +36,7 @@ def adder_conv(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
     Returns:
         [batch, out height, out width, out], dtype of `x`. NaN, and infinities of one sign that
         meet, give NaN. A native sum over K terms is off by at most
-        :math:`(130 + K / 128)\,2^{-24}` of its size, whatever offset x and kernel share.
+        :math:`(146 + K / 144)\,2^{-24}` of its size, whatever offset x and kernel share.
     """
     return by_platform(
         functools.partial(native.conv, rule="distance", window=window),

@@ -1,0 +1,104 @@
+"""Calls of the native bodies: from many threads, under transformations, with arrays of no size."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nnlab import kernels
+from nnlab.kernels import adder
+from nnlab.kernels.convolution import Window
+
+pytestmark = pytest.mark.skipif(
+    kernels.status()["adder_conv"]["cpu"] == "xla", reason="the native kernels are not built"
+)
+SAME = Window(padding=((1, 1), (1, 1)))
+WIDE = 3, 8, 8, 32, 3, 3, 32  # n, height, width, in, kh, kw, out
+UNEVEN = 2, 9, 7, 5, 3, 2, 37, Window((2, 3), ((1, 0), (2, 1)), (2, 1))
+
+
+def operands(sizes, window, seed=0):
+    """Cotangent, images and kernel of float32."""
+    n, height, width, channels, kh, kw, features = sizes
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, height, width, channels))
+    kernel = rng.normal(size=(kh, kw, channels, features))
+    g = rng.normal(size=(n, *window.positions(x.shape[1:], kernel.shape), features))
+    return g.astype(np.float32), x.astype(np.float32), kernel.astype(np.float32)
+
+
+def test_concurrent_calls():
+    g, x, kernel = operands(WIDE, SAME)
+    expected = adder.adder_conv(x, kernel, window=SAME)
+
+    def eight(x, kernel):
+        return [
+            adder.adder_conv(x + i, kernel + i, window=SAME)
+            + adder.adder_conv_input_gradient(g, x + i, kernel + i, rule="clip", window=SAME)
+            for i in range(8)
+        ]
+
+    together = jax.jit(eight)
+    alone = [f.sum() for f in together(x, kernel)]
+    with ThreadPoolExecutor(4) as threads:
+        calls = [threads.submit(adder.adder_conv, x, kernel, window=SAME) for _ in range(100)]
+        programs = [threads.submit(together, x, kernel) for _ in range(20)]
+        for call in calls:
+            np.testing.assert_array_equal(call.result(), expected)
+        for program in programs:
+            assert [y.sum() for y in program.result()] == alone
+
+
+def test_vmap_equals_a_loop():
+    *sizes, window = UNEVEN
+    sets = [operands(sizes, window, seed) for seed in range(3)]
+    stacked = [np.stack(arrays) for arrays in zip(*sets, strict=True)]
+    f = {
+        "forward": lambda g, x, kernel: adder.adder_conv(x, kernel, window=window),
+        "input": lambda *a: adder.adder_conv_input_gradient(*a, rule="clip", window=window),
+        "filter": lambda *a: adder.adder_conv_filter_gradient(*a, window=window),
+    }
+    for axes in np.ndindex(2, 2, 2):
+        if not any(axes):
+            continue
+        picked = [many if axis else many[0] for many, axis in zip(stacked, axes, strict=True)]
+        for name, kernel in f.items():
+            mapped = jax.vmap(kernel, [0 if axis else None for axis in axes], axis_size=3)(*picked)
+            for i in range(3):
+                alone = [many[i * axis] for many, axis in zip(stacked, axes, strict=True)]
+                np.testing.assert_array_equal(mapped[i], kernel(*alone), err_msg=name)
+
+
+def test_scan_and_donated_buffers():
+    _, x, kernel = operands((2, 5, 5, 4, 3, 3, 4), SAME)
+
+    def step(x, _):
+        return adder.adder_conv(x, kernel, window=SAME) / 36, None
+
+    looped = jax.jit(lambda x: jax.lax.scan(step, x, length=3)[0], donate_argnums=0)
+    expected = x
+    for _ in range(3):
+        expected = step(expected, None)[0]
+    np.testing.assert_allclose(looped(jnp.array(x)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(0, 4, 4, 2, 3, 3, 5), (2, 4, 4, 0, 3, 3, 5), (2, 4, 4, 2, 3, 3, 0)]
+)
+def test_empty_arrays(sizes):
+    g, x, kernel = operands(sizes, SAME)
+    with kernels.use("native"):
+        assert not np.any(adder.adder_conv(x, kernel, window=SAME))
+        dx = adder.adder_conv_input_gradient(g, x, kernel, rule="clip", window=SAME)
+        dw = adder.adder_conv_filter_gradient(g, x, kernel, window=SAME)
+    assert dx.shape == x.shape and not np.any(dx)
+    assert dw.shape == kernel.shape and not np.any(dw)
+
+
+def test_no_temporary_arrays():
+    g, x, kernel = operands(WIDE, SAME)
+    compiled = adder.adder_conv_input_gradient.lower(g, x, kernel, rule="clip", window=SAME)
+    memory = compiled.compile().memory_analysis()
+    assert memory is not None and memory.temp_size_in_bytes == 0
