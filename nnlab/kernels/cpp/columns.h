@@ -17,8 +17,8 @@ struct ByColumns {
   // Whether that is faster than vectors of channels.
   static bool pays(const Loops& loops, int64_t width, int64_t channels);
 
-  // `self` are the values that the rule takes besides, as `out`, or null; `weight(i, j, c, channel)`
-  // gives an element.
+  // `self` are the values that the rule takes besides, as `out`, or null.
+  // `weight(i, j, c, channel)` gives an element.
   template <class Weight>
   void run(xla::ffi::ThreadPool& pool, const Loops& loops, Rule rule, const float* from,
            const float* self, const Weight& weight, float* out) const {

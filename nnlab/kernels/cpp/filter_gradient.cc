@@ -68,11 +68,14 @@ void filter_gradient(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape
         pack(count, s.co, loops.widest,
              [&](int64_t p, int64_t o) { return cotangents[p * s.co + o]; }, packed);
       scratch.clear();
-      for (int64_t image = slice.image; image < slice.image + slice.images; ++image, planes += plane) {
+      for (int64_t image = slice.image; image < slice.image + slice.images; ++image) {
         const float* from = x + image * s.h * s.w * s.ci;
         const float* origin = inside ? from + slice.row * s.sh * columns * s.ci : planes;
-        if (!inside)
-          copy_padded(from, s.h, s.w, s.ci, slice.row * s.sh - s.top, rows, -s.left, columns, planes);
+        if (!inside) {
+          const int64_t row = slice.row * s.sh - s.top;
+          copy_padded(from, s.h, s.w, s.ci, row, rows, -s.left, columns, planes);
+          planes += plane;
+        }
         for (int64_t r = 0; r < slice.rows; ++r)
           for (int64_t c = 0; c < s.ow; ++c)
             scratch.in.push_back(origin + (r * s.sh * columns + c * s.sw) * s.ci);
