@@ -1,10 +1,11 @@
 r"""Fast bodies of the adder convolution: the forward pass and the two L1-type gradients.
 
 Each function has a body written in XLA operations (`nnlab.kernels.adder_xla`), which is the
-reference and runs everywhere, and for float32 on a CPU a native one (`nnlab/kernels/cpp`), about
-as fast as the processor can add. The platform that a program is compiled for decides.
+reference and runs everywhere, and for float32 and narrower floats, whose sums are taken in float32,
+on a CPU a native one (`nnlab/kernels/cpp`), about as fast as the processor can add. The platform
+that a program is compiled for decides.
 
-Both take distances as written, :math:`|x - w|`. The identity
+All take distances as written, :math:`|x - w|`. The identity
 :math:`\sum |x - w| = 2\sum\max(x, w) - \sum x - \sum w` has one instruction less a term, but loses
 the digits of an offset that x and w share and turns infinity into NaN; and where the maximum and
 the sum compete for the same ports of the processor (AMD Zen 4: 30 thousand million terms a second
@@ -29,7 +30,7 @@ def adder_conv(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
     r"""Negative L1 distance of every window of `x` to every filter.
 
     Args:
-        x: images [batch, height, width, in], float32 or float64.
+        x: images [batch, height, width, in], floating.
         kernel: filters [kh, kw, in, out], dtype of `x`.
         window: strides, padding (with zeros, which count) and dilation.
 
@@ -39,10 +40,10 @@ def adder_conv(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
         :math:`(146 + K / 144)\,2^{-24}` of its size, whatever offset x and kernel share.
     """
     return by_platform(
-        functools.partial(native.conv, rule="distance", window=window),
         functools.partial(xla.adder_conv, window=window),
         x,
         kernel,
+        native=functools.partial(native.conv, rule="distance", window=window),
     )
 
 
@@ -60,11 +61,11 @@ def adder_conv_input_gradient(
         [batch, height, width, in], dtype of `x`.
     """
     return by_platform(
-        functools.partial(native.conv_input_gradient, rule=rule, window=window),
         functools.partial(xla.adder_conv_input_gradient, rule=rule, window=window),
         g,
         x,
         kernel,
+        native=functools.partial(native.conv_input_gradient, rule=rule, window=window),
     )
 
 
@@ -82,9 +83,9 @@ def adder_conv_filter_gradient(
         [kh, kw, in, out], dtype of `x`.
     """
     return by_platform(
-        functools.partial(native.conv_filter_gradient, rule="sign", window=window),
         functools.partial(xla.adder_conv_filter_gradient, window=window),
         g,
         x,
         kernel,
+        native=functools.partial(native.conv_filter_gradient, rule="sign", window=window),
     )

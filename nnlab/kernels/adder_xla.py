@@ -12,6 +12,7 @@ Distances are taken as written, :math:`|x - w|`, which is exact for large offset
 NaN; on the CPU it runs at the speed of the identity :math:`2\sum\max(x, w) - \sum x - \sum w`.
 
 Arguments and results are those of the functions of the same names in `nnlab.kernels.adder`.
+Narrow floats are widened to float32 first.
 """
 
 import functools
@@ -55,13 +56,29 @@ def _sign(d: jax.Array) -> jax.Array:
 _RULES: dict[str, Callable[[jax.Array], jax.Array]] = {"clip": _clip, "sign": _sign}
 
 
+def _widening(body: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    @functools.wraps(body)
+    def widened(*operands, **options):
+        dtype = operands[0].dtype
+        wide = jnp.promote_types(dtype, jnp.float32)
+        return body(*(a.astype(wide) for a in operands), **options).astype(dtype)
+
+    return widened
+
+
+def _zeros(shape: tuple[int, ...], like: jax.Array) -> jax.Array:
+    """Zeros that `jax.shard_map` takes to vary over the axes that `like` varies over."""
+    return jnp.broadcast_to(like[:0].sum(), shape)
+
+
+@_widening
 def adder_conv(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
     """See `nnlab.kernels.adder.adder_conv`."""
     n, _, _, channels = x.shape
     kh, kw, _, features = kernel.shape
     (sh, sw), pads, (dh, dw) = window
     out_h, out_w = window.positions(x.shape[1:], kernel.shape)
-    acc = jnp.zeros((n, out_h, out_w, features), x.dtype)
+    acc = _zeros((n, out_h, out_w, features), x)
     if 0 in (acc.size, kernel.size):
         return acc
 
@@ -90,6 +107,7 @@ def adder_conv(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
     return lax.fori_loop(0, kh * blocks, trip, (acc, *window_at(0)))[0]
 
 
+@_widening
 def adder_conv_input_gradient(
     g: jax.Array, x: jax.Array, kernel: jax.Array, *, rule: Literal["clip", "sign"], window: Window
 ) -> jax.Array:
@@ -151,6 +169,7 @@ def adder_conv_input_gradient(
     return dx[:, top : top + height, left : left + width]
 
 
+@_widening
 def adder_conv_filter_gradient(
     g: jax.Array, x: jax.Array, kernel: jax.Array, *, window: Window
 ) -> jax.Array:
@@ -186,7 +205,7 @@ def adder_conv_filter_gradient(
             terms = [gs[:, p, None, :] * _sign(xs[:, p, :, None] - weights) for p in range(_TERMS)]
             return acc + _chained_sum(terms), *block_at(t + 1)
 
-        acc = jnp.zeros((lanes, channels, features), x.dtype)
+        acc = _zeros((lanes, channels, features), x)
         return lax.fori_loop(0, trips, trip, (acc, *block_at(0)))[0].sum(axis=0)
 
     return lax.map(tap, jnp.arange(kh * kw)).reshape(kernel.shape)

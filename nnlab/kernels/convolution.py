@@ -1,11 +1,11 @@
 """The multiplying convolution in its three passes.
 
-For float32 on a CPU they run on the same native loops as the adder (`nnlab/kernels/cpp`). Without
-them, XLA runs the gradients that JAX derives from a convolution many times slower inside
-a loop (and a compiled epoch is a loop) than outside: there it does not bring their unusual
-dimension orders into the one that its fast body takes. Written out as forward convolutions in the
-usual order, they run as fast inside as outside and give the same bits. Other platforms recognise
-the derived form, and keep it.
+For float32 and narrower floats on a CPU they run on the same native loops as the adder
+(`nnlab/kernels/cpp`). Without them, XLA runs the gradients that JAX derives from a convolution many
+times slower inside a loop (and a compiled epoch is a loop) than outside: there it does not bring
+their unusual dimension orders into the one that its fast body takes. Written out as forward
+convolutions in the usual order, they run as fast inside as outside and give the same bits. Other
+platforms recognise the derived form, and keep it.
 """
 
 import functools
@@ -27,10 +27,10 @@ def convolve(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     Pixels of padding are zeros. Returns [batch, out height, out width, out].
     """
     return by_platform(
-        functools.partial(native.conv, rule="product", window=window),
         functools.partial(_convolve, window=window),
         x,
         kernel,
+        native=functools.partial(native.conv, rule="product", window=window),
     )
 
 
@@ -71,7 +71,7 @@ def convolve_input_gradient(
         return lax.platform_dependent(g, x, kernel, cpu=written_out, default=derived)
 
     body = functools.partial(native.conv_input_gradient, rule="product", window=window)
-    return by_platform(body, xla, g, x, kernel)
+    return by_platform(xla, g, x, kernel, native=body)
 
 
 def convolve_filter_gradient(
@@ -97,4 +97,4 @@ def convolve_filter_gradient(
         return lax.platform_dependent(g, x, kernel, cpu=written_out, default=derived)
 
     body = functools.partial(native.conv_filter_gradient, rule="product", window=window)
-    return by_platform(body, xla, g, x, kernel)
+    return by_platform(xla, g, x, kernel, native=body)

@@ -1,18 +1,16 @@
 """Calls of the native bodies in `nnlab/kernels/cpp`: convolutions of float32 on a CPU.
 
 One set of loops serves multiplying and L1-type convolutions; a rule names the term that is summed.
-No array is empty. Under `jax.vmap` a new axis of the images joins the batch, as long as the kernel
-has no such axis and the result is made of images too; in any other case the calls run in turn.
+No array is empty. Arrays of narrower floats are widened for a call, and its result rounded.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_batching import custom_vmap
 
+from nnlab.kernels.batch import over_images, sum_over_images
 from nnlab.kernels.window import Window
 
 HANDLERS = ("nnlab_conv", "nnlab_conv_input_gradient", "nnlab_conv_filter_gradient")
@@ -28,7 +26,7 @@ def conv(
         shape = x.shape[0], *positions, kernel.shape[3]
         return _call("nnlab_conv", shape, rule, window, x, kernel)
 
-    return _joining_batches(call)(x, kernel)
+    return over_images(call)(x, kernel)
 
 
 def conv_input_gradient(
@@ -44,7 +42,7 @@ def conv_input_gradient(
     def call(g, x, kernel):
         return _call("nnlab_conv_input_gradient", x.shape, rule, window, g, x, kernel)
 
-    return _joining_batches(call)(g, x, kernel)
+    return over_images(call)(g, x, kernel)
 
 
 def conv_filter_gradient(
@@ -56,7 +54,11 @@ def conv_filter_gradient(
     window: Window,
 ) -> jax.Array:
     """`sum_p g_p sign(x_p - w)`, or `sum_p g_p x_p`, over all positions, as the kernel."""
-    return _call("nnlab_conv_filter_gradient", kernel.shape, rule, window, g, x, kernel)
+
+    def call(g, x, kernel):
+        return _call("nnlab_conv_filter_gradient", kernel.shape, rule, window, g, x, kernel)
+
+    return sum_over_images(call)(g, x, kernel)
 
 
 def _call(
@@ -66,23 +68,5 @@ def _call(
     numbers = np.array([*window.strides, top, left, *window.dilation], np.int64)
     result = jax.ShapeDtypeStruct(shape, jnp.float32)
     call = jax.ffi.ffi_call(name, result, vmap_method="sequential")
-    return call(*operands, window=numbers, rule=rule)
-
-
-def _joining_batches(call: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """`call(*images, kernel) -> images` with its rule for `vmap`."""
-    mapped = custom_vmap(call)
-
-    @mapped.def_vmap
-    def _(size, axes, *operands):
-        *images, kernel = operands
-        if axes[-1]:
-            return jax.vmap(call, [0 if axis else None for axis in axes])(*operands), True
-        images = [
-            image if axis else jnp.broadcast_to(image, (size, *image.shape))
-            for image, axis in zip(images, axes[:-1], strict=True)
-        ]
-        result = mapped(*(image.reshape(-1, *image.shape[2:]) for image in images), kernel)
-        return result.reshape(size, -1, *result.shape[1:]), True
-
-    return mapped
+    wide = (operand.astype(jnp.float32) for operand in operands)
+    return call(*wide, window=numbers, rule=rule).astype(operands[0].dtype)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nnlab.errors import InputError
+from nnlab.kernels.batch import vary_alike
 from nnlab.kernels.native import HANDLERS
 
 Body = Literal["xla", "native"]
@@ -26,6 +27,9 @@ _KERNELS = (
     *("adder_conv", "adder_conv_input_gradient", "adder_conv_filter_gradient"),
     *("convolve", "convolve_input_gradient", "convolve_filter_gradient", "binary_conv"),
 )
+
+_PALLAS = ("adder_conv", "adder_conv_input_gradient")
+_FLOATS = frozenset(map(jnp.dtype, (jnp.float32, jnp.bfloat16, jnp.float16)))
 
 _forced = jax.make_user_context(None)  # part of the cache key of `jax.jit`
 _lock = threading.Lock()
@@ -39,44 +43,80 @@ class _Library(NamedTuple):
 def status() -> dict[str, dict[str, str]]:
     """The body that serves each kernel as {kernel: {platform: body}}.
 
-    A body is "xla", or "native" with the instruction set in use, as in "native (avx2)". Native
-    bodies take float32; other dtypes stay with XLA.
+    A body is "xla", "native" with the instruction set in use, as in "native (avx2)", or "pallas".
+    The last two take float32 and narrower floats; float64 stays with XLA.
     """
     cpu = f"native ({_library().instructions})" if _chooses_native() else "xla"
-    return {name: {"cpu": cpu, "gpu": "xla", "tpu": "xla"} for name in _KERNELS}
+    gpu = "pallas" if _chooses_pallas() else "xla"
+    return {
+        name: {"cpu": cpu, "gpu": gpu if name in _PALLAS else "xla", "tpu": "xla"}
+        for name in _KERNELS
+    }
 
 
 def use(body: Body) -> AbstractContextManager[Any]:
-    """A context in which programs are traced with the bodies that are named, on a CPU.
+    """A context in which programs are traced with the bodies that are named.
 
-    For tests and comparisons. A function jitted inside and called outside is traced again.
+    "native" are those of the library on a CPU, and those in Pallas on a GPU. For tests and
+    comparisons, and "xla" for a program that is compiled for a CPU and a GPU at once, which Pallas
+    has no way to do. A function jitted inside and called outside is traced again.
 
     Raises:
-        InputError: there is no such body, or no library of native ones.
+        InputError: there is no such body, or on a CPU no library of native ones.
     """
     if body not in ("xla", "native"):
         raise InputError(f'use() takes "xla" or "native", not {body!r}.')
-    if body == "native" and not _library().instructions:
+    if body == "native" and not _library().instructions and jax.default_backend() == "cpu":
         raise InputError(f"use() needs the native kernels, but {_library().problem}.")
     return _forced(body)
 
 
 def by_platform(
-    native: Callable[..., jax.Array], xla: Callable[..., jax.Array], *operands: jax.Array
+    xla: Callable[..., jax.Array],
+    *operands: jax.Array,
+    native: Callable[..., jax.Array],
+    pallas: Callable[..., jax.Array] | None = None,
 ) -> jax.Array:
-    """What `native` gives in a CPU's part of the program if it can serve there, or `xla`."""
-    fits = all(operand.dtype == jnp.float32 and operand.size for operand in operands)
-    if not fits or not _chooses_native():
-        return xla(*operands)
-    return lax.platform_dependent(*operands, cpu=native, default=xla)
+    """What `native` gives in a CPU's part of the program, `pallas` in an Nvidia GPU's, or `xla`.
+
+    The first two see arrays of one dtype, float32 or narrower, that are not empty.
+    """
+    operands = tuple(vary_alike(*operands))
+    dtypes = {operand.dtype for operand in operands}
+    bodies = {}
+    if len(dtypes) == 1 and dtypes <= _FLOATS and all(operand.size for operand in operands):
+        if _chooses_native():
+            bodies["cpu"] = native
+        if pallas is not None and _chooses_pallas():
+            bodies["cuda"] = pallas
+    # The types of the branches must agree, and that of a foreign call varies over nothing.
+    alike = {
+        platform: lambda *operands, body=body: vary_alike(body(*operands), *operands)[0]
+        for platform, body in bodies.items()
+    }
+    return lax.platform_dependent(*operands, **alike, default=xla) if alike else xla(*operands)
 
 
 def _chooses_native() -> bool:
-    if _forced.value is not None:
-        return _forced.value == "native"
+    if _forced.value == "xla":
+        return False
     if not _library().instructions and jax.default_backend() == "cpu":
         _say_what_is_missing()
     return bool(_library().instructions)
+
+
+def _chooses_pallas() -> bool:
+    return _forced.value != "xla" and _gpus_run_triton()
+
+
+@functools.cache
+def _gpus_run_triton() -> bool:
+    """Whether the GPUs here, if any, are of compute capability 8 (Ampere) at least."""
+    try:
+        gpus = jax.local_devices(backend="cuda")
+    except RuntimeError:
+        return True
+    return all(float(gpu.compute_capability) >= 8 for gpu in gpus)
 
 
 @functools.cache

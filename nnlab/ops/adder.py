@@ -39,6 +39,7 @@ import jax
 import jax.numpy as jnp
 
 from nnlab.kernels import adder as kernels
+from nnlab.kernels.batch import vary_alike
 from nnlab.kernels.convolution import (
     POINT,
     convolve_filter_gradient,
@@ -73,6 +74,7 @@ def adder_dense(
         TypeError: an operand is not floating.
     """
     check_dense_operands("adder_dense", x, kernel)
+    x, kernel = vary_alike(x, kernel)
     _check_rules(filter_rule, input_rule)
     y: Any = _adder_dense(
         x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), kernel, filter_rule, input_rule
@@ -110,6 +112,7 @@ def adder_conv(
         TypeError: an operand is not floating.
     """
     check_operands("adder_conv", x, kernel)
+    x, kernel = vary_alike(x, kernel)
     _check_rules(filter_rule, input_rule)
     window = window_of(x.shape, kernel.shape, strides, padding, kernel_dilation)
     return _adder_conv(x, kernel, window, filter_rule, input_rule)

@@ -32,6 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from nnlab.kernels import binary as kernels
+from nnlab.kernels.batch import vary_alike
 from nnlab.kernels.convolution import POINT
 from nnlab.ops.convolution import conv_cotangents
 from nnlab.ops.windows import Padding, check_dense_operands, check_operands, window_of
@@ -96,6 +97,7 @@ def binary_dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
         TypeError: an operand is not floating.
     """
     check_dense_operands("binary_dense", x, kernel)
+    x, kernel = vary_alike(x, kernel)
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
     images = x.astype(dtype).reshape(math.prod(x.shape[:-1]), 1, 1, x.shape[-1])
     y: Any = _binary_conv(images, kernel.astype(dtype)[None, None], POINT)
@@ -124,6 +126,7 @@ def binary_conv(
         TypeError: an operand is not floating.
     """
     check_operands("binary_conv", x, kernel)
+    x, kernel = vary_alike(x, kernel)
     window = window_of(x.shape, kernel.shape, strides, padding, kernel_dilation)
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
     return _binary_conv(x.astype(dtype), kernel.astype(dtype), window)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from nnlab.kernels import convolution as kernels
+from nnlab.kernels.batch import vary_alike
 from nnlab.ops.windows import Padding, check_operands, window_of
 
 
@@ -36,6 +37,7 @@ def conv(
         TypeError: an operand is not floating.
     """
     check_operands("conv", x, kernel)
+    x, kernel = vary_alike(x, kernel)
     window = window_of(x.shape, kernel.shape, strides, padding, kernel_dilation)
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
     return _conv(x.astype(dtype), kernel.astype(dtype), window)

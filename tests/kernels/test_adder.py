@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nnlab import kernels
 from nnlab.kernels import adder
 from nnlab.kernels.convolution import POINT, Window
 from nnlab.ops.windows import window_of
@@ -140,3 +141,18 @@ def test_float64_stays_float64():
     for result, expected in zip(results, loops(g, x, kernel, window), strict=True):
         # Sums of n <= 27 terms below 4/3: off by less than n * eps * n * 4/3 = 2.2e-13.
         np.testing.assert_allclose(result, expected, rtol=0, atol=2.2e-13)
+
+
+BODIES = ["xla", *(["native"] if "native" in kernels.status()["adder_conv"]["cpu"] else [])]
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_narrow_floats_are_summed_in_float32_and_rounded_once(body, dtype):
+    # Sums of 900 terms: in bfloat16 one by one, they would stick where a unit is worth 2 or more.
+    g, x, kernel = operands((3, 10, 10, 100), (3, 3, 100, 4), Window())
+    with kernels.use(body):
+        results = bodies(g.astype(dtype), x.astype(dtype), kernel.astype(dtype), Window())
+    for result, expected in zip(results, loops(g, x, kernel, Window()), strict=True):
+        assert result.dtype == dtype
+        np.testing.assert_array_equal(result, expected.astype(dtype))

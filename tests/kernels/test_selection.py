@@ -35,10 +35,13 @@ def test_status_names_every_kernel_and_platform():
 @needs_library
 def test_the_platform_decides():
     traced = jax.jit(forward).trace(X, KERNEL)
-    for platform, native in (("cpu", True), ("cuda", False), ("tpu", False)):
+    for platform, native in (("cpu", True), ("rocm", False), ("tpu", False)):
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         assert (TARGET in text) == native, platform
-    assert TARGET in traced.lower(lowering_platforms=("cpu", "cuda")).as_text()
+    assert TARGET in traced.lower(lowering_platforms=("cpu", "tpu")).as_text()
+    with kernels.use("xla"):  # Pallas has no programs for a CPU and a GPU at once
+        traced = jax.jit(forward).trace(X, KERNEL)
+        assert TARGET not in traced.lower(lowering_platforms=("cpu", "cuda")).as_text()
 
 
 @needs_library
@@ -115,7 +118,7 @@ def test_without_the_library_xla_serves_and_one_notice_says_so():
     out = run(WITHOUT_LIBRARY)
     assert "1 notice: nnlab runs on XLA's bodies" in out, out
     assert "two to four times as long" in out
-    assert "{'cpu': 'xla', 'gpu': 'xla', 'tpu': 'xla'}" in out
+    assert "{'cpu': 'xla', 'gpu': 'pallas', 'tpu': 'xla'}" in out
     assert "use() needs the native kernels, but the native ones were not built." in out
 
 
