@@ -2,8 +2,9 @@ r"""Fast bodies of the adder convolution: the forward pass and the two L1-type g
 
 Each function has a body written in XLA operations (`nnlab.kernels.adder_xla`), which is the
 reference and runs everywhere, and for float32 and narrower floats, whose sums are taken in float32,
-on a CPU a native one (`nnlab/kernels/cpp`), about as fast as the processor can add. The platform
-that a program is compiled for decides.
+two faster ones: on a CPU a native one (`nnlab/kernels/cpp`), about as fast as the processor can
+add, and on an Nvidia GPU one in Pallas (`nnlab.kernels.adder_gpu`), for all but the filter
+gradient. The platform that a program is compiled for decides.
 
 All take distances as written, :math:`|x - w|`. The identity
 :math:`\sum |x - w| = 2\sum\max(x, w) - \sum x - \sum w` has one instruction less a term, but loses
@@ -19,6 +20,7 @@ from typing import Literal
 
 import jax
 
+from nnlab.kernels import adder_gpu as gpu
 from nnlab.kernels import adder_xla as xla
 from nnlab.kernels import native
 from nnlab.kernels.selection import by_platform
@@ -44,6 +46,7 @@ def adder_conv(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
         x,
         kernel,
         native=functools.partial(native.conv, rule="distance", window=window),
+        pallas=functools.partial(gpu.adder_conv, window=window),
     )
 
 
@@ -66,6 +69,7 @@ def adder_conv_input_gradient(
         x,
         kernel,
         native=functools.partial(native.conv_input_gradient, rule=rule, window=window),
+        pallas=functools.partial(gpu.adder_conv_input_gradient, rule=rule, window=window),
     )
 
 
