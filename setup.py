@@ -13,7 +13,6 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("nnlab/kernels/cpp")
-LOOPS = str(SOURCES / "loops.cc")
 FLAGS = [
     "-std=c++17",
     "-O3",
@@ -23,9 +22,21 @@ FLAGS = [
     "-Wall",
     "-Wextra",
 ]
-INSTRUCTION_SETS = {
-    "kAvx512Loops": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"],
-    "kAvx2Loops": ["-mavx2", "-mfma"],
+AVX2 = ["-mavx2", "-mfma"]
+AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512vl", *AVX2]
+BYTES = [*AVX512, "-mavx512bw"]
+LOOPS = {  # {file: {what it defines: flags}}, for x86-64; elsewhere there is the baseline alone
+    str(SOURCES / "loops.cc"): {
+        "kBaselineLoops": [],
+        "kAvx2Loops": AVX2,
+        "kAvx512Loops": AVX512,
+    },
+    str(SOURCES / "integer_loops.cc"): {
+        "kBaselineLoops": [],
+        "kAvx2Loops": AVX2,
+        "kAvx512Loops": BYTES,
+        "kAvx512CountingLoops": [*BYTES, "-mavx512vpopcntdq"],
+    },
 }
 
 
@@ -37,18 +48,18 @@ class build_native(build_ext):
             return
         headers = str(Path(jaxlib.origin).parent / "include")
         ext.extra_compile_args = [*FLAGS, "-isystem", headers]  # no warnings about these
-        loops = {"kBaselineLoops": []}
-        if platform.machine().lower() in ("x86_64", "amd64"):
-            loops |= INSTRUCTION_SETS
         objects = []
-        for name, flags in loops.items():
-            objects += self.compiler.compile(
-                [LOOPS],
-                output_dir=str(Path(self.build_temp, name)),
-                macros=[("NNLAB_LOOPS", name)],
-                extra_postargs=[*FLAGS, *flags],
-                depends=ext.depends,
-            )
+        for source, sets in LOOPS.items():
+            for name, flags in sets.items():
+                if flags and platform.machine().lower() not in ("x86_64", "amd64"):
+                    continue
+                objects += self.compiler.compile(
+                    [source],
+                    output_dir=str(Path(self.build_temp, name)),
+                    macros=[("NNLAB_LOOPS", name)],
+                    extra_postargs=[*FLAGS, *flags],
+                    depends=ext.depends,
+                )
         ext.extra_objects = objects
         super().build_extension(ext)
 
@@ -57,8 +68,8 @@ setup(
     ext_modules=[
         Extension(
             "nnlab.kernels._native",
-            sources=sorted(str(path) for path in SOURCES.glob("*.cc") if str(path) != LOOPS),
-            depends=sorted(str(path) for path in [*SOURCES.glob("*.h"), Path(LOOPS)]),
+            sources=sorted(str(path) for path in SOURCES.glob("*.cc") if str(path) not in LOOPS),
+            depends=sorted(str(path) for path in [*SOURCES.glob("*.h"), *map(Path, LOOPS)]),
             language="c++",
             optional=True,
         )

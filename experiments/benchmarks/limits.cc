@@ -2,7 +2,7 @@
 // Compiled by measure.py for the machine that it runs on.
 #include <chrono>
 
-#if defined(__AVX512DQ__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -28,13 +28,14 @@ inline V hidden_one() {
   return one;
 }
 
-template <class Term>
-double best(double seconds, Term term) {
+// `terms` of the sum are in a vector.
+template <class V, class Term>
+double best(double seconds, int terms, V x, V w, Term term) {
   using Clock = std::chrono::steady_clock;
   const auto end = Clock::now() + std::chrono::duration<double>(seconds);
   double fastest = 0;
   while (Clock::now() < end) {
-    V sums[kChains] = {}, x = V{} + 0.5f, w = V{} + 0.7f;
+    V sums[kChains] = {};
     FORGET(w);
     const auto start = Clock::now();
     for (int round = 0; round < kRounds; ++round) {
@@ -46,10 +47,15 @@ double best(double seconds, Term term) {
     }
     const std::chrono::duration<double> taken = Clock::now() - start;
     for (V& sum : sums) FORGET(sum);
-    const double rate = double(kRounds) * kChains * kLanes / taken.count();
+    const double rate = double(kRounds) * kChains * terms / taken.count();
     if (rate > fastest) fastest = rate;
   }
   return fastest;
+}
+
+template <class Term>
+double best(double seconds, Term term) {
+  return best<V>(seconds, kLanes, V{} + 0.5f, V{} + 0.7f, term);
 }
 
 extern "C" double maximum_and_add(double seconds) {
@@ -87,3 +93,41 @@ extern "C" double subtract_clip_multiply_add(double seconds) {
 extern "C" double subtract_on_multiplier_clip_multiply_add(double seconds) {
   return best(seconds, [one = hidden_one()](V& sum, V x, V w) { sum += x * clip(w * one - x); });
 }
+
+#if defined(__x86_64__)
+// Of bytes and bits, in the widest registers that have the instruction.
+#if defined(__AVX512BW__)
+using Long = long long __attribute__((vector_size(64)));
+#elif defined(__AVX2__)
+using Long = long long __attribute__((vector_size(32)));
+#else
+using Long = long long __attribute__((vector_size(16)));
+#endif
+
+template <class Term>
+double best_of_integers(double seconds, int terms, Term term) {
+  return best<Long>(seconds, terms, Long{} + 0x0123456789abcdef, Long{} + 0x7766554433221100, term);
+}
+
+extern "C" double absolute_differences_of_bytes(double seconds) {
+  return best_of_integers(seconds, sizeof(Long), [](Long& sum, Long x, Long w) {
+#if defined(__AVX512BW__)
+    sum += (Long)_mm512_sad_epu8((__m512i)x, (__m512i)w);
+#elif defined(__AVX2__)
+    sum += (Long)_mm256_sad_epu8((__m256i)x, (__m256i)w);
+#else
+    sum += (Long)_mm_sad_epu8((__m128i)x, (__m128i)w);
+#endif
+  });
+}
+
+extern "C" double xnor_popcount(double seconds) {
+  return best_of_integers(seconds, 8 * sizeof(Long), [](Long& sum, Long x, Long w) {
+#if defined(__AVX512VPOPCNTDQ__)
+    sum += (Long)_mm512_popcnt_epi32((__m512i)(x ^ w));
+#else
+    for (unsigned i = 0; i < sizeof(Long) / 8; ++i) sum[i] += __builtin_popcountll(x[i] ^ w[i]);
+#endif
+  });
+}
+#endif

@@ -8,7 +8,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +23,10 @@ LIMITS = {  # loops of limits.cc by what they bound; the fastest form of each
     "maximum and add": ("maximum_and_add",),
     "clipped gradient": ("subtract_clip_multiply_add", "subtract_on_multiplier_clip_multiply_add"),
     "product": ("multiply_add",),
+}
+INTEGER_LIMITS = {  # the same, on x86-64 alone
+    "distance of bytes": ("absolute_differences_of_bytes",),
+    "agreement of bits": ("xnor_popcount",),
 }
 _SLOW = 0.25  # seconds; such a call is not warmed up again before it is timed
 
@@ -51,8 +55,8 @@ def in_turn(calls: Mapping[str, Call], repeats: int, patience: float) -> dict[st
     return {name: np.array(taken) for name, taken in times.items()}
 
 
-def limits() -> dict[str, float]:
-    """Terms a second that all threads together sum from registers, by the names of `LIMITS`."""
+def limits(loops_of: Mapping[str, Sequence[str]] = LIMITS) -> dict[str, float]:
+    """Terms a second that all threads together sum from registers, by the names of `loops_of`."""
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "limits.so")
@@ -70,7 +74,7 @@ def limits() -> dict[str, float]:
             return sum(pool.map(loop, [0.3] * (threads or 1)))
 
         with ThreadPoolExecutor(threads) as pool:
-            return {name: max(map(rate, forms)) for name, forms in LIMITS.items()}
+            return {name: max(map(rate, forms)) for name, forms in loops_of.items()}
 
 
 def peak_memory(build: Callable[..., tuple[Call, int]], *args: object) -> float | None:

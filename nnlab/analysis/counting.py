@@ -102,8 +102,13 @@ _KERNELS: dict[str, tuple[int, dict[tuple[str, str | None], int]]] = {
     ),
     # (x, kernel) -> y; an XNOR of two bits, and the population count that sums them
     "binary_conv": (2, {(BIT, "bool"): 1, (ADDITION, "int8"): 1}),
+    # (x, kernel) -> y of words of 32 signs, bits past the last channel included
+    "binary_conv_packed": (2, {(BIT, "bool"): 32, (ADDITION, "int8"): 32}),
+    # (x, padding value, kernel) -> y, as `adder_conv`
+    "adder_conv_uint8": (3, {(ADDITION, None): 2}),
     # (x) -> y
     "sign_ste": (1, {(COMPARISON, None): 1}),
+    "pack_signs": (1, {(COMPARISON, None): 1}),
 }
 
 
@@ -130,12 +135,12 @@ _CALLS = frozenset(
 
 def _kernel(name: str, arrays: Arrays) -> Counter:
     first, last = arrays.operands[0], arrays.operands[-1]
-    if name == "sign_ste":
+    if len(arrays.operands) == 1:
         terms = first.size
     else:
         # Every element of y, or of its cotangent g, is a sum over a kernel [kh, kw, in, out] of
         # kh kw in terms; vmap may put its axis before these.
-        y = arrays.results[0] if len(arrays.operands) == 2 else first
+        y = first if name.endswith("_gradient") else arrays.results[0]
         terms = y.size * math.prod(last.shape[-4:-1])
     costs = _KERNELS[name][1].items()
     return Counter({(kind, dtype or first.dtype.name): n * terms for (kind, dtype), n in costs})

@@ -22,6 +22,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 from nnlab.kernels.window import Window
 
@@ -74,16 +75,27 @@ def _zeros(shape: tuple[int, ...], like: jax.Array) -> jax.Array:
 @_widening
 def adder_conv(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
     """See `nnlab.kernels.adder.adder_conv`."""
+    return negative_sum(lambda x, w: jnp.abs(x - w), x, kernel, window, x.dtype)
+
+
+def negative_sum(
+    term: Callable[[jax.Array, jax.Array], jax.Array],
+    x: jax.Array,
+    kernel: jax.Array,
+    window: Window,
+    dtype: DTypeLike,
+) -> jax.Array:
+    """`-sum_k term(x_k, w_k)` over every window; a term is of `dtype`, and 0 for two zeros."""
     n, _, _, channels = x.shape
     kh, kw, _, features = kernel.shape
     (sh, sw), pads, (dh, dw) = window
     out_h, out_w = window.positions(x.shape[1:], kernel.shape)
-    acc = _zeros((n, out_h, out_w, features), x)
+    acc = _zeros((n, out_h, out_w, features), x).astype(dtype)
     if 0 in (acc.size, kernel.size):
         return acc
 
     blocks, size = _blocks(channels, kw)
-    extra = blocks * size - channels  # channels of zeros on both sides, at distance zero
+    extra = blocks * size - channels  # channels of zeros on both sides, whose terms are zero
     x = jnp.pad(x, ((0, 0), *pads, (0, extra)))
     kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, extra), (0, 0)))
 
@@ -97,12 +109,12 @@ def adder_conv(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
 
     def trip(t, carry):
         acc, rows, taps = carry
-        distances = [
-            jnp.abs(rows[:, :, j * dw : j * dw + (out_w - 1) * sw + 1 : sw, c, None] - taps[j, c])
+        terms = [
+            term(rows[:, :, j * dw : j * dw + (out_w - 1) * sw + 1 : sw, c, None], taps[j, c])
             for j in range(kw)
             for c in range(size)
         ]
-        return acc - _chained_sum(distances), *window_at(t + 1)
+        return acc - _chained_sum(terms), *window_at(t + 1)
 
     return lax.fori_loop(0, kh * blocks, trip, (acc, *window_at(0)))[0]
 

@@ -64,9 +64,13 @@ def conv_filter_gradient(
 def _call(
     name: str, shape: tuple[int, ...], rule: str, window: Window, *operands: jax.Array
 ) -> jax.Array:
-    (top, _), (left, _) = window.padding
-    numbers = np.array([*window.strides, top, left, *window.dilation], np.int64)
     result = jax.ShapeDtypeStruct(shape, jnp.float32)
     call = jax.ffi.ffi_call(name, result, vmap_method="sequential")
     wide = (operand.astype(jnp.float32) for operand in operands)
-    return call(*wide, window=numbers, rule=rule).astype(operands[0].dtype)
+    return call(*wide, window=numbers_of(window), rule=rule).astype(operands[0].dtype)
+
+
+def numbers_of(window: Window) -> np.ndarray:
+    """A window as the library takes it: strides, padding at the top and left, dilation."""
+    (top, _), (left, _) = window.padding
+    return np.array([*window.strides, top, left, *window.dilation], np.int64)

@@ -9,27 +9,29 @@ import functools
 import importlib.util
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 from nnlab.errors import InputError
+from nnlab.kernels import native, native_integer
 from nnlab.kernels.batch import vary_alike
-from nnlab.kernels.native import HANDLERS
 
 Body = Literal["xla", "native"]
 
 _KERNELS = (
     *("adder_conv", "adder_conv_input_gradient", "adder_conv_filter_gradient"),
     *("convolve", "convolve_input_gradient", "convolve_filter_gradient", "binary_conv"),
+    *("adder_conv_uint8", "binary_conv_packed", "pack_signs"),
 )
 
 _PALLAS = ("adder_conv", "adder_conv_input_gradient")
-_FLOATS = frozenset(map(jnp.dtype, (jnp.float32, jnp.bfloat16, jnp.float16)))
+FLOATS = tuple(map(jnp.dtype, (jnp.float32, jnp.bfloat16, jnp.float16)))
 
 _forced = jax.make_user_context(None)  # part of the cache key of `jax.jit`
 _lock = threading.Lock()
@@ -44,7 +46,8 @@ def status() -> dict[str, dict[str, str]]:
     """The body that serves each kernel as {kernel: {platform: body}}.
 
     A body is "xla", "native" with the instruction set in use, as in "native (avx2)", or "pallas".
-    The last two take float32 and narrower floats; float64 stays with XLA.
+    The last two take float32 and narrower floats, or the integers in their names; float64 stays
+    with XLA.
     """
     cpu = f"native ({_library().instructions})" if _chooses_native() else "xla"
     gpu = "pallas" if _chooses_pallas() else "xla"
@@ -76,15 +79,16 @@ def by_platform(
     *operands: jax.Array,
     native: Callable[..., jax.Array],
     pallas: Callable[..., jax.Array] | None = None,
+    dtypes: Collection[DTypeLike] = FLOATS,
 ) -> jax.Array:
     """What `native` gives in a CPU's part of the program, `pallas` in an Nvidia GPU's, or `xla`.
 
-    The first two see arrays of one dtype, float32 or narrower, that are not empty.
+    The first two see arrays of one dtype, of those in `dtypes`, that are not empty.
     """
     operands = tuple(vary_alike(*operands))
-    dtypes = {operand.dtype for operand in operands}
     bodies = {}
-    if len(dtypes) == 1 and dtypes <= _FLOATS and all(operand.size for operand in operands):
+    given = {operand.dtype for operand in operands}
+    if len(given) == 1 and given <= set(dtypes) and all(operand.size for operand in operands):
         if _chooses_native():
             bodies["cpu"] = native
         if pallas is not None and _chooses_pallas():
@@ -143,7 +147,7 @@ def _load() -> _Library:
         return _Library("", "the native ones were not built")
     try:
         library = ctypes.CDLL(found.origin)
-        for name in HANDLERS:
+        for name in (*native.HANDLERS, *native_integer.HANDLERS):
             handler = jax.ffi.pycapsule(getattr(library, name))
             jax.ffi.register_ffi_target(name, handler, platform="cpu")
     except Exception as error:  # whatever a foreign library or another release of XLA objects to

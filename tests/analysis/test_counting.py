@@ -14,6 +14,8 @@ from nnlab.errors import InputError
 from nnlab.models import resnet20
 from nnlab.ops.adder import adder_conv, adder_dense
 from nnlab.ops.binary import binary_conv, sign_ste
+from nnlab.ops.integer import adder_conv_uint8
+from nnlab.ops.packed import binary_conv_packed, pack_signs
 
 
 def shape(*sizes, dtype=jnp.float32):
@@ -300,3 +302,28 @@ def test_the_transpose_of_a_function_keeps_its_name_but_is_entered():
     counts = count(lambda x, g: jax.vjp(sign_ste, x)[1](g), shape(6), shape(6))
     # forward by the table, backward as written
     assert float32(counts, "comparisons", "multiplications", "other") == (6, 6, 6)
+
+
+def test_adder_convolution_of_bytes():
+    x, kernel = shape(2, 8, 8, 3, dtype=jnp.uint8), shape(3, 3, 3, 5, dtype=jnp.uint8)
+    terms = 2 * 8 * 8 * 5 * 27
+    counts = count(adder_conv_uint8, x, kernel)
+    assert counts.additions == {"uint8": 2 * terms}
+    assert counts.totals() == dict.fromkeys(Counts._fields, 0) | {"additions": 2 * terms}
+    batched = shape(4, *x.shape, dtype=jnp.uint8)
+    mapped = count(jax.vmap(adder_conv_uint8, in_axes=(0, None)), batched, kernel)
+    assert mapped.additions == {"uint8": 8 * terms}
+
+
+@pytest.mark.parametrize("channels, counted", [(64, 64), (40, 64)])  # whole words
+def test_binary_convolution_of_words(channels, counted):
+    def packed(x, kernel):
+        words = pack_signs(x), pack_signs(kernel, axis=2)
+        return binary_conv_packed(*words, channels=channels)
+
+    counts = count(packed, shape(2, 8, 8, channels), shape(3, 3, channels, 5))
+    terms = 2 * 8 * 8 * 5 * 9 * counted
+    assert counts.bit_operations == {"bool": terms} and counts.additions == {"int8": terms}
+    # A comparison with zero a sign that is packed.
+    assert counts.comparisons == {"float32": 2 * 8 * 8 * channels + 9 * channels * 5}
+    assert not counts.unknown and not counts.multiplications

@@ -1,0 +1,50 @@
+"""Calls of the native bodies for integers (`nnlab/kernels/cpp/integer*`), as `nnlab.kernels.native`
+for floats: no array is empty."""
+
+import jax
+import jax.numpy as jnp
+
+from nnlab.kernels.batch import over_images
+from nnlab.kernels.native import numbers_of
+from nnlab.kernels.window import Window
+
+HANDLERS = ("nnlab_adder_conv_uint8", "nnlab_binary_conv_packed", "nnlab_pack_signs")
+
+
+def adder_conv_uint8(
+    x: jax.Array, padding_value: jax.Array, kernel: jax.Array, *, window: Window
+) -> jax.Array:
+    """See `nnlab.kernels.integer.adder_conv_uint8`."""
+
+    def call(x, padding_value, kernel):
+        result = _sums(x, kernel, window)
+        run = jax.ffi.ffi_call("nnlab_adder_conv_uint8", result, vmap_method="sequential")
+        return run(x, padding_value, kernel, window=numbers_of(window))
+
+    return over_images(call)(x, padding_value, kernel)
+
+
+def binary_conv_packed(
+    x: jax.Array, kernel: jax.Array, *, channels: int, window: Window
+) -> jax.Array:
+    """See `nnlab.kernels.packed.binary_conv_packed`."""
+
+    def call(x, kernel):
+        result = _sums(x, kernel, window)
+        run = jax.ffi.ffi_call("nnlab_binary_conv_packed", result, vmap_method="sequential")
+        return run(x, kernel, window=numbers_of(window), channels=channels)
+
+    return over_images(call)(x, kernel)
+
+
+def pack_signs(x: jax.Array) -> jax.Array:
+    """See `nnlab.kernels.packed.pack_signs`."""
+    words = jax.ShapeDtypeStruct((*x.shape[:-1], -(-x.shape[-1] // 32)), jnp.uint32)
+    return jax.ffi.ffi_call("nnlab_pack_signs", words, vmap_method="broadcast_all")(
+        x.astype(jnp.float32)
+    )
+
+
+def _sums(x: jax.Array, kernel: jax.Array, window: Window) -> jax.ShapeDtypeStruct:
+    positions = window.positions(x.shape[1:], kernel.shape)
+    return jax.ShapeDtypeStruct((x.shape[0], *positions, kernel.shape[3]), jnp.int32)
