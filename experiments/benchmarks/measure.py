@@ -8,7 +8,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,9 +23,7 @@ LIMITS = {  # loops of limits.cc by what they bound; the fastest form of each
     "maximum and add": ("maximum_and_add",),
     "clipped gradient": ("subtract_clip_multiply_add", "subtract_on_multiplier_clip_multiply_add"),
     "product": ("multiply_add",),
-}
-INTEGER_LIMITS = {  # the same, on x86-64 alone
-    "distance of bytes": ("absolute_differences_of_bytes",),
+    "distance of bytes": ("absolute_differences_of_bytes",),  # x86-64 alone, as the next
     "agreement of bits": ("xnor_popcount",),
 }
 _SLOW = 0.25  # seconds; such a call is not warmed up again before it is timed
@@ -55,8 +53,8 @@ def in_turn(calls: Mapping[str, Call], repeats: int, patience: float) -> dict[st
     return {name: np.array(taken) for name, taken in times.items()}
 
 
-def limits(loops_of: Mapping[str, Sequence[str]] = LIMITS) -> dict[str, float]:
-    """Terms a second that all threads together sum from registers, by the names of `loops_of`."""
+def limits() -> dict[str, float]:
+    """Terms a second that all threads together sum from registers, by the names of `LIMITS`."""
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "limits.so")
@@ -74,7 +72,11 @@ def limits(loops_of: Mapping[str, Sequence[str]] = LIMITS) -> dict[str, float]:
             return sum(pool.map(loop, [0.3] * (threads or 1)))
 
         with ThreadPoolExecutor(threads) as pool:
-            return {name: max(map(rate, forms)) for name, forms in loops_of.items()}
+            return {
+                name: max(map(rate, forms))
+                for name, forms in LIMITS.items()
+                if all(hasattr(loops, form) for form in forms)
+            }
 
 
 def peak_memory(build: Callable[..., tuple[Call, int]], *args: object) -> float | None:

@@ -82,7 +82,11 @@ def layer_rows(config: Config, limits: Mapping[str, float], name: str, peers: bo
     for which in (layers.FORWARD, layers.GRADIENT, layers.BOTH):
         bodies = layers.bodies(which, peers)
         calls = {body: layers.call(name, body, which, config.batch)[0] for body in bodies}
-        work = {body: sum(terms / limits[part] for part in parts) for body, parts in bodies.items()}
+        work = {
+            body: sum(terms / limits[part] for part in parts)
+            for body, parts in bodies.items()
+            if limits.keys() >= set(parts)
+        }
         for row in measured(config, calls, work):
             passes = 3 if which == layers.BOTH else 1
             row |= {"what": name, "pass": which, "terms_per_second": passes * terms / row["median"]}
@@ -124,7 +128,7 @@ def main(config: Config) -> None:
     for name in config.networks:
         rows += network_rows(config, limits, name, peers)
     result = provenance() | {"config": dataclasses.asdict(config), "kernels": kernels.status()}
-    result |= {"limits": limits, "rows": rows, "ratios": tables.ratios(rows)}
+    result |= {"limits": limits, "rows": rows}
     folder.write_result(result)
     tables.show(result)
 

@@ -1,5 +1,6 @@
-"""What the benchmark prints: every measurement, and the ratios that matter."""
+"""What the benchmark prints: every measurement, and in short what they come to."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import layers
@@ -9,37 +10,20 @@ from rich.table import Table
 
 Row = dict[str, Any]
 
-RATIOS = {  # a pass: whose time is divided by whose
-    layers.FORWARD: [("nnlab adder", "PyTorch conv2d"), ("nnlab adder", "torch.cdist")],
-    layers.BOTH: [
-        ("PyTorch published adder", "nnlab adder"),
-        ("PyTorch published adder", "nnlab adder, XLA body"),
-        ("nnlab adder", "JAX conv"),
-        ("nnlab adder", "PyTorch conv2d"),
-        ("nnlab conv", "JAX conv"),
-        ("nnlab conv", "PyTorch conv2d"),
-    ],
-    networks.INFERENCE: [("nnlab AdderNet", "JAX CNN"), ("nnlab AdderNet", "PyTorch CNN")],
-    networks.STEP: [
-        ("nnlab AdderNet", "JAX CNN"),
-        ("nnlab AdderNet", "PyTorch CNN"),
-        ("nnlab CNN", "JAX CNN"),
-        ("nnlab CNN", "PyTorch CNN"),
-    ],
-}
-
-
-def ratios(rows: list[Row]) -> list[Row]:
-    """Medians of one body over those of another, measured in turn."""
-    found = []
-    medians = {(row["what"], row["pass"], row["body"]): row["median"] for row in rows}
-    for what, which in dict.fromkeys((row["what"], row["pass"]) for row in rows):
-        for ours, theirs in RATIOS.get(which, []):
-            pair = medians.get((what, which, ours)), medians.get((what, which, theirs))
-            if pair[0] is not None and pair[1] is not None:
-                names = {"what": what, "pass": which, "time_of": ours, "over": theirs}
-                found.append(names | {"ratio": pair[0] / pair[1]})
-    return found
+ADDER, XLA, PUBLISHED = "nnlab adder", "nnlab adder, XLA body", "PyTorch published adder"
+RATIOS = [  # the time of one body over that of another, in a pass
+    (PUBLISHED, ADDER, layers.BOTH),
+    (PUBLISHED, XLA, layers.BOTH),
+    (ADDER, "JAX conv", layers.BOTH),
+    (ADDER, "PyTorch conv2d", layers.BOTH),
+    ("nnlab conv", "JAX conv", layers.BOTH),
+    ("nnlab conv", "PyTorch conv2d", layers.BOTH),
+    (ADDER, "PyTorch conv2d", layers.FORWARD),
+    ("nnlab 8-bit adder", "PyTorch conv2d", layers.FORWARD),
+    ("nnlab 8-bit adder", "PyTorch int8 conv2d", layers.FORWARD),
+    ("nnlab binary, packed", "PyTorch conv2d", layers.FORWARD),
+    ("nnlab binary, with packing", "PyTorch conv2d", layers.FORWARD),
+]
 
 
 def show(result: Row) -> None:
@@ -62,10 +46,64 @@ def show(result: Row) -> None:
             f"{row['peak_bytes'] / 1e6:.1f}" if row.get("peak_bytes") is not None else "",
         )
     console.print(table)
-    table = Table("what", "pass", "time of", "over that of", box=None, pad_edge=False)
-    table.add_column("ratio", justify="right")
-    for row in result["ratios"]:
-        names = (row[key] for key in ("what", "pass", "time_of", "over"))
-        table.add_row(*names, f"{row['ratio']:.3g}")
-    console.print()
-    console.print(table)
+    print("", markdown(result), sep="\n")
+
+
+def markdown(result: Row) -> str:
+    """The same in two short tables: ratios for layers, milliseconds for networks."""
+    rows = {(row["what"], row["pass"], row["body"]): row for row in result["rows"]}
+    names = list(dict.fromkeys(row["what"] for row in result["rows"]))
+
+    def line(label: str, whats: Iterable[str], cell: Callable[[str], str]) -> list[str]:
+        cells = [cell(what) for what in whats]
+        return [f"| {label} | {' | '.join(cells)} |"] if any(cells) else []
+
+    def ratio(ours, theirs, which):
+        def cell(what):
+            pair = [rows.get((what, which, body)) for body in (ours, theirs)]
+            if None in pair:
+                return ""
+            value = pair[0]["median"] / pair[1]["median"]  # pyright: ignore
+            return f"{value:.0f}" if value >= 10 else f"{value:.2f}"
+
+        return cell
+
+    def share(body, which, limit=None):
+        def cell(what):
+            row = rows.get((what, which, body))
+            if row is None or (row["of_limit"] is None and limit is None):
+                return ""
+            rate = row["terms_per_second"]
+            return f"{rate / result['limits'][limit] if limit else row['of_limit']:.2f}"
+
+        return cell
+
+    def milliseconds(body, which):
+        def cell(what):
+            row = rows.get((what, which, body))
+            return f"{1e3 * row['median']:.1f}" if row else ""
+
+        return cell
+
+    def head(label, whats):
+        return [f"| {label} | {' | '.join(whats)} |", "|---" * (1 + len(whats)) + "|"]
+
+    lines = []
+    if found := [name for name in names if name in layers.LAYERS]:
+        lines += head("layer", found)
+        lines += line(f"{ADDER}, forward: of the limit", found, share(ADDER, layers.FORWARD))
+        best = share(ADDER, layers.FORWARD, "maximum and add")
+        lines += line(f"{ADDER}, forward: of the limit of maximum and add", found, best)
+        of_gradient = share(ADDER, layers.GRADIENT)
+        lines += line(f"{ADDER}, input gradient: of the limit", found, of_gradient)
+        of_bytes = share("nnlab 8-bit adder", layers.FORWARD)
+        lines += line("nnlab 8-bit adder, forward: of the limit", found, of_bytes)
+        for ours, theirs, which in RATIOS:
+            lines += line(f"{ours} / {theirs}, {which}", found, ratio(ours, theirs, which))
+        lines += [""]
+    if found := [name for name in names if name in networks.NETWORKS]:
+        lines += head("milliseconds", found)
+        for which in (networks.STEP, networks.EPOCH, networks.INFERENCE):
+            for body in networks.bodies(which, peers=True):
+                lines += line(f"{which}, {body}", found, milliseconds(body, which))
+    return "\n".join(lines)

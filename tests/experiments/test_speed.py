@@ -1,11 +1,14 @@
 """The benchmark as a user runs it: what it saves, and what it says to bad input."""
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from nnlab import kernels
 
 SPEED = Path(__file__).parents[2] / "experiments" / "benchmarks" / "speed.py"
 
@@ -26,13 +29,27 @@ def test_every_body_is_measured_and_saved(tmp_path):
     for body in ("nnlab adder", "nnlab adder, XLA body", "nnlab conv", "JAX conv"):
         assert ("lenet5-16", "forward + backward", body) in medians
         assert body in process.stdout
+    for body in ("nnlab 8-bit adder", "nnlab binary, packed"):
+        assert ("lenet5-16", "forward", body) in medians
     for which in ("inference", "training step", "training step in an epoch"):
         assert ("lenet5", which, "nnlab AdderNet") in medians
-    assert result["ratios"]
-    for row in result["ratios"]:
-        place = row["what"], row["pass"]
-        assert row["ratio"] == medians[*place, row["time_of"]] / medians[*place, row["over"]]
+    lines = dict(
+        line.rsplit(" | ", 1) for line in process.stdout.splitlines() if "conv, fo" in line
+    )
+    both = [medians["lenet5-16", "forward + backward", f"{who} conv"] for who in ("nnlab", "JAX")]
+    assert lines["| nnlab conv / JAX conv, forward + backward"] == f"{both[0] / both[1]:.2f} |"
     assert all(rate > 0 for rate in result["limits"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
+@pytest.mark.skipif("xla" in kernels.status()["adder_conv"]["cpu"], reason="needs native kernels")
+@pytest.mark.parametrize("batch", [16, 256])
+def test_a_few_megabytes_serve_any_batch(monkeypatch, batch):
+    monkeypatch.syspath_prepend(SPEED.parent)
+    layers, measure = map(importlib.import_module, ("layers", "measure"))
+    peak = measure.peak_memory(layers.call, "resnet20-16", "nnlab adder", layers.BOTH, batch)
+    assert peak < 4e6  # an output of the larger batch alone has 16.8e6 bytes
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from nnlab import kernels
 from nnlab.kernels import adder
 from nnlab.kernels.convolution import Window
+from nnlab.ops.adder import adder_conv
 
 pytestmark = pytest.mark.skipif(
     kernels.status()["adder_conv"]["cpu"] == "xla", reason="the native kernels are not built"
@@ -95,6 +96,21 @@ def test_empty_arrays(sizes):
         dw = adder.adder_conv_filter_gradient(g, x, kernel, window=SAME)
     assert dx.shape == x.shape and not np.any(dx)
     assert dw.shape == kernel.shape and not np.any(dw)
+
+
+def test_a_second_call_compiles_nothing(caplog):
+    g, x, kernel = operands(WIDE, SAME)
+
+    def passes(g, x, kernel):
+        y, gradients = jax.vjp(lambda x, kernel: adder_conv(x, kernel), x, kernel)
+        return y, gradients(g)
+
+    compiled = jax.jit(passes)
+    for already in (False, True):
+        caplog.clear()
+        with jax.log_compiles():
+            jax.block_until_ready(compiled(g, x, kernel))
+        assert any("Compiling" in record.message for record in caplog.records) != already
 
 
 def test_no_temporary_arrays():
