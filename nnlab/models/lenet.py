@@ -16,6 +16,7 @@ import jax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.layers.normalization import batch_norm
+from nnlab.ops.pooling import max_pool
 
 
 class LeNet5(nn.Module):
@@ -36,7 +37,7 @@ class LeNet5(nn.Module):
         for features, layers in ((6, self.first), (16, self.arithmetic)):
             x = layers.conv(features, (5, 5), padding="VALID")(x)
             x = activation(batch_norm(train)(x))
-            x = nn.max_pool(x, (2, 2), (2, 2))
+            x = max_pool(x)
         x = x.reshape(len(x), -1)
         for features in (120, 84):
             x = self.arithmetic.dense(features)(x)

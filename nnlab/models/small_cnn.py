@@ -9,6 +9,7 @@ import jax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.layers.normalization import batch_norm
+from nnlab.ops.pooling import max_pool
 
 
 class SmallCNN(nn.Module):
@@ -30,7 +31,7 @@ class SmallCNN(nn.Module):
         x = activation(batch_norm(train)(self.first.conv(self.widths[0], (3, 3))(x)))
         for width in self.widths[1:]:
             x = activation(batch_norm(train)(self.arithmetic.conv(width, (3, 3))(x)))
-            x = nn.max_pool(x, (2, 2), (2, 2))
+            x = max_pool(x)
         x = x.reshape(len(x), -1)
         self.sow("intermediates", "features", x)
         return batch_norm(train)(self.classifier.dense(self.classes)(x))

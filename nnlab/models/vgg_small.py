@@ -14,6 +14,7 @@ import jax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.layers.normalization import batch_norm
+from nnlab.ops.pooling import max_pool
 
 
 class VGGSmall(nn.Module):
@@ -35,7 +36,7 @@ class VGGSmall(nn.Module):
             x = layers.conv(features, (3, 3))(x)
             x = self.arithmetic.activation(batch_norm(train)(x))
             x = self.arithmetic.conv(features, (3, 3))(x)
-            x = nn.max_pool(x, (2, 2), (2, 2))
+            x = max_pool(x)
             x = self.arithmetic.activation(batch_norm(train)(x))
         x = x.reshape(len(x), -1)
         self.sow("intermediates", "features", x)

@@ -1,0 +1,68 @@
+"""Maximum pooling against XLA's, in value and gradient, with ties, remainders and NaN."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnlab.ops.pooling import max_pool
+from nnlab.testing import check_gradient_rule
+
+
+def few_values(seed, *shape):
+    """Multiples of 1/4 between -1/2 and 1/2: most windows have ties."""
+    return jnp.asarray(np.random.default_rng(seed).integers(-2, 3, shape) / 4, jnp.float32)
+
+
+def passes(op, x, g):
+    y, pull = jax.vjp(op, x)
+    return y, *pull(g)
+
+
+def test_golden():
+    # Windows [1, 3; 3, 2] and [0, 0; 0, 0]: the first 3 and the first 0 get the cotangents.
+    x = jnp.array([[1.0, 3, 0, 0], [3, 2, 0, 0]]).reshape(1, 2, 4, 1)
+    y, dx = passes(max_pool, x, jnp.array([5.0, 7]).reshape(1, 1, 2, 1))
+    assert y.ravel().tolist() == [3, 0]
+    assert dx.reshape(2, 4).tolist() == [[0, 5, 7, 0], [0, 0, 0, 0]]
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.tuples(*[st.integers(1, 3)] * 2), st.tuples(*[st.integers(3, 9)] * 2), st.integers(0, 99))
+def test_equals_xla(window, size, seed):
+    x = few_values(seed, 2, *size, 3)
+    theirs = functools.partial(nn.max_pool, window_shape=window, strides=window)
+    g = few_values(seed + 1, *jax.eval_shape(theirs, x).shape)
+    ours = passes(lambda x: max_pool(x, window), x, g)
+    for mine, xla in zip(ours, passes(theirs, x, g), strict=True):
+        np.testing.assert_array_equal(mine, xla)
+
+
+def test_dtypes_transformations_and_errors():
+    x = jnp.asarray(np.random.default_rng(0).permutation(60) / 4, jnp.float32).reshape(1, 5, 6, 2)
+    pool = functools.partial(nn.max_pool, window_shape=(2, 2), strides=(2, 2))
+    errors = [
+        ([x[0]], "^max_pool takes x .* not "),
+        ([x.astype(int)], "^max_pool expects a floating x, not int32"),
+    ]
+    check_gradient_rule(max_pool, [x], value=pool, potentials=[pool], errors=errors, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="not 12 by 11"):
+        max_pool(x, (12, 11))
+    with pytest.raises(ValueError, match="window must be"):
+        max_pool(x, 0)
+
+
+def test_nan_is_the_maximum():
+    x = jnp.array([1.0, jnp.nan, 2, 0]).reshape(1, 2, 2, 1)
+    y, dx = passes(max_pool, x, jnp.ones((1, 1, 1, 1)))
+    assert np.isnan(y).all() and dx.ravel().tolist() == [1, 0, 0, 0]
+
+
+def test_a_window_larger_than_the_image_leaves_nothing():
+    y, dx = passes(max_pool, jnp.ones((2, 1, 3, 1)), jnp.ones((2, 0, 1, 1)))
+    assert y.shape == (2, 0, 1, 1) and not dx.any() and dx.shape == (2, 1, 3, 1)
