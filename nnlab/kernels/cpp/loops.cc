@@ -26,37 +26,42 @@ inline void write(const Positions& all, const Tile<kPositions>& tile,
   }
 }
 
-// A block of channels without `self`: distances or products.
+// A block of channels without `self`: distances or products. A product gains from a second vector
+// beside the first, which shares its broadcast; a difference would have to copy it.
 template <class V, int kVectors, Rule kRule>
 void plain_block(const Positions& all, const float* packed, int64_t channel) {
-  constexpr int kPositions = kVectors == 1 ? 8 : kAlone;
+  constexpr int kTogether = kRule == Rule::kProduct ? kVectors : 1;
+  constexpr int kPositions = kTogether == 1 ? 8 : kAlone;
   const V one = hidden_one<V>();
   for (int64_t k0 = all.first; k0 < all.last; k0 += kTermsAtOnce) {
     const int64_t k1 = k0 + kTermsAtOnce < all.last ? k0 + kTermsAtOnce : all.last;
-    for (int64_t first = 0; first < all.count; first += kPositions) {
-      const Tile<kPositions> tile(first, all.count);
-      const float* in[kPositions];
-      for (int p = 0; p < kPositions; ++p) in[p] = all.in[tile.index[p]];
-      V sums[kPositions][kVectors] = {};
-      const float* w = packed + k0 * kVectors * lanes_of<V>;
-      for (int64_t k = k0; k < k1; ++k, w += kVectors * lanes_of<V>) {
-        const int64_t at = all.offsets[k];
+    for (int v0 = 0; v0 < kVectors; v0 += kTogether) {
+      for (int64_t first = 0; first < all.count; first += kPositions) {
+        const Tile<kPositions> tile(first, all.count);
+        const float* in[kPositions];
+        for (int p = 0; p < kPositions; ++p) in[p] = all.in[tile.index[p]];
+        V sums[kPositions][kTogether] = {};
+        const float* w = packed + (k0 * kVectors + v0) * lanes_of<V>;
+        for (int64_t k = k0; k < k1; ++k, w += kVectors * lanes_of<V>) {
+          const int64_t at = all.offsets[k];
 #pragma GCC unroll 8
-        for (int p = 0; p < kPositions; ++p) {
-          const V x = broadcast<V>(in[p][at]);
+          for (int p = 0; p < kPositions; ++p) {
+            const V x = broadcast<V>(in[p][at]);
 #pragma GCC unroll 2
-          for (int v = 0; v < kVectors; ++v) {
-            const V weights = load<V>(w + v * lanes_of<V>);
-            if constexpr (kRule == Rule::kProduct) {
-              sums[p][v] += x * weights;
-            } else {
-              const V d = absolute(subtract(x, weights, one, true));
-              sums[p][v] = subtract(sums[p][v], d, one, p % 4 == 3);
+            for (int v = 0; v < kTogether; ++v) {
+              const V weights = load<V>(w + v * lanes_of<V>);
+              if constexpr (kRule == Rule::kProduct) {
+                sums[p][v] += x * weights;
+              } else {
+                const V d = absolute(subtract(x, weights, one, true));
+                sums[p][v] = subtract(sums[p][v], d, one, p % 4 == 3);
+              }
             }
           }
         }
+        write<V, kTogether, kPositions>(all, tile, sums, channel + v0 * lanes_of<V>,
+                                        k0 == all.first);
       }
-      write<V, kVectors, kPositions>(all, tile, sums, channel, k0 == all.first);
     }
   }
 }
