@@ -1,5 +1,6 @@
 """The README is true: its code runs, and its figures are those of the committed results."""
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -48,3 +49,17 @@ def test_reproduction_table_is_the_committed_one(result, key):
         accuracies.setdefault(row[key], []).append(f"{row['test_accuracy']:.2f}")
     for name, ours in accuracies.items():
         assert re.search(rf"^\|.*{name}.*\| {', '.join(ours)} \|", README, flags=re.MULTILINE), name
+
+
+def test_accuracies_of_other_seeds_are_the_committed_ones():
+    rows = json.loads((RESULTS / "adder_mnist_seeds.json").read_text())["rows"]
+    for cell in ("CNN", "full-adaptive"):
+        ours = [f"{row['test_accuracy']:.2f}" for row in rows if row["cell"] == cell]
+        assert f"{cell} {' and '.join(ours)}" in " ".join(README.split())
+
+
+def test_speed_tables_are_the_committed_ones(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments" / "benchmarks")
+    tables = importlib.import_module("tables")
+    result = json.loads((RESULTS / "speed.json").read_text())
+    assert tables.markdown(result) in README

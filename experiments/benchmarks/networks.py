@@ -43,8 +43,8 @@ PEERS = {"PyTorch CNN": False, "PyTorch CNN, channels last": True}
 
 def bodies(which: str, peers: bool) -> list[str]:
     """Who runs a pass; PyTorch only with `peers`."""
-    if which == EPOCH:
-        return ["nnlab AdderNet", "nnlab CNN", "JAX CNN"]
+    if which == EPOCH:  # JAX's own gradients take minutes in a loop
+        return ["nnlab AdderNet", "nnlab CNN"]
     return [*BODIES, *(PEERS if peers else ())]
 
 

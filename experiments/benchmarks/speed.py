@@ -122,14 +122,13 @@ def main(config: Config) -> None:
         print("PyTorch is not here, so its rows are left out: pip install -e '.[benchmark]'")
     folder = RunFolder.create(config.out, config, config.overwrite)
     limits = measure.limits()
-    rows: list[Row] = []
-    for name in config.layers:
-        rows += layer_rows(config, limits, name, peers)
-    for name in config.networks:
-        rows += network_rows(config, limits, name, peers)
     result = provenance() | {"config": dataclasses.asdict(config), "kernels": kernels.status()}
-    result |= {"limits": limits, "rows": rows}
-    folder.write_result(result)
+    result |= {"limits": limits, "rows": []}
+    for measured_of, names in ((layer_rows, config.layers), (network_rows, config.networks)):
+        for name in names:
+            print(f"measuring {name}", flush=True)
+            result["rows"] += measured_of(config, limits, name, peers)
+            folder.write_result(result)
     tables.show(result)
 
 
