@@ -26,7 +26,7 @@ slots. What it asks of Triton, read from the machine code that Triton 3.9 makes 
 *   The terms are written in PTX. Triton's own absolute value flushes denormals, which costs an
     instruction, and the minimum and maximum of Pallas lose NaN.
 
-So 78 to 90 % of the instructions in the loop are those of the terms. Nothing has been timed yet.
+So most of the instructions in the loop are those of the terms. Nothing has been timed yet.
 JAX 0.12 runs this lowering of Pallas and announces its end.
 """
 

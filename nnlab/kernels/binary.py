@@ -8,7 +8,8 @@ import functools
 
 import jax
 
-from nnlab.kernels.convolution import Window, convolve
+from nnlab.kernels.convolution import convolve
+from nnlab.kernels.window import Window
 
 
 @functools.partial(jax.jit, static_argnames="window")

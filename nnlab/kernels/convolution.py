@@ -15,8 +15,7 @@ from jax import lax
 
 from nnlab.kernels import native
 from nnlab.kernels.selection import by_platform
-from nnlab.kernels.window import POINT as POINT
-from nnlab.kernels.window import Window as Window
+from nnlab.kernels.window import Window
 
 _ORDER = ("NHWC", "HWIO", "NHWC")
 

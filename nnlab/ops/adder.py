@@ -41,10 +41,10 @@ import jax.numpy as jnp
 from nnlab.kernels import adder as kernels
 from nnlab.kernels.batch import vary_alike
 from nnlab.kernels.convolution import (
-    POINT,
     convolve_filter_gradient,
     convolve_input_gradient,
 )
+from nnlab.kernels.window import POINT
 from nnlab.ops.windows import Padding, check_dense_operands, check_operands, window_of
 
 FilterRule = Literal["full", "sign"]

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 
 from nnlab.kernels import binary as kernels
 from nnlab.kernels.batch import vary_alike
-from nnlab.kernels.convolution import POINT
+from nnlab.kernels.window import POINT
 from nnlab.ops.convolution import conv_cotangents
 from nnlab.ops.windows import Padding, check_dense_operands, check_operands, window_of
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
-from nnlab.kernels.convolution import Window
+from nnlab.kernels.window import Window
 
 Padding = str | Sequence[tuple[int, int]]
 

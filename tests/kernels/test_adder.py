@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nnlab import kernels
 from nnlab.kernels import adder
-from nnlab.kernels.convolution import POINT, Window
+from nnlab.kernels.window import POINT, Window
 from nnlab.ops.windows import window_of
 
 SIGN, CLIP = np.sign, functools.partial(np.clip, a_min=-1, a_max=1)

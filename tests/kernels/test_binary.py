@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnlab.kernels.binary import binary_conv
-from nnlab.kernels.convolution import POINT
+from nnlab.kernels.window import POINT
 from nnlab.ops.windows import window_of
 
 

@@ -15,11 +15,11 @@ from jax import lax
 
 from nnlab import kernels
 from nnlab.kernels.convolution import (
-    Window,
     convolve,
     convolve_filter_gradient,
     convolve_input_gradient,
 )
+from nnlab.kernels.window import Window
 from nnlab.ops.windows import window_of
 
 

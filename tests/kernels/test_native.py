@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from nnlab import kernels
 from nnlab.kernels import adder, convolution, native
-from nnlab.kernels.convolution import POINT, Window
+from nnlab.kernels.window import POINT, Window
 
 pytestmark = pytest.mark.skipif(
     kernels.status()["adder_conv"]["cpu"] == "xla", reason="the native kernels are not built"

@@ -9,7 +9,7 @@ import pytest
 
 from nnlab import kernels
 from nnlab.kernels import adder
-from nnlab.kernels.convolution import Window
+from nnlab.kernels.window import Window
 from nnlab.ops.adder import adder_conv
 
 pytestmark = pytest.mark.skipif(

@@ -11,7 +11,7 @@ import pytest
 from nnlab import kernels
 from nnlab.errors import InputError
 from nnlab.kernels import adder
-from nnlab.kernels.convolution import POINT
+from nnlab.kernels.window import POINT
 
 X = np.ones((1, 4, 4, 2), np.float32)
 KERNEL = np.zeros((2, 2, 2, 3), np.float32)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnlab.kernels.convolution import Window, convolve
+from nnlab.kernels.convolution import convolve
+from nnlab.kernels.window import Window
 from nnlab.ops.windows import window_of
 
 

@@ -1,9 +1,9 @@
-// What XLA calls: handlers that check sizes, and the choice of an instruction set.
+// What XLA calls, and the choice of an instruction set.
 #include <cstdlib>
 #include <cstring>
-#include <exception>
 #include <string_view>
 
+#include "handling.h"
 #include "kernels.h"
 
 namespace nnlab {
@@ -12,7 +12,6 @@ namespace {
 namespace ffi = xla::ffi;
 using Array = ffi::Buffer<ffi::F32>;
 using Result = ffi::Result<Array>;
-using Window = ffi::Span<const int64_t>;  // strides, (top, left) padding, dilation
 
 bool has(const Loops& loops) {
 #if defined(__x86_64__)
@@ -44,16 +43,6 @@ const Loops* chosen() {
   return loops;
 }
 
-ffi::ErrorOr<Shape> shape_of(Window window, const Array& x, const Array& kernel, const Array& y) {
-  const auto a = x.dimensions(), k = kernel.dimensions(), b = y.dimensions();
-  if (!chosen()) return ffi::Unexpected(ffi::Error::Internal("no loops for this processor"));
-  if (window.size() != 6 || a.size() != 4 || k.size() != 4 || b.size() != 4 || a[0] != b[0] ||
-      a[3] != k[2] || b[3] != k[3])
-    return ffi::Unexpected(ffi::Error::InvalidArgument("sizes of images and kernel do not fit"));
-  return Shape{a[0],      a[1],      a[2],      a[3],      k[0],      k[1],      k[3],     b[1],
-               b[2],      window[0], window[1], window[2], window[3], window[4], window[5]};
-}
-
 ffi::ErrorOr<Rule> rule_of(std::string_view name) {
   if (name == "distance") return Rule::kDistance;
   if (name == "product") return Rule::kProduct;
@@ -62,20 +51,9 @@ ffi::ErrorOr<Rule> rule_of(std::string_view name) {
   return ffi::Unexpected(ffi::Error::InvalidArgument("unknown rule"));
 }
 
-// What a kernel throws, for want of memory, becomes an error of the call.
-template <class Kernel>
-ffi::Error reporting(const Kernel& kernel) {
-  try {
-    kernel();
-    return ffi::Error::Success();
-  } catch (const std::exception& problem) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted, problem.what());
-  }
-}
-
 ffi::Error run_forward(ffi::ThreadPool pool, Window window, std::string_view name, Array x,
                        Array kernel, Result y) {
-  const auto shape = shape_of(window, x, kernel, *y);
+  const auto shape = shape_of(chosen(), window, x, kernel, *y);
   if (shape.has_error()) return shape.error();
   const auto rule = rule_of(name);
   if (rule.has_error()) return rule.error();
@@ -89,7 +67,7 @@ using Gradient = decltype(input_gradient);
 template <Gradient* kGradient>
 ffi::Error run_gradient(ffi::ThreadPool pool, Window window, std::string_view name, Array g,
                         Array x, Array kernel, Result result) {
-  const auto shape = shape_of(window, x, kernel, g);
+  const auto shape = shape_of(chosen(), window, x, kernel, g);
   if (shape.has_error()) return shape.error();
   const auto rule = rule_of(name);
   if (rule.has_error()) return rule.error();

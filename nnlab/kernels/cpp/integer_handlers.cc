@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "handling.h"
 #include "integer.h"
 #include "parallel.h"
 
@@ -14,7 +15,6 @@ using Array = ffi::Buffer<type>;
 using Bytes = Array<ffi::U8>;
 using Words = Array<ffi::U32>;
 using Sums = ffi::Result<Array<ffi::S32>>;
-using Window = ffi::Span<const int64_t>;  // strides, (top, left) padding, dilation
 
 constexpr int64_t kFloatsOfTask = 1 << 15;  // whose signs one task packs
 
@@ -54,35 +54,26 @@ const Loops* chosen() {
   return loops;
 }
 
-template <class Operand>
-ffi::ErrorOr<Shape> shape_of(Window window, const Operand& x, const Operand& kernel, Sums& y) {
-  const auto a = x.dimensions(), k = kernel.dimensions(), b = y->dimensions();
-  if (!chosen()) return ffi::Unexpected(ffi::Error::Internal("no loops for this processor"));
-  if (window.size() != 6 || a.size() != 4 || k.size() != 4 || b.size() != 4 || a[0] != b[0] ||
-      a[3] != k[2] || b[3] != k[3])
-    return ffi::Unexpected(ffi::Error::InvalidArgument("sizes of images and kernel do not fit"));
-  return Shape{a[0],      a[1],      a[2],      a[3],      k[0],      k[1],      k[3],     b[1],
-               b[2],      window[0], window[1], window[2], window[3], window[4], window[5]};
-}
-
 ffi::Error run_distances(ffi::ThreadPool pool, Window window, Bytes x, Bytes padding, Bytes kernel,
                          Sums y) {
-  const auto shape = shape_of(window, x, kernel, y);
+  const auto shape = shape_of(chosen(), window, x, kernel, *y);
   if (shape.has_error()) return shape.error();
   if (padding.element_count() != static_cast<size_t>(shape->n))
     return ffi::Error::InvalidArgument("expected a value of padding for every image");
-  distances(pool, *chosen(), *shape, x.typed_data(), padding.typed_data(), kernel.typed_data(),
-            y->typed_data());
-  return ffi::Error::Success();
+  return reporting([&] {
+    distances(pool, *chosen(), *shape, x.typed_data(), padding.typed_data(), kernel.typed_data(),
+              y->typed_data());
+  });
 }
 
 ffi::Error run_agreements(ffi::ThreadPool pool, Window window, int64_t channels, Words x,
                           Words kernel, Sums y) {
-  const auto shape = shape_of(window, x, kernel, y);
+  const auto shape = shape_of(chosen(), window, x, kernel, *y);
   if (shape.has_error()) return shape.error();
-  agreements(pool, *chosen(), *shape, channels, x.typed_data(), kernel.typed_data(),
-             y->typed_data());
-  return ffi::Error::Success();
+  return reporting([&] {
+    agreements(pool, *chosen(), *shape, channels, x.typed_data(), kernel.typed_data(),
+               y->typed_data());
+  });
 }
 
 ffi::Error run_pack_signs(ffi::ThreadPool pool, Array<ffi::F32> x, ffi::Result<Words> words) {
@@ -92,12 +83,13 @@ ffi::Error run_pack_signs(ffi::ThreadPool pool, Array<ffi::F32> x, ffi::Result<W
   if (static_cast<int64_t>(words->element_count()) != rows * per_row)
     return ffi::Error::InvalidArgument("expected a word for every 32 channels");
   const int64_t at_once = std::max<int64_t>(kFloatsOfTask / channels, 1);
-  share(pool, (rows + at_once - 1) / at_once, [&](int64_t task) {
-    const int64_t first = task * at_once;
-    chosen()->pack_signs(x.typed_data() + first * channels, std::min(at_once, rows - first),
-                         channels, words->typed_data() + first * per_row);
+  return reporting([&] {
+    share(pool, (rows + at_once - 1) / at_once, [&](int64_t task) {
+      const int64_t first = task * at_once;
+      chosen()->pack_signs(x.typed_data() + first * channels, std::min(at_once, rows - first),
+                           channels, words->typed_data() + first * per_row);
+    });
   });
-  return ffi::Error::Success();
 }
 
 }  // namespace

@@ -1,0 +1,38 @@
+// What all handlers do: check sizes, and turn exceptions into errors of the call.
+#pragma once
+
+#include <exception>
+
+#include "geometry.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace nnlab {
+
+using Window = xla::ffi::Span<const int64_t>;  // strides, (top, left) padding, dilation
+
+// `ready` says whether there are loops for this processor.
+template <class Operand, class Output>
+xla::ffi::ErrorOr<Shape> shape_of(bool ready, Window window, const Operand& x,
+                                  const Operand& kernel, const Output& y) {
+  using xla::ffi::Error, xla::ffi::Unexpected;
+  const auto a = x.dimensions(), k = kernel.dimensions(), b = y.dimensions();
+  if (!ready) return Unexpected(Error::Internal("no loops for this processor"));
+  if (window.size() != 6 || a.size() != 4 || k.size() != 4 || b.size() != 4 || a[0] != b[0] ||
+      a[3] != k[2] || b[3] != k[3])
+    return Unexpected(Error::InvalidArgument("sizes of images and kernel do not fit"));
+  return Shape{a[0],      a[1],      a[2],      a[3],      k[0],      k[1],      k[3],     b[1],
+               b[2],      window[0], window[1], window[2], window[3], window[4], window[5]};
+}
+
+// What a kernel throws, for want of memory, becomes an error of the call.
+template <class Kernel>
+xla::ffi::Error reporting(const Kernel& kernel) {
+  try {
+    kernel();
+    return xla::ffi::Error::Success();
+  } catch (const std::exception& problem) {
+    return xla::ffi::Error(xla::ffi::ErrorCode::kResourceExhausted, problem.what());
+  }
+}
+
+}  // namespace nnlab
