@@ -10,9 +10,11 @@ from nnlab.training.steps import (
     evaluation,
     in_batches,
     init,
+    leaf_name,
     steps_per_epoch,
     train_epoch,
     train_step,
+    train_steps,
 )
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "hardware",
     "in_batches",
     "init",
+    "leaf_name",
     "mean_squared_error",
     "provenance",
     "restore",
@@ -32,5 +35,6 @@ __all__ = [
     "steps_per_epoch",
     "train_epoch",
     "train_step",
+    "train_steps",
     "versions",
 ]

@@ -39,6 +39,15 @@ class State(NamedTuple):
     key: jax.Array
 
 
+class Watched(NamedTuple):
+    """What a step looks at before it is taken; the first leaf that is not finite gets named."""
+
+    batch_stats: Any
+    loss: Any
+    gradients: Any
+    params: Any
+
+
 def init(
     key: jax.Array, model: nn.Module, optimizer: optax.GradientTransformation, images: jax.Array
 ) -> State:
@@ -55,37 +64,87 @@ def train_step(
     optimizer: optax.GradientTransformation,
     loss: Loss = cross_entropy,
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    *,
+    accumulate: int = 1,
+    axis_name: str | None = None,
 ) -> Callable[[State, Batch], tuple[State, Metrics]]:
-    """Returns `step(state, (images, labels)) -> (state, {"loss", "accuracy"})`, pure and unjitted.
+    """Returns `step(state, (images, labels)) -> (state, metrics)`, pure and unjitted.
 
-    `augment(key, images)` is applied to the images of each step. The metrics are means over the
-    batch in training mode, before the update.
+    A step that would leave a number that is not finite is not taken: the state comes back as it
+    was, and the metrics tell which leaf it was. Under `optax.apply_if_finite` a gradient that is
+    not finite is that optimiser's to skip: the step counts, and running statistics stay.
+
+    Args:
+        model, optimizer, loss: the loss is a mean over the batch.
+        augment: `augment(key, images)`, applied to the images of each step.
+        accumulate: how many parts of the batch go through the network one after the other, to
+            save memory. The gradient is that of the whole batch, except that BatchNorm normalises
+            each part by its own statistics; the running ones take the mean over the parts.
+        axis_name: of `jax.pmap` or `jax.shard_map`, where the step sees one device's part of the
+            batch. Gradients, running statistics and metrics are averaged over it; augmentation and
+            dropout draw differently on each device.
+
+    Returns:
+        The function. Its metrics are scalars: "loss" and "accuracy", means over the batch in
+        training mode before the update, and "nonfinite", int32, -1 or the number of the first leaf
+        of `Watched` with a number that is not finite, which `leaf_name` gives its name.
+
+    Raises:
+        InputError: on the call, for a batch that `accumulate` does not divide.
     """
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         images, labels = batch
         key = jax.random.fold_in(_step_key(state), state.step)
+        if axis_name is not None:
+            key = jax.random.fold_in(key, lax.axis_index(axis_name))
         augment_key, dropout_key = jax.random.split(key)
         if augment is not None:
             images = augment(augment_key, images)
 
-        def objective(params):
+        def objective(params, images, labels, key):
             logits, updates = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
                 images,
                 train=True,
                 mutable=["batch_stats"],
-                rngs={"dropout": dropout_key},
+                rngs={"dropout": key},
             )
-            return loss(logits, labels), (logits, updates.get("batch_stats", {}))
+            value = loss(logits, labels)
+            metrics = {"loss": value, "accuracy": jnp.mean(logits.argmax(-1) == labels)}
+            return value, (updates.get("batch_stats", {}), metrics)
 
-        (value, (logits, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        def of_part(images, labels, key):
+            grads, others = jax.grad(objective, has_aux=True)(state.params, images, labels, key)
+            return grads, *others
+
+        if accumulate == 1:
+            results = of_part(images, labels, dropout_key)
+        else:
+            keys = jax.random.split(dropout_key, accumulate)
+            results = _mean_over_parts(of_part, *_parts(batch=(images, labels), n=accumulate), keys)
+        if axis_name is not None:
+            results = lax.pmean(results, axis_name)
+        grads, stats, metrics = results
+
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": value, "accuracy": jnp.mean(logits.argmax(-1) == labels)}
-        return State(state.step + 1, params, stats, opt_state, state.key), metrics
+        after = State(state.step + 1, params, stats, opt_state, state.key)
+        watched = Watched(stats, metrics["loss"], grads, params)
+        if isinstance(opt_state, optax.ApplyIfFiniteState):
+            held = _select(_first_nonfinite(watched) < 0, stats, state.batch_stats)
+            after = after._replace(batch_stats=held)
+            watched = Watched(held, jnp.zeros(()), jax.tree.map(jnp.zeros_like, grads), params)
+        bad = _first_nonfinite(watched)
+        return _select(bad < 0, after, state), metrics | {"nonfinite": bad}
 
     return step
+
+
+def leaf_name(state: State, number: int) -> str:
+    """The name of a leaf by its number in a step's metric "nonfinite"."""
+    tree = Watched(state.batch_stats, state.step, state.params, state.params)
+    return jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(tree)[number][0])[1:]
 
 
 def steps_per_epoch(data: Batch, batch_size: int) -> int:
@@ -100,41 +159,73 @@ def steps_per_epoch(data: Batch, batch_size: int) -> int:
     return images // batch_size
 
 
+def train_steps(
+    step: Callable[[State, Batch], tuple[State, Metrics]], batch_size: int
+) -> Callable[[State, Batch, jax.Array | int], tuple[State, Metrics]]:
+    """Returns `run(state, (images, labels), count) -> (state, metrics)`, pure and unjitted.
+
+    It takes `count` steps over arrays in memory, fewer where the epoch ends, and stops before a
+    step that would leave something not finite. The images of an epoch come in an order drawn from
+    `state.key` and the number of the epoch; those that do not fill a last batch are left out,
+    others in every epoch. Metrics are [steps an epoch], filled in at the steps that were made.
+
+    The count is a number in the compiled program, not in its structure, so one program serves all
+    counts: an epoch cut in pieces anywhere gives the same bits as the whole.
+    """
+
+    def run(state: State, data: Batch, count: jax.Array | int) -> tuple[State, Metrics]:
+        images, labels = data
+        steps = steps_per_epoch(data, batch_size)
+        epoch, first = jnp.divmod(state.step, steps)
+        key = jax.random.fold_in(_order_key(state), epoch)
+        order = jax.random.permutation(key, len(images))[: steps * batch_size]
+        order = order.reshape(steps, batch_size)
+        last = jnp.minimum(first + count, steps)
+
+        def body(carry):
+            number, _, state, metrics = carry
+            chosen = order[number]
+            state, new = step(state, (images[chosen], labels[chosen]))
+            metrics = jax.tree.map(lambda all, one: all.at[number].set(one), metrics, new)
+            return number + 1, new.get("nonfinite", -1) < 0, state, metrics
+
+        def wanted(carry):
+            number, finite, _, _ = carry
+            return (number < last) & finite
+
+        shapes = jax.eval_shape(step, state, (images[:batch_size], labels[:batch_size]))[1]
+        metrics = jax.tree.map(lambda m: jnp.zeros((steps, *m.shape), m.dtype), shapes)
+        return lax.while_loop(wanted, body, (first, jnp.array(True), state, metrics))[2:]
+
+    return run
+
+
 def train_epoch(
     step: Callable[[State, Batch], tuple[State, Metrics]], batch_size: int
 ) -> Callable[[State, Batch], tuple[State, Metrics]]:
-    """Returns `epoch(state, (images, labels))`: one pass over arrays in memory, one program.
+    """Returns `epoch(state, (images, labels))`: one pass by `train_steps`, one compiled program.
 
-    The images come in an order drawn from `state.key` and the number of the epoch; those that do
-    not fill a last batch are left out, others in every epoch. Metrics are stacked: [steps].
+    Metrics are [steps]. From a state within an epoch it goes to that epoch's end.
     """
-
-    @jax.jit
-    def epoch(state: State, data: Batch) -> tuple[State, Metrics]:
-        images, labels = data
-        steps = steps_per_epoch(data, batch_size)
-        key = jax.random.fold_in(_order_key(state), state.step // steps)
-        order = jax.random.permutation(key, len(images))[: steps * batch_size]
-
-        def body(state, chosen):
-            return step(state, (images[chosen], labels[chosen]))
-
-        return lax.scan(body, state, order.reshape(steps, batch_size))
-
-    return epoch
+    run = train_steps(step, batch_size)
+    return jax.jit(lambda state, data: run(state, data, steps_per_epoch(data, batch_size)))
 
 
 def evaluation(
-    model: nn.Module, loss: Loss = cross_entropy, batch_size: int = 500
+    model: nn.Module,
+    loss: Loss = cross_entropy,
+    batch_size: int = 500,
+    weights: Callable[[State], Any] = lambda state: state.params,
 ) -> Callable[[State, Batch], Metrics]:
     """Returns `evaluate(state, (images, labels)) -> {"loss", "accuracy"}` over all images.
 
-    Runs in evaluation mode: BatchNorm uses its running statistics, dropout is off.
+    Runs in evaluation mode: BatchNorm uses its running statistics, dropout is off. `weights` says
+    which parameters of the state to use, such as their moving average.
     """
 
     @jax.jit
     def evaluate(state: State, data: Batch) -> Metrics:
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        variables = {"params": weights(state), "batch_stats": state.batch_stats}
         logits = in_batches(lambda x: model.apply(variables, x, train=False), data[0], batch_size)
         accuracy = jnp.mean(logits.argmax(-1) == data[1])
         return {"loss": loss(logits, data[1]), "accuracy": accuracy}
@@ -162,3 +253,36 @@ def _order_key(state: State) -> jax.Array:
 
 def _step_key(state: State) -> jax.Array:
     return jax.random.fold_in(state.key, 1)
+
+
+def _parts(batch: Batch, n: int) -> Batch:
+    """[batch, ...] as [n, batch / n, ...]; every part takes from every device's share."""
+    images = len(batch[0])
+    if images % n:
+        raise InputError(f"accumulate must divide the batch of {images} images, not be {n}.")
+
+    def split(a):
+        return jnp.moveaxis(a.reshape(images // n, n, *a.shape[1:]), 1, 0)
+
+    return split(batch[0]), split(batch[1])
+
+
+def _mean_over_parts(fn: Callable[..., Any], *parts: jax.Array) -> Any:
+    """The mean of `fn(*part)` over the first axis of `parts`, one part after the other."""
+    shapes = jax.eval_shape(fn, *(part[0] for part in parts))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, fn(*part)), None
+
+    return jax.tree.map(lambda total: total / len(parts[0]), lax.scan(add, zeros, parts)[0])
+
+
+def _first_nonfinite(tree: Any) -> jax.Array:
+    """The number of the first leaf with a number that is not finite, or -1."""
+    bad = jnp.stack([~jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])
+    return jnp.where(bad.any(), bad.argmax(), -1).astype(jnp.int32)
+
+
+def _select(condition: jax.Array, true: Any, false: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), true, false)
