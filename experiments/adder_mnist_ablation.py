@@ -54,6 +54,7 @@ from nnlab.training import (
     RunFolder,
     evaluation,
     fit,
+    in_memory,
     init,
     provenance,
     steps_per_epoch,
@@ -79,6 +80,7 @@ class Config:
     """Folder with the MNIST files; otherwise looked for and downloaded."""
     out: str = "runs/adder_mnist_ablation"
     overwrite: bool = False
+    resume: bool = False
 
     def __post_init__(self):
         for seed in self.seeds:
@@ -105,7 +107,7 @@ def main(config: Config) -> None:
     mnist = data.load("mnist", config.data_dir)
     train, test = ((data.pad_to(x, 32, 32), y) for x, y in data.standardized(mnist))
     steps = config.epochs * steps_per_epoch(train, config.batch_size)
-    folder = RunFolder.create(config.out, config, config.overwrite)
+    folder = RunFolder.create(config.out, config, config.overwrite, config.resume)
     rows = []
     for cell, seed in itertools.product(config.cells, config.seeds):
         model, rate = network(cell)
@@ -117,10 +119,9 @@ def main(config: Config) -> None:
             state,
             train_step(model, optimizer),
             evaluation(model),
-            train,
+            in_memory(train, config.batch_size),
             test,
             epochs=config.epochs,
-            batch_size=config.batch_size,
             folder=folder,
         )
         accuracy = round(100 * history["test_accuracy"][-1], 2)

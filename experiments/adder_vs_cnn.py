@@ -58,6 +58,8 @@ class Config:
     """Folder of the run."""
     overwrite: bool = False
     """Replace an earlier run in that folder."""
+    resume: bool = False
+    """Go on with the run in that folder, or start it."""
 
     def __post_init__(self):
         for name in ("learning_rate", "eta", "binary_learning_rate"):
@@ -73,7 +75,7 @@ def main(config: Config) -> None:
     dataset = data.load(config.dataset, config.data_dir)
     train, test = data.standardized(dataset)
     steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
-    folder = training.RunFolder.create(config.out, config, config.overwrite)
+    folder = training.RunFolder.create(config.out, config, config.overwrite, config.resume)
     networks, table = [], []
     for name, arithmetic in ARITHMETICS.items():
         model = SmallCNN(dataset.classes, arithmetic, classifier=arithmetic)
@@ -111,10 +113,9 @@ def train_and_measure(
         training.init(jax.random.key(config.seed), model, optimizer, train[0]),
         training.train_step(model, optimizer),
         training.evaluation(model),
-        train,
+        training.in_memory(train, config.batch_size),
         test,
         epochs=config.epochs,
-        batch_size=config.batch_size,
         folder=folder,
     )
     variables = {"params": state.params, "batch_stats": state.batch_stats}

@@ -2,6 +2,7 @@
 
 from nnlab.training.checkpoints import restore, save
 from nnlab.training.environment import hardware, provenance, versions
+from nnlab.training.feeds import in_memory
 from nnlab.training.loop import fit
 from nnlab.training.losses import cross_entropy, mean_squared_error, squared_hinge
 from nnlab.training.run_folder import RunFolder
@@ -25,6 +26,7 @@ __all__ = [
     "fit",
     "hardware",
     "in_batches",
+    "in_memory",
     "init",
     "leaf_name",
     "mean_squared_error",

@@ -1,4 +1,4 @@
-"""Training states on disk, through Orbax.
+"""Training states on disk, through Orbax, each array with a digest.
 
 A checkpoint holds each array of a state under its path in the tree, for example
 `.params['Dense_0']['kernel']`, and nothing about the tree itself: structure, container types and
@@ -6,11 +6,19 @@ placement on devices come from the state that the caller has already built. So a
 NamedTuple with an optax state inside needs no registration, and a difference between the two is
 named by the array that differs. A typed random key is stored as its key data.
 
-A write is atomic: the folder gets its name when all of it is on disk. Cut-off files and a damaged
-index are noticed on reading; a flipped bit inside an array's data is not.
+Beside the arrays lies what is not an array (`about`: a training's history, for example) and the
+SHA-256 of each array's name, type, shape and bytes. Orbax notices a cut-off file, but restores a
+flipped bit without a word; the digest does not. A write is atomic: the folder gets its name when
+all of it is on disk.
 """
 
+import contextlib
+import errno
+import hashlib
+import json
 import os
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +26,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnlab.errors import InputError
+from nnlab.errors import CheckpointError, InputError
+
+_ARRAYS, _ABOUT = "state", "about"
 
 
-def save(path: str | os.PathLike[str], state: Any, overwrite: bool = False) -> None:
-    """Writes all arrays of `state` to the folder `path` and waits until they are there.
+def save(path: str | os.PathLike[str], state: Any, about: Any = None) -> None:
+    """Writes all arrays of `state` to the new folder `path` and waits until they are there.
 
     Args:
         path: the folder to make; missing parents are made too.
         state: a pytree whose leaves are JAX arrays, NumPy arrays and typed random keys, of any
             shape and dtype.
-        overwrite: delete a checkpoint that is already at `path`, then write.
+        about: what else to keep, as JSON can hold it.
 
     Raises:
-        InputError: `path` exists (and is not a checkpoint to be overwritten), or no folder can be
-            made there.
+        InputError: `path` exists.
+        CheckpointError: it cannot be written.
         TypeError: a leaf is not an array.
     """
     import orbax.checkpoint as ocp
 
     path = Path(path).absolute()
-    arrays = _arrays(state)
-    try:
-        if path.exists() and not (overwrite and (path / "_METADATA").is_file()):
-            expected = "a checkpoint to overwrite" if overwrite else "a path that does not exist"
-            raise InputError(f"{path} already exists; expected {expected}.")
+    items = _items(_arrays(state), about)
+    with _write_errors(path):
+        if path.exists():
+            raise InputError(f"{path} already exists; expected a path that does not exist.")
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"The checkpoint {path} cannot be written: {error.strerror}.") from error
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        checkpointer.save(path, args=ocp.args.StandardSave(arrays), force=overwrite)
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            checkpointer.save(path, args=items)
 
 
 def restore(path: str | os.PathLike[str], like: Any) -> Any:
     """Reads the checkpoint at `path` into the structure of `like`.
 
     Args:
-        path: a folder written by `save`.
+        path: a folder written by `save` or by `Checkpoints`.
         like: a state of the same structure, shapes and dtypes as the saved one, such as a freshly
             initialised one. Its values are ignored; its arrays say where the read ones go.
 
@@ -62,27 +69,166 @@ def restore(path: str | os.PathLike[str], like: Any) -> Any:
         A pytree of the structure and types of `like` with the saved values, equal to the bit.
 
     Raises:
-        InputError: there is no checkpoint at `path`, it is damaged, or an array in it is missing,
-            left over or of another shape or dtype than in `like`.
+        InputError: there is no checkpoint at `path`, or an array in it is missing, left over or of
+            another shape or dtype than in `like`.
+        CheckpointError: it is damaged; where a single array is, it is named.
         TypeError: a leaf of `like` is not an array.
     """
+    return _read(Path(path).absolute(), like)[0]
+
+
+class Checkpoints:
+    """The checkpoints of one training, `step_N` in one folder, written beside the training.
+
+        with Checkpoints(folder, keep=2) as checkpoints:
+            found = checkpoints.newest(like=state)
+            checkpoints.save(100, state, about={"history": history}, best=80)
+
+    Args:
+        folder: made by the first save.
+        keep: how many of the newest to keep. The one that a save calls the best is kept too.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], keep: int = 2):
+        self.folder = Path(folder).absolute()
+        self._keep = keep
+        self._best: int | None = None
+        self._manager: Any = None
+        self._saved: int | None = None
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._manager is None:
+            return
+        if exception[0] is None:
+            self.wait()
+        with contextlib.suppress(Exception):  # it would be raised in place of the first
+            self._manager.close()
+
+    def path(self, step: int) -> Path:
+        """The folder of the checkpoint of a step."""
+        return self.folder / f"step_{step}"
+
+    def steps(self) -> list[int]:
+        """The steps of which there is a checkpoint, in order."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            names = [entry.name.removeprefix("step_") for entry in self.folder.glob("step_*")]
+            return sorted(int(name) for name in names if name.isdecimal())
+        return []
+
+    def save(self, step: int, state: Any, about: Any = None, best: int | None = None) -> None:
+        """Copies the state, then writes it while the caller goes on.
+
+        What goes wrong in writing is raised by the next call, `wait` or the end of the `with`. A
+        step that is already there is left as it is.
+
+        Args:
+            step: the number in the checkpoint's name.
+            state, about: as of the function `save`.
+            best: the step whose checkpoint is to be kept beside the newest ones.
+
+        Raises:
+            CheckpointError: this or the one before cannot be written; it names the last good one.
+            TypeError: a leaf is not an array.
+        """
+        if step in self.steps() or step == self._saved:
+            return
+        self.wait()
+        items = _items(_arrays(state), about)
+        self._best, self._saved = best, step
+        with _write_errors(self.path(step), self):
+            if self._manager is None:
+                self._manager = self._open()
+            self._manager.save(step, args=items, force=True)
+
+    def wait(self) -> None:
+        """Returns when the last save is on disk.
+
+        Raises:
+            CheckpointError: it cannot be written; it names the last good one.
+        """
+        if self._manager is not None and self._saved is not None:
+            with _write_errors(self.path(self._saved), self):
+                self._manager.wait_until_finished()
+                self._manager.check_for_errors()
+
+    def newest(self, like: Any) -> tuple[Any, Any] | None:
+        """The state and the `about` of the newest checkpoint that is whole, None if there is none.
+
+        A damaged one is named in a warning and set aside as `damaged_step_N`.
+
+        Raises:
+            InputError: the checkpoint is of another state than `like`.
+            CheckpointError: there are checkpoints, and all are damaged.
+        """
+        reasons = []
+        for step in reversed(self.steps()):
+            path = self.path(step)
+            try:
+                found = _read(path, like)
+            except CheckpointError as error:
+                reasons.append((path, error))
+                continue
+            for damaged, reason in reasons:
+                warnings.warn(f"{reason} Going on from {path}.", stacklevel=2)
+                damaged.rename(damaged.with_name(f"damaged_{damaged.name}"))
+            return found
+        if reasons:
+            raise CheckpointError(f"{reasons[0][1]} There is no older one that is whole.")
+        return None
+
+    def _open(self) -> Any:
+        import orbax.checkpoint as ocp
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # One process writes, whichever others take part in the training.
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(),
+            active_processes={jax.process_index()},
+            barrier_sync_key_prefix="nnlab",
+        )
+        return ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                step_prefix="step",
+                create=False,
+                cleanup_tmp_directories=True,
+                preservation_policy=self,
+                multiprocessing_options=alone,
+            ),
+        )
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        """Orbax asks which of the checkpoints, oldest first, to keep."""
+        newest = [checkpoint.step for checkpoint in checkpoints][-self._keep :]
+        return [c.step in newest or c.step == self._best for c in checkpoints]
+
+
+def _read(path: Path, like: Any) -> tuple[Any, Any]:
     import orbax.checkpoint as ocp
     from etils import epath  # the path type of Orbax
 
-    path = Path(path).absolute()
     if not path.is_dir():
         raise InputError(f"There is no checkpoint at {path}.")
     target = _arrays(like)
     handler = ocp.StandardCheckpointHandler()
     try:
-        _check_fit(path, handler.metadata(epath.Path(path)).tree, target)
-        arrays = handler.restore(epath.Path(path), args=ocp.args.StandardRestore(target))
-    except InputError:
+        stored = json.loads((path / _ABOUT / "metadata").read_text())
+        if stored["sha256"] != _json_digest(stored["about"], stored["digests"]):
+            raise CheckpointError(f"{path} is damaged: its digests are not what was saved.")
+        folder = epath.Path(path / _ARRAYS)
+        _check_fit(path, handler.metadata(folder).tree, target)
+        arrays = handler.restore(folder, args=ocp.args.StandardRestore(target))
+        for name, array in sorted(arrays.items()):
+            if _digest(name, array) != stored["digests"].get(name):
+                raise CheckpointError(f"{path} is damaged: {name} is not what was saved.")
+    except (InputError, CheckpointError):
         raise
     except Exception as error:  # Orbax raises many types here, a bare Exception among them
-        raise InputError(
-            f"{path} is damaged or not a checkpoint ({type(error).__name__} on reading)."
-        ) from error
+        reason = f"({type(error).__name__} on reading)"
+        raise CheckpointError(f"{path} is damaged or not a checkpoint {reason}.") from error
     finally:
         handler.close()
 
@@ -94,7 +240,7 @@ def restore(path: str | os.PathLike[str], like: Any) -> Any:
             return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
         return array
 
-    return jax.tree_util.tree_map_with_path(restored, like)
+    return jax.tree_util.tree_map_with_path(restored, like), stored["about"]
 
 
 def _arrays(state: Any) -> dict[str, jax.Array | np.ndarray]:
@@ -109,6 +255,28 @@ def _arrays(state: Any) -> dict[str, jax.Array | np.ndarray]:
     return arrays
 
 
+def _items(arrays: dict[str, jax.Array | np.ndarray], about: Any) -> Any:
+    """What Orbax writes: host copies, because the caller may give the arrays' memory away."""
+    import orbax.checkpoint as ocp
+
+    copies = {name: np.array(array) for name, array in arrays.items()}
+    digests = {name: _digest(name, copy) for name, copy in copies.items()}
+    entry = {"about": about, "digests": digests, "sha256": _json_digest(about, digests)}
+    return ocp.args.Composite(
+        **{_ARRAYS: ocp.args.StandardSave(copies), _ABOUT: ocp.args.JsonSave(entry)}
+    )
+
+
+def _digest(name: str, array: jax.Array | np.ndarray) -> str:
+    data = np.asarray(array)
+    described = f"{name} {data.dtype} {data.shape} ".encode()
+    return hashlib.sha256(described + data.tobytes()).hexdigest()
+
+
+def _json_digest(*values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
 def _check_fit(path: Path, stored: dict[str, Any], target: dict[str, Any]) -> None:
     for name in sorted(stored.keys() | target.keys()):
         there, here = (
@@ -119,6 +287,32 @@ def _check_fit(path: Path, stored: dict[str, Any], target: dict[str, Any]) -> No
             raise InputError(
                 f"The checkpoint {path} is of another state: {name} is {there} in it, not {here}."
             )
+
+
+@contextlib.contextmanager
+def _write_errors(path: Path, checkpoints: Checkpoints | None = None) -> Iterator[None]:
+    """What Orbax and TensorStore raise in writing, as one sentence that names the path."""
+    try:
+        yield
+    except (InputError, CheckpointError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        reason = _reason(error)
+        steps = checkpoints.steps() if checkpoints is not None else []
+        last = f" the last good one is {checkpoints.path(steps[-1])}." if steps else ""
+        raise CheckpointError(
+            f"The checkpoint {path} cannot be written: {reason}{';' if last else '.'}{last}"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """The system's words for what went wrong, where an error number can be found."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    for number in (errno.EFBIG, errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+        if os.strerror(number) in str(error):  # in a message of TensorStore's
+            return os.strerror(number)
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def _is_key(leaf: jax.Array | np.ndarray) -> bool:

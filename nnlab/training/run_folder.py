@@ -19,14 +19,17 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from nnlab.errors import InputError
 
 _WRITTEN = ("metrics.jsonl", "tensorboard", "checkpoints", "result.json", "report.html")
-_PARTIAL = ("config.json.partial", "result.json.partial")  # left by a kill while writing
+# Left by a kill while writing.
+_PARTIAL = ("config.json.partial", "result.json.partial", "metrics.jsonl.partial")
+_LOCK = ".lock"
+_locks: dict[int, IO[str]] = {}  # of this process, by inode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,31 +38,49 @@ class RunFolder:
 
     Attributes:
         path: the folder.
+        resume: whether trainings in it go on from their newest checkpoints.
     """
 
     path: Path
+    resume: bool = False
 
     @classmethod
     def create(
-        cls, path: str | os.PathLike[str], config: Any, overwrite: bool = False
+        cls,
+        path: str | os.PathLike[str],
+        config: Any,
+        overwrite: bool = False,
+        resume: bool = False,
+        may_differ: Collection[str] = ("out", "data_dir", "overwrite", "resume"),
     ) -> "RunFolder":
         """Makes the folder `path`, missing parents too, and writes `config` into it.
 
+        The folder is this process's until it ends.
+
         Args:
-            path: a folder that is new or empty, or one of an earlier run to overwrite.
+            path: a folder that is new or empty, or one of an earlier run to overwrite or resume.
             config: a dataclass instance; what is not a number, string, list or mapping in it is
                 written as its `str`.
             overwrite: remove from an earlier run's folder what that run wrote. Other files in it
                 stay.
+            resume: go on with the run in the folder, if there is one.
+            may_differ: fields of the configuration that a resumed run may have otherwise.
 
         Raises:
-            InputError: the folder holds a run and `overwrite` is false, or it holds other files
-                and no run, or it cannot be written.
+            InputError: the folder holds a run and neither `overwrite` nor `resume` is true, or
+                both are; it holds other files and no run, or a run of another configuration to
+                resume, or another process runs in it, or it cannot be written.
         """
-        folder = cls(Path(path))
+        folder = cls(Path(path), resume)
+        if overwrite and resume:
+            raise InputError("--overwrite and --resume were both given, expected at most one.")
         try:
-            _check_free(folder.path, overwrite)
+            found = _check_free(folder.path, overwrite or resume)
             folder.path.mkdir(parents=True, exist_ok=True)
+            _lock(folder.path)
+            if resume and found:
+                _check_same(folder.path / "config.json", config, may_differ)
+                return folder
             for name in (*_WRITTEN, *_PARTIAL):
                 _remove(folder.path / name)
             _write_json(folder.path / "config.json", dataclasses.asdict(config))
@@ -81,8 +102,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @contextlib.contextmanager
-    def metrics(self, network: str) -> Iterator[Callable[..., None]]:
+    def metrics(self, network: str, after: int = 0) -> Iterator[Callable[..., None]]:
         """Opens `metrics.jsonl` and the TensorBoard events of one network for appending.
+
+        What an earlier process has written of that network about steps above `after` is dropped,
+        in TensorBoard too: a resumed training writes it again.
 
             with folder.metrics("CNN") as record:
                 record(step=100, loss=0.31, accuracy=0.91)
@@ -93,7 +117,9 @@ class RunFolder:
         """
         from tensorboardX import SummaryWriter
 
-        events = SummaryWriter(str(self.path / "tensorboard" / network), flush_secs=10)
+        _keep_lines(self.path / "metrics.jsonl", network, after)
+        logdir = str(self.path / "tensorboard" / network)
+        events = SummaryWriter(logdir, purge_step=after + 1, flush_secs=10)
         with events, (self.path / "metrics.jsonl").open("a") as lines:
 
             def record(*, step: int, **figures: Any) -> None:
@@ -115,16 +141,76 @@ class RunFolder:
         _write_json(self.path / "result.json", result)
 
 
-def _check_free(path: Path, overwrite: bool) -> None:
+def _check_free(path: Path, expect_run: bool) -> bool:
+    """Whether there is a run in the folder, which has to be expected."""
     found = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    found.discard(_LOCK)
     others = sorted(found.difference(_WRITTEN, _PARTIAL))
     if others and "config.json" not in found:
         raise InputError(
             f"{path} holds {others[0]} but no config.json, so it is not a run folder and not even "
             "--overwrite writes there; expected a new or empty folder."
         )
-    if found and not overwrite:
-        raise InputError(f"{path} already holds a run; give a new folder or --overwrite.")
+    if found and not expect_run:
+        raise InputError(
+            f"{path} already holds a run; give a new folder, --resume to go on with it or "
+            "--overwrite."
+        )
+    return "config.json" in found
+
+
+def _lock(path: Path) -> None:
+    """Makes the folder this process's; the system lets go of it however the process ends."""
+    import fcntl
+
+    file = (path / _LOCK).open("a+")
+    place = os.fstat(file.fileno()).st_ino
+    if place in _locks:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        raise InputError(
+            f"{path} is in use by process {file.read().strip() or 'of another machine'}; expected "
+            "a folder of its own for each run."
+        ) from error
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    _locks[place] = file
+
+
+def _check_same(path: Path, config: Any, may_differ: Collection[str]) -> None:
+    try:
+        before = json.loads(path.read_text())
+        assert isinstance(before, dict)
+    except (ValueError, AssertionError) as error:
+        raise InputError(f"{path} is damaged, expected the configuration of a run.") from error
+    now = _plain(dataclasses.asdict(config))
+    changes = [
+        f"{name} was {before.get(name, 'absent')} and is {now.get(name, 'absent')}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name, path) != now.get(name, path) and name not in may_differ
+    ]
+    if changes:
+        raise InputError(f"{path} is of another configuration: {', '.join(changes)}.")
+
+
+def _keep_lines(path: Path, network: str, after: int) -> None:
+    """Drops lines of the network about later steps, and one that was cut off in writing."""
+    if not path.exists():
+        return
+
+    def wanted(line: str) -> bool:
+        try:
+            entry = json.loads(line)
+            return entry["network"] != network or entry["step"] <= after
+        except (ValueError, KeyError, TypeError):
+            return False
+
+    kept = [line for line in path.read_text().splitlines() if wanted(line)]
+    _write_text(path, "".join(line + "\n" for line in kept))
 
 
 def _remove(path: Path) -> None:
@@ -135,9 +221,13 @@ def _remove(path: Path) -> None:
 
 
 def _write_json(path: Path, value: Any) -> None:
+    _write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     with partial.open("w") as file:
-        file.write(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

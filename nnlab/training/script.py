@@ -16,11 +16,12 @@ it ends the script with that one sentence on standard error and exit status 2, n
         run(main, Config)
 """
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar
 
-from nnlab.errors import DivergedError, InputError
+from nnlab.errors import CheckpointError, DivergedError, InputError, Interrupted
 
 Config = TypeVar("Config")
 
@@ -40,16 +41,22 @@ def run(
 
     Raises:
         SystemExit: with status 2 after an `InputError` or a flag that does not parse, 1 after a
-            `DivergedError`, 130 after Ctrl-C, 0 after `--help`.
+            `DivergedError` or a `CheckpointError`, 128 plus the number of the signal after an
+            `Interrupted`, 130 after Ctrl-C, 0 after `--help`.
     """
+    # What Orbax logs with a traceback reaches the user as the one sentence of an error.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         main(_parse(config_type, args))
     except InputError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from error
-    except DivergedError as error:
+    except (DivergedError, CheckpointError) as error:
         print(error, file=sys.stderr)
         raise SystemExit(1) from error
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(128 + error.signal) from error
     except KeyboardInterrupt as error:
         raise SystemExit(130) from error
 
