@@ -172,11 +172,11 @@ class Checkpoints:
                 reasons.append((path, error))
                 continue
             for damaged, reason in reasons:
-                warnings.warn(f"{reason} Going on from {path}.", stacklevel=2)
+                warnings.warn(f"{str(reason)[:-1]}; going on from {path}.", stacklevel=2)
                 damaged.rename(damaged.with_name(f"damaged_{damaged.name}"))
             return found
         if reasons:
-            raise CheckpointError(f"{reasons[0][1]} There is no older one that is whole.")
+            raise CheckpointError(f"{str(reasons[0][1])[:-1]}, and no older one is whole.")
         return None
 
     def _open(self) -> Any:

@@ -102,11 +102,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @contextlib.contextmanager
-    def metrics(self, network: str, after: int = 0) -> Iterator[Callable[..., None]]:
+    def metrics(self, network: str, after: int | None = None) -> Iterator[Callable[..., None]]:
         """Opens `metrics.jsonl` and the TensorBoard events of one network for appending.
 
-        What an earlier process has written of that network about steps above `after` is dropped,
-        in TensorBoard too: a resumed training writes it again.
+        With `after`, what is there of that network about later steps is dropped, in TensorBoard
+        too: a resumed training writes it again.
 
             with folder.metrics("CNN") as record:
                 record(step=100, loss=0.31, accuracy=0.91)
@@ -117,9 +117,11 @@ class RunFolder:
         """
         from tensorboardX import SummaryWriter
 
-        _keep_lines(self.path / "metrics.jsonl", network, after)
+        if after is not None:
+            _drop_lines(self.path / "metrics.jsonl", network, after)
         logdir = str(self.path / "tensorboard" / network)
-        events = SummaryWriter(logdir, purge_step=after + 1, flush_secs=10)
+        purge = None if after is None else after + 1
+        events = SummaryWriter(logdir, purge_step=purge, flush_secs=10)
         with events, (self.path / "metrics.jsonl").open("a") as lines:
 
             def record(*, step: int, **figures: Any) -> None:
@@ -197,7 +199,7 @@ def _check_same(path: Path, config: Any, may_differ: Collection[str]) -> None:
         raise InputError(f"{path} is of another configuration: {', '.join(changes)}.")
 
 
-def _keep_lines(path: Path, network: str, after: int) -> None:
+def _drop_lines(path: Path, network: str, after: int) -> None:
     """Drops lines of the network about later steps, and one that was cut off in writing."""
     if not path.exists():
         return

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 
 def stopped_improving(values: Sequence[float], patience: int, min_delta: float = 0.0) -> bool:
-    raise NotImplementedError
+    return len(values) - 1 - int(np.argmax(values)) >= patience if len(values) else False

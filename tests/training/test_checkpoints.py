@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnlab.errors import InputError
+from nnlab.errors import CheckpointError, InputError
 from nnlab.training import checkpoints
+from nnlab.training.checkpoints import Checkpoints
 
 
 class State(NamedTuple):
@@ -161,31 +162,110 @@ def test_a_damaged_checkpoint_is_one_sentence_or_harmless(tmp_path):
                     (copy / file).write_bytes(data[: len(data) // 2])
             try:
                 assert_same_bits(checkpoints.restore(copy, initialised(1)), state)
-            except InputError as error:
+            except CheckpointError as error:
                 refused += 1
-                assert str(error).startswith(f"{copy} is damaged or not a checkpoint")
+                assert str(error).startswith(f"{copy} is damaged")
                 assert "\n" not in str(error)
             shutil.rmtree(copy)
     assert refused >= 6
 
 
-def test_an_existing_checkpoint_is_overwritten_only_when_asked(tmp_path):
-    checkpoints.save(tmp_path / "c", initialised(0))
-    with pytest.raises(InputError, match="already exists"):
-        checkpoints.save(tmp_path / "c", initialised(1))
-    assert_same_bits(checkpoints.restore(tmp_path / "c", initialised(2)), initialised(0))
-    checkpoints.save(tmp_path / "c", initialised(1), overwrite=True)
-    assert_same_bits(checkpoints.restore(tmp_path / "c", initialised(2)), initialised(1))
-
-
-def test_only_a_checkpoint_is_overwritten(tmp_path):
+def test_an_existing_path_is_not_overwritten(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match="expected a checkpoint to overwrite"):
-        checkpoints.save(tmp_path / "folder", initialised(0), overwrite=True)
-    assert (tmp_path / "folder" / "thesis.tex").read_text() == "years of work"
-    with pytest.raises(InputError, match="cannot be written"):
+    checkpoints.save(tmp_path / "c", initialised(0))
+    for path in (tmp_path / "folder", tmp_path / "c", tmp_path / "folder" / "thesis.tex"):
+        with pytest.raises(InputError, match=f"^{path} already exists"):
+            checkpoints.save(path, initialised(1))
+    with pytest.raises(CheckpointError, match=r"thesis\.tex/c cannot be written"):
         checkpoints.save(tmp_path / "folder" / "thesis.tex" / "c", initialised(0))
+    assert (tmp_path / "folder" / "thesis.tex").read_text() == "years of work"
+    assert_same_bits(checkpoints.restore(tmp_path / "c", initialised(2)), initialised(0))
+
+
+def test_exchanged_arrays_are_named(tmp_path):
+    """Of same type and shape, so that Orbax has nothing to complain about."""
+    a, b = jnp.arange(3.0), jnp.ones(3)
+    checkpoints.save(tmp_path / "c", {"a": a, "b": b})
+    checkpoints.save(tmp_path / "exchanged", {"a": b, "b": a})
+    shutil.rmtree(tmp_path / "c" / "state")
+    (tmp_path / "exchanged" / "state").rename(tmp_path / "c" / "state")
+    with pytest.raises(CheckpointError, match=r"c is damaged: \['a'\] is not what was saved\.$"):
+        checkpoints.restore(tmp_path / "c", {"a": a, "b": b})
+
+
+def series(folder, steps, keep=2, best=None):
+    state = initialised(0)
+    with Checkpoints(folder, keep) as saved:
+        for step in steps:
+            saved.save(step, state._replace(step=jnp.int32(step)), {"at": step}, best)
+    return state
+
+
+def test_a_series_keeps_the_newest_and_the_best(tmp_path):
+    state = series(tmp_path / "run", range(0, 70, 10), keep=2, best=20)
+    with Checkpoints(tmp_path / "run") as saved:
+        assert saved.steps() == [20, 50, 60]
+        back, about = saved.newest(like=initialised(1))
+        assert_same_bits(back, state._replace(step=jnp.int32(60)))
+        assert about == {"at": 60}
+        assert_same_bits(checkpoints.restore(saved.path(20), state).params, state.params)
+        saved.save(70, state)  # in another process nothing is known of the best
+        saved.wait()
+        assert saved.steps() == [60, 70]
+
+
+def test_nothing_to_find(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "none", tmp_path, tmp_path / "file"):
+        with Checkpoints(folder) as saved:
+            assert saved.steps() == [] and saved.newest(like=initialised(0)) is None
+
+
+def test_a_save_is_of_the_values_of_that_moment(tmp_path):
+    """The caller's arrays may be donated, or changed in place, while Orbax still writes."""
+    host = np.zeros(1000)
+    give_away = jax.jit(lambda x: x + 1, donate_argnums=0)
+    with Checkpoints(tmp_path) as saved:
+        device = jnp.zeros(1000)
+        saved.save(1, {"host": host, "device": device})
+        host += 1
+        give_away(device)
+        saved.wait()
+        back, _ = saved.newest(like={"host": host, "device": jnp.ones(1000)})
+    assert not back["host"].any() and not back["device"].any()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_damaged_one_is_named_set_aside_and_may_come_again(tmp_path):
+    state = series(tmp_path, [10, 20, 30], keep=3)
+    about = tmp_path / "step_30" / "about" / "metadata"
+    about.write_text(about.read_text().replace('"at": 30', '"at": 31'))
+    data = next((tmp_path / "step_20" / "state" / "d").iterdir())
+    data.write_bytes(data.read_bytes()[:-1])
+    with Checkpoints(tmp_path) as saved:
+        with pytest.warns(UserWarning, match=f"going on from {saved.path(10)}") as warned:
+            back, found = saved.newest(like=state)
+        assert [str(w.message).partition(" ")[0] for w in warned] == [
+            str(saved.path(30)),
+            str(saved.path(20)),
+        ]
+        assert_same_bits(back, state._replace(step=jnp.int32(10)))
+        assert found == {"at": 10} and saved.steps() == [10]
+        saved.save(20, state, {"at": 20})
+        saved.wait()
+        assert saved.steps() == [10, 20]
+    assert (tmp_path / "damaged_step_30").is_dir() and (tmp_path / "damaged_step_20").is_dir()
+
+
+def test_where_none_is_whole_nothing_is_touched(tmp_path):
+    state = series(tmp_path, [10, 20])
+    for step in (10, 20):
+        (tmp_path / f"step_{step}" / "about" / "metadata").write_text("{}")
+    with Checkpoints(tmp_path) as saved:
+        with pytest.raises(CheckpointError, match=r"step_20 is damaged.* no older one is whole"):
+            saved.newest(like=state)
+        assert saved.steps() == [10, 20]
 
 
 def test_what_a_killed_write_left_is_in_nobodys_way(tmp_path):
@@ -207,6 +287,7 @@ import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 jax.config.update("jax_num_cpu_devices", 2)
 from nnlab.training import checkpoints
+from nnlab.training.checkpoints import Checkpoints
 mesh = jax.make_mesh((2,), ("data",))
 checkpoints.save({str(tmp_path / "c")!r}, {{"w": jnp.arange(4.0)}})
 sharding = NamedSharding(mesh, PartitionSpec("data"))

@@ -50,7 +50,9 @@ def finished(path):
 
 
 def contents(path):
-    return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    files = {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    files.pop(".lock", None)
+    return files
 
 
 def test_the_configuration_reads_back(tmp_path):
@@ -61,7 +63,7 @@ def test_the_configuration_reads_back(tmp_path):
         "inner": {"rates": [0.5, "inf"]},
         "note": None,
     }
-    assert [p.name for p in folder.path.iterdir()] == ["config.json"]
+    assert list(contents(folder.path)) == ["config.json"]
 
 
 def test_each_record_is_on_disk_at_once_as_one_valid_line(tmp_path):
@@ -101,6 +103,66 @@ def test_metrics_continue_in_a_folder_opened_again(tmp_path):
     with RunFolder(tmp_path).metrics("CNN") as record:
         record(step=2, loss=0.25)
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_later_and_cut_off_lines_of_a_resumed_network_are_dropped(tmp_path):
+    folder = RunFolder.create(tmp_path, Config())
+    lines = [
+        {"network": network, "step": step, "loss": 0.5}
+        for network in ("CNN", "BNN")
+        for step in (10, 20, 30)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"network": "CNN", "st')
+    with folder.metrics("CNN", after=20) as record:
+        record(step=30, loss=0.25)
+    kept = [line for line in lines if line["network"] == "BNN" or line["step"] <= 20]
+    expected = [*kept, {"network": "CNN", "step": 30, "loss": 0.25}]
+    assert [strict(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()] == expected
+
+
+def test_a_run_is_resumed_with_all_that_it_has_written(tmp_path):
+    finished(tmp_path)
+    before = contents(tmp_path)
+    assert RunFolder.create(tmp_path, Config(out=Path("elsewhere")), resume=True).resume
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("left", [[], ["config.json.partial"]])
+def test_where_there_is_no_run_to_resume_one_is_started(tmp_path, left):
+    for name in left:
+        (tmp_path / name).write_text("{")
+    RunFolder.create(tmp_path, Config(), resume=True)
+    assert list(contents(tmp_path)) == ["config.json"]
+
+
+def test_another_configuration_is_refused_with_the_differences(tmp_path):
+    finished(tmp_path)
+    before, other = contents(tmp_path), Config(epochs=4, note="new", inner=Inner((1.0,)))
+    with pytest.raises(InputError) as error:
+        RunFolder.create(tmp_path, other, resume=True)
+    assert str(error.value) == (
+        f"{tmp_path / 'config.json'} is of another configuration: epochs was 3 and is 4, "
+        "inner was {'rates': [0.5, 'inf']} and is {'rates': [1.0]}, note was None and is new."
+    )
+    assert contents(tmp_path) == before
+    RunFolder.create(tmp_path, other, resume=True, may_differ=("epochs", "note", "inner"))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3"])
+def test_a_damaged_configuration_is_not_resumed(tmp_path, text):
+    finished(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config\.json is damaged, expected the configuration"):
+        RunFolder.create(tmp_path, Config(), resume=True)
+
+
+def test_overwriting_and_resuming_exclude_each_other(tmp_path):
+    finished(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match="--overwrite and --resume were both given"):
+        RunFolder.create(tmp_path, Config(), overwrite=True, resume=True)
+    assert contents(tmp_path) == before
 
 
 values = st.recursive(
