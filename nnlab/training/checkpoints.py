@@ -297,12 +297,10 @@ def _write_errors(path: Path, checkpoints: Checkpoints | None = None) -> Iterato
     except (InputError, CheckpointError, KeyboardInterrupt):
         raise
     except Exception as error:
-        reason = _reason(error)
-        steps = checkpoints.steps() if checkpoints is not None else []
-        last = f" the last good one is {checkpoints.path(steps[-1])}." if steps else ""
-        raise CheckpointError(
-            f"The checkpoint {path} cannot be written: {reason}{';' if last else '.'}{last}"
-        ) from error
+        message = f"The checkpoint {path} cannot be written: {_reason(error)}"
+        if checkpoints is not None and (steps := checkpoints.steps()):
+            message += f"; the last good one is {checkpoints.path(steps[-1])}"
+        raise CheckpointError(f"{message}.") from error
 
 
 def _reason(error: BaseException) -> str:

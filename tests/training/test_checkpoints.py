@@ -194,6 +194,12 @@ def test_exchanged_arrays_are_named(tmp_path):
         checkpoints.restore(tmp_path / "c", {"a": a, "b": b})
 
 
+def newest(saved, like):
+    found = saved.newest(like)
+    assert found is not None
+    return found
+
+
 def series(folder, steps, keep=2, best=None):
     state = initialised(0)
     with Checkpoints(folder, keep) as saved:
@@ -206,7 +212,7 @@ def test_a_series_keeps_the_newest_and_the_best(tmp_path):
     state = series(tmp_path / "run", range(0, 70, 10), keep=2, best=20)
     with Checkpoints(tmp_path / "run") as saved:
         assert saved.steps() == [20, 50, 60]
-        back, about = saved.newest(like=initialised(1))
+        back, about = newest(saved, initialised(1))
         assert_same_bits(back, state._replace(step=jnp.int32(60)))
         assert about == {"at": 60}
         assert_same_bits(checkpoints.restore(saved.path(20), state).params, state.params)
@@ -232,7 +238,7 @@ def test_a_save_is_of_the_values_of_that_moment(tmp_path):
         host += 1
         give_away(device)
         saved.wait()
-        back, _ = saved.newest(like={"host": host, "device": jnp.ones(1000)})
+        back, _ = newest(saved, {"host": host, "device": jnp.ones(1000)})
     assert not back["host"].any() and not back["device"].any()
 
 
@@ -245,7 +251,7 @@ def test_a_damaged_one_is_named_set_aside_and_may_come_again(tmp_path):
     data.write_bytes(data.read_bytes()[:-1])
     with Checkpoints(tmp_path) as saved:
         with pytest.warns(UserWarning, match=f"going on from {saved.path(10)}") as warned:
-            back, found = saved.newest(like=state)
+            back, found = newest(saved, state)
         assert [str(w.message).partition(" ")[0] for w in warned] == [
             str(saved.path(30)),
             str(saved.path(20)),
