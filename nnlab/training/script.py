@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar
 
 from nnlab.errors import CheckpointError, DivergedError, InputError, Interrupted
+from nnlab.training import signals
 
 Config = TypeVar("Config")
 
@@ -47,7 +48,9 @@ def run(
     # What Orbax logs with a traceback reaches the user as the one sentence of an error.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
-        main(_parse(config_type, args))
+        config = _parse(config_type, args)
+        with signals.immediate():  # but `nnlab.training.fit` saves its state first
+            main(config)
     except InputError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from error

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnlab.errors import InputError
+from nnlab.errors import CheckpointError, DivergedError, InputError, Interrupted
 from nnlab.training.script import (
     check_fraction,
     check_positive,
@@ -111,6 +112,35 @@ def test_interruption_is_quiet():
         raise KeyboardInterrupt
 
     assert ended([], main) == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (DivergedError("It went to infinity."), 1),
+        (CheckpointError("It cannot be written."), 1),
+        (Interrupted("It was stopped.", signal.SIGTERM), 143),
+        (Interrupted("It was stopped.", signal.SIGINT), 130),
+    ],
+)
+def test_a_run_that_ends_early_says_why_in_one_sentence(error, status):
+    def main(config):
+        raise error
+
+    assert ended([], main) == (status, "", f"{error}\n")
+
+
+def test_a_signal_ends_a_script_even_within_a_call():
+    program = (
+        "import threading, dataclasses\nfrom nnlab.training.script import run\n"
+        "@dataclasses.dataclass\nclass Config:\n    x: int = 0\n"
+        "def main(config):\n    lock = threading.Lock()\n    lock.acquire()\n"
+        "    print('ready', flush=True)\n    lock.acquire()\nrun(main, Config, [])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == -signal.SIGINT
 
 
 @pytest.mark.parametrize(
