@@ -25,8 +25,8 @@ class Arithmetic:
     """Layers of one kind.
 
     Attributes:
-        conv: called as `conv(features, kernel_size, strides=…, padding=…, use_bias=…)`.
-        dense: called as `dense(features, use_bias=…)`.
+        conv: called as `conv(features, kernel_size, strides=…, padding=…, use_bias=…, dtype=…)`.
+        dense: called as `dense(features, use_bias=…, dtype=…)`.
         activation: what stands between normalisation and the next layer.
     """
 

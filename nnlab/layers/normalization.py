@@ -1,12 +1,24 @@
 """The normalisation that stands behind every layer of this kit's models."""
 
 import flax.linen as nn
+from flax.typing import Dtype
 
 
-def batch_norm(train: bool) -> nn.BatchNorm:
+def batch_norm(
+    train: bool, dtype: Dtype | None = None, axis_name: str | None = None
+) -> nn.BatchNorm:
     """Batch normalisation over all axes but the last, epsilon 1e-5.
 
     Running statistics move by a tenth a step. Flax's default of a hundredth is too slow for adder
     layers, whose outputs start near minus the number of terms rather than near 0.
+
+    Args:
+        train: normalise by the batch and move the running statistics, which serve otherwise.
+        dtype: of the output; by default that of input and parameters together, float32 at least.
+            Parameters, statistics and what is computed from them are float32 in any case.
+        axis_name: of `jax.pmap` or `jax.shard_map`; the batch is then that of all devices along
+            it, not of each. Under `jax.jit` on a mesh it is that of all devices without a name.
     """
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5)
+    return nn.BatchNorm(
+        use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, axis_name=axis_name
+    )

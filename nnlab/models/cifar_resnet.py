@@ -14,6 +14,7 @@ import functools
 
 import flax.linen as nn
 import jax
+from flax.typing import Dtype
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.layers.normalization import batch_norm
@@ -25,18 +26,22 @@ class BasicBlock(nn.Module):
     features: int
     strides: int
     arithmetic: Arithmetic
+    dtype: Dtype | None
+    axis_name: str | None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        conv, activation = self.arithmetic.conv, self.arithmetic.activation
+        conv = functools.partial(self.arithmetic.conv, self.features, dtype=self.dtype)
+        norm = functools.partial(batch_norm, train, dtype=self.dtype, axis_name=self.axis_name)
+        activation = self.arithmetic.activation
         sides = ((1, 1), (1, 1))
-        y = conv(self.features, (3, 3), strides=self.strides, padding=sides)(x)
-        y = activation(batch_norm(train)(y))
-        y = conv(self.features, (3, 3), padding=sides)(y)
-        y = batch_norm(train)(y)
+        y = conv((3, 3), strides=self.strides, padding=sides)(x)
+        y = activation(norm()(y))
+        y = conv((3, 3), padding=sides)(y)
+        y = norm()(y)
         if x.shape != y.shape:
-            x = conv(self.features, (1, 1), strides=self.strides, padding="VALID")(x)
-            x = batch_norm(train)(x)
+            x = conv((1, 1), strides=self.strides, padding="VALID")(x)
+            x = norm()(x)
         return activation(x + y)
 
 
@@ -44,7 +49,12 @@ class CifarResNet(nn.Module):
     """[batch, height, width, channels] to logits [batch, classes].
 
     `arithmetic` serves all layers but the first convolution and the classifier, which are float
-    unless `first` and `classifier` say otherwise. `depth` is 6 n + 2.
+    unless `first` and `classifier` say otherwise. `depth` is 6 n + 2. `dtype` is that of the
+    computation, by default that of images and parameters together; parameters, running statistics
+    and logits are float32 in any. `axis_name` is that of a mapped axis along which BatchNorm takes
+    the batch of all devices as one; by default each has its own. With `remat` a training step
+    keeps what goes into each block and computes the inside again for the gradient: less memory,
+    one more forward pass of the blocks, the same parameters.
     """
 
     depth: int
@@ -52,21 +62,29 @@ class CifarResNet(nn.Module):
     arithmetic: Arithmetic = FLOAT
     first: Arithmetic = FLOAT
     classifier: Arithmetic = FLOAT
+    dtype: Dtype | None = None
+    axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         blocks, remainder = divmod(self.depth - 2, 6)
         if remainder or blocks < 1:
             raise ValueError(f"depth must be 6 n + 2 with n at least 1, not {self.depth}.")
-        x = self.first.conv(16, (3, 3))(x)
-        x = self.arithmetic.activation(batch_norm(train)(x))
+        norm = functools.partial(batch_norm, train, dtype=self.dtype, axis_name=self.axis_name)
+        basic = nn.remat(BasicBlock, static_argnums=2) if self.remat else BasicBlock  # 2 is train
+        x = self.first.conv(16, (3, 3), dtype=self.dtype)(x)
+        x = self.arithmetic.activation(norm()(x))
         for stage, features in enumerate((16, 32, 64)):
             for block in range(blocks):
                 strides = 2 if stage > 0 and block == 0 else 1
-                x = BasicBlock(features, strides, self.arithmetic)(x, train)
+                name = f"BasicBlock_{blocks * stage + block}"  # with remat and without
+                options = (features, strides, self.arithmetic, self.dtype, self.axis_name)
+                x = basic(*options, name=name)(x, train)
         x = x.mean(axis=(1, 2))
         self.sow("intermediates", "features", x)
-        return batch_norm(train)(self.classifier.dense(self.classes)(x))
+        x = self.classifier.dense(self.classes, dtype=self.dtype)(x)
+        return norm(dtype=None)(x)  # of float32 statistics, hence float32
 
 
 resnet20 = functools.partial(CifarResNet, 20)

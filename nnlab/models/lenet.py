@@ -11,8 +11,11 @@ References:
     every layer an adder: `LeNet5(arithmetic=ADDER, first=ADDER, classifier=ADDER)`.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
+from flax.typing import Dtype
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.layers.normalization import batch_norm
@@ -23,24 +26,31 @@ class LeNet5(nn.Module):
     """[batch, 32, 32, channels] to logits [batch, classes].
 
     `arithmetic` serves all layers but the first convolution and the classifier, which are float
-    unless `first` and `classifier` say otherwise.
+    unless `first` and `classifier` say otherwise. `dtype` is that of the computation, by default
+    that of images and parameters together; parameters, running statistics and logits are float32
+    in any. `axis_name` is that of a mapped axis along which BatchNorm takes the batch of all
+    devices as one; by default each has its own.
     """
 
     classes: int = 10
     arithmetic: Arithmetic = FLOAT
     first: Arithmetic = FLOAT
     classifier: Arithmetic = FLOAT
+    dtype: Dtype | None = None
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        norm = functools.partial(batch_norm, train, dtype=self.dtype, axis_name=self.axis_name)
         activation = self.arithmetic.activation
         for features, layers in ((6, self.first), (16, self.arithmetic)):
-            x = layers.conv(features, (5, 5), padding="VALID")(x)
-            x = activation(batch_norm(train)(x))
+            x = layers.conv(features, (5, 5), padding="VALID", dtype=self.dtype)(x)
+            x = activation(norm()(x))
             x = max_pool(x)
         x = x.reshape(len(x), -1)
         for features in (120, 84):
-            x = self.arithmetic.dense(features)(x)
-            x = activation(batch_norm(train)(x))
+            x = self.arithmetic.dense(features, dtype=self.dtype)(x)
+            x = activation(norm()(x))
         self.sow("intermediates", "features", x)
-        return batch_norm(train)(self.classifier.dense(self.classes)(x))
+        x = self.classifier.dense(self.classes, dtype=self.dtype)(x)
+        return norm(dtype=None)(x)  # of float32 statistics, hence float32

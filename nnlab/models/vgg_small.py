@@ -9,8 +9,12 @@ References:
     Chen et al., AdderNet, CVPR 2020, https://arxiv.org/abs/1912.13200, table 2.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from flax.typing import Dtype
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.layers.normalization import batch_norm
@@ -21,23 +25,30 @@ class VGGSmall(nn.Module):
     """[batch, 32, 32, channels] to logits [batch, classes].
 
     `arithmetic` serves all layers but the first convolution and the classifier, which are float
-    unless `first` and `classifier` say otherwise.
+    unless `first` and `classifier` say otherwise. `dtype` is that of the computation, by default
+    that of images and parameters together; parameters, running statistics and logits are float32
+    in any. `axis_name` is that of a mapped axis along which BatchNorm takes the batch of all
+    devices as one; by default each has its own.
     """
 
     classes: int = 10
     arithmetic: Arithmetic = FLOAT
     first: Arithmetic = FLOAT
     classifier: Arithmetic = FLOAT
+    dtype: Dtype | None = None
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        norm = functools.partial(batch_norm, train, dtype=self.dtype, axis_name=self.axis_name)
         for stage, features in enumerate((128, 256, 512)):
             layers = self.first if stage == 0 else self.arithmetic
-            x = layers.conv(features, (3, 3))(x)
-            x = self.arithmetic.activation(batch_norm(train)(x))
-            x = self.arithmetic.conv(features, (3, 3))(x)
+            x = layers.conv(features, (3, 3), dtype=self.dtype)(x)
+            x = self.arithmetic.activation(norm()(x))
+            x = self.arithmetic.conv(features, (3, 3), dtype=self.dtype)(x)
             x = max_pool(x)
-            x = self.arithmetic.activation(batch_norm(train)(x))
+            x = self.arithmetic.activation(norm()(x))
         x = x.reshape(len(x), -1)
         self.sow("intermediates", "features", x)
-        return self.classifier.dense(self.classes, use_bias=True)(x)
+        x = self.classifier.dense(self.classes, use_bias=True, dtype=self.dtype)(x)
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,7 +1,17 @@
 """Optax gradient transformations."""
 
+from nnlab.optim import schedules
 from nnlab.optim.adder import adder_rate
+from nnlab.optim.averaging import average_weights, averaged_weights
 from nnlab.optim.binary import clip_latent_weights
 from nnlab.optim.recipes import adder_recipe, labels
 
-__all__ = ["adder_rate", "adder_recipe", "clip_latent_weights", "labels"]
+__all__ = [
+    "adder_rate",
+    "adder_recipe",
+    "average_weights",
+    "averaged_weights",
+    "clip_latent_weights",
+    "labels",
+    "schedules",
+]

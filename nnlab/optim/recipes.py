@@ -9,6 +9,7 @@ import optax
 
 from nnlab.optim.adder import adder_rate
 from nnlab.optim.binary import clip_latent_weights
+from nnlab.optim.schedules import MakeSchedule, cosine
 
 
 def labels(params):
@@ -25,6 +26,7 @@ def adder_recipe(
     steps: int,
     learning_rate: float = 0.1,
     *,
+    schedule: MakeSchedule = cosine,
     momentum: float = 0.9,
     nesterov: bool = False,
     weight_decay: float = 5e-4,
@@ -36,12 +38,23 @@ def adder_recipe(
     Adder kernels pass through `rate` first; weight decay is added after it and is not rescaled.
     Binary kernels, of which that code has none, follow Adam and stay in [-1, 1] as in BinaryNet.
 
+    Clipping is for the raw gradients, so it stands before the recipe, and what it measures are all
+    leaves together:
+
+        optax.chain(optax.clip_by_global_norm(1.0), adder_recipe(steps))
+
+    `adder_rate` makes adder kernels indifferent to a factor that all of a layer's gradient has in
+    common, and so to this norm, which they still count in; `optax.clip`, number by number, changes
+    their direction too.
+
     Args:
-        steps: length of the cosine from the learning rate down to 0.
-        learning_rate: of SGD at the first step.
+        steps: length of the schedule, by default the cosine down to 0.
+        learning_rate: of SGD at the schedule's height.
+        schedule: makes the learning rates from the height and the steps; one of
+            `nnlab.optim.schedules`.
         momentum, nesterov, weight_decay: of SGD; the decay is for all its parameters.
         rate: what happens to the gradients of adder kernels, `adder_rate()` unless given.
-        binary_learning_rate: of Adam at the first step.
+        binary_learning_rate: of Adam at the schedule's height.
 
     References:
         Chen et al., AdderNet, CVPR 2020, https://arxiv.org/abs/1912.13200, and its code (main.py).
@@ -49,9 +62,9 @@ def adder_recipe(
     """
     sgd = optax.chain(
         optax.add_decayed_weights(weight_decay),
-        optax.sgd(optax.cosine_decay_schedule(learning_rate, steps), momentum, nesterov),
+        optax.sgd(schedule(learning_rate, steps), momentum, nesterov),
     )
-    adam = optax.adam(optax.cosine_decay_schedule(binary_learning_rate, steps))
+    adam = optax.adam(schedule(binary_learning_rate, steps))
     return optax.partition(
         {
             "float": sgd,

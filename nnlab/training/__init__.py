@@ -17,6 +17,7 @@ from nnlab.training.steps import (
     train_step,
     train_steps,
 )
+from nnlab.training.stopping import stopped_improving
 
 __all__ = [
     "RunFolder",
@@ -35,6 +36,7 @@ __all__ = [
     "save",
     "squared_hinge",
     "steps_per_epoch",
+    "stopped_improving",
     "train_epoch",
     "train_step",
     "train_steps",
