@@ -1,8 +1,9 @@
 """Data sets on disk in; checked, scaled and augmented arrays out."""
 
 from nnlab.data.augment import random_crop, random_flip
-from nnlab.data.dataset import Dataset, Split, check_arrays
-from nnlab.data.sources import load
+from nnlab.data.dataset import Dataset, RandomAccess, Records, Split, check_arrays
+from nnlab.data.sources import load, record_source
+from nnlab.data.stream import Stream, to_device
 from nnlab.data.transforms import (
     Whitening,
     channel_statistics,
@@ -10,15 +11,20 @@ from nnlab.data.transforms import (
     fit_whitening,
     pad_to,
     pca_whiten,
+    record_statistics,
     standardize,
     standardized,
+    standardizer,
     to_float,
     zca_whiten,
 )
 
 __all__ = [
     "Dataset",
+    "RandomAccess",
+    "Records",
     "Split",
+    "Stream",
     "Whitening",
     "channel_statistics",
     "check_arrays",
@@ -29,8 +35,12 @@ __all__ = [
     "pca_whiten",
     "random_crop",
     "random_flip",
+    "record_source",
+    "record_statistics",
     "standardize",
     "standardized",
+    "standardizer",
+    "to_device",
     "to_float",
     "zca_whiten",
 ]

@@ -14,11 +14,14 @@ Reference:
     MD5 sums: https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
+import dataclasses
+import functools
 import io
 import os
 import pickle
 import tarfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +67,68 @@ def load_cifar10(data_dir: str | os.PathLike | None = None) -> Dataset:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class CifarRecords:
+    """Records of binary files, which stay on disk; `nnlab.data.dataset.Records` says what it does.
+
+    Attributes:
+        paths: files of equally many records, unpacked; `cifar10_records` checks them.
+        classes: labels are below it.
+    """
+
+    paths: tuple[Path, ...]
+    classes: int = CLASSES
+
+    @functools.cached_property
+    def _files(self) -> list[np.ndarray]:
+        maps = [np.memmap(path, np.uint8, "r") for path in self.paths]
+        return [np.asarray(file).reshape(-1, 1 + PIXELS) for file in maps]
+
+    def __getstate__(self) -> dict:
+        return {"paths": self.paths, "classes": self.classes}  # or the maps' content comes along
+
+    def __len__(self) -> int:
+        return sum(map(len, self._files))
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        images, labels = self.gather([index])
+        return images[0], int(labels[0])
+
+    def gather(self, indices: Sequence[int] | np.ndarray) -> Split:
+        places = [divmod(int(i), len(self._files[0])) for i in indices]
+        records = np.stack([self._files[file][row] for file, row in places])
+        return Split(_channels_last(records[:, 1:]), records[:, 0].astype(np.int32))
+
+
+def cifar10_records(
+    data_dir: str | os.PathLike | None = None, split: str = "train"
+) -> CifarRecords:
+    """Opens CIFAR-10 without reading its images; of every record the label is checked.
+
+    Args:
+        data_dir: as of `load_cifar10`.
+        split: `train` or `test`.
+
+    Raises:
+        InputError: as of `load_cifar10`, or only an archive or the Python version is there.
+    """
+    files = locate(CIFAR10, data_dir)
+    if tuple(file.name for file in files) != BINARY:
+        raise InputError(
+            f"{files[0]} cannot be read a record at a time, expected {', '.join(BINARY)}: "
+            f"unpack {BINARY_ARCHIVE} beside it"
+        )
+    paths = tuple(files[:-1] if split == "train" else files[-1:])
+    for path in paths:
+        _check_size(str(path), path.stat().st_size)
+    records = CifarRecords(paths)
+    for path, file in zip(paths, records._files, strict=True):
+        checked_split(file[:, 1:], file[:, 0], CLASSES, path)
+    return records
+
+
 def _unpack(archive: Path) -> list[tuple[str, bytes]]:
     """The name and the content of the six files of an archive, which nothing is extracted from."""
     wanted = BINARY if archive.name == BINARY_ARCHIVE else PYTHON
@@ -84,15 +149,24 @@ def _unpack(archive: Path) -> list[tuple[str, bytes]]:
 
 def _read_file(name: str, data: bytes) -> Split:
     pixels, labels = (_read_records if name.endswith(".bin") else _read_pickle)(name, data)
+    return checked_split(_channels_last(pixels), labels, CLASSES, name)
+
+
+def _channels_last(pixels: np.ndarray) -> np.ndarray:
+    """Images [n, 32, 32, 3] of pixels [n, 3072] as they are stored."""
     images = pixels.reshape(-1, CHANNELS, HEIGHT, WIDTH).transpose(0, 2, 3, 1)
-    return checked_split(np.ascontiguousarray(images), labels, CLASSES, name)
+    return np.ascontiguousarray(images)
+
+
+def _check_size(name: str, size: int) -> None:
+    expected = IMAGES_PER_FILE * (1 + PIXELS)
+    if size != expected:
+        raise InputError(f"{name} holds {size} bytes, expected {expected}")
 
 
 def _read_records(name: str, data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """The pixels [10000, 3072] and the labels [10000] of a file of the binary version."""
-    expected = IMAGES_PER_FILE * (1 + PIXELS)
-    if len(data) != expected:
-        raise InputError(f"{name} holds {len(data)} bytes, expected {expected}")
+    _check_size(name, len(data))
     records = np.frombuffer(data, np.uint8).reshape(IMAGES_PER_FILE, 1 + PIXELS)
     return records[:, 1:], records[:, 0]
 

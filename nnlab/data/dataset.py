@@ -2,10 +2,12 @@
 
 A data set is two splits of uint8 images, as they are at rest; `nnlab.data.transforms` turns them
 into the floating-point arrays that a network trains on, and `check_arrays` says in one sentence
-what is wrong with such arrays before a training run spends an hour on them.
+what is wrong with such arrays before a training run spends an hour on them. A split that memory
+cannot hold is `Records`, which are read when they are asked for.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +30,29 @@ class Dataset(NamedTuple):
     train: Split
     test: Split
     classes: int
+
+
+class RandomAccess(Protocol):
+    """Images and their classes by number: a random access data source, as grain calls it."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """An image, uint8 [height, width, channels], and its class."""
+        ...
+
+
+class Records(RandomAccess, Protocol):
+    """One split on disk; it pickles without its content, so that worker processes open it again."""
+
+    @property
+    def classes(self) -> int:
+        """Labels are below it."""
+        ...
+
+    def gather(self, indices: Sequence[int] | np.ndarray) -> Split:
+        """Several records at once, in the order of the indices."""
+        ...
 
 
 def checked_split(images: np.ndarray, labels: np.ndarray, classes: int, source: object) -> Split:

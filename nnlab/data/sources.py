@@ -3,7 +3,7 @@
 import os
 
 from nnlab.data import cifar, digits, mnist, tfds
-from nnlab.data.dataset import Dataset
+from nnlab.data.dataset import Dataset, Records
 from nnlab.errors import InputError
 
 
@@ -47,4 +47,36 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
     raise InputError(
         f"there is no data set {name!r}, expected digits, mnist, fashion_mnist, cifar10 or "
         "tfds:NAME"
+    )
+
+
+def record_source(
+    name: str, data_dir: str | os.PathLike | None = None, split: str = "train"
+) -> Records:
+    """Opens a split of a data set whose records stay on disk until they are asked for.
+
+    ===============  ==================================================================
+    name             read from
+    ===============  ==================================================================
+    `cifar10`        binary files, unpacked
+    `tfds:NAME`      array_record files of TensorFlow Datasets, never downloaded
+    ===============  ==================================================================
+
+    Args:
+        name: one of the above.
+        data_dir: as of `load`.
+        split: `train` or `test`.
+
+    Raises:
+        InputError: the set has no records or there is no such split, or as of `load`.
+    """
+    if split not in ("train", "test"):
+        raise InputError(f"the split is {split!r}, expected train or test")
+    if name.startswith("tfds:"):
+        return tfds.tfds_records(name.removeprefix("tfds:"), data_dir, split)
+    if name == "cifar10":
+        return cifar.cifar10_records(data_dir, split)
+    raise InputError(
+        f"there are no records of {name!r}, expected cifar10 or tfds:NAME; "
+        "nnlab.data.load reads smaller sets whole"
     )

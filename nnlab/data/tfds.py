@@ -7,7 +7,9 @@ Reference:
     https://www.tensorflow.org/datasets/tfless_tfds
 """
 
+import dataclasses
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,23 +36,86 @@ def load_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
             images of one size.
     """
     builder = _find(name, data_dir)
-    splits = builder.info.splits
-    test = "test" if "test" in splits else "validation"
-    if not {"train", test} <= set(splits):
-        raise InputError(
-            f"{builder.data_dir} has the splits {', '.join(sorted(splits))}, "
-            "expected train and one of test and validation"
-        )
+    test = _test_split(builder)
     image, label = _feature_keys(builder)
-    try:
-        train_split, test_split = (_read(builder, s, image, label) for s in ("train", test))
-    except NotImplementedError as error:
-        raise InputError(
-            f"{builder.data_dir} is stored as {builder.info.file_format.value}, which only "
-            f"TensorFlow reads; expected array_record, which {_build_command(name)} writes"
-        ) from error
+    train_split, test_split = (_read(builder, s, image, label, name) for s in ("train", test))
     classes = builder.info.features[label].num_classes
     return Dataset(f"tfds:{name}", train_split, test_split, classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsRecords:
+    """Records of one prepared split; `nnlab.data.dataset.Records` says what it does.
+
+    Attributes:
+        examples: the data source of TensorFlow Datasets, which opens its files where it is used.
+        image, label: the keys of an example.
+        shape: of every image, [height, width, channels].
+        classes: labels are below it.
+        place: the folder and the split, for errors.
+    """
+
+    examples: Any
+    image: str
+    label: str
+    shape: tuple[int, ...]
+    classes: int
+    place: str
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        images, labels = self.gather([index])
+        return images[0], int(labels[0])
+
+    def gather(self, indices: Sequence[int] | np.ndarray) -> Split:
+        """Raises `InputError` where a record cannot be read or is unlike the others."""
+        numbers = [int(i) for i in indices]
+        try:
+            examples = self.examples.__getitems__(numbers)
+        except Exception as error:  # the readers and the decoders have no common base
+            raise InputError(
+                f"{self.place} cannot be read at records {numbers}: {_first_line(error)}"
+            ) from error
+        for number, example in zip(numbers, examples, strict=True):
+            _check_shape(self.place, number, example[self.image].shape, self.shape)
+            if not 0 <= example[self.label] < self.classes:
+                raise InputError(
+                    f"{self.place}: label {number} is {example[self.label]}, "
+                    f"expected 0 to {self.classes - 1}"
+                )
+        labels = np.array([example[self.label] for example in examples], np.int32)
+        return Split(np.stack([example[self.image] for example in examples]), labels)
+
+
+def tfds_records(
+    name: str, data_dir: str | os.PathLike | None = None, split: str = "train"
+) -> TfdsRecords:
+    """Opens a split of a prepared set; all but its first record is checked when it is read.
+
+    Args:
+        name, data_dir: as of `load_tfds`.
+        split: `train`, or `test`, for which `validation` stands in where there is no `test`.
+
+    Raises:
+        InputError: as of `load_tfds`.
+    """
+    builder = _find(name, data_dir)
+    test = _test_split(builder)
+    split = test if split == "test" else split
+    image, label = _feature_keys(builder)
+    place, examples = _open(builder, split, name)
+    try:
+        shape = examples[0][image].shape
+    except Exception as error:  # the readers and the decoders have no common base
+        raise InputError(
+            f"{place} cannot be read after 0 examples: {_first_line(error)}"
+        ) from error
+    classes = builder.info.features[label].num_classes
+    return TfdsRecords(examples, image, label, shape, classes, place)
 
 
 def _find(name: str, data_dir: str | os.PathLike | None) -> Any:
@@ -106,25 +171,57 @@ def _feature_keys(builder: Any) -> tuple[str, str]:
     return image, label
 
 
-def _read(builder: Any, split: str, image: str, label: str) -> Split:
-    """All examples of one split, in the order of the files."""
+def _test_split(builder: Any) -> str:
+    """The name of the split to measure on, of a set that has one and `train`."""
+    splits = builder.info.splits
+    test = "test" if "test" in splits else "validation"
+    if not {"train", test} <= set(splits):
+        raise InputError(
+            f"{builder.data_dir} has the splits {', '.join(sorted(splits))}, "
+            "expected train and one of test and validation"
+        )
+    return test
+
+
+def _open(builder: Any, split: str, name: str) -> tuple[str, Any]:
+    """What errors call the split, and its examples by number."""
     place = f"{builder.data_dir} {split}"
-    n = builder.info.splits[split].num_examples
-    if n == 0:
+    if builder.info.splits[split].num_examples == 0:
         raise InputError(f"{place} holds no examples, expected at least one")
+    try:
+        return place, builder.as_data_source(split)
+    except NotImplementedError as error:
+        raise InputError(
+            f"{builder.data_dir} is stored as {builder.info.file_format.value}, which only "
+            f"TensorFlow reads; expected array_record, which {_build_command(name)} writes"
+        ) from error
+    except Exception as error:  # the readers have no common base
+        raise InputError(
+            f"{place} cannot be read after 0 examples: {_first_line(error)}"
+        ) from error
+
+
+def _check_shape(place: str, number: int, shape: tuple, first: tuple) -> None:
+    if shape != first:
+        raise InputError(
+            f"{place}: image {number} has shape {shape} and image 0 {first}, "
+            "expected images of one size"
+        )
+
+
+def _read(builder: Any, split: str, image: str, label: str, name: str) -> Split:
+    """All examples of one split, in the order of the files."""
+    place, examples = _open(builder, split, name)
+    n = builder.info.splits[split].num_examples
     images, labels = np.empty((n, 0, 0, 0), np.uint8), np.empty(n, np.int64)
     i = 0
     try:
-        for i, example in enumerate(builder.as_data_source(split)):
+        for i, example in enumerate(examples):
             if i == 0:
                 images = np.empty((n, *example[image].shape), np.uint8)
-            if example[image].shape != images.shape[1:]:
-                raise InputError(
-                    f"{place}: image {i} has shape {example[image].shape} and image 0 "
-                    f"{images.shape[1:]}, expected images of one size"
-                )
+            _check_shape(place, i, example[image].shape, images.shape[1:])
             images[i], labels[i] = example[image], example[label]
-    except (InputError, NotImplementedError):
+    except InputError:
         raise
     except Exception as error:  # the readers and the decoders have no common base
         reason = _first_line(error)

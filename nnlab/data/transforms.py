@@ -25,13 +25,15 @@ References:
     first normalised to a standard deviation of about 1 a pixel.
 """
 
+import functools
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnlab.data.dataset import Dataset, Split, check_arrays
+from nnlab.data.dataset import Dataset, RandomAccess, Split, check_arrays
 from nnlab.errors import InputError
 
 
@@ -66,12 +68,27 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             f"images are {images.dtype} of shape {images.shape}, "
             "expected uint8 [n, height, width, channels]"
         )
-    total, squares = np.zeros((2, images.shape[-1]), np.int64)
+    return _statistics(images)
+
+
+def record_statistics(records: RandomAccess) -> tuple[np.ndarray, np.ndarray]:
+    """`channel_statistics` of images on disk, in one pass with one image in memory at a time.
+
+    Raises:
+        InputError: there are no records, a channel is constant, or a record cannot be read.
+    """
+    if not len(records):
+        raise InputError("there are no records, expected at least one")
+    return _statistics(records[i][0] for i in range(len(records)))
+
+
+def _statistics(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    count, (total, squares) = 0, np.zeros((2, 1), np.int64)  # grows to one a channel
     for image in images:
         pixels = image.astype(np.int64)
-        total += pixels.sum(axis=(0, 1))
-        squares += (pixels * pixels).sum(axis=(0, 1))
-    count = images.size // images.shape[-1]
+        count += pixels.shape[0] * pixels.shape[1]
+        total = total + pixels.sum(axis=(0, 1))
+        squares = squares + (pixels * pixels).sum(axis=(0, 1))
     variance = np.array(
         [(count * int(q) - int(t) ** 2) / count**2 for t, q in zip(total, squares, strict=True)]
     )
@@ -87,6 +104,35 @@ def standardize(
 ) -> jax.Array:
     """Equation (1): images [..., channels] with the training images' mean and std [channels]."""
     return (images - mean) / std  # (1)
+
+
+def standardizer(mean: np.ndarray, std: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Equation (1) after `to_float`, on the host: a function for the workers of a `Stream`.
+
+    Its result is that of `standardize(to_float(images), mean, std)` on a CPU to the bit, because it
+    multiplies by reciprocals as XLA does. Inside a jitted function, where XLA may fuse, and on
+    other platforms, the two differ by at most 10 u / std with u = 2^-24: either has taken three
+    roundings of numbers up to 1 when it divides by std, and two relative ones after it.
+
+    Args:
+        mean, std: float32 [channels], in [0, 1], as `record_statistics` gives them.
+
+    Returns:
+        A function that pickles, from uint8 [..., channels] to float32 of the same shape; it raises
+        `InputError` where images are not uint8.
+    """
+    scale = np.float32(1) / np.asarray(std, np.float32)
+    return functools.partial(_standardize, mean=np.asarray(mean, np.float32), scale=scale)
+
+
+def _standardize(images: np.ndarray, *, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    if images.dtype != np.uint8:
+        raise InputError(f"images are {images.dtype}, expected uint8")
+    x = images.astype(np.float32)
+    x *= np.float32(1) / np.float32(255)
+    x -= mean
+    x *= scale  # (1)
+    return x
 
 
 def standardized(

@@ -213,6 +213,50 @@ def test_damaged_archives(tmp_path):
             cifar.load_cifar10(tmp_path)
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_records_are_the_images(tmp_path, split):
+    write_folder(tmp_path / "cifar-10-batches-bin", contents(records, cifar.BINARY))
+    data = cifar.load_cifar10(tmp_path)
+    expected = data.train if split == "train" else data.test
+    source = cifar.cifar10_records(tmp_path, split)
+    source = pickle.loads(pickle.dumps(source))
+    assert (len(source), source.classes) == (len(expected.labels), 10)
+    backwards = np.arange(len(source))[::-1]
+    images, labels = source.gather(backwards)
+    assert images.dtype == np.uint8 and labels.dtype == np.int32
+    np.testing.assert_array_equal(images, expected.images[::-1])
+    np.testing.assert_array_equal(labels, expected.labels[::-1])
+    image, label = source[len(source) - 1]
+    np.testing.assert_array_equal(image, expected.images[-1])
+    assert type(label) is int and label == expected.labels[-1]
+    assert len(list(source)) == len(source)  # an index too far ends it
+    with pytest.raises(IndexError, match=r"^record -1 of "):
+        source[-1]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", " holds 0 bytes, expected 12292"),
+        (records(PIXELS[0], LABELS[0] + 10), ": label 0 is 1., expected 0 to 9"),
+    ],
+)
+def test_records_name_the_wrong_file(tmp_path, data, message):
+    write_folder(tmp_path, contents(records, cifar.BINARY) | {"data_batch_4.bin": data})
+    with pytest.raises(InputError, match=f"^{tmp_path}/data_batch_4.bin{message}$"):
+        cifar.cifar10_records(tmp_path)
+
+
+def test_records_are_not_read_from_pickles(tmp_path):
+    write_folder(tmp_path, contents(pickled, cifar.PYTHON))
+    with pytest.raises(
+        InputError,
+        match=f"^{tmp_path}/data_batch_1 cannot be read a record at a time, expected "
+        "data_batch_1.bin, .*, test_batch.bin: unpack cifar-10-binary.tar.gz beside it$",
+    ):
+        cifar.cifar10_records(tmp_path)
+
+
 def test_original_cifar10(original_data):
     data = cifar.load_cifar10(original_data)
     assert data.train.images.shape == (50_000, 32, 32, 3)

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from nnlab.data import load
+from nnlab.data import load, record_source
 from nnlab.errors import InputError
 
 
@@ -18,6 +18,32 @@ def test_unknown_name(name):
     )
     with pytest.raises(InputError, match=message):
         load(name)
+
+
+@pytest.mark.parametrize("name", ["", "mnist", "cifar100", "tfds"])
+def test_unknown_records(name):
+    message = (
+        f"^there are no records of '{name}', expected cifar10 or tfds:NAME; "
+        "nnlab.data.load reads smaller sets whole$"
+    )
+    with pytest.raises(InputError, match=message):
+        record_source(name)
+
+
+def test_unknown_split():
+    with pytest.raises(InputError, match=r"^the split is 'all', expected train or test$"):
+        record_source("cifar10", split="all")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_records_of_the_originals_are_its_images(original_data, split):
+    whole, records = load("cifar10", original_data), record_source("cifar10", original_data, split)
+    expected = whole.train if split == "train" else whole.test
+    assert (len(records), records.classes) == (len(expected.labels), whole.classes)
+    indices = np.random.default_rng(0).permutation(len(records))[:500]
+    images, labels = records.gather(indices)
+    np.testing.assert_array_equal(images, expected.images[indices])
+    np.testing.assert_array_equal(labels, expected.labels[indices])
 
 
 def test_digits_need_no_folder():
@@ -36,6 +62,7 @@ def test_originals_by_environment_variable(original_data, monkeypatch, name, sha
 def test_importing_needs_only_numpy_and_jax():
     code = (
         "import sys, nnlab.data; heavy = {'sklearn', 'pooch', 'requests', 'tqdm', "
-        "'tensorflow_datasets', 'flax'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+        "'tensorflow_datasets', 'flax', 'grain'} & set(sys.modules); "
+        "sys.exit(str(heavy) if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

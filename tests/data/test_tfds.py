@@ -1,6 +1,7 @@
 """Sets in the format of TensorFlow Datasets, written and read without TensorFlow."""
 
 import io
+import pickle
 import sys
 
 import numpy as np
@@ -9,7 +10,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
-from nnlab.data import load
+from nnlab.data import load, record_source
 from nnlab.errors import InputError
 
 RANDOM = np.random.default_rng(0)
@@ -206,3 +207,60 @@ def test_damaged_metadata(tmp_path, file):
     folder = prepare(tmp_path, SPLITS)
     (folder / file).write_text("{")
     refuses(f"^tfds:toy in {tmp_path} cannot be read: ", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("test", ["test", "validation"])
+def test_records_are_the_images(tmp_path, test):
+    prepare(tmp_path, {"train": SPLITS["train"], test: SPLITS["test"]})
+    assert len(record_source("tfds:toy", tmp_path, "test")) == 2
+    source = pickle.loads(pickle.dumps(record_source("tfds:toy", tmp_path)))
+    assert (len(source), source.classes) == (7, 3)
+    images, labels = source.gather(np.array([6, 0, 3]))
+    assert images.dtype == np.uint8 and labels.dtype == np.int32
+    np.testing.assert_array_equal(images, IMAGES[[6, 0, 3]])
+    np.testing.assert_array_equal(labels, LABELS[[6, 0, 3]])
+    image, label = source[5]
+    np.testing.assert_array_equal(image, IMAGES[5])
+    assert type(label) is int and label == 2
+    with pytest.raises(IndexError, match=r"^record 7 of 7$"):
+        source[7]
+
+
+def test_records_that_are_unlike_the_first(tmp_path):
+    sizes = examples(IMAGES[:6]) + examples(IMAGES[6:, 1:])
+    folder = prepare(tmp_path, {"train": sizes, "test": examples(labels=LABELS - 1)})
+    with pytest.raises(
+        InputError,
+        match=rf"^{folder} train: image 6 has shape \(4, 4, 3\) and image 0 \(5, 4, 3\), ",
+    ):
+        record_source("tfds:toy", tmp_path).gather([1, 6])
+    with pytest.raises(InputError, match=f"^{folder} test: label 3 is -1, expected 0 to 2$"):
+        record_source("tfds:toy", tmp_path, "test").gather([1, 3])
+
+
+def test_records_of_damaged_files(tmp_path):
+    folder = prepare(tmp_path, SPLITS)
+    (path,) = folder.glob("toy-train*")
+    content = path.read_bytes()
+    source = record_source("tfds:toy", tmp_path)
+    path.write_bytes(bytes(len(content)))
+    with pytest.raises(InputError, match=f"^{folder} train cannot be read after 0 examples: "):
+        record_source("tfds:toy", tmp_path)
+    path.unlink()
+    source = pickle.loads(pickle.dumps(source))
+    with pytest.raises(InputError, match=rf"^{folder} train cannot be read at records \[4, 2\]: "):
+        source.gather([4, 2])
+
+
+@pytest.mark.parametrize(
+    ("splits", "suffix", "message"),
+    [
+        (SPLITS, "tfrecord", " is stored as tfrecord, which only TensorFlow reads"),
+        (SPLITS | {"train": []}, "array_record", " train holds no examples, expected at least one"),
+        ({"train": SPLITS["train"]}, "array_record", " has the splits train, expected train and"),
+    ],
+)
+def test_records_that_cannot_be_opened(tmp_path, splits, suffix, message):
+    folder = prepare(tmp_path, splits, suffix=suffix)
+    with pytest.raises(InputError, match=f"^{folder}{message}"):
+        record_source("tfds:toy", tmp_path)

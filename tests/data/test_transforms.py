@@ -1,5 +1,7 @@
 """Scaling, whitening and padding, against float64 on the host."""
 
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +17,14 @@ from nnlab.data import (
     fit_whitening,
     pad_to,
     pca_whiten,
+    record_statistics,
     standardize,
     standardized,
+    standardizer,
     to_float,
     zca_whiten,
 )
+from nnlab.data.cifar import CifarRecords
 from nnlab.errors import InputError
 
 UINT8_IMAGES = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=4, max_dims=4, max_side=5))
@@ -48,6 +53,43 @@ def test_statistics_are_those_of_float64(images):
     assert mean.dtype == std.dtype == np.float32
     np.testing.assert_allclose(mean, expected.mean(axis=(0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(std, expected.std(axis=(0, 1, 2)), rtol=1e-6)
+
+
+def test_statistics_of_records_are_those_of_the_array(tmp_path):
+    content = np.random.default_rng(0).integers(0, 10, (30, 3073), np.uint8)
+    content.tofile(tmp_path / "some.bin")
+    source = CifarRecords((tmp_path / "some.bin",))
+    for one, other in zip(
+        record_statistics(source), channel_statistics(source.gather(range(30)).images), strict=True
+    ):
+        assert one.dtype == np.float32 and one.tolist() == other.tolist()
+
+
+def test_statistics_of_no_records():
+    with pytest.raises(InputError, match=r"^there are no records, expected at least one$"):
+        record_statistics(CifarRecords(()))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_standardizer_is_the_same_to_the_bit(seed):
+    rng = np.random.default_rng(seed)
+    mean, std = rng.uniform(0.1, 0.9, (2, 3)).astype(np.float32)
+    images = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None], (2, 256, 3)).copy()
+    on_host = standardizer(mean, std)(images)
+    assert on_host.dtype == np.float32
+    with jax.default_device(jax.devices("cpu")[0]):
+        on_device = np.asarray(standardize(to_float(images), mean, std))
+    np.testing.assert_array_equal(on_host.view(np.int32), on_device.view(np.int32))
+    fused = jax.jit(lambda x: standardize(to_float(x), mean, std))(images)
+    exact = (images / 255 - mean.astype(np.float64)) / std
+    for rounded in (on_host, np.asarray(fused)):
+        assert (abs(rounded - exact) * std).max() <= 5 * 2.0**-24  # half of 10 u / std
+    assert pickle.loads(pickle.dumps(standardizer(mean, std)))(images).tolist() == on_host.tolist()
+
+
+def test_standardizer_refuses_what_may_be_scaled_already():
+    with pytest.raises(InputError, match=r"^images are float32, expected uint8$"):
+        standardizer(np.zeros(3), np.ones(3))(np.zeros((1, 2, 2, 3), np.float32))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,147 @@
+"""What does it cost to stream a data set from disk instead of holding it in memory?
+
+CIFAR-10 in batches on the device, shuffled anew every epoch and standardised: gathered there from
+arrays in memory, or streamed from the binary files by a thread or by worker processes. Measured as
+images a second of the data alone, and of training steps of the ResNet-20 CNN. All ways are measured
+in one process and in turn, each after it has used up what it had read ahead in the meantime;
+figures are medians over the rounds, the first of which is left out.
+
+Run it on an idle machine:
+
+    python experiments/benchmarks/pipeline.py --data-dir DIR
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nnlab import training
+from nnlab.arithmetics import FLOAT
+from nnlab.data import (
+    Records,
+    Stream,
+    record_source,
+    record_statistics,
+    standardize,
+    standardizer,
+    to_device,
+    to_float,
+)
+from nnlab.errors import InputError
+from nnlab.models import resnet20
+from nnlab.training import RunFolder, provenance
+from nnlab.training.script import check_positive_integer, run
+
+Batch = tuple[jax.Array, jax.Array]
+Batches = Iterator[Batch]
+
+DATA, TRAINING = "data alone", "training"
+AHEAD = 16  # batches, more than any stream has read ahead
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    data_dir: str | None = None
+    """The folder of CIFAR-10's binary files; None looks where nnlab.data.load does."""
+    batch_size: int = 128
+    workers: tuple[int, ...] = (0, 1, 2)
+    """The numbers of worker processes to measure; 0 reads in a thread."""
+    steps: int = 100
+    """Batches in one measurement of the data alone."""
+    training_steps: int = 20
+    """Steps in one measurement of training."""
+    rounds: int = 7
+    out: str = "runs/pipeline"
+    overwrite: bool = False
+
+    def __post_init__(self):
+        for field in ("batch_size", "steps", "training_steps", "rounds"):
+            check_positive_integer(field, getattr(self, field))
+        if any(workers < 0 for workers in self.workers):
+            raise InputError(f"--workers must be numbers from 0 on, not {self.workers}.")
+
+
+def in_memory(
+    source: Records, statistics: tuple[np.ndarray, np.ndarray], batch_size: int
+) -> Batches:
+    """Batches gathered on the device from all images, which it holds."""
+    images, labels = source.gather(range(len(source)))
+    data = standardize(to_float(images), *statistics), jnp.asarray(labels)
+    steps = len(labels) // batch_size
+
+    @jax.jit
+    def batch(data, order, step):
+        chosen = order[step]
+        return data[0][chosen], data[1][chosen]
+
+    for epoch in itertools.count():
+        order = jax.random.permutation(jax.random.key(epoch), len(labels))
+        order = order[: steps * batch_size].reshape(steps, batch_size)
+        for step in range(steps):
+            yield batch(data, order, step)
+
+
+def seconds(batches: Batches, use: Callable[[Batch], object], steps: int) -> float:
+    for _ in range(AHEAD):
+        jax.block_until_ready(next(batches))
+    start = time.perf_counter()
+    for _ in range(steps):
+        jax.block_until_ready(use(next(batches)))
+    return time.perf_counter() - start
+
+
+def trainer(images: jax.Array) -> Callable[[Batch], object]:
+    """Trains on a batch."""
+    model, optimizer = (
+        resnet20(arithmetic=FLOAT, first=FLOAT, classifier=FLOAT),
+        optax.sgd(0.01, 0.9),
+    )
+    step = jax.jit(training.train_step(model, optimizer), donate_argnums=0)
+    state = training.init(jax.random.key(0), model, optimizer, images)
+
+    def train(batch):
+        nonlocal state
+        state, metrics = step(state, batch)
+        return metrics
+
+    return train
+
+
+def main(config: Config) -> None:
+    source = record_source("cifar10", config.data_dir)
+    statistics = record_statistics(source)
+    stream = Stream(source, config.batch_size, seed=0, transform=standardizer(*statistics))
+    _ = stream.steps_per_epoch  # raises before anything is measured
+    folder = RunFolder.create(config.out, config, config.overwrite)
+    rows = []
+    with contextlib.ExitStack() as stack:
+        ways: dict[str, Batches] = {"in memory": in_memory(source, statistics, config.batch_size)}
+        for workers in config.workers:
+            batches = to_device(dataclasses.replace(stream, workers=workers).batches())
+            ways[f"streamed, {workers} workers"] = stack.enter_context(contextlib.closing(batches))
+        train = trainer(next(ways["in memory"])[0])
+        kinds = (DATA, lambda batch: batch, config.steps), (TRAINING, train, config.training_steps)
+        for what, use, steps in kinds:
+            print(f"measuring {what}", flush=True)
+            times = {way: [] for way in ways}
+            for _ in range(1 + config.rounds):
+                for way, batches in ways.items():
+                    times[way].append(seconds(batches, use, steps))
+            for way, taken in times.items():
+                rates = steps * config.batch_size / np.array(taken[1:])
+                low, median, high = np.percentile(rates, (25, 50, 75))
+                rows.append({"what": what, "way": way, "images_per_second": median})
+                rows[-1] |= {"quartiles": (low, high), "rounds": len(rates)}
+                print(f"{way:24} {median:12,.0f} images a second", flush=True)
+    folder.write_result(provenance() | {"config": dataclasses.asdict(config), "rows": rows})
+
+
+if __name__ == "__main__":
+    run(main, Config)

@@ -1,0 +1,213 @@
+"""Batches of a data set that memory does not hold, read ahead of the training that eats them.
+
+`Stream` draws the order of the records with grain, epoch by epoch, reads a whole batch at a time
+and can do so in worker processes. The batch of a step depends on the seed and the step alone: not
+on the number of workers, and not on the step that a resumed run starts from. `to_device` moves
+batches to the accelerators while they compute.
+
+    source = record_source("cifar10")
+    transform = standardizer(*record_statistics(source))
+    stream = Stream(source, 128, seed=0, workers=2, transform=transform)
+    with contextlib.closing(to_device(stream.batches(int(state.step)))) as batches:
+        for images, labels in batches:
+            ...
+
+Without a transform a batch travels as bytes, a quarter of the traffic; `to_float` and `standardize`
+then belong in the jitted step. A script that uses workers needs `if __name__ == "__main__":`, for
+they import it anew.
+
+Reference:
+    https://google-grain.readthedocs.io/en/latest/tutorials/dataset_basic_tutorial.html.
+"""
+
+import collections
+import dataclasses
+import functools
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Generator, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnlab.data.dataset import RandomAccess
+from nnlab.errors import InputError
+
+READ_AHEAD = 2  # batches, of each worker
+
+HostBatches = Generator[tuple[np.ndarray, np.ndarray], None, None]
+DeviceBatches = Generator[tuple[jax.Array, jax.Array], None, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """What to read, in which order, and who reads it.
+
+    Attributes:
+        source: the records. Of a source of your own only `len(source)` and `source[i]` are needed,
+            as of any random access data source of grain; with `gather` it is faster.
+        batch_size: images a step, of all processes together.
+        seed: of the order, in [0, 2^32). Every epoch has an order of its own.
+        workers: processes that read and transform; with 0 a thread of this one does.
+        transform: applied to the images of a batch where they are read, [rows, height, width,
+            channels] in and out; a function of nothing else, that cloudpickle can send.
+        process, processes: which rows of every batch this process reads: the p-th of equal parts.
+
+    Raises:
+        InputError: a number is out of range, or the processes cannot share a batch equally.
+    """
+
+    source: RandomAccess
+    batch_size: int
+    seed: int
+    workers: int = 0
+    transform: Callable[[np.ndarray], np.ndarray] | None = None
+    process: int = dataclasses.field(default_factory=jax.process_index)
+    processes: int = dataclasses.field(default_factory=jax.process_count)
+
+    def __post_init__(self):
+        for name, least in (("batch_size", 1), ("seed", 0), ("workers", 0), ("processes", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}")
+        if self.seed >= 2**32:
+            raise InputError(f"seed is {self.seed}, expected at most {2**32 - 1}")
+        if not 0 <= self.process < self.processes:
+            raise InputError(f"process is {self.process}, expected 0 to {self.processes - 1}")
+        if self.batch_size % self.processes:
+            raise InputError(
+                f"batch_size is {self.batch_size}, expected a multiple of the {self.processes} "
+                "processes"
+            )
+
+    @property
+    def images(self) -> int:
+        """How many records an epoch draws from."""
+        return len(self.source)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many full batches there are; the records left over differ from epoch to epoch.
+
+        Raises:
+            InputError: not one.
+        """
+        if self.batch_size > self.images:
+            raise InputError(
+                f"--batch-size must be at most the {self.images} images, not {self.batch_size}."
+            )
+        return self.images // self.batch_size
+
+    def batches(self, first_step: int = 0) -> HostBatches:
+        """This process's rows of the batches of `first_step`, `first_step + 1` and so on, for ever.
+
+        Closing the generator ends the workers; so does its last reference going away.
+
+        Returns:
+            Images, uint8 [batch_size / processes, height, width, channels] or what the transform
+            makes of them, and labels, int32 [batch_size / processes].
+
+        Raises:
+            InputError: there is not one full batch, the step is negative, or, once it runs, a
+                record cannot be read.
+        """
+        import grain
+
+        if first_step < 0:
+            raise InputError(f"first_step is {first_step}, expected at least 0")
+        _ = self.steps_per_epoch  # or grain repeats nothing
+        rows = self.batch_size // self.processes
+        mine = slice(self.process * rows, (self.process + 1) * rows)
+        order = grain.MapDataset.range(self.images).seed(self.seed).shuffle()
+        steps = order.batch(self.batch_size, drop_remainder=True).repeat()
+        read = functools.partial(_read, self.source, self.transform, mine)
+        ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=READ_AHEAD)
+        dataset = steps[first_step:].map(read).to_iter_dataset(ahead)
+        return _batches(dataset, self.workers)
+
+
+def to_device(
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    sharding: jax.sharding.NamedSharding | None = None,
+    buffer: int = 2,
+) -> DeviceBatches:
+    """Starts the transfer of batches before they are asked for.
+
+    Args:
+        batches: as of `Stream.batches`; closed with the result.
+        sharding: where the rows go, of images and labels alike: `P("data")` on the mesh. The rows
+            of all processes make one global array. None puts them on the default device.
+        buffer: batches on the device at once, the one handed out among them.
+
+    Raises:
+        InputError: the buffer is not at least 1.
+    """
+    if buffer < 1:
+        raise InputError(f"buffer is {buffer}, expected at least 1")
+    if sharding is None:
+        return _ahead(batches, jax.device_put, buffer)
+    return _ahead(
+        batches, functools.partial(jax.make_array_from_process_local_data, sharding), buffer
+    )
+
+
+def _ahead(batches: Iterable, put: Callable[[np.ndarray], jax.Array], buffer: int) -> DeviceBatches:
+    waiting = collections.deque()
+    try:
+        for images, labels in batches:
+            waiting.append((put(images), put(labels)))
+            if len(waiting) == buffer:
+                yield waiting.popleft()
+        yield from waiting
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
+
+
+def _batches(dataset: Any, workers: int) -> HostBatches:
+    """The elements of a grain dataset, which `workers` processes read where there are any."""
+    if workers:
+        import grain
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # grain reads one of its flags when it starts a worker
+        options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=READ_AHEAD)
+        dataset = dataset.mp_prefetch(options, worker_init_fn=_end_with_parent)
+    iterator = iter(dataset)
+    try:
+        for images, labels in iterator:
+            # Workers hand over shared memory, which may be scarce and outlives who forgets it.
+            yield (np.array(images), np.array(labels)) if workers else (images, labels)
+    finally:
+        iterator.close()
+
+
+def _end_with_parent(*_: int) -> None:
+    """Ends this worker when the process that started it is killed and cannot close it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch():
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _read(
+    source: RandomAccess,
+    transform: Callable[[np.ndarray], np.ndarray] | None,
+    rows: slice,
+    indices: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a batch whose records have these indices [batch_size]."""
+    gather = getattr(source, "gather", None)
+    if gather is not None:
+        images, labels = gather(indices[rows])
+    else:
+        records = [source[int(i)] for i in indices[rows]]
+        images = np.stack([image for image, _ in records])
+        labels = np.array([label for _, label in records], np.int32)
+    return images if transform is None else transform(images), labels
