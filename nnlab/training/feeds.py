@@ -4,6 +4,9 @@ A feed says how many steps an epoch has, and compiles a step into `advance(state
 (state, metrics)`, which takes `count` steps from wherever the state stands, fewer where the epoch
 ends or something is not finite, and returns the metrics of the steps that it made, [steps made].
 The position in the data is in `state.step`, so a resumed state needs nothing else.
+
+A mesh, where one is given, has an axis "data" (`nnlab.training.parallel`); the state lies on all of
+its devices, and each takes its part of a batch.
 """
 
 from collections.abc import Callable

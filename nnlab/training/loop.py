@@ -62,7 +62,7 @@ def fit(
         checkpoint_steps: make them at multiples of this too. There is one after each epoch with the
             best test accuracy so far, and one at the end.
         keep: how many of the newest checkpoints to keep; that of the best epoch is kept too.
-        patience: end after this many epochs without a better test accuracy.
+        patience: end when more epochs than this in a row have not had a better test accuracy.
 
     Returns:
         The final state and, one value an epoch, `train_loss`, `train_accuracy` (means over the

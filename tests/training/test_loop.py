@@ -258,8 +258,8 @@ def test_patience_ends_the_run_and_so_it_stays(folder):
     def evaluate(state, data):
         return {"loss": jnp.float32(1), "accuracy": accuracies[state.step // 4 - 1]}
 
-    _, history = fitted(folder, evaluate=evaluate, epochs=6, patience=2)
+    _, history = fitted(folder, evaluate=evaluate, epochs=6, patience=1)
     assert len(history["test_accuracy"]) == 4
     resumed = RunFolder(folder.path, resume=True)
-    state, _ = fitted(resumed, evaluate=evaluate, epochs=6, patience=2)
+    state, _ = fitted(resumed, evaluate=evaluate, epochs=6, patience=1)
     assert state.step == 16
