@@ -16,16 +16,21 @@ import dataclasses
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from nnlab import data, training
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.models import resnet20
 from nnlab.optim import adder_recipe
+from nnlab.training import hosts
 from nnlab.training.script import check_positive, check_positive_integer, check_seed, run
 
 ARITHMETICS = {"CNN": FLOAT, "AdderNet": ADDER, "BNN": BINARY}
 PUBLISHED = {"CNN": 92.25, "AdderNet": 91.84, "BNN": 84.87}  # after 400 epochs
+# What a resumed run may have otherwise.
+ASIDE = ("out", "data_dir", "overwrite", "resume", "checkpoint_minutes")
+ASIDE += ("coordinator", "processes", "process")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +53,12 @@ class Config:
     on_nan: Literal["stop", "skip"] = "stop"
     """When a gradient is not finite: stop, or skip up to ten such steps in a row."""
     checkpoint_minutes: float = 5.0
+    workers: int | None = None
+    """Read images from disk when they are needed, in so many processes; else memory holds them."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0 of several that train as one, or auto to ask the cluster."""
+    processes: int | None = None
+    process: int | None = None
 
     def __post_init__(self):
         check_positive_integer("epochs", self.epochs)
@@ -62,26 +73,44 @@ def augment(key: jax.Array, images: jax.Array) -> jax.Array:
     return data.random_flip(flip_key, data.random_crop(crop_key, images))
 
 
+def feed_and_test(config: Config) -> tuple[training.Feed, training.Batch, int]:
+    """What to train on, the test images and labels, and the number of classes."""
+    if config.workers is None:
+        dataset = data.load(config.dataset, config.data_dir)
+        train, test = data.standardized(dataset)
+        return training.in_memory(train, config.batch_size), test, dataset.classes
+    records = data.record_source(config.dataset, config.data_dir)
+    standardize = data.standardizer(*data.record_statistics(records))
+    stream = data.Stream(records, config.batch_size, config.seed, config.workers, standardize)
+    held_out = data.record_source(config.dataset, config.data_dir, "test")
+    images, labels = held_out.gather(range(len(held_out)))
+    test = jnp.asarray(standardize(images)), jnp.asarray(labels)
+    return training.streamed(stream), test, records.classes
+
+
 def main(config: Config) -> None:
-    dataset = data.load(config.dataset, config.data_dir)
-    train, test = data.standardized(dataset)
-    feed = training.in_memory(train, config.batch_size)
-    folder = training.RunFolder.create(config.out, config, config.overwrite, config.resume)
+    if config.coordinator is not None:
+        known = config.coordinator if config.coordinator != "auto" else None
+        hosts.initialize(known, config.processes, config.process)
+    mesh = training.data_mesh() if jax.device_count() > 1 else None
+    feed, test, classes = feed_and_test(config)
+    folder = training.RunFolder.create(config.out, config, config.overwrite, config.resume, ASIDE)
     rows = []
     for name in config.networks:
-        model = resnet20(dataset.classes, ARITHMETICS[name])
+        model = resnet20(classes, ARITHMETICS[name])
         optimizer = adder_recipe(config.epochs * feed.steps_per_epoch, config.learning_rate)
         if config.on_nan == "skip":
             optimizer = optax.apply_if_finite(optimizer, max_consecutive_errors=10)
         _, history = training.fit(
             name,
-            training.init(jax.random.key(config.seed), model, optimizer, train[0]),
+            training.init(jax.random.key(config.seed), model, optimizer, test[0]),
             training.train_step(model, optimizer, augment=augment),
-            training.evaluation(model),
+            training.evaluation(model, mesh=mesh),
             feed,
             test,
             epochs=config.epochs,
             folder=folder,
+            mesh=mesh,
             checkpoint_minutes=config.checkpoint_minutes,
         )
         accuracy = round(100 * history["test_accuracy"][-1], 2)
@@ -91,10 +120,9 @@ def main(config: Config) -> None:
         )
         result = {"config": dataclasses.asdict(config), "rows": rows}
         folder.write_result(training.provenance() | result)
-        print(
+        hosts.say(
             f"| {name} | {PUBLISHED[name]} | {accuracy:.2f} | {config.seed} "
             f"| {config.epochs} (400) | {minutes:.1f} | {training.hardware()} |",
-            flush=True,
         )
 
 

@@ -2,11 +2,13 @@
 
 from nnlab.training.checkpoints import restore, save
 from nnlab.training.environment import hardware, provenance, versions
-from nnlab.training.feeds import in_memory
+from nnlab.training.feeds import Feed, in_memory, streamed
 from nnlab.training.loop import fit
 from nnlab.training.losses import cross_entropy, mean_squared_error, squared_hinge
+from nnlab.training.parallel import data_mesh
 from nnlab.training.run_folder import RunFolder
 from nnlab.training.steps import (
+    Batch,
     State,
     evaluation,
     in_batches,
@@ -20,9 +22,12 @@ from nnlab.training.steps import (
 from nnlab.training.stopping import stopped_improving
 
 __all__ = [
+    "Batch",
+    "Feed",
     "RunFolder",
     "State",
     "cross_entropy",
+    "data_mesh",
     "evaluation",
     "fit",
     "hardware",
@@ -37,6 +42,7 @@ __all__ = [
     "squared_hinge",
     "steps_per_epoch",
     "stopped_improving",
+    "streamed",
     "train_epoch",
     "train_step",
     "train_steps",

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnlab.errors import CheckpointError, InputError
+from nnlab.training import hosts
 
 _ARRAYS, _ABOUT = "state", "about"
 
@@ -133,7 +134,7 @@ class Checkpoints:
             CheckpointError: this or the one before cannot be written; it names the last good one.
             TypeError: a leaf is not an array.
         """
-        if step in self.steps() or step == self._saved:
+        if step in self.steps() or step == self._saved or not hosts.is_writer():
             return
         self.wait()
         items = _items(_arrays(state), about)
@@ -157,7 +158,8 @@ class Checkpoints:
     def newest(self, like: Any) -> tuple[Any, Any] | None:
         """The state and the `about` of the newest checkpoint that is whole, None if there is none.
 
-        A damaged one is named in a warning and set aside as `damaged_step_N`.
+        A damaged one is named in a warning and set aside as `damaged_step_N`. Every process of a
+        training reads; only process 0 writes.
 
         Raises:
             InputError: the checkpoint is of another state than `like`.
@@ -171,7 +173,7 @@ class Checkpoints:
             except CheckpointError as error:
                 reasons.append((path, error))
                 continue
-            for damaged, reason in reasons:
+            for damaged, reason in reasons if hosts.is_writer() else []:
                 warnings.warn(f"{str(reason)[:-1]}; going on from {path}.", stacklevel=2)
                 damaged.rename(damaged.with_name(f"damaged_{damaged.name}"))
             return found

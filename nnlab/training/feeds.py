@@ -5,17 +5,29 @@ A feed says how many steps an epoch has, and compiles a step into `advance(state
 ends or something is not finite, and returns the metrics of the steps that it made, [steps made].
 The position in the data is in `state.step`, so a resumed state needs nothing else.
 
-A mesh, where one is given, has an axis "data" (`nnlab.training.parallel`); the state lies on all of
-its devices, and each takes its part of a batch.
+With a mesh the state lies on all of its devices, and each takes its part of a batch. The batches
+are the same on any number of devices and processes.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 
-from nnlab.training.steps import Batch, Metrics, State, steps_per_epoch, train_steps
+from nnlab.data.stream import Stream, to_device
+from nnlab.training.parallel import AXIS, BY_IMAGE, EVERYWHERE, replicate
+from nnlab.training.steps import (
+    Batch,
+    Metrics,
+    State,
+    check_divides,
+    steps_per_epoch,
+    train_steps,
+)
 
 Step = Callable[[State, Batch], tuple[State, Metrics]]
 Advance = Callable[[State, int], tuple[State, dict[str, np.ndarray]]]
@@ -25,37 +37,78 @@ class Feed(NamedTuple):
     """Data for `nnlab.training.fit`.
 
     Attributes:
-        batch_size: images a step.
+        batch_size: images a step, of all devices together.
         steps_per_epoch: full batches of the data.
-        compile: `compile(step, state) -> advance`; of the state only shapes and placement matter.
-            `advance` gives away the memory of the state that it gets.
+        compile: `with compile(step, state, mesh) as advance`; of the state only step, shapes and
+            placement matter. `advance` gives away the memory of the state that it gets.
     """
 
     batch_size: int
     steps_per_epoch: int
-    compile: Callable[[Step, State], Advance]
+    compile: Callable[[Step, State, Mesh | None], contextlib.AbstractContextManager[Advance]]
 
 
 def in_memory(data: Batch, batch_size: int) -> Feed:
-    """Arrays (images, labels) on the device; steps run inside one program, `train_steps`.
+    """Arrays (images, labels) on every device; steps run inside one program, `train_steps`.
 
     Raises:
-        InputError: the batch is larger than the data.
+        InputError: the batch is larger than the data, or, on compilation, the devices of the mesh
+            do not divide it.
     """
     steps = steps_per_epoch(data, batch_size)
 
-    def compile(step: Step, state: State) -> Advance:
-        program = jax.jit(train_steps(step, batch_size), donate_argnums=0)
-        run = program.lower(state, data, 1).compile()
+    @contextlib.contextmanager
+    def compile(step: Step, state: State, mesh: Mesh | None) -> Iterator[Advance]:
+        arrays = data if mesh is None else replicate(data, mesh)
+        run = _jit(train_steps(step, batch_size, mesh=mesh), mesh).lower(state, arrays, 1).compile()
 
         def advance(state: State, count: int) -> tuple[State, dict[str, np.ndarray]]:
             before = int(state.step)
-            state, metrics = run(state, data, count)
+            state, metrics = run(state, arrays, count)
             first, made = before % steps, int(state.step) - before
             refused = made < min(count, steps - first)  # the metrics of that step are there too
             last = first + made + refused
             return state, {name: np.asarray(each)[first:last] for name, each in metrics.items()}
 
-        return advance
+        yield advance
 
     return Feed(batch_size, steps, compile)
+
+
+def streamed(stream: Stream) -> Feed:
+    """Batches that are read while the step before them computes; each step is a program.
+
+    Raises:
+        InputError: the batch is larger than the data, or, on compilation, the devices of the mesh
+            do not divide it.
+    """
+    steps = stream.steps_per_epoch
+
+    @contextlib.contextmanager
+    def compile(step: Step, state: State, mesh: Mesh | None) -> Iterator[Advance]:
+        if mesh is not None:
+            check_divides(mesh.shape[AXIS], stream.batch_size)
+        sharding = None if mesh is None else NamedSharding(mesh, BY_IMAGE)
+        with contextlib.closing(to_device(stream.batches(int(state.step)), sharding)) as batches:
+            first = next(batches)
+            run = _jit(step, mesh).lower(state, first).compile()
+            rest = itertools.chain([first], batches)
+
+            def advance(state: State, count: int) -> tuple[State, dict[str, np.ndarray]]:
+                made = []
+                for _ in range(min(count, steps - int(state.step) % steps)):
+                    state, metrics = run(state, next(rest))
+                    made.append(metrics)
+                    if metrics.get("nonfinite", -1) >= 0:
+                        break
+                return state, {name: np.array([m[name] for m in made]) for name in made[0]}
+
+            yield advance
+
+    return Feed(stream.batch_size, steps, compile)
+
+
+def _jit(program: Callable, mesh: Mesh | None) -> Any:
+    """Compiled with a result that lies where the state lies, in whose memory it may be."""
+    everywhere = None if mesh is None else NamedSharding(mesh, EVERYWHERE)
+    return jax.jit(program, donate_argnums=0, out_shardings=everywhere)

@@ -5,8 +5,10 @@ However it ends, killed outright included, its folder holds a checkpoint to go o
 that goes on gets the same bits as one that was never interrupted.
 """
 
+import contextlib
 import dataclasses
 import math
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from nnlab.errors import DivergedError, InputError, Interrupted
-from nnlab.training import signals
+from nnlab.training import hosts, signals
 from nnlab.training.checkpoints import Checkpoints
 from nnlab.training.feeds import Advance, Feed, Step
+from nnlab.training.parallel import replicate
 from nnlab.training.progress import progress
 from nnlab.training.run_folder import RunFolder
 from nnlab.training.steps import Batch, Metrics, State, leaf_name
@@ -43,6 +47,7 @@ def fit(
     *,
     epochs: int,
     folder: RunFolder,
+    mesh: Mesh | None = None,
     checkpoint_minutes: float = 5.0,
     checkpoint_steps: int | None = None,
     keep: int = 2,
@@ -58,6 +63,8 @@ def fit(
         epochs: how many passes.
         folder: receives metrics after every epoch, and checkpoints. Where it is to be resumed, the
             training goes on from its newest checkpoint of that name.
+        mesh: whose devices to train on (`nnlab.training.data_mesh`), by default the first one.
+            With several processes each calls `fit` alike; all read the folder, process 0 writes.
         checkpoint_minutes: between checkpoints.
         checkpoint_steps: make them at multiples of this too. There is one after each epoch with the
             best test accuracy so far, and one at the end.
@@ -81,24 +88,27 @@ def fit(
             raise InputError(
                 f"{folder.path} already holds checkpoints of {name}; give another name."
             )
-        run = _Run.start(name, state, train.steps_per_epoch, checkpoints)
+        run = _Run.start(name, state, train.steps_per_epoch, checkpoints, mesh)
         if run.ended(epochs, patience):
             return run.state, run.history
-        with signals.immediate():
-            advance = train.compile(step, run.state)
-            pieces = _compiled_pieces(evaluate, run.state, test)
-        count, saved = 1, time.monotonic()
-        with (
-            folder.metrics(name, after=run.step) as record,
-            progress(name, epochs) as report,
-            signals.deferred() as stop,
-        ):
+        with contextlib.ExitStack() as stack:
+            with signals.immediate():
+                advance = stack.enter_context(train.compile(step, run.state, mesh))
+                pieces = _compiled_pieces(evaluate, run.state, test, mesh)
+            record = stack.enter_context(folder.metrics(name, after=run.step))
+            report = stack.enter_context(progress(name, epochs))
+            signalled = stack.enter_context(signals.deferred())
+
+            def stop() -> int:
+                return hosts.greatest(signalled() or 0)
+
+            count, saved = 1, time.monotonic()
             while not run.ended(epochs, patience):
                 due = False
                 if run.within_epoch:
                     if checkpoint_steps:
                         count = min(count, checkpoint_steps - run.step % checkpoint_steps)
-                    seconds = run.train(advance, count, folder)
+                    seconds = run.train(advance, hosts.greatest(count), folder)
                     report(**run.figures(), images_per_second=train.batch_size / seconds)
                     count = max(1, int(_SECONDS / seconds))
                     due = bool(checkpoint_steps) and run.step % checkpoint_steps == 0
@@ -109,13 +119,14 @@ def fit(
                 if due or time.monotonic() - saved >= 60 * checkpoint_minutes:
                     run.save()
                     saved = time.monotonic()
-                if signal := stop():
+                if came := stop():
                     run.save()
                     checkpoints.wait()
+                    by, path = signal.Signals(came), checkpoints.path(run.step)
                     raise Interrupted(
-                        f"{name} was stopped by {signal.name} at step {run.step}; with --resume it "
-                        f"goes on from {checkpoints.path(run.step)}.",
-                        signal,
+                        f"{name} was stopped by {by.name} at step {run.step}; "
+                        f"with --resume it goes on from {path}.",
+                        by,
                     )
             run.save()
     return run.state, run.history
@@ -135,12 +146,19 @@ class _Run:
 
     @classmethod
     def start(
-        cls, name: str, state: State, steps_per_epoch: int, checkpoints: Checkpoints
+        cls,
+        name: str,
+        state: State,
+        steps_per_epoch: int,
+        checkpoints: Checkpoints,
+        mesh: Mesh | None,
     ) -> "_Run":
         """At the newest checkpoint, or at `state`."""
         # A copy, because training gives the memory of its states away.
         fresh = jax.tree.map(jnp.copy, state), {"history": {}, "sums": {}}
         state, about = checkpoints.newest(like=state) or fresh
+        if mesh is not None:
+            state = replicate(state, mesh)
         return cls(
             name,
             state,
@@ -229,18 +247,19 @@ class _Run:
 Piece = tuple[Callable[[State, Batch], Metrics], Batch]
 
 
-def _compiled_pieces(evaluate: Evaluate, state: State, test: Batch) -> list[Piece]:
+def _compiled_pieces(
+    evaluate: Evaluate, state: State, test: Batch, mesh: Mesh | None
+) -> list[Piece]:
     """The test images in pieces, each with the program for its size."""
-    images, labels = test
-    pieces = [
-        (images[start : start + _IMAGES], labels[start : start + _IMAGES])
-        for start in range(0, len(images), _IMAGES)
-    ]
-    programs = {
-        len(piece[0]): jax.jit(evaluate).lower(state, piece).compile()
-        for piece in {len(piece[0]): piece for piece in pieces}.values()
-    }
-    return [(programs[len(piece[0])], piece) for piece in pieces]
+    pieces, programs = [], {}
+    for start in range(0, len(test[0]), _IMAGES):
+        piece = (test[0][start : start + _IMAGES], test[1][start : start + _IMAGES])
+        if mesh is not None:
+            piece = replicate(piece, mesh)
+        if len(piece[0]) not in programs:
+            programs[len(piece[0])] = jax.jit(evaluate).lower(state, piece).compile()
+        pieces.append((programs[len(piece[0])], piece))
+    return pieces
 
 
 def _mean_over_pieces(

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nnlab.errors import InputError
+from nnlab.training import hosts
 
 _WRITTEN = ("metrics.jsonl", "tensorboard", "checkpoints", "result.json", "report.html")
 # Left by a kill while writing.
@@ -55,7 +56,8 @@ class RunFolder:
     ) -> "RunFolder":
         """Makes the folder `path`, missing parents too, and writes `config` into it.
 
-        The folder is this process's until it ends.
+        The folder is this process's until it ends. Of several processes that train as one, process
+        0 makes it, and all learn how that went; the others write nothing.
 
         Args:
             path: a folder that is new or empty, or one of an earlier run to overwrite or resume.
@@ -71,25 +73,29 @@ class RunFolder:
                 both are; it holds other files and no run, or a run of another configuration to
                 resume, or another process runs in it, or it cannot be written.
         """
-        folder = cls(Path(path), resume)
         if overwrite and resume:
             raise InputError("--overwrite and --resume were both given, expected at most one.")
-        try:
-            found = _check_free(folder.path, overwrite or resume)
-            folder.path.mkdir(parents=True, exist_ok=True)
-            _lock(folder.path)
-            if resume and found:
-                _check_same(folder.path / "config.json", config, may_differ)
-                return folder
-            for name in (*_WRITTEN, *_PARTIAL):
-                _remove(folder.path / name)
-            _write_json(folder.path / "config.json", dataclasses.asdict(config))
-        except InputError:
-            raise
-        except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(f"The run folder {path} cannot be written: {reason}.") from error
-        return folder
+
+        def make() -> None:
+            folder = Path(path)
+            try:
+                found = _check_free(folder, overwrite or resume)
+                folder.mkdir(parents=True, exist_ok=True)
+                _lock(folder)
+                if resume and found:
+                    _check_same(folder / "config.json", config, may_differ)
+                else:
+                    for name in (*_WRITTEN, *_PARTIAL):
+                        _remove(folder / name)
+                    _write_json(folder / "config.json", dataclasses.asdict(config))
+            except InputError:
+                raise
+            except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+                reason = getattr(error, "strerror", None) or error
+                raise InputError(f"The run folder {path} cannot be written: {reason}.") from error
+
+        hosts.by_writer(make)
+        return cls(Path(path), resume)
 
     @property
     def checkpoints(self) -> Path:
@@ -117,6 +123,9 @@ class RunFolder:
         """
         from tensorboardX import SummaryWriter
 
+        if not hosts.is_writer():
+            yield lambda **figures: None
+            return
         if after is not None:
             _drop_lines(self.path / "metrics.jsonl", network, after)
         logdir = str(self.path / "tensorboard" / network)
@@ -140,7 +149,8 @@ class RunFolder:
         Args:
             result: names to numbers, strings, arrays, lists and mappings of these.
         """
-        _write_json(self.path / "result.json", result)
+        if hosts.is_writer():
+            _write_json(self.path / "result.json", result)
 
 
 def _check_free(path: Path, expect_run: bool) -> bool:
