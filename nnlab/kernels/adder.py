@@ -23,6 +23,7 @@ import jax
 from nnlab.kernels import adder_gpu as gpu
 from nnlab.kernels import adder_xla as xla
 from nnlab.kernels import native
+from nnlab.kernels.batch import sum_over_images
 from nnlab.kernels.selection import by_platform
 from nnlab.kernels.window import Window
 
@@ -86,8 +87,12 @@ def adder_conv_filter_gradient(
     Returns:
         [kh, kw, in, out], dtype of `x`.
     """
+
+    def body(g, x, kernel):
+        return xla.adder_conv_filter_gradient(g, x, kernel, window=window)
+
     return by_platform(
-        functools.partial(xla.adder_conv_filter_gradient, window=window),
+        sum_over_images(body),
         g,
         x,
         kernel,

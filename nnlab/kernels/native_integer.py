@@ -1,6 +1,8 @@
 """Calls of the native bodies for integers (`nnlab/kernels/cpp/integer*`), as `nnlab.kernels.native`
 for floats: no array is empty."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -39,10 +41,14 @@ def binary_conv_packed(
 
 def pack_signs(x: jax.Array) -> jax.Array:
     """See `nnlab.kernels.packed.pack_signs`."""
-    words = jax.ShapeDtypeStruct((*x.shape[:-1], -(-x.shape[-1] // 32)), jnp.uint32)
-    return jax.ffi.ffi_call("nnlab_pack_signs", words, vmap_method="broadcast_all")(
-        x.astype(jnp.float32)
-    )
+
+    def call(x):
+        words = jax.ShapeDtypeStruct((x.shape[0], -(-x.shape[1] // 32)), jnp.uint32)
+        run = jax.ffi.ffi_call("nnlab_pack_signs", words, vmap_method="broadcast_all")
+        return run(x.astype(jnp.float32))
+
+    vectors = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    return over_images(call, kernels=0)(vectors).reshape(*x.shape[:-1], -1)
 
 
 def _sums(x: jax.Array, kernel: jax.Array, window: Window) -> jax.ShapeDtypeStruct:

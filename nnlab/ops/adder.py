@@ -39,7 +39,7 @@ import jax
 import jax.numpy as jnp
 
 from nnlab.kernels import adder as kernels
-from nnlab.kernels.batch import vary_alike
+from nnlab.kernels.batch import of_images, vary_alike
 from nnlab.kernels.convolution import (
     convolve_filter_gradient,
     convolve_input_gradient,
@@ -76,10 +76,13 @@ def adder_dense(
     check_dense_operands("adder_dense", x, kernel)
     x, kernel = vary_alike(x, kernel)
     _check_rules(filter_rule, input_rule)
-    y: Any = _adder_dense(
-        x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), kernel, filter_rule, input_rule
-    )
-    return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+    def op(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        vectors = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+        y: Any = _adder_dense(vectors, kernel, filter_rule, input_rule)
+        return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+    return of_images(op, x, kernel)
 
 
 def adder_conv(
@@ -115,7 +118,7 @@ def adder_conv(
     x, kernel = vary_alike(x, kernel)
     _check_rules(filter_rule, input_rule)
     window = window_of(x.shape, kernel.shape, strides, padding, kernel_dilation)
-    return _adder_conv(x, kernel, window, filter_rule, input_rule)
+    return of_images(lambda *a: _adder_conv(*a, window, filter_rule, input_rule), x, kernel)
 
 
 def _check_rules(filter_rule, input_rule):

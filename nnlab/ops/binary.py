@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from nnlab.kernels import binary as kernels
-from nnlab.kernels.batch import vary_alike
+from nnlab.kernels.batch import of_images, vary_alike
 from nnlab.kernels.window import POINT
 from nnlab.ops.convolution import conv_cotangents
 from nnlab.ops.windows import Padding, check_dense_operands, check_operands, window_of
@@ -99,9 +99,13 @@ def binary_dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
     check_dense_operands("binary_dense", x, kernel)
     x, kernel = vary_alike(x, kernel)
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
-    images = x.astype(dtype).reshape(math.prod(x.shape[:-1]), 1, 1, x.shape[-1])
-    y: Any = _binary_conv(images, kernel.astype(dtype)[None, None], POINT)
-    return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+    def op(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        images = x.reshape(math.prod(x.shape[:-1]), 1, 1, x.shape[-1])
+        y: Any = _binary_conv(images, kernel[None, None], POINT)
+        return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+    return of_images(op, x.astype(dtype), kernel.astype(dtype))
 
 
 def binary_conv(
@@ -129,7 +133,7 @@ def binary_conv(
     x, kernel = vary_alike(x, kernel)
     window = window_of(x.shape, kernel.shape, strides, padding, kernel_dilation)
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
-    return _binary_conv(x.astype(dtype), kernel.astype(dtype), window)
+    return of_images(lambda *a: _binary_conv(*a, window), x.astype(dtype), kernel.astype(dtype))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

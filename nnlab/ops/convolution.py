@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from nnlab.kernels import convolution as kernels
-from nnlab.kernels.batch import vary_alike
+from nnlab.kernels.batch import of_images, vary_alike
 from nnlab.ops.windows import Padding, check_operands, window_of
 
 
@@ -40,7 +40,7 @@ def conv(
     x, kernel = vary_alike(x, kernel)
     window = window_of(x.shape, kernel.shape, strides, padding, kernel_dilation)
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
-    return _conv(x.astype(dtype), kernel.astype(dtype), window)
+    return of_images(lambda *a: _conv(*a, window), x.astype(dtype), kernel.astype(dtype))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -23,6 +23,7 @@ from jax.typing import ArrayLike
 
 from nnlab.errors import InputError
 from nnlab.kernels import integer as kernels
+from nnlab.kernels.batch import of_images
 from nnlab.kernels.window import POINT
 from nnlab.ops.windows import Padding, check_dense_operands, check_operands, window_of
 
@@ -42,10 +43,14 @@ def adder_dense_uint8(x: jax.Array, kernel: jax.Array) -> jax.Array:
         TypeError: an operand is not uint8.
     """
     check_dense_operands("adder_dense_uint8", x, kernel, "uint8")
-    images = x.reshape(math.prod(x.shape[:-1]), 1, 1, x.shape[-1])
-    no_padding = jnp.zeros(images.shape[0], jnp.uint8)
-    y = kernels.adder_conv_uint8(images, no_padding, kernel[None, None], window=POINT)
-    return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+    def op(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        images = x.reshape(math.prod(x.shape[:-1]), 1, 1, x.shape[-1])
+        no_padding = jnp.zeros(images.shape[0], jnp.uint8)
+        y = kernels.adder_conv_uint8(images, no_padding, kernel[None, None], window=POINT)
+        return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+    return of_images(op, x, kernel)
 
 
 def adder_conv_uint8(
@@ -75,8 +80,12 @@ def adder_conv_uint8(
     """
     check_operands("adder_conv_uint8", x, kernel, "uint8")
     window = window_of(x.shape, kernel.shape, strides, padding, kernel_dilation)
-    of_images = jnp.broadcast_to(_byte("padding_value", padding_value), x.shape[:1])
-    return kernels.adder_conv_uint8(x, of_images, kernel, window=window)
+
+    def op(x: jax.Array, kernel: jax.Array, value: jax.Array) -> jax.Array:
+        values = jnp.broadcast_to(value, x.shape[:1])
+        return kernels.adder_conv_uint8(x, values, kernel, window=window)
+
+    return of_images(op, x, kernel, _byte("padding_value", padding_value))
 
 
 def _byte(name: str, value: Any) -> jax.Array:

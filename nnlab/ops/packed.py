@@ -15,6 +15,7 @@ References:
     https://arxiv.org/abs/1603.05279, section 3.2.
 """
 
+import functools
 import math
 import operator
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ import jax.numpy as jnp
 
 from nnlab.errors import InputError
 from nnlab.kernels import packed as kernels
+from nnlab.kernels.batch import of_images
 from nnlab.kernels.window import POINT
 from nnlab.ops.windows import Padding, check_dense_operands, check_operands, window_of
 
@@ -52,8 +54,12 @@ def pack_signs(x: jax.Array, *, axis: int = -1) -> jax.Array:
         raise TypeError(f"pack_signs expects a floating x, not {x.dtype}.")
     if not -x.ndim <= axis < x.ndim:
         raise InputError(f"pack_signs needs an axis of x {x.shape}, not axis {axis}.")
-    words = kernels.pack_signs(jnp.moveaxis(jax.lax.stop_gradient(x), axis, -1))
-    return jnp.moveaxis(words, -1, axis)
+
+    def op(x: jax.Array) -> jax.Array:
+        words = kernels.pack_signs(jnp.moveaxis(jax.lax.stop_gradient(x), axis, -1))
+        return jnp.moveaxis(words, -1, axis)
+
+    return of_images(op, x)
 
 
 def binary_dense_packed(x: jax.Array, kernel: jax.Array, *, channels: int) -> jax.Array:
@@ -73,9 +79,13 @@ def binary_dense_packed(x: jax.Array, kernel: jax.Array, *, channels: int) -> ja
     """
     check_dense_operands("binary_dense_packed", x, kernel, "uint32")
     channels = _checked_channels("binary_dense_packed", channels, x)
-    images = x.reshape(math.prod(x.shape[:-1]), 1, 1, x.shape[-1])
-    y = kernels.binary_conv_packed(images, kernel[None, None], channels=channels, window=POINT)
-    return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+    def op(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        images = x.reshape(math.prod(x.shape[:-1]), 1, 1, x.shape[-1])
+        y = kernels.binary_conv_packed(images, kernel[None, None], channels=channels, window=POINT)
+        return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+    return of_images(op, x, kernel)
 
 
 def binary_conv_packed(
@@ -105,7 +115,8 @@ def binary_conv_packed(
     check_operands("binary_conv_packed", x, kernel, "uint32")
     channels = _checked_channels("binary_conv_packed", channels, x)
     window = window_of(x.shape, kernel.shape, strides, padding, kernel_dilation)
-    return kernels.binary_conv_packed(x, kernel, channels=channels, window=window)
+    op = functools.partial(kernels.binary_conv_packed, channels=channels, window=window)
+    return of_images(op, x, kernel)
 
 
 def _checked_channels(name: str, channels: int, x: jax.Array) -> int:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from nnlab.errors import InputError
+from nnlab.kernels.batch import of_images
 from nnlab.ops.windows import pair
 
 
@@ -42,7 +43,7 @@ def max_pool(x: jax.Array, window: int | Sequence[int] = 2) -> jax.Array:
         raise TypeError(f"max_pool expects a floating x, not {x.dtype}.")
     if not 0 < kh * kw < 128:
         raise InputError(f"max_pool needs a window of 1 to 127 pixels, not {kh} by {kw}.")
-    return _max_pool(x, (kh, kw))
+    return of_images(lambda x: _max_pool(x, (kh, kw)), x)
 
 
 def _pixels(x: jax.Array, window: tuple[int, int]) -> list[jax.Array]:
