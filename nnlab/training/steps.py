@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nnlab.errors import InputError
+from nnlab.kernels.batch import vary_alike
 from nnlab.training.losses import cross_entropy
 
 Batch = tuple[jax.Array, jax.Array]
@@ -95,6 +97,7 @@ def train_step(
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         images, labels = batch
+        params, stats = _varying_like(images, (state.params, state.batch_stats))
         key = jax.random.fold_in(_step_key(state), state.step)
         if axis_name is not None:
             key = jax.random.fold_in(key, lax.axis_index(axis_name))
@@ -104,7 +107,7 @@ def train_step(
 
         def objective(params, images, labels, key):
             logits, updates = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
+                {"params": params, "batch_stats": stats},
                 images,
                 train=True,
                 mutable=["batch_stats"],
@@ -115,8 +118,8 @@ def train_step(
             return value, (updates.get("batch_stats", {}), metrics)
 
         def of_part(images, labels, key):
-            grads, others = jax.grad(objective, has_aux=True)(state.params, images, labels, key)
-            return grads, *others
+            grads, others = jax.grad(objective, has_aux=True)(params, images, labels, key)
+            return _varying_like(images, (grads, *others))
 
         if accumulate == 1:
             results = of_part(images, labels, dropout_key)
@@ -125,16 +128,16 @@ def train_step(
             results = _mean_over_parts(of_part, *_parts(batch=(images, labels), n=accumulate), keys)
         if axis_name is not None:
             results = lax.pmean(results, axis_name)
-        grads, stats, metrics = results
+        grads, new_stats, metrics = results
 
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        after = State(state.step + 1, params, stats, opt_state, state.key)
-        watched = Watched(stats, metrics["loss"], grads, params)
+        new_params = optax.apply_updates(state.params, updates)
+        after = State(state.step + 1, new_params, new_stats, opt_state, state.key)
+        watched = Watched(new_stats, metrics["loss"], grads, new_params)
         if isinstance(opt_state, optax.ApplyIfFiniteState):
-            held = _select(_first_nonfinite(watched) < 0, stats, state.batch_stats)
+            held = _select(_first_nonfinite(watched) < 0, new_stats, state.batch_stats)
             after = after._replace(batch_stats=held)
-            watched = Watched(held, jnp.zeros(()), jax.tree.map(jnp.zeros_like, grads), params)
+            watched = Watched(held, jnp.zeros(()), jax.tree.map(jnp.zeros_like, grads), new_params)
         bad = _first_nonfinite(watched)
         return _select(bad < 0, after, state), metrics | {"nonfinite": bad}
 
@@ -160,7 +163,10 @@ def steps_per_epoch(data: Batch, batch_size: int) -> int:
 
 
 def train_steps(
-    step: Callable[[State, Batch], tuple[State, Metrics]], batch_size: int
+    step: Callable[[State, Batch], tuple[State, Metrics]],
+    batch_size: int,
+    *,
+    mesh: Mesh | None = None,
 ) -> Callable[[State, Batch, jax.Array | int], tuple[State, Metrics]]:
     """Returns `run(state, (images, labels), count) -> (state, metrics)`, pure and unjitted.
 
@@ -171,7 +177,20 @@ def train_steps(
 
     The count is a number in the compiled program, not in its structure, so one program serves all
     counts: an epoch cut in pieces anywhere gives the same bits as the whole.
+
+    With a `mesh`, as by `nnlab.training.parallel.data_mesh`, state and arrays lie on every device,
+    and each takes its part of a batch from its own copy, so that no image travels. The batches are
+    those without a mesh.
+
+    Raises:
+        InputError: on the call, for fewer images than `batch_size`, or at once for a batch that the
+            devices do not divide.
     """
+    if mesh is not None and batch_size % mesh.shape["data"]:
+        devices = mesh.shape["data"]
+        raise InputError(
+            f"--batch-size must be a multiple of the {devices} devices, not {batch_size}."
+        )
 
     def run(state: State, data: Batch, count: jax.Array | int) -> tuple[State, Metrics]:
         images, labels = data
@@ -184,8 +203,9 @@ def train_steps(
 
         def body(carry):
             number, _, state, metrics = carry
-            chosen = order[number]
-            state, new = step(state, (images[chosen], labels[chosen]))
+            chosen = _split(order[number], mesh)
+            batch = _split(images[chosen], mesh), _split(labels[chosen], mesh)
+            state, new = step(state, batch)
             metrics = jax.tree.map(lambda all, one: all.at[number].set(one), metrics, new)
             return number + 1, new.get("nonfinite", -1) < 0, state, metrics
 
@@ -216,35 +236,67 @@ def evaluation(
     loss: Loss = cross_entropy,
     batch_size: int = 500,
     weights: Callable[[State], Any] = lambda state: state.params,
+    *,
+    mesh: Mesh | None = None,
 ) -> Callable[[State, Batch], Metrics]:
     """Returns `evaluate(state, (images, labels)) -> {"loss", "accuracy"}` over all images.
 
     Runs in evaluation mode: BatchNorm uses its running statistics, dropout is off. `weights` says
-    which parameters of the state to use, such as their moving average.
+    which parameters of the state to use, such as their moving average. On a `mesh`, as of
+    `train_steps`, every device computes its part of each batch.
     """
 
     @jax.jit
     def evaluate(state: State, data: Batch) -> Metrics:
         variables = {"params": weights(state), "batch_stats": state.batch_stats}
-        logits = in_batches(lambda x: model.apply(variables, x, train=False), data[0], batch_size)
+
+        def apply(images):
+            return model.apply(variables, images, train=False)
+
+        logits = in_batches(apply, data[0], batch_size, mesh=mesh)
         accuracy = jnp.mean(logits.argmax(-1) == data[1])
         return {"loss": loss(logits, data[1]), "accuracy": accuracy}
 
     return evaluate
 
 
-def in_batches(fn: Callable[[jax.Array], Any], images: jax.Array, batch_size: int) -> Any:
+def in_batches(
+    fn: Callable[[jax.Array], Any],
+    images: jax.Array,
+    batch_size: int,
+    *,
+    mesh: Mesh | None = None,
+) -> Any:
     """`fn(images)` for a function of each image alone, with `batch_size` images in memory at once.
 
-    `fn` returns an array, or a tree of arrays, whose first axis is that of the images.
+    `fn` returns an array, or a tree of arrays, whose first axis is that of the images. On a `mesh`,
+    as of `train_steps`, a batch is split over the devices, by which its size is rounded down to a
+    multiple; images that lie on every device, or are split over the devices in order, stay where
+    they are, but for those that fill no batch.
     """
-    rest = len(images) % batch_size
-    full = images[: len(images) - rest].reshape(-1, batch_size, *images.shape[1:])
-    results = jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), lax.map(fn, full))
+    if mesh is not None:
+        devices = mesh.shape["data"]
+        batch_size = max(batch_size // devices, 1) * devices
+    batches, rest = divmod(len(images), batch_size)
+    pieces = []
+    # Batch i takes images i, i + batches, i + 2 batches, …: on a mesh, as many of each device.
+    full = images[: len(images) - rest].reshape(batch_size, batches, *images.shape[1:])
+
+    def of_batch(number):
+        return fn(_split(lax.dynamic_index_in_dim(full, number, axis=1, keepdims=False), mesh))
+
+    def joined(y):
+        return y.swapaxes(0, 1).reshape(-1, *y.shape[2:])
+
+    if batches:
+        pieces.append(jax.tree.map(joined, lax.map(of_batch, jnp.arange(batches))))
     if rest:
-        last = fn(images[-rest:])
-        results = jax.tree.map(lambda *parts: jnp.concatenate(parts), results, last)
-    return results
+        last = images[-rest:]
+        if mesh is not None:  # images of zeros, so that the devices divide them
+            missing = -rest % mesh.shape["data"]
+            last = _split(jnp.pad(last, [(0, missing)] + [(0, 0)] * (last.ndim - 1)), mesh)
+        pieces.append(jax.tree.map(lambda y: y[:rest], fn(last)))
+    return jax.tree.map(lambda *ys: jnp.concatenate(ys), *pieces)
 
 
 def _order_key(state: State) -> jax.Array:
@@ -271,11 +323,28 @@ def _mean_over_parts(fn: Callable[..., Any], *parts: jax.Array) -> Any:
     """The mean of `fn(*part)` over the first axis of `parts`, one part after the other."""
     shapes = jax.eval_shape(fn, *(part[0] for part in parts))
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    zeros = _varying_like(parts[0], zeros)
 
     def add(total, part):
         return jax.tree.map(jnp.add, total, fn(*part)), None
 
     return jax.tree.map(lambda total: total / len(parts[0]), lax.scan(add, zeros, parts)[0])
+
+
+def _split(images: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """On a mesh, the images as split over its devices."""
+    if mesh is None:
+        return images
+    return lax.with_sharding_constraint(images, NamedSharding(mesh, PartitionSpec("data")))
+
+
+def _varying_like(images: jax.Array, tree: Any) -> Any:
+    """Inside `jax.shard_map`, the arrays as each device's own; elsewhere as they are.
+
+    A gradient with respect to parameters that are everyone's would already be a sum over devices.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    return structure.unflatten(vary_alike(images, *leaves)[1:])
 
 
 def _first_nonfinite(tree: Any) -> jax.Array:
