@@ -62,7 +62,7 @@ def average_weights(decay: float = 0.999) -> optax.GradientTransformation:
             raise ValueError(
                 "average_weights needs the parameters: update(updates, state, params)."
             )
-        count = optax.safe_increment(state.count)
+        count = jnp.asarray(optax.safe_increment(state.count))
         share = (1 - decay) / -jnp.expm1(count.astype(float) * math.log(decay))
         weights = optax.apply_updates(params, updates)
         average = optax.incremental_update(weights, state.average, share)  # (2)
