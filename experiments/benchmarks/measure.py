@@ -26,6 +26,7 @@ LIMITS = {  # loops of limits.cc by what they bound; the fastest form of each
     "distance of bytes": ("absolute_differences_of_bytes",),  # x86-64 alone, as the next
     "agreement of bits": ("xnor_popcount",),
 }
+_CLEAR_REFS = Path("/proc/self/clear_refs")
 _SLOW = 0.25  # seconds; such a call is not warmed up again before it is timed
 
 
@@ -84,22 +85,30 @@ def peak_memory(build: Callable[..., tuple[Call, int]], *args: object) -> float 
 
     `build(*args)` gives the call and the bytes of its results. None where the system does not tell.
     """
-    if not Path("/proc/self/clear_refs").exists():
+    if not _CLEAR_REFS.exists():
         return None
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_memory, (build, *args))
 
 
-def _peak_memory(build, *args) -> float:
-    call, results = build(*args)
+def growth(call: Call) -> int | None:
+    """Bytes that this process holds during `call` at most, above what it holds before.
+
+    They are resident bytes, those of other threads included. None where the system does not tell.
+    """
+    if not _CLEAR_REFS.exists():
+        return None
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from what is held now
+    _CLEAR_REFS.write_text("5")  # the peak starts from what is held now
     before = _resident("VmRSS")
-    kept = call()
-    peak = _resident("VmHWM")
-    del kept
-    return max(0, peak - before - results)
+    call()
+    return max(0, _resident("VmHWM") - before)
+
+
+def _peak_memory(build, *args) -> float:
+    call, results = build(*args)
+    return max(0, (growth(call) or 0) - results)
 
 
 def _resident(field: str) -> int:

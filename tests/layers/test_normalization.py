@@ -45,3 +45,28 @@ def test_epsilon():
     x = jnp.array([[1.0], [-1.0]]) * 1e-5**0.5
     y, _ = batch_norm(train=True).init_with_output(jax.random.key(0), x)
     assert y[:, 0].tolist() == pytest.approx([0.5**0.5, -(0.5**0.5)], rel=1e-6)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_narrow_inputs_and_outputs_leave_all_else_in_float32(train):
+    x = jnp.array([[-70.0, 1.0], [-74.0, 3.0]], jnp.bfloat16)
+    layer: Any = batch_norm(train, dtype=jnp.bfloat16)
+    variables = layer.init(jax.random.key(0), x)
+    y, updates = layer.apply(variables, x, mutable=["batch_stats"])
+    assert y.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves((variables, updates))} == {jnp.dtype("float32")}
+    assert batch_norm(train).apply(variables, x, mutable=["batch_stats"])[0].dtype == jnp.float32
+
+
+def test_along_an_axis_the_batch_is_that_of_all_devices():
+    x = jnp.array([[[1.0], [3.0]], [[5.0], [7.0]]])  # two devices, means 2 and 6, together 4
+    layer: Any = batch_norm(train=True, axis_name="devices")
+    variables = layer.init(jax.random.key(0), x[0])
+
+    def run(x):
+        return layer.apply(variables, x, mutable=["batch_stats"])
+
+    y, updates = jax.vmap(run, axis_name="devices")(x)
+    expected = np.array([[-3, -1], [1, 3]]) / np.sqrt(5 + 1e-5)  # variance (9 + 1 + 1 + 9) / 4
+    np.testing.assert_allclose(y[..., 0], expected, rtol=8 * 2**-24)
+    assert updates["batch_stats"]["mean"].tolist() == [[pytest.approx(0.4)]] * 2  # 0.1 · 4

@@ -1,5 +1,8 @@
 """ResNets for CIFAR: their sizes as of AdderNet's code, and their blocks."""
 
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 import pytest
@@ -7,6 +10,7 @@ import pytest
 from nnlab.analysis import count
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.models import CifarResNet, resnet20, resnet32
+from nnlab.training import cross_entropy
 
 IMAGE = jnp.ones((1, 32, 32, 3))
 
@@ -56,3 +60,56 @@ def test_a_depth_that_makes_no_network_is_named(depth):
     words = rf"^depth must be 6 n \+ 2 with n at least 1, not {depth}\."
     with pytest.raises(ValueError, match=words):
         variables(CifarResNet(depth))
+
+
+def loss_and_gradients(network, variables, images):
+    def loss(params):
+        logits, updates = network.apply(
+            variables | {"params": params}, images, train=True, mutable=["batch_stats"]
+        )
+        return cross_entropy(logits, jnp.arange(len(images))), (logits, updates)
+
+    return jax.value_and_grad(loss, has_aux=True)(variables["params"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arithmetic", [FLOAT, ADDER, BINARY])
+def test_computing_blocks_again_changes_nothing_but_memory(arithmetic):
+    plain, remat = (CifarResNet(8, arithmetic=arithmetic, remat=on) for on in (False, True))
+    images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+    initial = [jax.jit(network.init)(jax.random.key(0), images) for network in (plain, remat)]
+    chex.assert_trees_all_equal(*initial)
+
+    # The same operations on the same numbers; what takes time is to compile them, not to run them.
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    results = [
+        jax.jit(functools.partial(loss_and_gradients, network), compiler_options=quick)(
+            initial[0], images
+        )
+        for network in (plain, remat)
+    ]
+    chex.assert_trees_all_equal(*results)
+
+
+def test_with_blocks_computed_again_little_is_kept_for_the_gradient():
+    """Bytes between the two passes; what a compiler makes of them is its own."""
+
+    def kept(network, batch):
+        def residuals(variables, images):
+            def logits(params):
+                inputs = variables | {"params": params}
+                return network.apply(inputs, images, train=True, mutable=["batch_stats"])[0]
+
+            return jax.vjp(logits, variables["params"])[1]
+
+        images = jax.ShapeDtypeStruct((batch, 32, 32, 3), jnp.float32)
+        leaves = jax.tree.leaves(jax.eval_shape(residuals, variables(network), images))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+    plain, remat = (
+        kept(network, 2) - kept(network, 1)  # weights are kept as well, of any batch
+        for network in (resnet20(arithmetic=ADDER), resnet20(arithmetic=ADDER, remat=True))
+    )
+    # Of 16 · 32 · 32 numbers each, or their half or quarter: what goes into the nine blocks, 4 + 3
+    # halves + 2 quarters, and 3 more of the first layer and its activation.
+    assert remat < 10 * 4 * 16 * 32 * 32 < 40 * 4 * 16 * 32 * 32 < plain

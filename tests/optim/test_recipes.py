@@ -11,7 +11,7 @@ import pytest
 
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.models import LeNet5, SmallCNN, VGGSmall, resnet20
-from nnlab.optim import adder_recipe, labels
+from nnlab.optim import adder_recipe, labels, schedules
 
 STEPS = 10
 SHAPES = {"conv": {"adder_kernel": (3, 3, 2, 4), "bias": (4,)}, "dense": {"kernel": (5, 6)}}
@@ -157,3 +157,61 @@ def test_every_leaf_of_every_model_has_its_label(model, arithmetic, prefix):
         assert label == (prefix.lower() if own else "float"), path
         kinds.add(label)
     assert kinds == ({"float"} if arithmetic is FLOAT else {"float", prefix.lower()})
+
+
+def test_another_schedule_is_for_sgd_and_adam():
+    def halves(learning_rate, steps):
+        assert steps == STEPS
+        return lambda count: learning_rate * 0.5**count
+
+    params = {"adder_kernel": jnp.zeros(2), "binary_kernel": jnp.zeros(2), "kernel": jnp.zeros(2)}
+    grads = [jax.tree.map(jnp.ones_like, params)] * 3
+    options: Any = {"momentum": 0.0, "weight_decay": 0.0, "binary_learning_rate": 0.25}
+    history = trained(adder_recipe(STEPS, 0.5, schedule=halves, **options), params, grads)
+    # Steps of SGD 0.5, 0.25, 0.125; times 0.2 for adder kernels. Adam's are its rate, as long as
+    # gradients are equal, 1e-8 and roundings apart.
+    for step, sums in enumerate((0.5, 0.75, 0.875)):
+        after = history[step]
+        assert after["kernel"].tolist() == [-sums] * 2
+        assert after["adder_kernel"].tolist() == pytest.approx([-0.2 * sums] * 2, rel=16 * 2**-24)
+        assert after["binary_kernel"].tolist() == pytest.approx([-0.5 * sums] * 2, rel=1e-5)
+
+
+def test_the_schedule_is_the_cosine_unless_told():
+    params = {"adder_kernel": jnp.zeros(2), "binary_kernel": jnp.zeros(2), "kernel": jnp.zeros(2)}
+    grads = [jax.tree.map(jnp.ones_like, params)] * 5
+    recipes = (
+        adder_recipe(STEPS),
+        adder_recipe(STEPS, schedule=schedules.cosine),
+        adder_recipe(STEPS, schedule=schedules.constant),
+    )
+    default, cosine, constant = (trained(recipe, params, grads) for recipe in recipes)
+    chex.assert_trees_all_equal(default, cosine)
+    for name in params:
+        assert (default[-1][name] != constant[-1][name]).all()
+
+
+def test_clipping_before_the_recipe_measures_all_leaves_and_spares_adder_kernels():
+    params = {"adder_kernel": jnp.zeros(2), "kernel": jnp.zeros(2)}
+    g = {"adder_kernel": jnp.array([0.0, 4.0]), "kernel": jnp.array([3.0, 0.0])}  # norm 5
+    recipe = adder_recipe(STEPS, 1.0, weight_decay=0.0)
+    clipped = trained(optax.chain(optax.clip_by_global_norm(1.0), recipe), params, [g])[0]
+    assert clipped["kernel"].tolist() == pytest.approx([-3 / 5, 0], rel=4 * 2**-24)  # not -1
+    free = trained(recipe, params, [g])[0]
+    expected = free["adder_kernel"].tolist()
+    assert clipped["adder_kernel"].tolist() == pytest.approx(expected, rel=8 * 2**-24)
+
+    # Number by number the direction changes, and so do adder kernels.
+    g = {"adder_kernel": jnp.array([3.0, 4.0]), "kernel": jnp.array([3.0, 0.5])}
+    clipped = trained(optax.chain(optax.clip(1.0), recipe), params, [g])[0]
+    assert clipped["kernel"].tolist() == [-1, -0.5]
+    assert clipped["adder_kernel"].tolist() == pytest.approx([-0.2, -0.2], rel=8 * 2**-24)
+
+
+def test_clipping_inside_a_partition_would_measure_a_part():
+    params = {"adder_kernel": jnp.zeros(2), "kernel": jnp.zeros(2)}
+    g = {"adder_kernel": jnp.array([0.0, 4.0]), "kernel": jnp.array([3.0, 0.0])}
+    parts: Any = {"adder": optax.identity(), "float": optax.clip_by_global_norm(1.0)}
+    updates: Any = optax.partition(parts, labels).update
+    inside, _ = updates(g, optax.partition(parts, labels).init(params))
+    assert inside["kernel"].tolist() == pytest.approx([1, 0], rel=4 * 2**-24)  # norm 3, not 5

@@ -1,0 +1,160 @@
+"""What brings the memory of a training step down, and what does it cost in time?
+
+A step of an adder ResNet on CIFAR-sized images, with `adder_recipe`: as it is, and with donated
+buffers, the batch in four parts, the blocks computed again for the gradient, bfloat16, and all of
+these together. Each runs in a process of its own. Three figures of memory: what JAX keeps between
+the forward and the backward pass, on any platform; what the compiled program says that it takes
+(arguments and results, those that share a buffer once, and temporaries); and by how much the
+process grows at most in two steps above what it held with the arguments, kernels and threads with
+it. The second may stay where the first falls: XLA's CPU compiler merges what is to be computed
+again with the first time, and the native kernels write float32. Times are medians.
+
+    python experiments/benchmarks/memory.py
+"""
+
+import dataclasses
+import multiprocessing
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import measure
+import numpy as np
+
+from nnlab import kernels, training
+from nnlab.arithmetics import ADDER
+from nnlab.errors import InputError
+from nnlab.models import CifarResNet
+from nnlab.optim import adder_recipe
+from nnlab.training import RunFolder, provenance
+from nnlab.training.script import check_positive_integer, run
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    donate: bool = False
+    accumulate: int = 1
+    remat: bool = False
+    dtype: str | None = None
+
+
+VARIANTS = {
+    "plain": Variant(),
+    "donated buffers": Variant(donate=True),
+    "accumulated in 4 parts": Variant(accumulate=4),
+    "blocks computed again": Variant(remat=True),
+    "bfloat16": Variant(dtype="bfloat16"),
+    "all together": Variant(donate=True, accumulate=4, remat=True, dtype="bfloat16"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    depths: tuple[int, ...] = (20, 32)
+    """Of the ResNets, 6 n + 2."""
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    batch: int = 256
+    repeats: int = 5
+    """Steps that are timed."""
+    out: str = "runs/memory"
+    overwrite: bool = False
+
+    def __post_init__(self):
+        check_positive_integer("batch", self.batch)
+        check_positive_integer("repeats", self.repeats)
+        for depth in self.depths:
+            if depth < 8 or depth % 6 != 2:
+                raise InputError(f"--depths takes 6 n + 2 with n at least 1, not {depth}.")
+        for name in self.variants:
+            if name not in VARIANTS:
+                raise InputError(f"--variants takes {', '.join(VARIANTS)}; not {name}.")
+            if self.batch % VARIANTS[name].accumulate:
+                parts = VARIANTS[name].accumulate
+                raise InputError(f"--batch must be a multiple of {parts}, not {self.batch}.")
+
+
+def measured(config: Config, depth: int, name: str) -> Row:
+    """The row of one variant; called in a fresh process."""
+    variant = VARIANTS[name]
+    model = CifarResNet(depth, arithmetic=ADDER, dtype=variant.dtype, remat=variant.remat)
+    optimizer = adder_recipe(steps=100_000)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(config.batch, 32, 32, 3)).astype(np.float32)
+    data = jax.device_put((images, rng.integers(0, 10, config.batch).astype(np.int32)))
+    state = training.init(jax.random.key(0), model, optimizer, data[0])
+    step = training.train_step(model, optimizer, accumulate=variant.accumulate)
+    donated = 0 if variant.donate else ()
+    program = jax.jit(step, donate_argnums=donated).lower(state, data).compile()
+
+    def run(steps):
+        nonlocal state
+        for _ in range(steps):
+            state, metrics = jax.block_until_ready(program(state, data))
+        return metrics
+
+    part = config.batch // variant.accumulate
+    kept = kept_bytes(model, state, images[:part], data[1][:part])
+    grown = measure.growth(lambda: run(2))
+    metrics = run(1)
+    if not jnp.isfinite(metrics["loss"]):
+        raise FloatingPointError(f"The loss of {name} is {metrics['loss']}.")
+    times = measure.in_turn({name: lambda: run(1)}, config.repeats, patience=60)[name]
+    row: Row = {"depth": depth, "variant": name, "kept_bytes": kept, "grown_bytes": grown}
+    row |= {"median": np.median(times), "quartiles": tuple(np.percentile(times, (25, 75)))}
+    return row | {f"{part}_bytes": size for part, size in compiled(program).items()}
+
+
+def kept_bytes(model: CifarResNet, state: training.State, images, labels) -> int:
+    """Bytes that the forward pass leaves for the gradient, weights among them."""
+
+    def residuals(params, batch_stats, images):
+        def loss(params):
+            variables = {"params": params, "batch_stats": batch_stats}
+            logits, _ = model.apply(variables, images, train=True, mutable=["batch_stats"])
+            return training.cross_entropy(logits, labels)
+
+        return jax.vjp(loss, params)[1]
+
+    leaves = jax.tree.leaves(jax.eval_shape(residuals, state.params, state.batch_stats, images))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+
+def compiled(program: jax.stages.Compiled) -> dict[str, int]:
+    """Bytes of a compiled program by what they are for; empty where the compiler does not tell."""
+    analysis = program.memory_analysis()
+    if analysis is None:
+        return {}
+    parts = {"argument": "arguments", "output": "results", "alias": "shared", "temp": "temporary"}
+    sizes = {to: getattr(analysis, f"{of}_size_in_bytes") for of, to in parts.items()}
+    total = sizes["arguments"] + sizes["results"] - sizes["shared"] + sizes["temporary"]
+    return sizes | {"compiled": total}
+
+
+def markdown(result: Row) -> str:
+    """The rows as a table in MB, with the seconds of a step."""
+    lines = ["| ResNet | step | kept MB | compiled MB | grown MB | s/step |", "|---" * 6 + "|"]
+    for row in result["rows"]:
+        sizes = (row["kept_bytes"], row.get("compiled_bytes"), row["grown_bytes"])
+        cells = ("" if size is None else f"{size / 1e6:.0f}" for size in sizes)
+        cells = (f"{row['depth']}", row["variant"], *cells, f"{row['median']:.2f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(config: Config) -> None:
+    folder = RunFolder.create(config.out, config, config.overwrite)
+    result = provenance() | {"config": dataclasses.asdict(config), "kernels": kernels.status()}
+    result["rows"] = []
+    fresh = multiprocessing.get_context("spawn")
+    for depth in config.depths:
+        for name in config.variants:
+            with fresh.Pool(1) as pool:
+                result["rows"].append(pool.apply(measured, (config, depth, name)))
+            folder.write_result(result)
+    print(markdown(result))
+
+
+if __name__ == "__main__":
+    run(main, Config)
