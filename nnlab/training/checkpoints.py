@@ -263,6 +263,7 @@ def _items(arrays: dict[str, jax.Array | np.ndarray], about: Any) -> Any:
 
     copies = {name: np.array(array) for name, array in arrays.items()}
     digests = {name: _digest(name, copy) for name, copy in copies.items()}
+    about = json.loads(json.dumps(about))  # a copy too, for Orbax writes it later
     entry = {"about": about, "digests": digests, "sha256": _json_digest(about, digests)}
     return ocp.args.Composite(
         **{_ARRAYS: ocp.args.StandardSave(copies), _ABOUT: ocp.args.JsonSave(entry)}

@@ -95,7 +95,7 @@ def fit(
             with signals.immediate():
                 advance = stack.enter_context(train.compile(step, run.state, mesh))
                 pieces = _compiled_pieces(evaluate, run.state, test, mesh)
-            record = stack.enter_context(folder.metrics(name, after=run.step))
+            record = stack.enter_context(folder.metrics(name, after=run.last_epoch_end))
             report = stack.enter_context(progress(name, epochs))
             signalled = stack.enter_context(signals.deferred())
 
@@ -175,9 +175,14 @@ class _Run:
         )
 
     @property
+    def last_epoch_end(self) -> int:
+        """The step of the last evaluation, up to which there are metrics."""
+        return self.steps_per_epoch * len(self.history.get("seconds", []))
+
+    @property
     def within_epoch(self) -> bool:
         """Whether the epoch has steps left; otherwise it has yet to be evaluated."""
-        return self.step // self.steps_per_epoch == len(self.history.get("seconds", []))
+        return self.step < self.last_epoch_end + self.steps_per_epoch
 
     @property
     def best_step(self) -> int | None:
@@ -192,15 +197,16 @@ class _Run:
         self.step = int(self.state.step)
         seconds = time.perf_counter() - start
         leaf = metrics.pop("nonfinite", np.array([-1]))[-1]
+        # A step that `optax.apply_if_finite` has skipped may have a loss that is not finite.
+        counted = np.isfinite(metrics["loss"])
+        counted[-1:] &= leaf < 0  # the step that was not taken
+        for key, values in metrics.items():
+            self.sums[key] = sum(values[counted].tolist(), self.sums.get(key, 0.0))
+        self.sums["steps"] = self.sums.get("steps", 0) + int(counted.sum())
+        self.sums["seconds"] = self.sums.get("seconds", 0.0) + seconds
         if leaf >= 0:
             what = f"{leaf_name(self.state, leaf)} of {self.name} is not finite"
             raise self._diverged(f"{what} at step {self.step + 1}", folder)
-        # A step that `optax.apply_if_finite` has skipped may have a loss that is not finite.
-        finite = np.isfinite(metrics["loss"])
-        for key, values in metrics.items():
-            self.sums[key] = sum(values[finite].tolist(), self.sums.get(key, 0.0))
-        self.sums["steps"] = self.sums.get("steps", 0) + int(finite.sum())
-        self.sums["seconds"] = self.sums.get("seconds", 0.0) + seconds
         return seconds / made
 
     def figures(self) -> dict[str, float]:

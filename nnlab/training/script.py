@@ -16,6 +16,7 @@ it ends the script with that one sentence on standard error and exit status 2, n
         run(main, Config)
 """
 
+import functools
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -45,8 +46,7 @@ def run(
             `DivergedError` or a `CheckpointError`, 128 plus the number of the signal after an
             `Interrupted`, 130 after Ctrl-C, 0 after `--help`.
     """
-    # What Orbax logs with a traceback reaches the user as the one sentence of an error.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    _keep_to_sentences()
     try:
         config = _parse(config_type, args)
         with signals.immediate():  # but `nnlab.training.fit` saves its state first
@@ -62,6 +62,21 @@ def run(
         raise SystemExit(128 + error.signal) from error
     except KeyboardInterrupt as error:
         raise SystemExit(130) from error
+
+
+@functools.cache  # once a process
+def _keep_to_sentences() -> None:
+    """What Orbax and TensorStore tell with tracebacks reaches the user as the one of an error."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    before = sys.unraisablehook
+
+    def hook(unraisable) -> None:
+        # A read or write that Orbax gave up after an error in another one has come to its end.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _parse(config_type: type[Config], args: Sequence[str] | None) -> Config:

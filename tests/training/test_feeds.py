@@ -1,12 +1,17 @@
 """Feeds: the same steps and metrics in pieces of any length."""
 
+import contextlib
+import dataclasses
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nnlab.data import Stream
 from nnlab.errors import InputError
-from nnlab.training import State, in_memory
+from nnlab.training import State, in_memory, streamed
 
 IMAGES = jnp.arange(23)
 DATA = IMAGES, IMAGES
@@ -16,37 +21,75 @@ def record(state, batch):
     """A step that reports its images, and refuses to be number 7 of all."""
     bad = jnp.where(state.step == 6, 0, -1)
     after = state._replace(step=state.step + (bad < 0))
-    return after, {"seen": batch[0], "nonfinite": bad}
+    return after, {"seen": batch[1], "nonfinite": bad}
 
 
 def start():
     return State(jnp.int32(0), {}, {}, (), jax.random.key(0))
 
 
+class Numbers:
+    """Records that are their own numbers."""
+
+    def __len__(self):
+        return 23
+
+    def __getitem__(self, index):
+        return np.full((1, 1, 1), index, np.uint8), index
+
+
+STREAM = Stream(Numbers(), 5, seed=3)
+
+
+def seen_in(feed, counts, mesh=None):
+    """The images of the steps that `advance` makes, and the state behind them."""
+    state, seen = start(), []
+    with feed.compile(record, state, mesh) as advance:
+        for count in counts:
+            state, metrics = advance(state, count)
+            seen += metrics["seen"].reshape(-1, 5).tolist()
+    return seen, int(state.step)
+
+
 @pytest.mark.parametrize("counts", [[4, 2], [1] * 6, [3, 100, 1, 1], [100, 2]])
 def test_pieces_are_cut_at_the_end_of_an_epoch_and_make_up_the_whole(counts):
     feed = in_memory(DATA, 5)
     assert (feed.batch_size, feed.steps_per_epoch) == (5, 4)
-    advance, state, seen = feed.compile(record, start()), start(), []
-    for count in counts:
-        state, metrics = advance(state, count)
-        seen.append(metrics["seen"])
-    assert int(state.step) == 6
     expected = [jax.random.permutation(key(epoch), 23)[:20] for epoch in range(2)]
-    np.testing.assert_array_equal(np.concatenate(seen).ravel(), np.concatenate(expected)[:30])
+    assert seen_in(feed, counts) == (np.concatenate(expected).reshape(8, 5)[:6].tolist(), 6)
+
+
+@pytest.mark.parametrize("counts", [[4, 2], [1] * 6, [3, 100, 1, 1], [100, 2]])
+def test_a_stream_is_read_in_its_order(counts):
+    feed = streamed(STREAM)
+    assert (feed.batch_size, feed.steps_per_epoch) == (5, 4)
+    with contextlib.closing(STREAM.batches()) as batches:
+        expected = [labels.tolist() for _, labels in itertools.islice(batches, 6)]
+    assert seen_in(feed, counts) == (expected, 6)
 
 
 def key(epoch):
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), epoch)
 
 
-def test_a_refused_step_is_the_last_and_its_metrics_are_there():
-    advance = in_memory(DATA, 5).compile(record, start())
-    state, _ = advance(start(), 4)
-    state, metrics = advance(state, 4)
+@pytest.mark.parametrize("feed", [in_memory(DATA, 5), streamed(STREAM)])
+def test_a_refused_step_is_the_last_and_its_metrics_are_there(feed):
+    with feed.compile(record, start(), None) as advance:
+        state, _ = advance(start(), 4)
+        state, metrics = advance(state, 4)
     assert int(state.step) == 6 and metrics["nonfinite"].tolist() == [-1, -1, 0]
 
 
+def test_a_stream_goes_on_from_the_step_of_the_state():
+    whole, _ = seen_in(streamed(STREAM), [4, 2])
+    with streamed(STREAM).compile(record, start()._replace(step=jnp.int32(3)), None) as advance:
+        _, metrics = advance(start()._replace(step=jnp.int32(3)), 1)
+    assert metrics["seen"].reshape(-1, 5).tolist() == whole[3:4]
+
+
 def test_no_full_batch():
-    with pytest.raises(InputError, match="--batch-size must be at most the 23 images, not 24"):
+    sentence = "--batch-size must be at most the 23 images, not 24"
+    with pytest.raises(InputError, match=sentence):
         in_memory(DATA, 24)
+    with pytest.raises(InputError, match=sentence):
+        streamed(dataclasses.replace(STREAM, batch_size=24))
