@@ -2,6 +2,7 @@
 
 from nnlab.training.checkpoints import restore, save
 from nnlab.training.environment import hardware, provenance, versions
+from nnlab.training.evaluation import evaluation, in_batches
 from nnlab.training.feeds import Feed, in_memory, streamed
 from nnlab.training.loop import fit
 from nnlab.training.losses import cross_entropy, mean_squared_error, squared_hinge
@@ -10,8 +11,6 @@ from nnlab.training.run_folder import RunFolder
 from nnlab.training.steps import (
     Batch,
     State,
-    evaluation,
-    in_batches,
     init,
     leaf_name,
     steps_per_epoch,

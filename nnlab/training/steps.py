@@ -1,4 +1,4 @@
-"""The pure functions of training: `init`, `step`, `epoch`, `evaluate`.
+"""The pure functions of training: `init`, `step`, `epoch`.
 
 `State` is everything that must be saved: the same state and the same data give the same next state
 to the bit. Randomness comes from `state.key`, folded with the step (augmentation, dropout) or with
@@ -206,8 +206,8 @@ def train_steps(
 
         def body(carry):
             number, _, state, metrics = carry
-            chosen = _split(order[number], mesh)
-            batch = _split(images[chosen], mesh), _split(labels[chosen], mesh)
+            chosen = split_images(order[number], mesh)
+            batch = split_images(images[chosen], mesh), split_images(labels[chosen], mesh)
             state, new = step(state, batch)
             metrics = jax.tree.map(lambda all, one: all.at[number].set(one), metrics, new)
             return number + 1, new.get("nonfinite", -1) < 0, state, metrics
@@ -223,6 +223,13 @@ def train_steps(
     return run
 
 
+def split_images(images: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """Inside a compiled function: on a mesh, the images as split over its devices."""
+    if mesh is None:
+        return images
+    return lax.with_sharding_constraint(images, NamedSharding(mesh, PartitionSpec("data")))
+
+
 def train_epoch(
     step: Callable[[State, Batch], tuple[State, Metrics]], batch_size: int
 ) -> Callable[[State, Batch], tuple[State, Metrics]]:
@@ -232,74 +239,6 @@ def train_epoch(
     """
     run = train_steps(step, batch_size)
     return jax.jit(lambda state, data: run(state, data, steps_per_epoch(data, batch_size)))
-
-
-def evaluation(
-    model: nn.Module,
-    loss: Loss = cross_entropy,
-    batch_size: int = 500,
-    weights: Callable[[State], Any] = lambda state: state.params,
-    *,
-    mesh: Mesh | None = None,
-) -> Callable[[State, Batch], Metrics]:
-    """Returns `evaluate(state, (images, labels)) -> {"loss", "accuracy"}` over all images.
-
-    Runs in evaluation mode: BatchNorm uses its running statistics, dropout is off. `weights` says
-    which parameters of the state to use, such as their moving average. On a `mesh`, as of
-    `train_steps`, every device computes its part of each batch.
-    """
-
-    @jax.jit
-    def evaluate(state: State, data: Batch) -> Metrics:
-        variables = {"params": weights(state), "batch_stats": state.batch_stats}
-
-        def apply(images):
-            return model.apply(variables, images, train=False)
-
-        logits = in_batches(apply, data[0], batch_size, mesh=mesh)
-        accuracy = jnp.mean(logits.argmax(-1) == data[1])
-        return {"loss": loss(logits, data[1]), "accuracy": accuracy}
-
-    return evaluate
-
-
-def in_batches(
-    fn: Callable[[jax.Array], Any],
-    images: jax.Array,
-    batch_size: int,
-    *,
-    mesh: Mesh | None = None,
-) -> Any:
-    """`fn(images)` for a function of each image alone, with `batch_size` images in memory at once.
-
-    `fn` returns an array, or a tree of arrays, whose first axis is that of the images. On a `mesh`,
-    as of `train_steps`, a batch is split over the devices, by which its size is rounded down to a
-    multiple; images that lie on every device, or are split over the devices in order, stay where
-    they are, but for those that fill no batch.
-    """
-    if mesh is not None:
-        devices = mesh.shape["data"]
-        batch_size = max(batch_size // devices, 1) * devices
-    batches, rest = divmod(len(images), batch_size)
-    pieces = []
-    # Batch i takes images i, i + batches, i + 2 batches, …: on a mesh, as many of each device.
-    full = images[: len(images) - rest].reshape(batch_size, batches, *images.shape[1:])
-
-    def of_batch(number):
-        return fn(_split(lax.dynamic_index_in_dim(full, number, axis=1, keepdims=False), mesh))
-
-    def joined(y):
-        return y.swapaxes(0, 1).reshape(-1, *y.shape[2:])
-
-    if batches:
-        pieces.append(jax.tree.map(joined, lax.map(of_batch, jnp.arange(batches))))
-    if rest:
-        last = images[-rest:]
-        if mesh is not None:  # images of zeros, so that the devices divide them
-            missing = -rest % mesh.shape["data"]
-            last = _split(jnp.pad(last, [(0, missing)] + [(0, 0)] * (last.ndim - 1)), mesh)
-        pieces.append(jax.tree.map(lambda y: y[:rest], fn(last)))
-    return jax.tree.map(lambda *ys: jnp.concatenate(ys), *pieces)
 
 
 def _order_key(state: State) -> jax.Array:
@@ -332,13 +271,6 @@ def _mean_over_parts(fn: Callable[..., Any], *parts: jax.Array) -> Any:
         return jax.tree.map(jnp.add, total, fn(*part)), None
 
     return jax.tree.map(lambda total: total / len(parts[0]), lax.scan(add, zeros, parts)[0])
-
-
-def _split(images: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """On a mesh, the images as split over its devices."""
-    if mesh is None:
-        return images
-    return lax.with_sharding_constraint(images, NamedSharding(mesh, PartitionSpec("data")))
 
 
 def _varying_like(images: jax.Array, tree: Any) -> Any:

@@ -1,0 +1,83 @@
+"""A network's answers to images that it is not trained on, a batch at a time."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import Mesh
+
+from nnlab.training.losses import cross_entropy
+from nnlab.training.steps import Batch, Loss, Metrics, State, split_images
+
+
+def evaluation(
+    model: nn.Module,
+    loss: Loss = cross_entropy,
+    batch_size: int = 500,
+    weights: Callable[[State], Any] = lambda state: state.params,
+    *,
+    mesh: Mesh | None = None,
+) -> Callable[[State, Batch], Metrics]:
+    """Returns `evaluate(state, (images, labels)) -> {"loss", "accuracy"}` over all images.
+
+    Runs in evaluation mode: BatchNorm uses its running statistics, dropout is off. `weights` says
+    which parameters of the state to use, such as their moving average. On a `mesh`, as of
+    `train_steps`, every device computes its part of each batch.
+    """
+
+    @jax.jit
+    def evaluate(state: State, data: Batch) -> Metrics:
+        variables = {"params": weights(state), "batch_stats": state.batch_stats}
+
+        def apply(images):
+            return model.apply(variables, images, train=False)
+
+        logits = in_batches(apply, data[0], batch_size, mesh=mesh)
+        accuracy = jnp.mean(logits.argmax(-1) == data[1])
+        return {"loss": loss(logits, data[1]), "accuracy": accuracy}
+
+    return evaluate
+
+
+def in_batches(
+    fn: Callable[[jax.Array], Any],
+    images: jax.Array,
+    batch_size: int,
+    *,
+    mesh: Mesh | None = None,
+) -> Any:
+    """`fn(images)` for a function of each image alone, with `batch_size` images in memory at once.
+
+    `fn` returns an array, or a tree of arrays, whose first axis is that of the images. On a `mesh`,
+    as of `train_steps`, a batch is split over the devices, by which its size is rounded down to a
+    multiple; images that lie on every device, or are split over the devices in order, stay where
+    they are, but for those that fill no batch.
+    """
+    if mesh is not None:
+        devices = mesh.shape["data"]
+        batch_size = max(batch_size // devices, 1) * devices
+    batches, rest = divmod(len(images), batch_size)
+    pieces = []
+    # Batch i takes images i, i + batches, i + 2 batches, …: on a mesh, as many of each device.
+    full = images[: len(images) - rest].reshape(batch_size, batches, *images.shape[1:])
+
+    def of_batch(number):
+        return fn(
+            split_images(lax.dynamic_index_in_dim(full, number, axis=1, keepdims=False), mesh)
+        )
+
+    def joined(y):
+        return y.swapaxes(0, 1).reshape(-1, *y.shape[2:])
+
+    if batches:
+        pieces.append(jax.tree.map(joined, lax.map(of_batch, jnp.arange(batches))))
+    if rest:
+        last = images[-rest:]
+        if mesh is not None:  # images of zeros, so that the devices divide them
+            missing = -rest % mesh.shape["data"]
+            last = split_images(jnp.pad(last, [(0, missing)] + [(0, 0)] * (last.ndim - 1)), mesh)
+        pieces.append(jax.tree.map(lambda y: y[:rest], fn(last)))
+    return jax.tree.map(lambda *ys: jnp.concatenate(ys), *pieces)
