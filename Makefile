@@ -2,13 +2,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test reliability lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/python experiments/adder_vs_cnn.py --out runs/demo --overwrite
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto
+
+# The same tests of kills, damage and bad input, with all repetitions and their counts: minutes.
+reliability: $(VENV)/installed-test
+	NNLAB_THOROUGH=1 $(BIN)/python -m pytest -rP tests/reliability
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .

@@ -199,6 +199,9 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
                 preservation_policy=self,
                 multiprocessing_options=alone,
+                # Where a folder that cannot be made is an error at once. In the background it
+                # leaves threads that wait for it, and the process with them, for minutes.
+                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             ),
         )
 
