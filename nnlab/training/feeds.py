@@ -22,14 +22,13 @@ from nnlab.data.stream import Stream, to_device
 from nnlab.training.parallel import AXIS, BY_IMAGE, EVERYWHERE, replicate
 from nnlab.training.steps import (
     Batch,
-    Metrics,
     State,
+    Step,
     check_divides,
     steps_per_epoch,
     train_steps,
 )
 
-Step = Callable[[State, Batch], tuple[State, Metrics]]
 Advance = Callable[[State, int], tuple[State, dict[str, np.ndarray]]]
 
 

@@ -22,7 +22,7 @@ to rounding. Augmentation and dropout draw differently on each device in the las
         state, metrics = step(state, shard(batch, mesh))
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -31,9 +31,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from nnlab.errors import InputError
-from nnlab.training.steps import Batch, Metrics, State, check_divides
+from nnlab.training.steps import Batch, Metrics, State, Step, check_divides
 
-Step = Callable[[State, Batch], tuple[State, Metrics]]
 Tree = TypeVar("Tree")
 
 AXIS = "data"  # of the mesh: the images of a batch are split over it

@@ -41,6 +41,9 @@ class State(NamedTuple):
     key: jax.Array
 
 
+Step = Callable[[State, Batch], tuple[State, Metrics]]
+
+
 class Watched(NamedTuple):
     """What a step looks at before it is taken; the first leaf that is not finite gets named."""
 
@@ -69,7 +72,7 @@ def train_step(
     *,
     accumulate: int = 1,
     axis_name: str | None = None,
-) -> Callable[[State, Batch], tuple[State, Metrics]]:
+) -> Step:
     """Returns `step(state, (images, labels)) -> (state, metrics)`, pure and unjitted.
 
     A step that would leave a number that is not finite is not taken: the state comes back as it
@@ -169,7 +172,7 @@ def check_divides(devices: int, images: int) -> None:
 
 
 def train_steps(
-    step: Callable[[State, Batch], tuple[State, Metrics]],
+    step: Step,
     batch_size: int,
     *,
     mesh: Mesh | None = None,
@@ -230,9 +233,7 @@ def split_images(images: jax.Array, mesh: Mesh | None) -> jax.Array:
     return lax.with_sharding_constraint(images, NamedSharding(mesh, PartitionSpec("data")))
 
 
-def train_epoch(
-    step: Callable[[State, Batch], tuple[State, Metrics]], batch_size: int
-) -> Callable[[State, Batch], tuple[State, Metrics]]:
+def train_epoch(step: Step, batch_size: int) -> Step:
     """Returns `epoch(state, (images, labels))`: one pass by `train_steps`, one compiled program.
 
     Metrics are [steps]. From a state within an epoch it goes to that epoch's end.
