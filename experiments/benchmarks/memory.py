@@ -2,12 +2,11 @@
 
 A step of an adder ResNet on CIFAR-sized images, with `adder_recipe`: as it is, and with donated
 buffers, the batch in four parts, the blocks computed again for the gradient, bfloat16, and all of
-these together. Each runs in a process of its own. Three figures of memory: what JAX keeps between
-the forward and the backward pass, on any platform; what the compiled program says that it takes
-(arguments and results, those that share a buffer once, and temporaries); and by how much the
-process grows at most in two steps above what it held with the arguments, kernels and threads with
-it. The second may stay where the first falls: XLA's CPU compiler merges what is to be computed
-again with the first time, and the native kernels write float32. Times are medians.
+these together. Each runs in a process of its own. Two figures of memory: what the compiled program
+says that it takes (arguments and results, those that share a buffer once, and temporaries), and by
+how much the process grows at most in two steps above what it held with the arguments, kernels and
+threads with it. On a CPU bfloat16 saves little, for the native kernels write float32. Times are
+medians.
 
     python experiments/benchmarks/memory.py
 """
@@ -26,7 +25,7 @@ from nnlab.arithmetics import ADDER
 from nnlab.errors import InputError
 from nnlab.models import CifarResNet
 from nnlab.optim import adder_recipe
-from nnlab.training import RunFolder, provenance
+from nnlab.training import RunFolder, parallel, provenance
 from nnlab.training.script import check_positive_integer, run
 
 Row = dict[str, Any]
@@ -86,7 +85,9 @@ def measured(config: Config, depth: int, name: str) -> Row:
     state = training.init(jax.random.key(0), model, optimizer, data[0])
     step = training.train_step(model, optimizer, accumulate=variant.accumulate)
     donated = 0 if variant.donate else ()
-    program = jax.jit(step, donate_argnums=donated).lower(state, data).compile()
+    options = parallel.compiler_options()
+    compiling = jax.jit(step, donate_argnums=donated, compiler_options=options)
+    program = compiling.lower(state, data).compile()
 
     def run(steps):
         nonlocal state
@@ -94,31 +95,14 @@ def measured(config: Config, depth: int, name: str) -> Row:
             state, metrics = jax.block_until_ready(program(state, data))
         return metrics
 
-    part = config.batch // variant.accumulate
-    kept = kept_bytes(model, state, images[:part], data[1][:part])
     grown = measure.growth(lambda: run(2))
     metrics = run(1)
     if not jnp.isfinite(metrics["loss"]):
         raise FloatingPointError(f"The loss of {name} is {metrics['loss']}.")
     times = measure.in_turn({name: lambda: run(1)}, config.repeats, patience=60)[name]
-    row: Row = {"depth": depth, "variant": name, "kept_bytes": kept, "grown_bytes": grown}
+    row: Row = {"depth": depth, "variant": name, "grown_bytes": grown}
     row |= {"median": np.median(times), "quartiles": tuple(np.percentile(times, (25, 75)))}
     return row | {f"{part}_bytes": size for part, size in compiled(program).items()}
-
-
-def kept_bytes(model: CifarResNet, state: training.State, images, labels) -> int:
-    """Bytes that the forward pass leaves for the gradient, weights among them."""
-
-    def residuals(params, batch_stats, images):
-        def loss(params):
-            variables = {"params": params, "batch_stats": batch_stats}
-            logits, _ = model.apply(variables, images, train=True, mutable=["batch_stats"])
-            return training.cross_entropy(logits, labels)
-
-        return jax.vjp(loss, params)[1]
-
-    leaves = jax.tree.leaves(jax.eval_shape(residuals, state.params, state.batch_stats, images))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
 def compiled(program: jax.stages.Compiled) -> dict[str, int]:
@@ -134,9 +118,9 @@ def compiled(program: jax.stages.Compiled) -> dict[str, int]:
 
 def markdown(result: Row) -> str:
     """The rows as a table in MB, with the seconds of a step."""
-    lines = ["| ResNet | step | kept MB | compiled MB | grown MB | s/step |", "|---" * 6 + "|"]
+    lines = ["| ResNet | step | compiled MB | grown MB | s/step |", "|---" * 5 + "|"]
     for row in result["rows"]:
-        sizes = (row["kept_bytes"], row.get("compiled_bytes"), row["grown_bytes"])
+        sizes = (row.get("compiled_bytes"), row["grown_bytes"])
         cells = ("" if size is None else f"{size / 1e6:.0f}" for size in sizes)
         cells = (f"{row['depth']}", row["variant"], *cells, f"{row['median']:.2f}")
         lines.append(f"| {' | '.join(cells)} |")

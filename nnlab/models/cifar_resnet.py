@@ -54,8 +54,8 @@ class CifarResNet(nn.Module):
     and logits are float32 in any. `axis_name` is that of a mapped axis along which BatchNorm takes
     the batch of all devices as one; by default each has its own. With `remat` a training step
     keeps what goes into each block and computes the inside again for the gradient, with the same
-    parameters: a fifth of the memory for one more forward pass. XLA's CPU compiler merges the
-    second computation with the first again, and nothing is saved; accumulate gradients there.
+    parameters: less memory for one more forward pass. On a CPU it takes
+    `nnlab.training.parallel.compiler_options`, which `nnlab.training.fit` gives.
     """
 
     depth: int

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from nnlab.data.stream import Stream, to_device
-from nnlab.training.parallel import AXIS, BY_IMAGE, EVERYWHERE, replicate
+from nnlab.training.parallel import AXIS, BY_IMAGE, EVERYWHERE, compiler_options, replicate
 from nnlab.training.steps import (
     Batch,
     State,
@@ -110,4 +110,9 @@ def streamed(stream: Stream) -> Feed:
 def _jit(program: Callable, mesh: Mesh | None) -> Any:
     """Compiled with a result that lies where the state lies, in whose memory it may be."""
     everywhere = None if mesh is None else NamedSharding(mesh, EVERYWHERE)
-    return jax.jit(program, donate_argnums=0, out_shardings=everywhere)
+    return jax.jit(
+        program,
+        donate_argnums=0,
+        out_shardings=everywhere,
+        compiler_options=compiler_options(),
+    )
