@@ -203,6 +203,7 @@ def test_a_changed_history_is_noticed(outcome):
     assert outcome(change) == "older step, checkpoint named"
 
 
+@pytest.mark.slow
 def test_a_script_says_one_sentence_of_a_damaged_checkpoint(start, assert_as_whole, tmp_path):
     """And nothing of what Orbax and TensorStore print."""
     folder = tmp_path / "run"

@@ -34,6 +34,7 @@ def steps(folder):
     return sorted(entry.name for entry in (folder / "checkpoints" / "small").glob("step_?"))
 
 
+@pytest.mark.slow
 def test_a_full_disk(start, stopped, sentence, assert_as_whole, tmp_path):
     folder = tmp_path / "run"
     stopped(folder)

@@ -45,6 +45,7 @@ def test_the_run_stops_at_that_step_and_goes_on_to_the_bit(
     print(f"\na NaN at step {step}: stopped there, then resumed to the bits of the unbroken run")
 
 
+@pytest.mark.slow
 def test_a_step_is_skipped_when_asked(ended, start, metrics, tmp_path):
     """What the skipped step leaves is what was there before, but for the counts."""
     skip = ["--on-nan", "skip", "--nan-at", 7]
