@@ -1,5 +1,6 @@
 """Two processes with two simulated devices each are one process with four."""
 
+import json
 import os
 import socket
 import subprocess
@@ -129,6 +130,111 @@ def test_two_processes_are_one(tmp_path):
     both = np.concatenate([two[0]["seen"], two[1]["seen"]], axis=1)
     np.testing.assert_array_equal(np.sort(both), np.sort(one["seen"]))
     assert sorted(both.ravel().tolist()) == list(range(40))
+
+
+FIT = """
+import contextlib, dataclasses, os, signal, sys
+from nnlab.errors import Interrupted
+from nnlab.training import hosts
+out, processes, process, port, stop_after = sys.argv[1], *map(int, sys.argv[2:6])
+if processes > 1:
+    hosts.initialize(f"127.0.0.1:{port}", processes, process, timeout=100)
+import flax.linen as nn, jax, numpy as np, optax
+from nnlab import training
+from nnlab.data import Stream
+from nnlab.layers.normalization import batch_norm
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dense(3)(nn.relu(batch_norm(train)(nn.Dense(8)(x.reshape(len(x), -1)))))
+
+class Records:
+    def __len__(self):
+        return 40
+    def __getitem__(self, i):
+        return np.random.default_rng(i).integers(0, 255, (4, 4, 1), np.uint8), i % 3
+
+def scaled(images):
+    return images.astype(np.float32) / 255
+
+@dataclasses.dataclass
+class Config:
+    pass
+
+def stopping(feed):
+    # In process 1, SIGTERM comes before the first step from `stop_after` on.
+    @contextlib.contextmanager
+    def compile(*arguments):
+        with feed.compile(*arguments) as advance:
+            def watched(state, count):
+                if process == 1 and 0 < stop_after <= state.step:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return advance(state, count)
+            yield watched
+    return feed._replace(compile=compile)
+
+mesh, optimizer = training.data_mesh(), optax.sgd(0.1)
+images, labels = zip(*(Records()[i] for i in range(40)))
+test = scaled(np.stack(images)), np.array(labels, np.int32)
+feeds = {
+    "memory": training.in_memory(test, 8),
+    "stream": training.streamed(Stream(Records(), 8, seed=0, transform=scaled)),
+}
+folder = training.RunFolder.create(out, Config(), resume=True)
+for name, feed in feeds.items():
+    state = training.init(jax.random.key(0), Net(), optimizer, test[0])
+    step = training.train_step(Net(), optimizer)
+    try:
+        training.fit(
+            name, state, step, training.evaluation(Net(), mesh=mesh), stopping(feed), test,
+            epochs=3, folder=folder, mesh=mesh,
+        )
+    except Interrupted as error:
+        assert stop_after and error.signal == signal.SIGTERM
+        hosts.say(str(error))
+        break
+else:
+    folder.write_result({"processes": processes})
+"""
+
+
+def digests(folder, name):
+    about = json.loads(
+        (folder / "checkpoints" / name / "step_15" / "about" / "metadata").read_text()
+    )
+    return about["digests"]
+
+
+def lines(folder):
+    entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in e.items() if key != "seconds"} for e in entries]
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_is_stopped_in_one_and_goes_on(tmp_path):
+    def run(folder, processes, stop_after=0):
+        port, devices = free_port(), 4 // processes
+        every = [
+            start(FIT, tmp_path / folder, processes, i, port, stop_after, devices=devices)
+            for i in range(processes)
+        ]
+        finish(every)
+
+    run("broken", 2, stop_after=5)
+    assert not (tmp_path / "broken" / "result.json").exists()
+    assert len(lines(tmp_path / "broken")) <= 2
+    for folder, processes in (("broken", 2), ("whole", 2), ("one", 1)):
+        run(folder, processes)
+    broken, whole, one = (tmp_path / name for name in ("broken", "whole", "one"))
+    assert json.loads((broken / "result.json").read_text()) == {"processes": 2}
+    assert len(lines(whole)) == 6 and lines(broken) == lines(whole)
+    for name in ("memory", "stream"):
+        assert digests(broken, name) == digests(whole, name)
+    # Sums over 8 images in two orders: 2^-21 a step, of fifteen steps without kinks near by.
+    for line, expected in zip(lines(whole), lines(one), strict=True):
+        assert line.pop("network") == expected.pop("network")
+        assert line == pytest.approx(expected, rel=1e-4)
 
 
 ALONE = """
