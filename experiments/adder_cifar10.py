@@ -29,8 +29,10 @@ from nnlab.training.script import check_positive, check_positive_integer, check_
 ARITHMETICS = {"CNN": FLOAT, "AdderNet": ADDER, "BNN": BINARY}
 PUBLISHED = {"CNN": 92.25, "AdderNet": 91.84, "BNN": 84.87}  # after 400 epochs
 # What a resumed run may have otherwise.
-ASIDE = ("out", "data_dir", "overwrite", "resume", "checkpoint_minutes")
-ASIDE += ("coordinator", "processes", "process")
+ASIDE = (
+    *("out", "data_dir", "overwrite", "resume", "checkpoint_minutes"),
+    *("coordinator", "processes", "process"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +91,7 @@ def feed_and_test(config: Config) -> tuple[training.Feed, training.Batch, int]:
 
 
 def main(config: Config) -> None:
-    if config.coordinator is not None:
+    if (config.coordinator, config.processes, config.process) != (None, None, None):
         known = config.coordinator if config.coordinator != "auto" else None
         hosts.initialize(known, config.processes, config.process)
     mesh = training.data_mesh() if jax.device_count() > 1 else None

@@ -14,7 +14,7 @@ import pickle
 import socket
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import jax
 import numpy as np
@@ -131,7 +131,7 @@ def by_writer(action: Callable[[], Value]) -> Value:
     agreed = agree(outcome() if is_writer() else None)
     if isinstance(agreed, InputError):
         raise agreed
-    return agreed  # pyright: ignore[reportReturnType]
+    return cast(Value, agreed)
 
 
 _GRACE = 3600  # seconds by which JAX gives up later than we do

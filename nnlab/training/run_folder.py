@@ -200,6 +200,9 @@ def _check_same(path: Path, config: Any, may_differ: Collection[str]) -> None:
     except (ValueError, AssertionError) as error:
         raise InputError(f"{path} is damaged, expected the configuration of a run.") from error
     now = _plain(dataclasses.asdict(config))
+    for field in dataclasses.fields(config):  # one that the script has got since
+        if field.default is not dataclasses.MISSING:
+            before.setdefault(field.name, _plain(field.default))
     changes = [
         f"{name} was {before.get(name, 'absent')} and is {now.get(name, 'absent')}"
         for name in sorted(before.keys() | now.keys())

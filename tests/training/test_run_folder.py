@@ -149,6 +149,17 @@ def test_another_configuration_is_refused_with_the_differences(tmp_path):
     RunFolder.create(tmp_path, other, resume=True, may_differ=("epochs", "note", "inner"))
 
 
+def test_a_field_that_is_new_and_at_its_default_is_no_difference(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Grown(Config):
+        clip: float | None = None
+
+    finished(tmp_path)
+    RunFolder.create(tmp_path, Grown(), resume=True)
+    with pytest.raises(InputError, match=r"clip was None and is 1\.0\.$"):
+        RunFolder.create(tmp_path, Grown(clip=1.0), resume=True)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "3"])
 def test_a_damaged_configuration_is_not_resumed(tmp_path, text):
     finished(tmp_path)
