@@ -31,7 +31,7 @@ PUBLISHED = {"CNN": 92.25, "AdderNet": 91.84, "BNN": 84.87}  # after 400 epochs
 # What a resumed run may have otherwise.
 ASIDE = (
     *("out", "data_dir", "overwrite", "resume", "checkpoint_minutes"),
-    *("coordinator", "processes", "process"),
+    *("workers", "coordinator", "processes", "process"),
 )
 
 
@@ -55,8 +55,10 @@ class Config:
     on_nan: Literal["stop", "skip"] = "stop"
     """When a gradient is not finite: stop, or skip up to ten such steps in a row."""
     checkpoint_minutes: float = 5.0
-    workers: int | None = None
-    """Read images from disk when they are needed, in so many processes; else memory holds them."""
+    stream: bool = False
+    """Read images from disk when they are needed, in place of holding all in memory."""
+    workers: int = 0
+    """Processes that read for --stream; with 0 a thread does."""
     coordinator: str | None = None
     """HOST:PORT of process 0 of several that train as one, or auto to ask the cluster."""
     processes: int | None = None
@@ -77,7 +79,7 @@ def augment(key: jax.Array, images: jax.Array) -> jax.Array:
 
 def feed_and_test(config: Config) -> tuple[training.Feed, training.Batch, int]:
     """What to train on, the test images and labels, and the number of classes."""
-    if config.workers is None:
+    if not config.stream:
         dataset = data.load(config.dataset, config.data_dir)
         train, test = data.standardized(dataset)
         return training.in_memory(train, config.batch_size), test, dataset.classes

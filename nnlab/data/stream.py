@@ -25,6 +25,7 @@ import dataclasses
 import functools
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
@@ -173,13 +174,14 @@ def _batches(dataset: Any, workers: int) -> HostBatches:
 
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # grain reads one of its flags when it starts a worker
+        # Shared memory would outlive whoever ends before he has taken a batch out of it.
+        by_pipe = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+        dataset = grain.experimental.WithOptionsIterDataset(dataset, by_pipe)
         options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=READ_AHEAD)
         dataset = dataset.mp_prefetch(options, worker_init_fn=_end_with_parent)
     iterator = iter(dataset)
     try:
-        for images, labels in iterator:
-            # Workers hand over shared memory, which may be scarce and outlives who forgets it.
-            yield (np.array(images), np.array(labels)) if workers else (images, labels)
+        yield from iterator
     finally:
         iterator.close()
 

@@ -10,7 +10,7 @@ are the same on any number of devices and processes.
 """
 
 import contextlib
-import itertools
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from nnlab.data.stream import Stream, to_device
+from nnlab.data.stream import DeviceBatches, Stream, to_device
 from nnlab.training.parallel import AXIS, BY_IMAGE, EVERYWHERE, compiler_options, replicate
 from nnlab.training.steps import (
     Batch,
@@ -88,15 +88,19 @@ def streamed(stream: Stream) -> Feed:
         if mesh is not None:
             check_divides(mesh.shape[AXIS], stream.batch_size)
         sharding = None if mesh is None else NamedSharding(mesh, BY_IMAGE)
-        with contextlib.closing(to_device(stream.batches(int(state.step)), sharding)) as batches:
-            first = next(batches)
-            run = _jit(step, mesh).lower(state, first).compile()
-            rest = itertools.chain([first], batches)
+
+        def reading(stream: Stream) -> contextlib.closing[DeviceBatches]:
+            return contextlib.closing(to_device(stream.batches(int(state.step)), sharding))
+
+        # Workers start with the first step, not while the compiler keeps signals waiting.
+        with reading(dataclasses.replace(stream, workers=0)) as batches:
+            run = _jit(step, mesh).lower(state, next(batches)).compile()
+        with reading(stream) as batches:
 
             def advance(state: State, count: int) -> tuple[State, dict[str, np.ndarray]]:
                 made = []
                 for _ in range(min(count, steps - int(state.step) % steps)):
-                    state, metrics = run(state, next(rest))
+                    state, metrics = run(state, next(batches))
                     made.append(metrics)
                     if metrics.get("nonfinite", -1) >= 0:
                         break
