@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from nnlab import data, training
+from nnlab.analysis.plots import Curve, figure_curves
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.models import resnet20
 from nnlab.optim import adder_recipe
@@ -99,7 +100,7 @@ def main(config: Config) -> None:
     mesh = training.data_mesh() if jax.device_count() > 1 else None
     feed, test, classes = feed_and_test(config)
     folder = training.RunFolder.create(config.out, config, config.overwrite, config.resume, ASIDE)
-    rows = []
+    rows, curves = [], []
     for name in config.networks:
         model = resnet20(classes, ARITHMETICS[name])
         optimizer = adder_recipe(config.epochs * feed.steps_per_epoch, config.learning_rate)
@@ -122,12 +123,15 @@ def main(config: Config) -> None:
         rows.append(
             {"network": name, "test_accuracy": accuracy, "minutes": minutes, "history": history}
         )
+        curves.append(Curve(name, history))
         result = {"config": dataclasses.asdict(config), "rows": rows}
         folder.write_result(training.provenance() | result)
         hosts.say(
             f"| {name} | {PUBLISHED[name]} | {accuracy:.2f} | {config.seed} "
             f"| {config.epochs} (400) | {minutes:.1f} | {training.hardware()} |",
         )
+    if hosts.is_writer():
+        figure_curves(curves).savefig(folder.curves, dpi=120)
 
 
 if __name__ == "__main__":

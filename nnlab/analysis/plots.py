@@ -6,7 +6,7 @@ colour from figure to figure. Save one with `figure.savefig("curves.png", dpi=20
 than colours, or a history with missing epochs, is an `InputError`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -77,8 +77,15 @@ class Network(NamedTuple):
     train_labels: ArrayLike
 
 
+class Curve(NamedTuple):
+    """Of a `Network`, what the learning curves show."""
+
+    name: str
+    history: Mapping[str, Sequence[float]]
+
+
 @matplotlib.rc_context(_STYLE)
-def figure_curves(networks: Sequence[Network]) -> Figure:
+def figure_curves(networks: Sequence[Network | Curve]) -> Figure:
     """Loss (logarithmic) and accuracy by epoch; test solid, training dashed.
 
     With five epochs or more the accuracy axis starts where the third epoch on needs it.
@@ -206,7 +213,7 @@ def _panels(networks: Sequence[Network], height: float):
     return figure, panels[: len(networks)]
 
 
-def _check(networks: Sequence[Network]) -> None:
+def _check(networks: Sequence[Network | Curve]) -> None:
     if not 1 <= len(networks) <= len(COLOURS):
         raise InputError(
             f"{len(networks)} networks were given to draw; expected 1 to {len(COLOURS)}."

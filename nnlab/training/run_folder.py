@@ -5,6 +5,7 @@ config.json       the configuration, written first
 metrics.jsonl     one JSON object a line: network, step and its figures
 tensorboard/      the finite ones as TensorBoard events, one sub-folder a network
 checkpoints/      training states (`nnlab.training.checkpoints`)
+curves.png        learning curves, from some scripts
 result.json       the result, written last; it is there whole or not at all
 report.html       the report (`nnlab.analysis`)
 ================  ==================================================================
@@ -26,7 +27,10 @@ from typing import IO, Any
 from nnlab.errors import InputError
 from nnlab.training import hosts
 
-_WRITTEN = ("metrics.jsonl", "tensorboard", "checkpoints", "result.json", "report.html")
+_WRITTEN = (
+    *("metrics.jsonl", "tensorboard", "checkpoints"),
+    *("curves.png", "result.json", "report.html"),
+)
 # Left by a kill while writing.
 _PARTIAL = ("config.json.partial", "result.json.partial", "metrics.jsonl.partial")
 _LOCK = ".lock"
@@ -101,6 +105,11 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """The folder for checkpoints, made by whoever saves the first one."""
         return self.path / "checkpoints"
+
+    @property
+    def curves(self) -> Path:
+        """The file for learning curves (`nnlab.analysis.plots.figure_curves`)."""
+        return self.path / "curves.png"
 
     @property
     def report(self) -> Path:
