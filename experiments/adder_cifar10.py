@@ -26,6 +26,7 @@ from nnlab.models import resnet20
 from nnlab.optim import adder_recipe
 from nnlab.training import hosts
 from nnlab.training.script import check_positive, check_positive_integer, check_seed, run
+from nnlab.training.steps import check_divides
 
 ARITHMETICS = {"CNN": FLOAT, "AdderNet": ADDER, "BNN": BINARY}
 PUBLISHED = {"CNN": 92.25, "AdderNet": 91.84, "BNN": 84.87}  # after 400 epochs
@@ -98,6 +99,7 @@ def main(config: Config) -> None:
         known = config.coordinator if config.coordinator != "auto" else None
         hosts.initialize(known, config.processes, config.process)
     mesh = training.data_mesh() if jax.device_count() > 1 else None
+    check_divides(jax.device_count(), config.batch_size)
     feed, test, classes = feed_and_test(config)
     folder = training.RunFolder.create(config.out, config, config.overwrite, config.resume, ASIDE)
     rows, curves = [], []

@@ -72,11 +72,17 @@ def fit(
         of steps `skipped` so far.
 
     Raises:
-        InputError: the folder holds checkpoints of that name and is not to be resumed.
+        InputError: the folder holds checkpoints of that name and is not to be resumed, or there
+            are several processes and no mesh.
         DivergedError: a number is not finite; the state before that step is saved.
         Interrupted: by SIGTERM or SIGINT; the state is saved.
         CheckpointError: one cannot be written, or none that is there can be read.
     """
+    if mesh is None and jax.process_count() > 1:
+        raise InputError(
+            f"{jax.process_count()} processes train as one on a mesh of all their devices; "
+            "give fit mesh=data_mesh()."
+        )
     with Checkpoints(folder.checkpoints / name, keep) as checkpoints:
         if checkpoints.steps() and not folder.resume:
             raise InputError(
