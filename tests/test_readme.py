@@ -5,17 +5,22 @@ import json
 import re
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nnlab import training
+from nnlab.arithmetics import ADDER
+from nnlab.models import SmallCNN
 from nnlab.ops.binary import sign_ste
+from nnlab.optim import adder_recipe
 from nnlab.testing import check_gradient_rule
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "experiments" / "results"
-TRAINING, RULE = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+TRAINING, RULE, PARALLEL = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 @pytest.mark.slow
@@ -24,6 +29,17 @@ def test_training_example_runs():
     exec(TRAINING, names)
     assert names["metrics"]["loss"].shape == (4,)  # 512 images in batches of 128
     assert np.isfinite(names["metrics"]["loss"]).all()
+
+
+def test_parallel_example_compiles():
+    model, optimizer = SmallCNN(arithmetic=ADDER, widths=(4, 4, 4)), adder_recipe(10)
+    batch = jnp.ones((8, 4, 4, 1)), jnp.zeros(8, int)
+    names: dict = {"jax": jax, "training": training, "model": model, "optimizer": optimizer}
+    exec(PARALLEL, names)
+    state = training.init(jax.random.key(0), model, optimizer, batch[0])
+    for way in ("one_device", "main_road", "shard_map"):
+        assert names[way](state, batch)[0].step == 1
+    assert names["pmap"](state, names["parallel"].split(batch, 1))[0].step == 1
 
 
 def test_rule_example_runs():
