@@ -196,6 +196,8 @@ def _lock(path: Path) -> None:
             f"{path} is in use by process {file.read().strip() or 'of another machine'}; expected "
             "a folder of its own for each run."
         ) from error
+    except OSError:  # a file system without locks, as some of clusters are
+        return
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()
