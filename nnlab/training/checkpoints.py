@@ -224,7 +224,10 @@ def _read(path: Path, like: Any) -> tuple[Any, Any]:
         if stored["sha256"] != _json_digest(stored["about"], stored["digests"]):
             raise CheckpointError(f"{path} is damaged: its digests are not what was saved.")
         folder = epath.Path(path / _ARRAYS)
-        _check_fit(path, handler.metadata(folder).tree, target)
+        found = handler.metadata(folder).tree
+        if found.keys() != stored["digests"].keys():
+            raise CheckpointError(f"{path} is damaged: its arrays are not those that were saved.")
+        _check_fit(path, found, target)
         arrays = handler.restore(folder, args=ocp.args.StandardRestore(target))
         for name, array in sorted(arrays.items()):
             if _digest(name, array) != stored["digests"].get(name):
