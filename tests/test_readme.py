@@ -74,8 +74,10 @@ def test_accuracies_of_other_seeds_are_the_committed_ones():
         assert f"{cell} {' and '.join(ours)}" in " ".join(README.split())
 
 
-def test_speed_tables_are_the_committed_ones(monkeypatch):
+@pytest.mark.parametrize(
+    ("module", "name"), [("tables", "speed"), ("memory", "memory"), ("pipeline", "pipeline")]
+)
+def test_benchmark_tables_are_the_committed_ones(monkeypatch, module, name):
     monkeypatch.syspath_prepend(ROOT / "experiments" / "benchmarks")
-    tables = importlib.import_module("tables")
-    result = json.loads((RESULTS / "speed.json").read_text())
-    assert tables.markdown(result) in README
+    result = json.loads((RESULTS / f"{name}.json").read_text())
+    assert importlib.import_module(module).markdown(result) in README

@@ -16,6 +16,7 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -114,6 +115,16 @@ def trainer(images: jax.Array) -> Callable[[Batch], object]:
     return train
 
 
+def markdown(result: dict[str, Any]) -> str:
+    """The medians as a table, a column for each way."""
+    ways = list(dict.fromkeys(row["way"] for row in result["rows"]))
+    lines = [f"| images a second | {' | '.join(ways)} |", "|---" * (1 + len(ways)) + "|"]
+    for what in (DATA, TRAINING):
+        rates = [row["images_per_second"] for row in result["rows"] if row["what"] == what]
+        lines.append(f"| {what} | {' | '.join(f'{rate:,.0f}' for rate in rates)} |")
+    return "\n".join(lines)
+
+
 def main(config: Config) -> None:
     source = record_source("cifar10", config.data_dir)
     statistics = record_statistics(source)
@@ -139,8 +150,9 @@ def main(config: Config) -> None:
                 low, median, high = np.percentile(rates, (25, 50, 75))
                 rows.append({"what": what, "way": way, "images_per_second": median})
                 rows[-1] |= {"quartiles": (low, high), "rounds": len(rates)}
-                print(f"{way:24} {median:12,.0f} images a second", flush=True)
-    folder.write_result(provenance() | {"config": dataclasses.asdict(config), "rows": rows})
+    result = provenance() | {"config": dataclasses.asdict(config), "rows": rows}
+    folder.write_result(result)
+    print(markdown(result))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def test_every_way_is_measured_and_saved(tmp_path):
     assert rates.keys() == {(what, way) for what in ("data alone", "training") for way in ways}
     assert min(rates.values()) > 0
     assert all(row["rounds"] == 2 for row in result["rows"])
-    assert all(f"{rate:,.0f} images a second" in process.stdout for rate in rates.values())
+    assert all(f" {rate:,.0f} |" in process.stdout for rate in rates.values())
 
 
 @pytest.mark.parametrize(
