@@ -29,7 +29,7 @@ RATIOS = [  # the time of one body over that of another, in a pass
 def show(result: Row) -> None:
     """Prints what `speed.py` saves."""
     console = Console()
-    console = Console(width=None if console.is_terminal else 110, highlight=False)
+    console = Console(width=None if console.is_terminal else 160, highlight=False)
     rates = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in result["limits"].items())
     console.print(f"{result['hardware']}; native: {result['kernels']['adder_conv']['cpu']}")
     console.print(f"limits of all cores in Gterm/s: {rates}\n")

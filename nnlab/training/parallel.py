@@ -49,7 +49,8 @@ def compiler_options() -> dict[str, str]:
 
     XLA's CPU compiler drops the barriers that keep a recomputation apart, finds that all of it has
     been computed before, and nothing is saved. Without that pass a ResNet-14 of adders takes 46 MB
-    in place of 115 at batch 64. The functions of this module and `nnlab.training.fit` see to it.
+    in place of 115 at batch 64. `nnlab.training.fit` sees to it; a jitted function within another
+    cannot have options, so the functions of this module have none.
     """
     if jax.default_backend() != "cpu":
         return {}
@@ -82,7 +83,6 @@ def on_mesh(step: Step, mesh: Mesh, *, donate: bool = False) -> Step:
         in_shardings=(everywhere, by_image),
         out_shardings=everywhere,
         donate_argnums=0 if donate else (),
-        compiler_options=compiler_options(),
     )
 
     def run(state: State, batch: Batch) -> tuple[State, Metrics]:
