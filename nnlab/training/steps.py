@@ -95,8 +95,10 @@ def train_step(
         of `Watched` with a number that is not finite, which `leaf_name` gives its name.
 
     Raises:
-        InputError: on the call, for a batch that `accumulate` does not divide.
+        InputError: `accumulate` is below 1, or, on the call, does not divide the batch.
     """
+    if accumulate < 1:
+        raise InputError(f"accumulate must be at least 1, not {accumulate}.")
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         images, labels = batch
@@ -107,6 +109,7 @@ def train_step(
         augment_key, dropout_key = jax.random.split(key)
         if augment is not None:
             images = augment(augment_key, images)
+            batch = images, labels
 
         def objective(params, images, labels, key):
             logits, updates = model.apply(
@@ -128,7 +131,7 @@ def train_step(
             results = of_part(images, labels, dropout_key)
         else:
             keys = jax.random.split(dropout_key, accumulate)
-            results = _mean_over_parts(of_part, *_parts(batch=(images, labels), n=accumulate), keys)
+            results = _mean_over_parts(of_part, *_parts(batch, accumulate), keys)
         if axis_name is not None:
             results = lax.pmean(results, axis_name)
         grads, new_stats, metrics = results

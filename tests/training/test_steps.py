@@ -183,3 +183,39 @@ def test_an_epoch_without_a_full_batch_is_refused():
     assert [steps_per_epoch(DATA, size) for size in (1, 5, 12, 23)] == [23, 4, 1, 1]
     with pytest.raises(InputError, match=r"^--batch-size must be at most the 23 images, not 24\."):
         train_epoch(STEP, 24)(start(), DATA)
+
+
+def test_accumulation_is_the_gradient_of_the_whole_batch():
+    """Without BatchNorm and dropout; with BatchNorm its statistics are means over the parts."""
+
+    class Plain(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+            return nn.Dense(3)(nn.relu(nn.Dense(8)(x.reshape(len(x), -1))))
+
+    batch = IMAGES[:20], LABELS[:20]
+    state = init(jax.random.key(0), Plain(), SGD, IMAGES)
+    whole, expected = jax.jit(train_step(Plain(), SGD))(state, batch)
+    for parts in (2, 5, 20):
+        after, metrics = jax.jit(train_step(Plain(), SGD, accumulate=parts))(state, batch)
+        # Gradients of sums of 20 numbers below 1, in another order: 20 x 2^-24 and less of them.
+        chex.assert_trees_all_close(after.params, whole.params, atol=2e-6)
+        chex.assert_trees_all_close(metrics, expected, atol=2e-6)
+
+    norm: Any = Net(dropout=0.0)
+    four = jax.jit(train_step(norm, SGD, accumulate=4))(start(), batch)[0]
+    parts = [
+        jax.jit(train_step(norm, SGD))(start(), (batch[0][i::4], batch[1][i::4]))[0].batch_stats
+        for i in range(4)
+    ]
+    mean = jax.tree.map(lambda *leaves: sum(leaves) / 4, *parts)
+    chex.assert_trees_all_close(four.batch_stats, mean, atol=1e-6)
+
+
+def test_accumulation_in_parts_that_do_not_fit_is_refused():
+    with pytest.raises(InputError, match=r"^accumulate must be at least 1, not 0\.$"):
+        train_step(Net(), SGD, accumulate=0)
+    with pytest.raises(
+        InputError, match=r"^accumulate must divide the batch of 23 images, not be 2"
+    ):
+        train_step(Net(), SGD, accumulate=2)(start(), DATA)
