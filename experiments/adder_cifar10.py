@@ -25,7 +25,13 @@ from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.models import resnet20
 from nnlab.optim import adder_recipe
 from nnlab.training import hosts
-from nnlab.training.script import check_positive, check_positive_integer, check_seed, run
+from nnlab.training.script import (
+    check_count,
+    check_positive,
+    check_positive_integer,
+    check_seed,
+    run,
+)
 from nnlab.training.steps import check_divides
 
 ARITHMETICS = {"CNN": FLOAT, "AdderNet": ADDER, "BNN": BINARY}
@@ -72,6 +78,7 @@ class Config:
         check_positive("learning_rate", self.learning_rate)
         check_positive("checkpoint_minutes", self.checkpoint_minutes)
         check_seed("seed", self.seed)
+        check_count("workers", self.workers)
 
 
 def augment(key: jax.Array, images: jax.Array) -> jax.Array:

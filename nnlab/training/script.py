@@ -108,6 +108,12 @@ def check_positive_integer(name: str, value: int) -> None:
         raise InputError(f"{_flag(name)} must be an integer from 1 to {2**31 - 1}, not {value}.")
 
 
+def check_count(name: str, value: int) -> None:
+    """Raises `InputError` unless the field `name` holds an integer from 0 to 2^31 - 1."""
+    if not (_is_integer(value) and 0 <= value < 2**31):
+        raise InputError(f"{_flag(name)} must be an integer from 0 to {2**31 - 1}, not {value}.")
+
+
 def check_fraction(name: str, value: float) -> None:
     """Raises `InputError` unless the field `name` holds a number from 0 to 1, both included."""
     if not 0 <= value <= 1:

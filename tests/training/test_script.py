@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from nnlab.errors import CheckpointError, DivergedError, InputError, Interrupted
 from nnlab.training.script import (
+    check_count,
     check_fraction,
     check_positive,
     check_positive_integer,
@@ -30,6 +31,7 @@ class Config:
     epochs: int = 3  # passes over the data
     momentum: float = 0.9
     seed: int = 0
+    workers: int = 0
     network: Literal["cnn", "adder"] = "cnn"
     sizes: tuple[int, ...] = (1, 2)
     out: Path | None = None
@@ -39,6 +41,7 @@ class Config:
         check_positive_integer("epochs", self.epochs)
         check_fraction("momentum", self.momentum)
         check_seed("seed", self.seed)
+        check_count("workers", self.workers)
 
 
 def ended(args, main=lambda config: None):
@@ -86,6 +89,7 @@ def test_help_shows_the_module_docstring_and_the_field_comments():
         ),
         (["--momentum", "nan"], "--momentum must be a number from 0 to 1, not nan."),
         (["--seed", "-1"], "--seed must be an integer from 0 to 4294967295, not -1."),
+        (["--workers", "-1"], "--workers must be an integer from 0 to 2147483647, not -1."),
     ],
 )
 def test_a_refused_value_is_one_sentence(args, sentence):
