@@ -23,11 +23,13 @@ Reference:
 import collections
 import dataclasses
 import functools
+import itertools
 import multiprocessing
 import os
-import sys
+import signal
 import threading
 from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import jax
@@ -37,6 +39,8 @@ from nnlab.data.dataset import RandomAccess
 from nnlab.errors import InputError
 
 READ_AHEAD = 2  # batches, of each worker
+
+_dataset: Any = None  # of a worker process, which has one
 
 HostBatches = Generator[tuple[np.ndarray, np.ndarray], None, None]
 DeviceBatches = Generator[tuple[jax.Array, jax.Array], None, None]
@@ -123,9 +127,10 @@ class Stream:
         order = grain.MapDataset.range(self.images).seed(self.seed).shuffle()
         steps = order.batch(self.batch_size, drop_remainder=True).repeat()
         read = functools.partial(_read, self.source, self.transform, mine)
-        ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=READ_AHEAD)
-        dataset = steps[first_step:].map(read).to_iter_dataset(ahead)
-        return _batches(dataset, self.workers)
+        dataset = steps.map(read)
+        if self.workers:
+            return _by_processes(dataset, first_step, self.workers)
+        return _by_thread(dataset, first_step)
 
 
 def to_device(
@@ -166,28 +171,49 @@ def _ahead(batches: Iterable, put: Callable[[np.ndarray], jax.Array], buffer: in
             batches.close()
 
 
-def _batches(dataset: Any, workers: int) -> HostBatches:
-    """The elements of a grain dataset, which `workers` processes read where there are any."""
-    if workers:
-        import grain
-        from absl import flags
+def _by_thread(dataset: Any, first_step: int) -> HostBatches:
+    """The elements of a grain dataset, which a thread reads ahead."""
+    import grain
 
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # grain reads one of its flags when it starts a worker
-        # Shared memory would outlive whoever ends before he has taken a batch out of it.
-        by_pipe = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
-        dataset = grain.experimental.WithOptionsIterDataset(dataset, by_pipe)
-        options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=READ_AHEAD)
-        dataset = dataset.mp_prefetch(options, worker_init_fn=_end_with_parent)
-    iterator = iter(dataset)
+    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=READ_AHEAD)
+    iterator = iter(dataset[first_step:].to_iter_dataset(ahead))
     try:
         yield from iterator
     finally:
         iterator.close()
 
 
-def _end_with_parent(*_: int) -> None:
-    """Ends this worker when the process that started it is killed and cannot close it."""
+def _by_processes(dataset: Any, first_step: int, workers: int) -> HostBatches:
+    """The elements of a grain dataset, which processes read ahead.
+
+    Not by grain's `mp_prefetch`: its workers wait, when closed, for somebody to take a batch larger
+    than a pipe, and whoever closes them waits 25 s for each.
+    """
+    import cloudpickle
+
+    executor = ProcessPoolExecutor(
+        workers,
+        multiprocessing.get_context("spawn"),  # jax does not survive a fork
+        _start_worker,
+        (cloudpickle.dumps(dataset),),
+    )
+    try:
+        steps = itertools.count(first_step)
+        ahead = collections.deque(
+            executor.submit(_element, next(steps)) for _ in range(workers * READ_AHEAD)
+        )
+        while True:
+            element = ahead.popleft().result()
+            ahead.append(executor.submit(_element, next(steps)))
+            yield element
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _start_worker(dataset: bytes) -> None:
+    """Prepares this process, which ends with the one that started it, killed or not."""
+    import cloudpickle
+
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -196,6 +222,13 @@ def _end_with_parent(*_: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
+    global _dataset
+    _dataset = cloudpickle.loads(dataset)
+
+
+def _element(step: int) -> tuple[np.ndarray, np.ndarray]:
+    return _dataset[step]
 
 
 def _read(

@@ -133,6 +133,28 @@ def test_workers_change_no_bit_and_end_when_closed(records, workers):
     assert multiprocessing.active_children() == []
 
 
+@dataclasses.dataclass(frozen=True)
+class Large:
+    """A source of one's own whose batches of 16 fill no pipe: 3 MB."""
+
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        return np.full((256, 256, 3), index, np.uint8), index
+
+
+def test_closing_waits_for_no_batch_that_nobody_takes():
+    for taken in (1, 2):
+        batches = Stream(Large(), 16, seed=0, workers=2).batches()
+        for _ in range(taken):
+            next(batches)
+        start = time.perf_counter()
+        batches.close()
+        assert time.perf_counter() - start < 10  # grain's own workers take 25 s
+        assert multiprocessing.active_children() == []
+
+
 KILLED = """
 import multiprocessing, sys, time
 from pathlib import Path
