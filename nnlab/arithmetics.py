@@ -18,6 +18,8 @@ import jax
 from nnlab.layers.adder import AdderConv, AdderDense
 from nnlab.layers.binary import BinaryConv, BinaryDense
 from nnlab.layers.convolution import Conv
+from nnlab.layers.product import ProductConv, ProductDense
+from nnlab.ops.products import Product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,27 @@ class Arithmetic:
     conv: Callable[..., nn.Module]
     dense: Callable[..., nn.Module]
     activation: Callable[[jax.Array], jax.Array]
+
+
+def of_product(
+    op: Product,
+    *,
+    activation: Callable[[jax.Array], jax.Array] = nn.relu,
+    **options,
+) -> Arithmetic:
+    """The arithmetic whose convolution and dense layers compute `op`, all else being usual.
+
+    Args:
+        op: `op(x, kernel, strides=…, padding=…, kernel_dilation=…)`, as in `nnlab.ops.products`.
+        activation: what stands between normalisation and the next layer.
+        **options: of both `nnlab.layers.ProductConv` and `ProductDense`: kernel_name, kernel_init,
+            stochastic.
+    """
+    return Arithmetic(
+        conv=functools.partial(ProductConv, op=op, **options),
+        dense=functools.partial(ProductDense, op=op, **options),
+        activation=activation,
+    )
 
 
 # Float convolution (CNN), He initialisation.

@@ -14,6 +14,8 @@ is counted: normalisation, activations, a forgotten upcast. The conventions are 
   number) is `other`, once an element;
 * integers of a single element computed from such integers are the bookkeeping of loops and
   indices: nothing;
+* the quantisation of weights is done once, when they are stored (`nnlab.ops.straight_through`), and
+  counts as nothing;
 * a loop counts its body times its length; a choice counts its most expensive branch, which is also
   how `jax.lax.platform_dependent` appears; a mapped shard counts once a device.
 
@@ -23,6 +25,7 @@ are not entered but recognised by the name of their jitted function and counted 
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -102,6 +105,10 @@ _KERNELS: dict[str, tuple[int, dict[tuple[str, str | None], int]]] = {
     ),
     # (x, kernel) -> y; an XNOR of two bits, and the population count that sums them
     "binary_conv": (2, {(BIT, "bool"): 1, (ADDITION, "int8"): 1}),
+    # (x, kernel) -> y by weights of few kinds, see `nnlab.ops.products`
+    "signed_conv": (2, {(ADDITION, None): 1}),
+    "shift_conv": (2, {(BIT, "int32"): 1, (ADDITION, None): 1}),
+    "int8_conv": (2, {(MULTIPLICATION, "int8"): 1, (ADDITION, "int8"): 1}),
     # (x, kernel) -> y of words of 32 signs, bits past the last channel included
     "binary_conv_packed": (2, {(BIT, "bool"): 32, (ADDITION, "int8"): 32}),
     # (x, padding value, kernel) -> y, as `adder_conv`
@@ -118,6 +125,12 @@ def kernel_name(equation: JaxprEqn) -> str | None:
     if equation.primitive.name == "jit" and name in _KERNELS:
         return name if len(equation.invars) == _KERNELS[name][0] else None
     return None
+
+
+def bits_at_rest(equation: JaxprEqn) -> int | None:
+    """Of a weight, where the equation is a quantiser that `nnlab.ops` marked so, or None."""
+    match = re.fullmatch(r"stored_in_(\d+)_bits", str(equation.params.get("name")))
+    return int(match[1]) if match and equation.primitive.name == "jit" else None
 
 
 def called_jaxpr(equation: JaxprEqn) -> Jaxpr | None:
@@ -152,6 +165,8 @@ def _jaxpr(jaxpr: Jaxpr) -> Counter:
 
 def _equation(equation: JaxprEqn) -> Counter:
     primitive, params = equation.primitive.name, equation.params
+    if bits_at_rest(equation):
+        return Counter()
     if called := called_jaxpr(equation):
         if kernel := kernel_name(equation):
             return _kernel(kernel, _arrays(equation))

@@ -2,23 +2,25 @@
 
 A binary layer trains float weights but multiplies by their signs, so what has to be stored is one
 bit a weight. Whether that is so is a property of the program, not of a layer's name: a leaf takes
-one bit a weight if it is floating, is used, and every use ends in `sign_ste`. Uses are followed
-through jitted, checkpointed, branching and custom-gradient functions, through a scan's constants
-and slices, and through changes of shape and dtype; a weight less its own `stop_gradient`, the zero
-that a straight-through estimator adds, is no use. Where a use cannot be followed, as in a loop's
-carry, or where the program returns the leaf, the leaf is stored at its dtype. So is a leaf that
-the program never uses: it is in the file all the same.
+one bit a weight if it is floating, is used, and every use ends in `sign_ste`; where it ends in
+another quantiser of weights, as many bits as that says (`nnlab.ops.straight_through.stored_in`),
+and what else that quantiser returns. Uses are followed through jitted, checkpointed, branching and
+custom-gradient functions, through a scan's constants and slices, and through changes of shape and
+dtype; a weight less its own `stop_gradient`, the zero that a straight-through estimator adds, is no
+use. Where a use cannot be followed, as in a loop's carry, or where the program returns the leaf,
+the leaf is stored at its dtype. So is a leaf that the program never uses: it is in the file all the
+same.
 """
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Var
 
-from nnlab.analysis.counting import called_jaxpr, kernel_name
+from nnlab.analysis.counting import bits_at_rest, called_jaxpr, kernel_name
 
 _KEEPS_WEIGHTS = frozenset(
     [
@@ -39,21 +41,40 @@ def stored_bytes(fn: Callable[..., Any], variables: Any, *args: Any) -> int:
     jaxpr = jax.make_jaxpr(fn)(variables, *args).jaxpr
     leaves = jax.tree.leaves(variables)
     return sum(
-        math.ceil(leaf.size / 8)
-        if jnp.issubdtype(leaf.dtype, jnp.floating) and _only_signs(jaxpr, variable)
-        else leaf.size * leaf.dtype.itemsize
+        _bytes(leaf, *_uses(jaxpr, variable))
         for leaf, variable in zip(leaves, jaxpr.invars, strict=False)
     )
 
 
-def _only_signs(jaxpr: Jaxpr, leaf: Var) -> bool:
-    signs, returned = _uses(jaxpr, leaf)
-    return bool(signs) and all(signs) and not returned
+class _Use(NamedTuple):
+    """Bits a weight of one use, and bytes beside all of them."""
+
+    bits: int
+    beside: int = 0
 
 
-def _uses(jaxpr: Jaxpr, variable: Var) -> tuple[list[bool], list[int]]:
-    """Whether each use of a variable takes its sign, and which outputs carry the variable out."""
-    signs: list[bool] = []
+def _bytes(leaf: Any, uses: list[_Use | None], returned: list[int]) -> int:
+    quantised = [use for use in uses if use is not None]
+    known = len(quantised) == len(uses) > 0 and not returned
+    if not (known and jnp.issubdtype(leaf.dtype, jnp.floating)):
+        return leaf.size * leaf.dtype.itemsize
+    use = max(quantised)
+    return math.ceil(leaf.size * use.bits / 8) + use.beside
+
+
+def _quantiser(equation: JaxprEqn, position: int) -> _Use | None:
+    if kernel_name(equation) == "sign_ste":
+        return _Use(1)
+    bits = bits_at_rest(equation)
+    if bits is None:
+        return None
+    beside: list[Any] = [v.aval for v in equation.outvars[1:]]
+    return _Use(0) if position else _Use(bits, sum(a.size * a.dtype.itemsize for a in beside))
+
+
+def _uses(jaxpr: Jaxpr, variable: Var) -> tuple[list[_Use | None], list[int]]:
+    """Uses of a variable, None if not by a quantiser, and which outputs carry the variable out."""
+    uses: list[_Use | None] = []
     values = {variable: variable}  # what carries the weights: equal to which variable
     for equation in jaxpr.eqns:
         carried = [values.get(v) if isinstance(v, Var) else None for v in equation.invars]
@@ -63,19 +84,19 @@ def _uses(jaxpr: Jaxpr, variable: Var) -> tuple[list[bool], list[int]]:
         for position, value in enumerate(carried):
             if value is None:
                 continue
-            if kernel_name(equation) == "sign_ste":
-                signs.append(True)
+            if use := _quantiser(equation, position):
+                uses.append(use)
             elif primitive in _KEEPS_WEIGHTS:
                 (out,) = equation.outvars
                 values[out] = value if primitive == "stop_gradient" else out
             elif inner := list(_inner(equation, position)):
                 for inner_jaxpr, inner_variable in inner:
-                    inner_signs, returned = _uses(inner_jaxpr, inner_variable)
-                    signs += inner_signs
+                    inner_uses, returned = _uses(inner_jaxpr, inner_variable)
+                    uses += inner_uses
                     values |= {v: v for v in (equation.outvars[index] for index in returned)}
             else:
-                signs.append(False)
-    return signs, [i for i, v in enumerate(jaxpr.outvars) if isinstance(v, Var) and v in values]
+                uses.append(None)
+    return uses, [i for i, v in enumerate(jaxpr.outvars) if isinstance(v, Var) and v in values]
 
 
 def _inner(equation: JaxprEqn, position: int) -> Iterator[tuple[Jaxpr, Var]]:

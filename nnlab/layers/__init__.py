@@ -3,5 +3,14 @@
 from nnlab.layers.adder import AdderConv, AdderDense
 from nnlab.layers.binary import BinaryConv, BinaryDense
 from nnlab.layers.convolution import Conv
+from nnlab.layers.product import ProductConv, ProductDense
 
-__all__ = ["AdderConv", "AdderDense", "BinaryConv", "BinaryDense", "Conv"]
+__all__ = [
+    "AdderConv",
+    "AdderDense",
+    "BinaryConv",
+    "BinaryDense",
+    "Conv",
+    "ProductConv",
+    "ProductDense",
+]

@@ -35,6 +35,7 @@ from nnlab.kernels import binary as kernels
 from nnlab.kernels.batch import of_images, vary_alike
 from nnlab.kernels.window import POINT
 from nnlab.ops.convolution import conv_cotangents
+from nnlab.ops.straight_through import straight_through
 from nnlab.ops.windows import Padding, check_dense_operands, check_operands, window_of
 
 
@@ -62,7 +63,7 @@ def sign_ste(x: jax.Array) -> jax.Array:
 
 def binary_weights(w: jax.Array) -> jax.Array:
     """BinaryConnect's deterministic weights (3) of `w` (any shape, floating), rule (4)."""
-    return _straight_through(sign_ste(w), w)
+    return straight_through(sign_ste(w), w)
 
 
 def stochastic_binary_weights(key: jax.Array, w: jax.Array) -> jax.Array:
@@ -71,15 +72,7 @@ def stochastic_binary_weights(key: jax.Array, w: jax.Array) -> jax.Array:
     probability = jnp.clip((w.astype(wide) + 1) / 2, 0, 1)
     uniform = 1 - jax.random.uniform(key, w.shape, wide)  # in (0, 1], so that 0 never gives +1
     sign = sign_ste(probability - uniform)  # a NaN weight gives a NaN
-    return _straight_through(sign.astype(w.dtype), w)
-
-
-@jax.custom_vjp
-def _straight_through(value, x):
-    return value
-
-
-_straight_through.defvjp(lambda value, x: (value, None), lambda _, g: (None, g))  # (4)
+    return straight_through(sign.astype(w.dtype), w)
 
 
 def binary_dense(x: jax.Array, kernel: jax.Array) -> jax.Array:

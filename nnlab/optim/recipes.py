@@ -1,8 +1,11 @@
 """Optimisers as published, with a part for each kind of weights.
 
-A layer's kind is in the name of its weights: `adder_kernel`, `binary_kernel`, and plain names for
-the rest. One optimiser therefore trains a network in any arithmetic.
+A layer's kind is the first word of the name of its weights: `adder_kernel`, `binary_kernel`,
+`shift_exponent_kernel`; plain names are for the rest. One optimiser therefore trains a network in
+any arithmetic.
 """
+
+from collections.abc import Mapping
 
 import jax
 import optax
@@ -13,11 +16,11 @@ from nnlab.optim.schedules import MakeSchedule, cosine
 
 
 def labels(params):
-    """The kind of each leaf, "adder", "binary" or "float", as `optax.partition` takes it."""
+    """The kind of each leaf, such as "adder", "binary" or "float", as `optax.partition` takes it."""
 
     def label(path, _):
-        kind, _, kernel = path[-1].key.rpartition("_")
-        return kind if kernel == "kernel" and kind else "float"
+        name = path[-1].key
+        return name.split("_")[0] if name.endswith("_kernel") else "float"
 
     return jax.tree_util.tree_map_with_path(label, params)
 
@@ -32,6 +35,7 @@ def adder_recipe(
     weight_decay: float = 5e-4,
     rate: optax.GradientTransformation | None = None,
     binary_learning_rate: float = 1e-3,
+    parts: Mapping[str, optax.GradientTransformation] | None = None,
 ) -> optax.GradientTransformation:
     """SGD of AdderNet's released code, the cosine taken by steps instead of epochs.
 
@@ -55,6 +59,8 @@ def adder_recipe(
         momentum, nesterov, weight_decay: of SGD; the decay is for all its parameters.
         rate: what happens to the gradients of adder kernels, `adder_rate()` unless given.
         binary_learning_rate: of Adam at the schedule's height.
+        parts: optimisers by kind of weights, in place of those above and beside them:
+            `{"binary": bop()}`.
 
     References:
         Chen et al., AdderNet, CVPR 2020, https://arxiv.org/abs/1912.13200, and its code (main.py).
@@ -70,6 +76,7 @@ def adder_recipe(
             "float": sgd,
             "adder": optax.chain(adder_rate() if rate is None else rate, sgd),
             "binary": optax.chain(adam, clip_latent_weights()),
+            **(parts or {}),
         },
         labels,
     )
