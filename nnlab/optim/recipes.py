@@ -16,7 +16,7 @@ from nnlab.optim.schedules import MakeSchedule, cosine
 
 
 def labels(params):
-    """The kind of each leaf, such as "adder", "binary" or "float", as `optax.partition` takes it."""
+    """The kind of each leaf, such as "adder" or "float", as `optax.partition` takes it."""
 
     def label(path, _):
         name = path[-1].key
