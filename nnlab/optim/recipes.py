@@ -71,12 +71,9 @@ def adder_recipe(
         optax.sgd(schedule(learning_rate, steps), momentum, nesterov),
     )
     adam = optax.adam(schedule(binary_learning_rate, steps))
-    return optax.partition(
-        {
-            "float": sgd,
-            "adder": optax.chain(adder_rate() if rate is None else rate, sgd),
-            "binary": optax.chain(adam, clip_latent_weights()),
-            **(parts or {}),
-        },
-        labels,
-    )
+    kinds = {
+        "float": sgd,
+        "adder": optax.chain(adder_rate() if rate is None else rate, sgd),
+        "binary": optax.chain(adam, clip_latent_weights()),
+    }
+    return optax.partition({**kinds, **(parts or {})}, labels)
