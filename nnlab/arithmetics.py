@@ -19,7 +19,9 @@ from nnlab.layers.adder import AdderConv, AdderDense
 from nnlab.layers.binary import BinaryConv, BinaryDense
 from nnlab.layers.convolution import Conv
 from nnlab.layers.product import ProductConv, ProductDense
+from nnlab.layers.shift import ShiftPSConv, ShiftPSDense
 from nnlab.ops.products import Product
+from nnlab.ops.shift import shift_q_conv
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,3 +74,14 @@ ADDER = Arithmetic(conv=AdderConv, dense=AdderDense, activation=nn.relu)
 # hard tanh between them keeps shortcuts and the float classifier informed, and leaves the sign and
 # its straight-through gradient as they are.
 BINARY = Arithmetic(conv=BinaryConv, dense=BinaryDense, activation=nn.hard_tanh)
+
+
+@functools.cache
+def deep_shift_q(bits: int) -> Arithmetic:
+    """Weights rounded to signed powers of two of `bits` bits (DeepShift-Q, CVPRW 2021)."""
+    return of_product(functools.partial(shift_q_conv, bits=bits))
+
+
+# Signed powers of two of 5 bits: rounded (DeepShift-Q), or learnt as exponents and signs (-PS).
+SHIFT_Q = deep_shift_q(5)
+SHIFT_PS = Arithmetic(conv=ShiftPSConv, dense=ShiftPSDense, activation=nn.relu)

@@ -4,6 +4,7 @@ from nnlab.layers.adder import AdderConv, AdderDense
 from nnlab.layers.binary import BinaryConv, BinaryDense
 from nnlab.layers.convolution import Conv
 from nnlab.layers.product import ProductConv, ProductDense
+from nnlab.layers.shift import ShiftPSConv, ShiftPSDense
 
 __all__ = [
     "AdderConv",
@@ -13,4 +14,6 @@ __all__ = [
     "Conv",
     "ProductConv",
     "ProductDense",
+    "ShiftPSConv",
+    "ShiftPSDense",
 ]

@@ -35,12 +35,14 @@ def adder_recipe(
     weight_decay: float = 5e-4,
     rate: optax.GradientTransformation | None = None,
     binary_learning_rate: float = 1e-3,
+    shift_learning_rate: float = 0.01,
     parts: Mapping[str, optax.GradientTransformation] | None = None,
 ) -> optax.GradientTransformation:
     """SGD of AdderNet's released code, the cosine taken by steps instead of epochs.
 
     Adder kernels pass through `rate` first; weight decay is added after it and is not rescaled.
-    Binary kernels, of which that code has none, follow Adam and stay in [-1, 1] as in BinaryNet.
+    Binary kernels, of which that code has none, follow Adam and stay in [-1, 1] as in BinaryNet;
+    exponents and signs of shifts follow RAdam as in DeepShift, without decay.
 
     Clipping is for the raw gradients, so it stands before the recipe, and what it measures are all
     leaves together:
@@ -59,12 +61,15 @@ def adder_recipe(
         momentum, nesterov, weight_decay: of SGD; the decay is for all its parameters.
         rate: what happens to the gradients of adder kernels, `adder_rate()` unless given.
         binary_learning_rate: of Adam at the schedule's height.
+        shift_learning_rate: of RAdam at the schedule's height; DeepShift's when it trains from
+            scratch.
         parts: optimisers by kind of weights, in place of those above and beside them:
             `{"binary": bop()}`.
 
     References:
         Chen et al., AdderNet, CVPR 2020, https://arxiv.org/abs/1912.13200, and its code (main.py).
         Hubara et al., Binarized Neural Networks, 2016, https://arxiv.org/abs/1602.02830.
+        Elhoushi et al., DeepShift, CVPR Workshops 2021, https://arxiv.org/abs/1905.13298.
     """
     sgd = optax.chain(
         optax.add_decayed_weights(weight_decay),
@@ -75,5 +80,6 @@ def adder_recipe(
         "float": sgd,
         "adder": optax.chain(adder_rate() if rate is None else rate, sgd),
         "binary": optax.chain(adam, clip_latent_weights()),
+        "shift": optax.radam(schedule(shift_learning_rate, steps)),
     }
     return optax.partition({**kinds, **(parts or {})}, labels)

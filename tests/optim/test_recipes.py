@@ -109,6 +109,18 @@ def test_binary_kernels_follow_adam_until_they_are_clipped():
     assert max(largest) == 1
 
 
+def test_exponents_and_signs_of_shifts_follow_radam_without_decay():
+    names = ("shift_exponent_kernel", "shift_sign_kernel")
+    params = {"layer": {name: np.full((2, 3), 0.5, np.float32) for name in names}}
+    rng = np.random.default_rng(0)
+    grads = [jax.tree.map(lambda w: rng.normal(size=w.shape).astype(np.float32), params)] * STEPS
+    cases: Any = (({}, 0.01), ({"shift_learning_rate": 0.5}, 0.5))
+    for options, rate in cases:
+        ours = trained(adder_recipe(STEPS, weight_decay=0.5, **options), params, grads)
+        radam = trained(optax.radam(optax.cosine_decay_schedule(rate, STEPS)), params, grads)
+        chex.assert_trees_all_close(ours, radam, rtol=0, atol=STEPS * 2**-24)  # compiled otherwise
+
+
 def test_does_not_recompile():
     optimizer = adder_recipe(STEPS)
     params = {"a": {"adder_kernel": jnp.ones(3)}, "b": {"binary_kernel": jnp.ones(3)}}
