@@ -96,21 +96,25 @@ SHIFT_Q = deep_shift_q(5)
 SHIFT_PS = Arithmetic(conv=ShiftPSConv, dense=ShiftPSDense, activation=nn.relu)
 
 
-# Signs of weights; stochastic: drawn at random while training (BinaryConnect, NeurIPS 2015). Weights
-# start evenly over [-1, 1]: near 0 the draws would be noise alone.
-_LATENT: dict[str, Any] = dict(kernel_name="binary_kernel", kernel_init=uniform_between(-1, 1))
-BINARY_CONNECT = of_product(binary_connect_conv, **_LATENT)
-BINARY_CONNECT_STOCHASTIC = of_product(stochastic_binary_connect_conv, stochastic=True, **_LATENT)
-
-# Signs of both, with a scale a filter and a position (XNOR-Net, ECCV 2016).
-_SMALL: dict[str, Any] = dict(
+_LATENT: dict[str, Any] = dict(
     kernel_name="binary_kernel", kernel_init=nn.initializers.glorot_uniform()
 )
-XNOR = of_product(xnor_conv, activation=nn.hard_tanh, **_SMALL)
+
+# Signs of weights (BinaryConnect, NeurIPS 2015). Where they are drawn at random while training,
+# real weights start evenly over [-1, 1], as published: near 0 the draws are noise alone.
+BINARY_CONNECT = of_product(binary_connect_conv, **_LATENT)
+BINARY_CONNECT_STOCHASTIC = of_product(
+    stochastic_binary_connect_conv,
+    stochastic=True,
+    **_LATENT | dict(kernel_init=uniform_between(-1, 1)),
+)
+
+# Signs of both, with a scale a filter and a position (XNOR-Net, ECCV 2016).
+XNOR = of_product(xnor_conv, activation=nn.hard_tanh, **_LATENT)
 
 # Signs of both, with a scale a filter; nothing stands between the layers, so that shortcuts carry
-# real numbers (Bi-Real Net, ECCV 2018; with its shortcuts it takes `CifarResNet`).
-BIREAL = of_product(bireal_conv, activation=no_op, **_SMALL)
+# real numbers (Bi-Real Net, ECCV 2018).
+BIREAL = of_product(bireal_conv, activation=no_op, **_LATENT)
 
 # Signs of both, which learn by the slope of a swish (BNN+, 2018).
 BINARY_SWISH = Arithmetic(
