@@ -76,7 +76,7 @@ def adder_recipe(
         optax.sgd(schedule(learning_rate, steps), momentum, nesterov),
     )
     adam = optax.adam(schedule(binary_learning_rate, steps))
-    kinds = {
+    kinds: dict[str, optax.GradientTransformation] = {
         "float": sgd,
         "adder": optax.chain(adder_rate() if rate is None else rate, sgd),
         "binary": optax.chain(adam, clip_latent_weights()),
