@@ -75,7 +75,7 @@ def test_centred_weights_have_no_mean_over_inputs_and_stay_inside():
     new = np.asarray(p, np.float64) + np.asarray(u, np.float64)
     centred = new - new.mean(axis=2, keepdims=True)
     assert np.abs(centred).max() > 1
-    # A sum, a mean of 4, two differences and a sum again: ten roundings of 2^-24 of numbers below 8.
+    # A sum, a mean of 4, two differences and a sum: ten roundings of 2^-24 of numbers below 8.
     np.testing.assert_allclose(after, np.clip(centred, -1, 1), rtol=0, atol=10 * 8 * 2**-24)
 
 
@@ -110,9 +110,7 @@ def test_the_parts_of_a_recipe_for_binary_weights():
 @pytest.mark.parametrize("name", ["center_and_clip", "glorot_rate"])
 def test_kernels_only(name):
     optimizer = {"center_and_clip": center_and_clip, "glorot_rate": glorot_rate}[name]()
-    with pytest.raises(
-        InputError, match=rf"^{name} is for kernels \[\.\.\., in, out\], .* \(3,\)\.$"
-    ):
+    with pytest.raises(InputError, match=rf"^{name} is for kernels .* weights \(3,\)\.$"):
         optimizer.update(jnp.ones(3), optax.EmptyState(), jnp.ones(3))
     with pytest.raises(ValueError, match=r"^center_and_clip needs the parameters"):
         center_and_clip().update(jnp.ones((2, 2)), optax.EmptyState())
