@@ -3,7 +3,10 @@
 from nnlab.layers.adder import AdderConv, AdderDense
 from nnlab.layers.binary import BinaryConv, BinaryDense
 from nnlab.layers.convolution import Conv
+from nnlab.layers.lp_adder import LpAdderConv, LpAdderDense
+from nnlab.layers.power import PowerActivation
 from nnlab.layers.product import ProductConv, ProductDense
+from nnlab.layers.shift_add import ShiftAddConv, ShiftAddDense
 
 __all__ = [
     "AdderConv",
@@ -11,6 +14,11 @@ __all__ = [
     "BinaryConv",
     "BinaryDense",
     "Conv",
+    "LpAdderConv",
+    "LpAdderDense",
+    "PowerActivation",
     "ProductConv",
     "ProductDense",
+    "ShiftAddConv",
+    "ShiftAddDense",
 ]
