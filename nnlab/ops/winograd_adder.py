@@ -135,7 +135,7 @@ def _tile(d: Rows) -> Rows:  # B^T of (2)
 
 def _filter(g: Rows) -> Rows:  # G
     outer = g[0] + g[2]
-    return g[0], (outer + g[1]) / 2, (outer - g[1]) / 2, g[2]
+    return g[0], (outer + g[1]) * 0.5, (outer - g[1]) * 0.5, g[2]
 
 
 def _output(m: Rows) -> Rows:  # A^T
