@@ -29,14 +29,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from nnlab import analysis, data, deployment, training
-from nnlab.analysis import hardware
 from nnlab.analysis.modules import model_layers
-from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.deployment.files import save_network
 from nnlab.deployment.layers import network_layers
 from nnlab.deployment.saved_models import save_model
+
+from nnlab import analysis, data, deployment, training
+from nnlab.analysis import hardware
+from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.errors import InputError
 from nnlab.models import LeNet5, resnet20
 from nnlab.optim import adder_recipe

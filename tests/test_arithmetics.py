@@ -7,24 +7,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from nnlab.analysis import stored_bytes
 from nnlab.arithmetics import (
     ADDER,
+    ADDER_SR,
     BINARY,
     BINARY_CONNECT,
     BINARY_CONNECT_STOCHASTIC,
     BINARY_SWISH,
     BIREAL,
+    CONJUGATE_ADDER,
     FLOAT,
+    SHIFT_ADD,
     SHIFT_PS,
     SHIFT_Q,
+    SQUARED_DISTANCE,
     TERNARY,
+    WINOGRAD_ADDER,
     XNOR,
     Arithmetic,
     deep_shift_q,
     dorefa,
+    lp_adder,
 )
 from nnlab.layers import AdderConv, AdderDense, BinaryDense
 from nnlab.models import SmallCNN
@@ -47,6 +54,31 @@ def test_layers_take_the_documented_arguments(arithmetic, name, use_bias):
     y, variables = jax.eval_shape(dense.init_with_output, jax.random.key(0), IMAGES[:, 0, 0])
     assert y.shape == (2, 4)
     assert jax.tree.map(jnp.shape, variables["params"]) == {name: (3, 4)} | bias
+
+
+RELATIVES = [
+    (CONJUGATE_ADDER, ["adder_kernel"]),
+    (SQUARED_DISTANCE, ["adder_kernel"]),
+    (WINOGRAD_ADDER, ["adder_kernel"]),
+    (ADDER_SR, ["adder_kernel"]),
+    (lp_adder(optax.linear_schedule(2.0, 1.0, 9)), ["adder_kernel"]),
+    (SHIFT_ADD, ["adder_kernel", "kernel"]),
+]
+
+
+@pytest.mark.parametrize(("arithmetic", "names"), RELATIVES)
+def test_relatives_of_the_adder_start_and_learn_as_the_adder(arithmetic, names):
+    network = SmallCNN(arithmetic=arithmetic, classifier=arithmetic)
+    variables = jax.eval_shape(network.init, jax.random.key(0), jnp.ones((1, 8, 8, 1)))
+    layers = [layer for name, layer in variables["params"].items() if "Norm" not in name]
+    inner = [sorted(layer) for layer in layers if "adder_kernel" in layer]
+    assert inner == [names] * 3
+    hash(network)
+    layer = arithmetic.dense(100)
+    params = jax.jit(layer.init)(jax.random.key(0), jnp.ones((1, 100)))["params"]
+    w = np.asarray(params["adder_kernel"], np.float64)
+    # Five standard errors of the mean and the second moment of 10,000 standard normals.
+    assert abs(w.mean()) < 5 / 100 and abs(np.square(w).mean() - 1) < 5 * 2**0.5 / 100
 
 
 def test_without_the_argument_there_is_no_bias():

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from benchmarks.torch_peers import NETWORKS, Call
+from torch import nn
 
 PRODUCTS = (nn.Conv2d, nn.Linear)
 NORMS = (nn.BatchNorm2d, nn.BatchNorm1d)

@@ -42,6 +42,7 @@ from nnlab.analysis.primitives import (
     COMPARISON,
     FREE,
     MULTIPLICATION,
+    OTHER,
     Arrays,
 )
 from nnlab.errors import InputError
@@ -105,6 +106,24 @@ _KERNELS: dict[str, tuple[int, dict[tuple[str, str | None], int]]] = {
     ),
     # (x, kernel) -> y; an XNOR of two bits, and the population count that sums them
     "binary_conv": (2, {(BIT, "bool"): 1, (ADDITION, "int8"): 1}),
+    # (x, kernel) -> y; the smaller of |x| and |w|, added or subtracted as the signs say
+    "conjugate_adder_conv": (2, {(COMPARISON, None): 1, (ADDITION, None): 1}),
+    # (x, p, kernel) -> y; a difference, its power, and a sum
+    "lp_adder_conv": (3, {(ADDITION, None): 2, (OTHER, None): 1}),
+    # (g, x, p, kernel) -> dx or dkernel; a difference, its sign, its power, the product with g, and
+    # a sum; the factor p is taken a term
+    **dict.fromkeys(
+        ("lp_adder_conv_input_gradient", "lp_adder_conv_filter_gradient"),
+        (
+            4,
+            {
+                (ADDITION, None): 2,
+                (COMPARISON, None): 1,
+                (OTHER, None): 1,
+                (MULTIPLICATION, None): 2,
+            },
+        ),
+    ),
     # (x, kernel) -> y by weights of few kinds, see `nnlab.ops.products`
     "signed_conv": (2, {(ADDITION, None): 1}),
     "shift_conv": (2, {(BIT, "int32"): 1, (ADDITION, None): 1}),

@@ -12,7 +12,8 @@ Distances are taken as written, :math:`|x - w|`, which is exact for large offset
 NaN; on the CPU it runs at the speed of the identity :math:`2\sum\max(x, w) - \sum x - \sum w`.
 
 Arguments and results are those of the functions of the same names in `nnlab.kernels.adder`.
-Narrow floats are widened to float32 first.
+Narrow floats are widened to float32 first. The three sums themselves, `negative_sum`, `input_sum`
+and `filter_sum`, take any term, and serve other arithmetics as well.
 """
 
 import functools
@@ -56,6 +57,8 @@ def _sign(d: jax.Array) -> jax.Array:
 
 _RULES: dict[str, Callable[[jax.Array], jax.Array]] = {"clip": _clip, "sign": _sign}
 
+Term = Callable[[jax.Array, jax.Array], jax.Array]  # of inputs and weights
+
 
 def _widening(body: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     @functools.wraps(body)
@@ -79,7 +82,7 @@ def adder_conv(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
 
 
 def negative_sum(
-    term: Callable[[jax.Array, jax.Array], jax.Array],
+    term: Term,
     x: jax.Array,
     kernel: jax.Array,
     window: Window,
@@ -123,7 +126,14 @@ def negative_sum(
 def adder_conv_input_gradient(
     g: jax.Array, x: jax.Array, kernel: jax.Array, *, rule: Literal["clip", "sign"], window: Window
 ) -> jax.Array:
-    """See `nnlab.kernels.adder.adder_conv_input_gradient`.
+    """See `nnlab.kernels.adder.adder_conv_input_gradient`."""
+    return input_sum(lambda x, w: _RULES[rule](w - x), g, x, kernel, window)
+
+
+def input_sum(
+    term: Term, g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window
+) -> jax.Array:
+    """`sum_o g_o term(x, w_o)` over the windows that hold a pixel; all of one dtype.
 
     Strides are handled by phases: a padded row number is `stride * quotient + phase`, and a tap
     touches one phase only, so no cotangent is spread out with zeros.
@@ -160,7 +170,7 @@ def adder_conv_input_gradient(
         def phase(p, cotangents, taps):
             terms = [
                 cotangents[:, :, reach - j * dw // sw :, o, None][:, :, :columns]
-                * _RULES[rule](taps[j, o] - pixels[:, :, :, p])
+                * term(pixels[:, :, :, p], taps[j, o])
                 for j in range(kw)
                 if j * dw % sw == p
                 for o in range(size)
@@ -186,6 +196,13 @@ def adder_conv_filter_gradient(
     g: jax.Array, x: jax.Array, kernel: jax.Array, *, window: Window
 ) -> jax.Array:
     """See `nnlab.kernels.adder.adder_conv_filter_gradient`."""
+    return filter_sum(lambda x, w: _sign(x - w), g, x, kernel, window)
+
+
+def filter_sum(
+    term: Term, g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window
+) -> jax.Array:
+    """`sum_p g_p term(x_p, w)` over all positions, padded pixels included; all of one dtype."""
     n, _, _, channels = x.shape
     kh, kw, _, features = kernel.shape
     _, out_h, out_w, _ = g.shape
@@ -214,7 +231,7 @@ def adder_conv_filter_gradient(
 
         def trip(t, carry):
             acc, xs, gs = carry
-            terms = [gs[:, p, None, :] * _sign(xs[:, p, :, None] - weights) for p in range(_TERMS)]
+            terms = [gs[:, p, None, :] * term(xs[:, p, :, None], weights) for p in range(_TERMS)]
             return acc + _chained_sum(terms), *block_at(t + 1)
 
         acc = _zeros((lanes, channels, features), x)

@@ -3,8 +3,11 @@
 from nnlab.layers.adder import AdderConv, AdderDense
 from nnlab.layers.binary import BinaryConv, BinaryDense
 from nnlab.layers.convolution import Conv
+from nnlab.layers.lp_adder import LpAdderConv, LpAdderDense
+from nnlab.layers.power import PowerActivation
 from nnlab.layers.product import ProductConv, ProductDense
 from nnlab.layers.shift import ShiftPSConv, ShiftPSDense
+from nnlab.layers.shift_add import ShiftAddConv, ShiftAddDense
 
 __all__ = [
     "AdderConv",
@@ -12,8 +15,13 @@ __all__ = [
     "BinaryConv",
     "BinaryDense",
     "Conv",
+    "LpAdderConv",
+    "LpAdderDense",
+    "PowerActivation",
     "ProductConv",
     "ProductDense",
+    "ShiftAddConv",
+    "ShiftAddDense",
     "ShiftPSConv",
     "ShiftPSDense",
 ]

@@ -1,6 +1,7 @@
 """Pure training steps, the loop around them, and what a run leaves on disk."""
 
 from nnlab.training.checkpoints import restore, save
+from nnlab.training.distillation import Distillation, distillation_loss
 from nnlab.training.environment import hardware, provenance, versions
 from nnlab.training.evaluation import evaluation, in_batches
 from nnlab.training.feeds import Feed, in_memory, streamed
@@ -22,11 +23,13 @@ from nnlab.training.stopping import stopped_improving
 
 __all__ = [
     "Batch",
+    "Distillation",
     "Feed",
     "RunFolder",
     "State",
     "cross_entropy",
     "data_mesh",
+    "distillation_loss",
     "evaluation",
     "fit",
     "hardware",

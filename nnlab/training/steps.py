@@ -67,9 +67,10 @@ def init(
 def train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    loss: Loss = cross_entropy,
+    loss: Callable[[Any, jax.Array], jax.Array] = cross_entropy,
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     *,
+    logits: Callable[[Any], jax.Array] = lambda outputs: outputs,
     accumulate: int = 1,
     axis_name: str | None = None,
 ) -> Step:
@@ -80,8 +81,10 @@ def train_step(
     not finite is that optimiser's to skip: the step counts, and running statistics stay.
 
     Args:
-        model, optimizer, loss: the loss is a mean over the batch.
+        model, optimizer, loss: the loss of the model's outputs against labels is a mean over the
+            batch.
         augment: `augment(key, images)`, applied to the images of each step.
+        logits: of the model's outputs, for the accuracy; by default they are the outputs.
         accumulate: how many parts of the batch go through the network one after the other, to
             save memory. The gradient is that of the whole batch, except that BatchNorm normalises
             each part by its own statistics; the running ones take the mean over the parts.
@@ -112,15 +115,16 @@ def train_step(
             batch = images, labels
 
         def objective(params, images, labels, key):
-            logits, updates = model.apply(
+            outputs, updates = model.apply(
                 {"params": params, "batch_stats": stats},
                 images,
                 train=True,
                 mutable=["batch_stats"],
                 rngs={"dropout": key},
             )
-            value = loss(logits, labels)
-            metrics = {"loss": value, "accuracy": jnp.mean(logits.argmax(-1) == labels)}
+            value = loss(outputs, labels)
+            hits = logits(outputs).argmax(-1) == labels
+            metrics = {"loss": value, "accuracy": jnp.mean(hits)}
             return value, (updates.get("batch_stats", {}), metrics)
 
         def of_part(images, labels, key):

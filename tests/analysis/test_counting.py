@@ -14,8 +14,12 @@ from nnlab.errors import InputError
 from nnlab.models import resnet20
 from nnlab.ops.adder import adder_conv, adder_dense
 from nnlab.ops.binary import binary_conv, sign_ste
+from nnlab.ops.conjugate_adder import conjugate_adder_conv
 from nnlab.ops.integer import adder_conv_uint8
+from nnlab.ops.lp_adder import lp_adder_conv
 from nnlab.ops.packed import binary_conv_packed, pack_signs
+from nnlab.ops.squared_distance import squared_distance_conv
+from nnlab.ops.winograd_adder import winograd_adder_conv
 
 
 def shape(*sizes, dtype=jnp.float32):
@@ -327,3 +331,40 @@ def test_binary_convolution_of_words(channels, counted):
     # A comparison with zero a sign that is packed.
     assert counts.comparisons == {"float32": 2 * 8 * 8 * channels + 9 * channels * 5}
     assert not counts.unknown and not counts.multiplications
+
+
+def test_relatives_of_the_adder():
+    x, kernel, g = shape(2, 8, 8, 3), shape(3, 3, 3, 5), shape(2, 8, 8, 5)
+    conjugate = count(conjugate_adder_conv, x, kernel)
+    assert float32(conjugate, "comparisons", "additions") == (TERMS, TERMS)
+
+    p = functools.partial(lp_adder_conv, p=jnp.array(1.5))
+    powers = count(p, x, kernel)
+    assert powers.additions == {"float32": 2 * TERMS} and powers.other == {"float32": TERMS}
+    gradients = count(lambda x, w, g: jax.vjp(p, x, w)[1](g), x, kernel, g)
+    # Forward 2, and for each of two cotangents a difference and a sum.
+    assert gradients.additions == {"float32": 6 * TERMS}
+    assert gradients.multiplications == {"float32": 4 * TERMS}
+    assert gradients.other == {"float32": 3 * TERMS}
+
+    # A convolution, squares of 384 inputs and 135 weights, and the product of 640 outputs with 2.
+    # The squares are summed over 3 channels of 128 pixels, 9 pixels of 128 windows and 27 inputs of
+    # 5 filters, and both sums taken from every output.
+    squared = count(squared_distance_conv, x, kernel)
+    assert float32(squared, *MULTIPLY_ADD) == (
+        TERMS + 384 + 135 + 640,
+        TERMS + 2 * 128 + 8 * 128 + 26 * 5 + 2 * 640,
+    )
+
+
+def test_winograd_takes_16_distances_where_the_adder_takes_36():
+    counts = count(winograd_adder_conv, shape(2, 8, 8, 3), shape(3, 3, 3, 5))
+    # 32 tiles. Transforms: of a tile 8 columns and rows of 4 additions, a channel; of a filter 7 of
+    # 3 additions and 2 halves, an input and output; of the outputs 6 of 4 additions.
+    tiles = 2 * 4 * 4
+    transforms = tiles * 3 * 32 + 15 * 21 + tiles * 5 * 24
+    assert float32(counts, "additions", "multiplications") == (
+        2 * (16 * tiles * 3 * 5) + transforms,
+        15 * 14,
+    )
+    assert 16 * tiles * 3 * 5 * 36 == 16 * TERMS

@@ -5,11 +5,13 @@ import functools
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from nnlab.analysis import count
-from nnlab.arithmetics import ADDER, BINARY, FLOAT
+from nnlab.arithmetics import ADDER, ADDER_SR, BINARY, FLOAT
 from nnlab.models import CifarResNet, resnet20, resnet32
+from nnlab.models.cifar_resnet import ConvolutionShortcuts
 from nnlab.training import cross_entropy
 
 IMAGE = jnp.ones((1, 32, 32, 3))
@@ -113,3 +115,55 @@ def test_with_blocks_computed_again_little_is_kept_for_the_gradient():
     # Of 16 · 32 · 32 numbers each, or their half or quarter: what goes into the nine blocks, 4 + 3
     # halves + 2 quarters, and 3 more of the first layer and its activation.
     assert remat < 10 * 4 * 16 * 32 * 32 < 40 * 4 * 16 * 32 * 32 < plain
+
+
+def test_shortcuts_of_convolutions():
+    network = resnet20(arithmetic=ADDER_SR, shortcuts="convolution")
+    params = variables(network)["params"]
+    blocks = {name: block for name, block in params.items() if name.startswith("Convolution")}
+    assert len(blocks) == 9 and not any(name.startswith("BasicBlock") for name in params)
+    projections = {
+        name: block["Conv_0"]["kernel"].shape for name, block in blocks.items() if "Conv_0" in block
+    }
+    names = "ConvolutionShortcuts_3", "ConvolutionShortcuts_6"  # float, as is the first layer
+    assert projections == dict(zip(names, [(1, 1, 16, 32), (1, 1, 32, 64)], strict=True))
+    # As many parameters as with shortcuts of blocks, and an exponent for each of 19 activations.
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 272_484 + 19
+
+
+def test_a_convolution_of_no_effect_leaves_what_went_in():
+    """Adder, normalisation, shortcut, ReLU, power; with scales of 0 only the shortcut is left."""
+    block = ConvolutionShortcuts(4, 2, ADDER_SR, FLOAT, None, None)
+    x = jax.random.normal(jax.random.key(1), (2, 6, 5, 3))
+    shapes = jax.eval_shape(lambda k: block.init(k, x, False), jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes["params"])
+    stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes["batch_stats"])
+    stats["BatchNorm_1"]["mean"] = jnp.zeros(4)
+    kernel = jax.random.normal(jax.random.key(2), (1, 1, 3, 4))
+    params["Conv_0"]["kernel"] = kernel
+    params["BatchNorm_1"]["scale"] = jnp.ones(4)  # of the projection
+    params["PowerActivation_0"]["alpha"] = jnp.array(2.0)
+    params["PowerActivation_1"]["alpha"] = jnp.array(0.5)
+
+    apply = jax.jit(functools.partial(block.apply, train=False))
+    y = apply({"params": params, "batch_stats": stats}, x)
+    pixels = np.pad(np.float64(x), ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=np.nan)
+    means = np.nanmean(pixels.reshape(2, 3, 2, 3, 2, 3), axis=(2, 4))  # the last column's are two
+    projected = np.maximum(means @ np.float64(kernel)[0, 0] / np.sqrt(1 + 1e-5), 0)
+    # Powers of 2 and 1/2, one after the other, are nothing; numbers near 0 lose in the first.
+    np.testing.assert_allclose(y, projected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("arithmetic", [FLOAT, ADDER_SR])
+def test_shortcuts_of_convolutions_with_blocks_computed_again(arithmetic):
+    shapes = [
+        variables(CifarResNet(8, arithmetic=arithmetic, shortcuts="convolution", remat=on))
+        for on in (False, True)
+    ]
+    chex.assert_trees_all_equal_shapes_and_dtypes(*shapes)
+
+
+def test_other_shortcuts_are_named():
+    words = 'shortcuts must be "block" or "convolution", not \'none\''
+    with pytest.raises(ValueError, match=words):
+        variables(resnet20(shortcuts="none"))  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,70 @@
+r"""The power activation of AdderSR.
+
+.. math:: f(y, \alpha) = \mathrm{sgn}(y)\,|y|^\alpha, \qquad \alpha > 0                (1)
+
+element by element. Sums of distances smooth an image; a power above 1 sharpens what they leave.
+
+============  ==================================  ===============================
+cotangent of  rule                                potential
+============  ==================================  ===============================
+y             g alpha abs(y)^(alpha-1)       (2)  (1), the true gradient, for y≠0
+alpha         sum g f(y) ln abs(y)           (3)  (1), the true gradient
+============  ==================================  ===============================
+
+both 0 at y = 0: there (3) is the limit, and (2) a choice, as the slope is infinite for alpha < 1, 1
+for alpha = 1 and 0 above; behind a ReLU, whose own slope at 0 is 0, the choice makes no difference.
+
+References:
+    Song et al., AdderSR: Towards Energy Efficient Image Super-Resolution, CVPR 2021,
+    https://arxiv.org/abs/2009.08891.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from nnlab.kernels.batch import vary_alike
+
+
+def power_activation(y: jax.Array, alpha: jax.Array) -> jax.Array:
+    """Signed power (1).
+
+    Args:
+        y: any shape, floating.
+        alpha: scalar, floating, positive.
+
+    Returns:
+        Shape and dtype of `y`; computed in float32 at least. A NaN stays a NaN.
+
+    Raises:
+        ValueError: alpha is no scalar.
+        TypeError: an argument is not floating.
+    """
+    if jnp.ndim(alpha):
+        raise ValueError(f"power_activation expects a scalar alpha, not shape {jnp.shape(alpha)}.")
+    for name, array in (("y", y), ("alpha", alpha)):
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(f"power_activation expects a floating {name}, not {array.dtype}.")
+    y, alpha = vary_alike(y, alpha)
+    wide = jnp.promote_types(y.dtype, jnp.float32)
+    return _power(y.astype(wide), alpha.astype(wide)).astype(y.dtype)
+
+
+@jax.custom_vjp
+def _power(y, alpha) -> jax.Array:
+    return jnp.sign(y) * jnp.abs(y) ** alpha  # (1)
+
+
+def _power_fwd(y, alpha):
+    return _power(y, alpha), (y, alpha)
+
+
+def _power_bwd(residuals, g):
+    y, alpha = residuals
+    zero = y == 0
+    size = jnp.where(zero, 1, jnp.abs(y))
+    dy = jnp.where(zero, 0, g * alpha * size ** (alpha - 1))  # (2)
+    dalpha = jnp.sum(g * jnp.sign(y) * size**alpha * jnp.log(size))  # (3)
+    return dy, dalpha
+
+
+_power.defvjp(_power_fwd, _power_bwd)

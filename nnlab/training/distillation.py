@@ -1,0 +1,186 @@
+r"""Progressive kernel-based distillation (PKKD): an adder network that learns beside a CNN.
+
+Student and teacher are one architecture in two arithmetics and train together, so that the student
+follows a teacher that is never far ahead. What their convolutions give lies in different spaces,
+distances here and inner products there. Kernels bring both into one, for the i-th convolution
+
+.. math:: h_i = \rho_i(e^{-\|x - f\|_1 / 2 \sigma_i^2}), \qquad
+          t_i = \tau_i(e^{-\langle x, f \rangle / 2 \varsigma_i^2})                    (1)
+
+with a 1×1 convolution, BatchNorm and ReLU as :math:`\rho_i` and :math:`\tau_i`. The losses are
+
+.. math:: L_{mid} = \sum_i \mathrm{mean}\,(h_i - t_i)^2, \qquad
+          L_{blend} = (1 - a)\,H(y, s) + a\,T^2 H(q_T, s_T),                           (2)
+.. math:: L = \beta L_{mid} + L_{blend} + H(y, q)                                      (3)
+
+for labels y, the student's and teacher's probabilities s and q, at temperature T where it is
+written, and the cross-entropy H. The teacher learns by its own, the last term, and by nothing else:
+in (2) it is a constant.
+
+At the start a distance is about as large as the number K of its terms, and exp(-K) is 0 in float32
+for K above 100. Widths are therefore learnt as factors of a fixed scale, :math:`2 \sigma^2 = K e^u`
+for distances and :math:`2 \varsigma^2 = \sqrt K e^u` for products, with u = 0 at the start, where
+weight decay draws it to.
+
+    model = Distillation(resnet20(arithmetic=ADDER), resnet20())
+    optimizer = adder_recipe(steps)
+    state = training.init(key, model, optimizer, images)
+    step = train_step(model, optimizer, distillation_loss(), logits=lambda out: out.student)
+    evaluate = training.evaluation(model)  # of the student alone
+
+The student's own variables are then `state.params["student"]` and `state.batch_stats["student"]`.
+
+References:
+    Xu et al., Kernel Based Progressive Distillation for Adder Neural Networks, NeurIPS 2020,
+    https://arxiv.org/abs/2009.13044. It is not known here which alpha, beta and temperature it
+    takes; the defaults are ours.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from nnlab.errors import InputError
+from nnlab.layers.adder import AdderConv
+from nnlab.layers.convolution import Conv
+from nnlab.layers.lp_adder import LpAdderConv
+from nnlab.layers.normalization import batch_norm
+from nnlab.ops.windows import pair
+from nnlab.training.losses import cross_entropy
+
+_ADDERS = (AdderConv, LpAdderConv)
+
+
+class Outputs(NamedTuple):
+    """What a step of distillation compares.
+
+    Attributes:
+        student, teacher: logits [batch, classes].
+        distance: of the intermediate maps, the scalar L_mid of (2).
+    """
+
+    student: jax.Array
+    teacher: jax.Array
+    distance: jax.Array
+
+
+class Distillation(nn.Module):
+    """Images [batch, height, width, channels] to `Outputs` in training, else the student's logits.
+
+    Student and teacher are models of one architecture, called as `model(images, train)`. The layers
+    that are compared are the student's adder convolutions, each with the teacher's convolution that
+    is called in the same place. Neither may be a model that computes its blocks again (`remat`).
+
+    Raises:
+        InputError: the student has no adder convolution, or the teacher's are not float
+            convolutions with outputs of the same shapes.
+    """
+
+    student: nn.Module
+    teacher: nn.Module
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> Any:
+        if not train and not self.is_initializing():
+            return self.student(images, train=False)
+        student, distances = _recorded(self.student, images, train)
+        teacher, products = _recorded(self.teacher, images, train)
+        _check(distances, products)
+        total = jnp.zeros(())
+        for distance, product in zip(distances, products, strict=True):
+            if isinstance(distance.layer, _ADDERS):
+                terms = distance.terms
+                h = _Kernel(terms, self.axis_name)(distance.output, train)
+                t = _Kernel(math.sqrt(terms), self.axis_name)(
+                    -lax.stop_gradient(product.output), train
+                )
+                total += jnp.mean(jnp.square(h - t))
+        return Outputs(student, teacher, total)
+
+
+def distillation_loss(
+    alpha: float = 0.5, beta: float = 1.0, temperature: float = 1.0
+) -> Callable[[Outputs, jax.Array], jax.Array]:
+    """The loss (3) of `Outputs` against integer labels [batch], a mean over the batch.
+
+    Args:
+        alpha: the teacher's part in what the student is told, from 0 to 1.
+        beta: weight of the intermediate maps.
+        temperature: of both networks' logits where the teacher is the label.
+
+    Raises:
+        InputError: an argument is negative, alpha above 1 or temperature 0.
+    """
+    if not 0 <= alpha <= 1:
+        raise InputError(f"alpha must be from 0 to 1, not {alpha}.")
+    if not beta >= 0:
+        raise InputError(f"beta must be at least 0, not {beta}.")
+    if not temperature > 0:
+        raise InputError(f"temperature must be above 0, not {temperature}.")
+
+    def loss(outputs: Outputs, labels: jax.Array) -> jax.Array:
+        taught = jax.nn.softmax(lax.stop_gradient(outputs.teacher) / temperature)
+        soft = optax.softmax_cross_entropy(outputs.student / temperature, taught).mean()
+        hard = cross_entropy(outputs.student, labels)
+        blend = (1 - alpha) * hard + alpha * temperature**2 * soft  # (2)
+        return beta * outputs.distance + blend + cross_entropy(outputs.teacher, labels)  # (3)
+
+    return loss
+
+
+class _Kernel(nn.Module):
+    """(1) of exponents [batch, height, width, features], of which `scale` is the typical size."""
+
+    scale: float
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, exponents: jax.Array, train: bool) -> jax.Array:
+        width = self.scale * jnp.exp(self.param("log_width", nn.initializers.zeros, ()))
+        y = jnp.exp(exponents.astype(jnp.float32) / width)
+        y = Conv(y.shape[-1], (1, 1))(y)
+        return nn.relu(batch_norm(train, axis_name=self.axis_name)(y))
+
+
+class _Record(NamedTuple):
+    layer: nn.Module
+    output: jax.Array
+    terms: int  # of each sum
+
+
+def _recorded(
+    network: nn.Module, images: jax.Array, train: bool
+) -> tuple[jax.Array, list[_Record]]:
+    """What `network` gives, and its convolutions in the order of their calls."""
+    records = []
+
+    def record(call, args, kwargs, context):
+        output, layer = call(*args, **kwargs), context.module
+        if isinstance(layer, (Conv, *_ADDERS)) and context.method_name == "__call__":
+            terms = math.prod(pair("kernel_size", layer.kernel_size)) * args[0].shape[-1]
+            records.append(_Record(layer, output, terms))
+        return output
+
+    with nn.intercept_methods(record):
+        return network(images, train=train), records
+
+
+def _check(distances: list[_Record], products: list[_Record]) -> None:
+    if not any(isinstance(record.layer, _ADDERS) for record in distances):
+        raise InputError("Distillation needs a student with adder convolutions, not one without.")
+    shapes = [[record.output.shape for record in records] for records in (distances, products)]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            "Distillation needs student and teacher of one architecture, not convolutions that "
+            f"give {shapes[0]} and {shapes[1]}."
+        )
+    if strange := [r for r in products if not isinstance(r.layer, Conv)]:
+        name = type(strange[0].layer).__name__
+        raise InputError(f"Distillation needs a teacher of float convolutions, not of {name}.")

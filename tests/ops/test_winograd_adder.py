@@ -1,0 +1,120 @@
+"""Winograd's form of the adder, against its equation with matrices written out."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nnlab.kernels.window import Window
+from nnlab.ops.adder import adder_conv
+from nnlab.ops.convolution import conv
+from nnlab.ops.winograd_adder import _winograd, winograd_adder_conv
+
+AT = np.array([[-1, 1, 1, 0], [0, 1, -1, 1]])
+G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+BT = np.array([[-1, 0, 1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]])
+
+
+def quarters(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).integers(-8, 9, shape) / 4, jnp.float32)
+
+
+X, KERNEL = quarters(0, 2, 5, 4, 2), quarters(1, 3, 3, 2, 3)
+
+
+def l1(d):
+    return -d * jnp.sign(d)
+
+
+def l2(d):
+    return -(d**2) / 2
+
+
+def huber(d):
+    return -jnp.where(jnp.abs(d) < 1, d**2 / 2, jnp.abs(d) - 0.5)
+
+
+def equation(phi, x, kernel):
+    """(1) of a "SAME" window, the distances by `phi`."""
+    n, height, width, _ = x.shape
+    rows, columns = -(-height // 2), -(-width // 2)
+    below = (1, 2 * rows + 1 - height), (1, 2 * columns + 1 - width)
+    x = jnp.pad(x, ((0, 0), *below, (0, 0)))
+    filters = jnp.einsum("ui,ijco,vj->uvco", G, kernel, G)
+    y = jnp.zeros((n, 2 * rows, 2 * columns, kernel.shape[3]), x.dtype)
+    for i, j in np.ndindex(rows, columns):
+        tile = jnp.einsum("ua,nabc,vb->nuvc", BT, x[:, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4], BT)
+        distances = phi(tile[..., None] - filters).sum(3)
+        outputs = jnp.einsum("iu,nuvo,jv->nijo", AT, distances, AT)
+        y = y.at[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].set(outputs)
+    return y[:, :height, :width]
+
+
+def test_products_in_place_of_distances_give_the_convolution():
+    def products(x, w):
+        return x @ w
+
+    y = _winograd(products, X, KERNEL, Window(padding=((1, 1), (1, 1))))
+    np.testing.assert_array_equal(y, conv(X, KERNEL))
+
+
+def test_every_output_has_five_plus_and_four_minus():
+    signs = [np.outer(AT[i], AT[j]) for i, j in np.ndindex(2, 2)]
+    assert [((s > 0).sum(), (s < 0).sum()) for s in signs] == [(5, 4)] * 4
+    # One filter of ones at its centre: G g G^T is ±1/4 in the middle of the grid. Over an image of
+    # zeros its four distances of 1/4 get the signs of the middle of A A^T, worked by hand:
+    # -(1 + 1 + 1 + 1) / 4 first, then 0, 0, and 0 below.
+    kernel = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.0)
+    y = winograd_adder_conv(jnp.zeros((1, 2, 2, 1)), kernel)
+    assert y.ravel().tolist() == [-1, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("rules", "potentials"),
+    [({}, (huber, l2)), ({"filter_rule": "sign", "input_rule": "sign"}, (l1, l1))],
+)
+def test_rules(rules, potentials):
+    x, kernel, g = X[:, :3], KERNEL[..., :2], quarters(2, 2, 3, 4, 2)
+
+    def both(op, x, kernel, g):
+        y, pull = jax.vjp(op, x, kernel)
+        return y, *pull(g)
+
+    results = jax.jit(functools.partial(both, functools.partial(winograd_adder_conv, **rules)))
+    of_x, of_kernel = (functools.partial(equation, phi) for phi in potentials)
+    expected = jax.jit(lambda *a: (equation(l1, *a[:2]), both(of_x, *a)[1], both(of_kernel, *a)[2]))
+    for got, wanted in zip(results(x, kernel, g), expected(x, kernel, g), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_bfloat16_is_rounded_once_and_vmap_is_a_loop():
+    x, kernel = X[:, :3], KERNEL[..., :2]
+    op = jax.jit(winograd_adder_conv)
+    y = op(x, kernel)
+    narrow = op(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+    np.testing.assert_array_equal(narrow, y.astype(jnp.bfloat16))
+    together = jax.jit(jax.vmap(winograd_adder_conv, (0, None)))(jnp.stack([x, -x]), kernel)
+    np.testing.assert_array_equal(together, jnp.stack([y, op(-x, kernel)]))
+
+
+def test_errors_name_what_was_given():
+    with pytest.raises(ValueError, match=r"^winograd_adder_conv expects x .*\(5, 4, 2\)"):
+        winograd_adder_conv(X[0], KERNEL)
+    with pytest.raises(ValueError, match=r"input_rule must be .* not 'soft'"):
+        winograd_adder_conv(X, KERNEL, input_rule="soft")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options"),
+    [(KERNEL, {"strides": 2}), (KERNEL, {"kernel_dilation": 2}), (KERNEL[:1, :2], {})],
+)
+def test_other_windows_are_the_adders(kernel, options):
+    np.testing.assert_array_equal(
+        winograd_adder_conv(X, kernel, **options), adder_conv(X, kernel, **options)
+    )
+
+
+def test_it_is_not_the_adder():
+    assert (winograd_adder_conv(X, KERNEL) != adder_conv(X, KERNEL)).any()
