@@ -19,6 +19,9 @@ from nnlab.layers.adder import AdderConv, AdderDense
 from nnlab.layers.binary import BinaryConv, BinaryDense
 from nnlab.layers.convolution import Conv
 from nnlab.layers.product import ProductConv, ProductDense
+from nnlab.ops.adder import adder_conv
+from nnlab.ops.convolution import conv
+from nnlab.ops.formats import FLOAT8_E4M3, FLOAT8_E5M2, Format, formatted, posit, scaled
 from nnlab.ops.products import Product
 
 
@@ -72,3 +75,40 @@ ADDER = Arithmetic(conv=AdderConv, dense=AdderDense, activation=nn.relu)
 # hard tanh between them keeps shortcuts and the float classifier informed, and leaves the sign and
 # its straight-through gradient as they are.
 BINARY = Arithmetic(conv=BinaryConv, dense=BinaryDense, activation=nn.hard_tanh)
+
+
+def in_format(
+    weights: Format,
+    activations: Format,
+    errors: Format,
+    product: Product = conv,
+    **options,
+) -> Arithmetic:
+    """The arithmetic whose numbers are each in a format of `nnlab.ops.formats`.
+
+    Args:
+        weights, activations, errors: of what goes into `product` and of what comes back from it.
+        product: of the numbers in these formats, by default the convolution. Its weights are then
+            called "kernel", as those of `FLOAT`, whose parameters it can go on with.
+        **options: of `of_product`, such as `kernel_name`.
+    """
+    op = formatted(product, kernel=weights, inputs=activations, errors=errors)
+    return of_product(op, **options)
+
+
+# Posits, errors in a format of wider range (Lu et al., 2019, https://arxiv.org/abs/1909.03831).
+POSIT8 = in_format(scaled(posit(8, 1)), posit(8, 1), scaled(posit(8, 2)))
+POSIT16 = in_format(scaled(posit(16, 1)), posit(16, 1), scaled(posit(16, 2)))
+
+# Floats of 8 bits (Micikevicius et al., FP8 Formats for Deep Learning, 2022).
+FLOAT8 = in_format(scaled(FLOAT8_E4M3), FLOAT8_E4M3, scaled(FLOAT8_E5M2))
+
+# L1 distance of posits.
+ADDER_POSIT8 = in_format(
+    scaled(posit(8, 1)),
+    posit(8, 1),
+    scaled(posit(8, 2)),
+    adder_conv,
+    kernel_name="adder_kernel",
+    kernel_init=nn.initializers.normal(1.0),
+)
