@@ -54,8 +54,8 @@ from nnlab.ops.products import Product
 from nnlab.ops.straight_through import (
     Quantizer,
     quantize_cotangent,
-    straight_through,
     stored_in,
+    straight_through,
 )
 
 

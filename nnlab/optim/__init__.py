@@ -4,6 +4,8 @@ from nnlab.optim import schedules
 from nnlab.optim.adder import adder_rate
 from nnlab.optim.averaging import average_weights, averaged_weights
 from nnlab.optim.binary import clip_latent_weights
+from nnlab.optim.formats import rounded
+from nnlab.optim.pruning import cubic_sparsity, decay_pruned, kernels, prune
 from nnlab.optim.recipes import adder_recipe, labels
 
 __all__ = [
@@ -12,6 +14,11 @@ __all__ = [
     "average_weights",
     "averaged_weights",
     "clip_latent_weights",
+    "cubic_sparsity",
+    "decay_pruned",
+    "kernels",
     "labels",
+    "prune",
+    "rounded",
     "schedules",
 ]
