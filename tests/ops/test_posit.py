@@ -13,7 +13,7 @@ from nnlab.errors import InputError
 from nnlab.ops.posit import posit_decode, posit_encode, posit_round
 from nnlab.testing import check_gradient_rule
 
-FORMATS = [(n, es) for n in (2, 3, 4, 5, 8, 11, 16) for es in range(4)]
+FORMATS = [(n, es) for n in (2, 3, 5, 8, 16) for es in range(4)]
 
 
 def value(code: int, n: int, es: int) -> Fraction:
@@ -50,13 +50,14 @@ def test_every_code(n, es):
     assert v[-1] == 2.0 ** (2**es * (n - 2)) == 1 / v[0]
     every = np.concatenate([[0], v, [np.nan], -v[::-1]]).astype(np.float32)
     codes = np.arange(1 << n)
-    np.testing.assert_array_equal(posit_decode(jnp.asarray(codes), n, es), every)
-    for fn, expected in ((posit_encode, codes), (posit_round, every)):
-        for compiled in (fn, jax.jit(fn, static_argnums=(1, 2))):
-            np.testing.assert_array_equal(compiled(jnp.asarray(every), n, es), expected)
-    encoded = posit_encode(jnp.asarray(every), n, es)
+    encode, rounding, decode = (
+        jax.jit(fn, static_argnums=(1, 2)) for fn in (posit_encode, posit_round, posit_decode)
+    )
+    encoded = encode(jnp.asarray(every), n, es)
     assert encoded.dtype == (jnp.uint8 if n <= 8 else jnp.uint16)
-    np.testing.assert_array_equal(posit_decode(encoded, n, es), every)
+    np.testing.assert_array_equal(encoded, codes)
+    np.testing.assert_array_equal(decode(encoded, n, es), every)
+    np.testing.assert_array_equal(rounding(jnp.asarray(every), n, es), every)
 
 
 @pytest.mark.parametrize(("n", "es"), FORMATS)
@@ -67,7 +68,7 @@ def test_midpoints_and_their_neighbours(n, es):
     lower, upper = v[:-1], v[1:]
     code = np.arange(1, len(v))
     cases = {
-        "ties go to the even code": (middle, np.where(code % 2 == 0, lower, upper)),
+        "tie": (middle, np.where(code % 2 == 0, lower, upper)),
         "above": (np.nextafter(middle, np.float32(np.inf)), upper),
         "below": (np.nextafter(middle, np.float32(0)), lower),
         "next to a posit": (np.nextafter(upper, np.float32(0)), upper),
@@ -75,9 +76,12 @@ def test_midpoints_and_their_neighbours(n, es):
     }
     if n == 16:  # where float32 is dense enough in the last two, for any es
         assert (np.nextafter(upper, np.float32(0)) > middle).all()
-    for what, (x, expected) in cases.items():
-        np.testing.assert_array_equal(posit_round(jnp.asarray(x), n, es), expected, what)
-        np.testing.assert_array_equal(posit_round(jnp.asarray(-x), n, es), -expected, what)
+    x, expected = (np.stack(arrays) for arrays in zip(*cases.values(), strict=True))
+    both = jnp.stack([jnp.asarray(x), jnp.asarray(-x)])
+    got = jax.jit(posit_round, static_argnums=(1, 2))(both, n, es)
+    for what, row, opposite, wanted in zip(cases, *got, expected, strict=True):
+        np.testing.assert_array_equal(row, wanted, what)
+        np.testing.assert_array_equal(opposite, -wanted, what)
 
 
 def test_golden():
