@@ -11,6 +11,7 @@ they learn. To try a variant, replace a field:
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -78,18 +79,21 @@ BINARY = Arithmetic(conv=BinaryConv, dense=BinaryDense, activation=nn.hard_tanh)
 
 
 def in_format(
-    weights: Format,
-    activations: Format,
-    errors: Format,
     product: Product = conv,
+    *,
+    weights: Format | None = None,
+    activations: Format | None = None,
+    errors: Format | None = None,
     **options,
 ) -> Arithmetic:
     """The arithmetic whose numbers are each in a format of `nnlab.ops.formats`.
 
+    Without formats, numbers are the floats that they are: the same layers for a warm-up, whose
+    parameters have the same names.
+
     Args:
+        product: of numbers in these formats.
         weights, activations, errors: of what goes into `product` and of what comes back from it.
-        product: of the numbers in these formats, by default the convolution. Its weights are then
-            called "kernel", as those of `FLOAT`, whose parameters it can go on with.
         **options: of `of_product`, such as `kernel_name`.
     """
     op = formatted(product, kernel=weights, inputs=activations, errors=errors)
@@ -97,18 +101,21 @@ def in_format(
 
 
 # Posits, errors in a format of wider range (Lu et al., 2019, https://arxiv.org/abs/1909.03831).
-POSIT8 = in_format(scaled(posit(8, 1)), posit(8, 1), scaled(posit(8, 2)))
-POSIT16 = in_format(scaled(posit(16, 1)), posit(16, 1), scaled(posit(16, 2)))
+_POSITS8: Any = dict(
+    weights=scaled(posit(8, 1)), activations=posit(8, 1), errors=scaled(posit(8, 2))
+)
+POSIT8 = in_format(**_POSITS8)
+POSIT16 = in_format(
+    weights=scaled(posit(16, 1)), activations=posit(16, 1), errors=scaled(posit(16, 2))
+)
 
 # Floats of 8 bits (Micikevicius et al., FP8 Formats for Deep Learning, 2022).
-FLOAT8 = in_format(scaled(FLOAT8_E4M3), FLOAT8_E4M3, scaled(FLOAT8_E5M2))
+FLOAT8 = in_format(weights=scaled(FLOAT8_E4M3), activations=FLOAT8_E4M3, errors=scaled(FLOAT8_E5M2))
 
 # L1 distance of posits.
 ADDER_POSIT8 = in_format(
-    scaled(posit(8, 1)),
-    posit(8, 1),
-    scaled(posit(8, 2)),
     adder_conv,
+    **_POSITS8,
     kernel_name="adder_kernel",
     kernel_init=nn.initializers.normal(1.0),
 )

@@ -4,7 +4,8 @@ The phases share one state: parameters of the same names and shapes, and an opti
 same structure (`nnlab.optim.rounded` adds nothing to it). So a training of two phases is one run,
 with one schedule, and its checkpoints resume in either.
 
-    step = after_warm_up(100, train_step(float_model, sgd), train_step(posit_model, posit_sgd))
+    first, then = LeNet5(arithmetic=in_format()), LeNet5(arithmetic=POSIT8)
+    step = after_warm_up(100, train_step(first, sgd), train_step(then, rounded(sgd, …)))
 
 References:
     Lu et al., Training deep neural networks using posit number system, 2019,

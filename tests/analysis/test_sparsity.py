@@ -1,5 +1,6 @@
 """Counts of pruned layers by hand, and closed forms against samples and against integrals."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,8 +60,9 @@ def test_a_zero_weight_is_nothing_in_a_convolution_and_one_addition_in_an_adder(
 def test_layers_of_other_weights_are_left_out():
     model, variables = network(BINARY)
     assert set(sparse_counts(model.apply, variables, IMAGE)) == {"Conv_0", "Dense_0"}
+    norm = nn.LayerNorm()
     with pytest.raises(InputError, match="no kernel"):
-        sparse_counts(model.apply, {"params": {}, "batch_stats": {}} | {"params": {}}, IMAGE)
+        sparse_counts(norm.apply, norm.init(jax.random.key(0), IMAGE), IMAGE)
 
 
 FAMILIES = {"gaussian": stats.norm, "laplace": stats.laplace}

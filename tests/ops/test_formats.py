@@ -55,13 +55,16 @@ def test_small_floats_at_all_codes_midpoints_and_neighbours(form, dtype, largest
         return x.astype(dtype).view(codes.dtype) % 2 == 0
 
     tie = np.where(even(lower), lower, upper)
+    nearest = jax.jit(form.round)
     for x, expected in (
         (v.astype(np.float32), v),
         (middle, tie),
         (np.nextafter(middle, np.float32(np.inf)), upper),
         (np.nextafter(middle, np.float32(-np.inf)), lower),
     ):
-        np.testing.assert_array_equal(jax.jit(form.round)(jnp.asarray(x)), expected.astype(np.float32))
+        np.testing.assert_array_equal(
+            jax.jit(form.round)(jnp.asarray(x)), expected.astype(np.float32)
+        )
     beyond = jnp.array([3.4e38, -3.4e38, jnp.inf, -jnp.inf, jnp.nan])
     expected = np.float32([largest, -largest, largest, -largest, np.nan])
     np.testing.assert_array_equal(form.round(beyond), expected)

@@ -30,9 +30,7 @@ def posit16(x):
 def test_each_rounding_against_the_optimiser_by_hand():
     # SGD with momentum: m = 0.9 m + g; w = w - 0.1 m
     form = posit(16, 1)
-    optimizer = rounded(
-        optax.sgd(0.1, 0.9), gradients=posit(8, 2), moments=form, weights=form
-    )
+    optimizer = rounded(optax.sgd(0.1, 0.9), gradients=posit(8, 2), moments=form, weights=form)
     params: Any = jax.tree.map(posit16, tree())
     state = optimizer.init(params)
     w, m = params, jax.tree.map(jnp.zeros_like, params)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnlab.arithmetics import FLOAT, POSIT8
+from nnlab.arithmetics import POSIT8, in_format
 from nnlab.models import SmallCNN
 from nnlab.ops.formats import posit, scaled
 from nnlab.optim import rounded
@@ -23,7 +23,7 @@ DATA = (
 
 def test_posits_after_a_warm_up_in_float32():
     small = functools.partial(SmallCNN, 3, widths=(2, 4, 4))
-    real, posits = small(arithmetic=FLOAT), small(arithmetic=POSIT8)
+    real, posits = small(arithmetic=in_format()), small(arithmetic=POSIT8)
     sgd = optax.sgd(optax.cosine_decay_schedule(0.1, 12), 0.9)
     posit_sgd = rounded(sgd, gradients=scaled(posit(8, 2)), weights=posit(16, 1))
     first, then = train_step(real, sgd), train_step(posits, posit_sgd)
