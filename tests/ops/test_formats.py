@@ -62,9 +62,7 @@ def test_small_floats_at_all_codes_midpoints_and_neighbours(form, dtype, largest
         (np.nextafter(middle, np.float32(np.inf)), upper),
         (np.nextafter(middle, np.float32(-np.inf)), lower),
     ):
-        np.testing.assert_array_equal(
-            jax.jit(form.round)(jnp.asarray(x)), expected.astype(np.float32)
-        )
+        np.testing.assert_array_equal(nearest(jnp.asarray(x)), expected.astype(np.float32))
     beyond = jnp.array([3.4e38, -3.4e38, jnp.inf, -jnp.inf, jnp.nan])
     expected = np.float32([largest, -largest, largest, -largest, np.nan])
     np.testing.assert_array_equal(form.round(beyond), expected)

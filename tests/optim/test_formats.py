@@ -72,7 +72,7 @@ def test_without_formats_it_is_the_optimiser():
 
 def test_weights_need_the_parameters():
     optimizer = rounded(optax.sgd(0.1), weights=posit(8, 1))
-    with pytest.raises(ValueError, match="^rounded needs the parameters"):
+    with pytest.raises(ValueError, match=r"^rounded needs the parameters"):
         optimizer.update(tree(), optimizer.init(tree()))
 
 
