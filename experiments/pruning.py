@@ -135,7 +135,8 @@ def main(config: Config) -> None:
             state = trained(f"{name}_{s}", model, optax.masked(prune(schedule, every=10), inner))
             measured(name, "schedule", s, model, state)
             parts = {"measured": analysis.mass_removed(kernel, s)} | {
-                fit.family: analysis.expected_mass_removed(fit.family, s) for fit in fits
+                family: analysis.expected_mass_removed(family, s)
+                for family in ("gaussian", "laplace")
             }
             better = {"network": name, "better fit": fits.better.family, "sparsity": s}
             mass.append(better | {who: part._asdict() for who, part in parts.items()})

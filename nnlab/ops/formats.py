@@ -156,7 +156,7 @@ def formatted(
         inputs: of the images.
         errors: of the cotangent of the result.
     """
-    store = stored_in(kernel.bits, kernel.split) if kernel else None
+    store = stored_in(kernel.bits, functools.partial(_at_rest, kernel)) if kernel else None
     send = quantize_cotangent(errors.round) if errors else None
 
     def op(x: jax.Array, kernel: jax.Array, **options) -> jax.Array:
@@ -168,6 +168,11 @@ def formatted(
         return send(y) if send else y  # (4)
 
     return op
+
+
+def _at_rest(form: Format, w: jax.Array) -> tuple[jax.Array, ...]:
+    values, scale = form.split(w)
+    return (values,) if form.sigma is None else (values, scale)
 
 
 def _center(x: jax.Array) -> jax.Array:

@@ -33,8 +33,8 @@ out of a regime is the next one's first posit.
 
 References:
     Gustafson & Yonemoto, Beating floating point at its own game, 2017.
-    Posit Working Group, Standard for posit arithmetic, 2022, section 4.1 for the rounding; the es
-    of that standard is always 2.
+    Posit Working Group, Standard for posit arithmetic, 2022, for the rounding; the es of that
+    standard is always 2.
 """
 
 import jax

@@ -21,7 +21,7 @@ sums it where another costs two. `nnlab.analysis.sparse_counts` counts so.
 References:
     Han et al., Learning both weights and connections, NeurIPS 2015,
     https://arxiv.org/abs/1506.02626, for (1). Zhou et al., Learning N:M fine-grained structured
-    sparse neural networks from scratch, ICLR 2021, https://arxiv.org/abs/2102.04010, eqs. 2 to 5.
+    sparse neural networks from scratch, ICLR 2021, https://arxiv.org/abs/2102.04010.
 """
 
 import math

@@ -14,7 +14,7 @@ format, hence posit(16, ·) for (2) and (3) where products are in posit(8, ·).
 
 References:
     Lu et al., Training deep neural networks using posit number system, 2019,
-    https://arxiv.org/abs/1909.03831, section 3. Zhang et al., QPyTorch, 2019,
+    https://arxiv.org/abs/1909.03831. Zhang et al., QPyTorch, 2019,
     https://arxiv.org/abs/1910.04540, whose OptimLP has a quantiser for each of these.
 """
 

@@ -10,7 +10,7 @@ weight is 0 and stays so.
 References:
     Zhu & Gupta, To prune, or not to prune, 2017, https://arxiv.org/abs/1710.01878, eq. 1.
     Zhou et al., Learning N:M fine-grained structured sparse neural networks from scratch,
-    ICLR 2021, https://arxiv.org/abs/2102.04010, eq. 7, for `decay_pruned`.
+    ICLR 2021, https://arxiv.org/abs/2102.04010, for `decay_pruned`.
 """
 
 from typing import Any, Literal, NamedTuple

@@ -9,8 +9,7 @@ with one schedule, and its checkpoints resume in either.
 
 References:
     Lu et al., Training deep neural networks using posit number system, 2019,
-    https://arxiv.org/abs/1909.03831, section 3.1: the first epochs in float32, as the weights
-    change most there.
+    https://arxiv.org/abs/1909.03831, whose first epochs are in float32.
 """
 
 from collections.abc import Callable

@@ -1,5 +1,7 @@
 """Counts of pruned layers by hand, and closed forms against samples and against integrals."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -44,9 +46,10 @@ def test_dense_counts_are_those_of_the_traced_program():
 def test_a_zero_weight_is_nothing_in_a_convolution_and_one_addition_in_an_adder(arithmetic):
     model, variables = network(arithmetic)
     name, layer = ("kernel", "Conv_1") if arithmetic is FLOAT else ("adder_kernel", "AdderConv_0")
-    kernel = variables["params"][layer][name]
-    variables["params"][layer][name] = jnp.where(jnp.arange(kernel.size) < 14, 0, kernel.ravel())
-    variables["params"][layer][name] = variables["params"][layer][name].reshape(kernel.shape)
+    params: Any = variables["params"]
+    kernel = params[layer][name]
+    left = jnp.where(jnp.arange(kernel.size) < 14, 0, kernel.ravel())
+    params[layer][name] = left.reshape(kernel.shape)
     got = sparse_counts(model.apply, variables, IMAGE)[layer]
     # 40 of 54 weights are left, 64 positions
     assert (got.weights, got.zeros, got.terms) == (54, 14, 3456)

@@ -64,7 +64,7 @@ def test_small_floats_at_all_codes_midpoints_and_neighbours(form, dtype, largest
     ):
         np.testing.assert_array_equal(nearest(jnp.asarray(x)), expected.astype(np.float32))
     beyond = jnp.array([3.4e38, -3.4e38, jnp.inf, -jnp.inf, jnp.nan])
-    expected = np.float32([largest, -largest, largest, -largest, np.nan])
+    expected = np.array([largest, -largest, largest, -largest, np.nan], np.float32)
     np.testing.assert_array_equal(form.round(beyond), expected)
 
 
@@ -157,6 +157,8 @@ def test_conversions_cost_nothing_and_weights_are_stored_in_their_bits():
     assert count(op, x, kernel) == count(conv, x, kernel)
     # 135 weights of a byte, and the scale in float32
     assert stored_bytes(lambda w, x: op(x, w), kernel, x) == 135 + 4
+    op = formatted(kernel=posit(6, 1))
+    assert stored_bytes(lambda w, x: op(x, w), kernel, x) == 102  # 810 bits
 
 
 @pytest.mark.parametrize(
