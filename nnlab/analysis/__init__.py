@@ -9,6 +9,13 @@ from nnlab.analysis.counting import Counts, count
 from nnlab.analysis.distributions import Fit, Fits, fit_weights
 from nnlab.analysis.energy import energy
 from nnlab.analysis.features import Geometry, Plane, Separation, class_geometry, class_plane
+from nnlab.analysis.sparsity import (
+    Mass,
+    SparseLayer,
+    expected_mass_removed,
+    mass_removed,
+    sparse_counts,
+)
 from nnlab.analysis.storage import stored_bytes
 from nnlab.analysis.tables import print_table
 
@@ -17,14 +24,19 @@ __all__ = [
     "Fit",
     "Fits",
     "Geometry",
+    "Mass",
     "Plane",
     "Separation",
+    "SparseLayer",
     "class_geometry",
     "class_plane",
     "count",
     "energy",
+    "expected_mass_removed",
     "fit_weights",
     "inference_costs",
+    "mass_removed",
     "print_table",
+    "sparse_counts",
     "stored_bytes",
 ]

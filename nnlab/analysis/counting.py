@@ -135,6 +135,8 @@ _KERNELS: dict[str, tuple[int, dict[tuple[str, str | None], int]]] = {
     # (x) -> y
     "sign_ste": (1, {(COMPARISON, None): 1}),
     "pack_signs": (1, {(COMPARISON, None): 1}),
+    # (x) -> x in a number format, see `nnlab.ops.formats`; hardware has it where a result leaves
+    "format_conversion": (1, {}),
 }
 
 

@@ -4,6 +4,8 @@ from nnlab.optim import schedules
 from nnlab.optim.adder import adder_rate
 from nnlab.optim.averaging import average_weights, averaged_weights
 from nnlab.optim.binary import center_and_clip, clip_latent_weights, glorot_rate
+from nnlab.optim.formats import rounded
+from nnlab.optim.pruning import cubic_sparsity, decay_pruned, kernels, prune
 from nnlab.optim.recipes import adder_recipe, labels
 
 __all__ = [
@@ -13,7 +15,12 @@ __all__ = [
     "averaged_weights",
     "center_and_clip",
     "clip_latent_weights",
+    "cubic_sparsity",
+    "decay_pruned",
     "glorot_rate",
+    "kernels",
     "labels",
+    "prune",
+    "rounded",
     "schedules",
 ]

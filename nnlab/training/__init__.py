@@ -8,6 +8,7 @@ from nnlab.training.feeds import Feed, in_memory, streamed
 from nnlab.training.loop import fit
 from nnlab.training.losses import cross_entropy, mean_squared_error, squared_hinge
 from nnlab.training.parallel import data_mesh
+from nnlab.training.phases import after_warm_up
 from nnlab.training.run_folder import RunFolder
 from nnlab.training.steps import (
     Batch,
@@ -27,6 +28,7 @@ __all__ = [
     "Feed",
     "RunFolder",
     "State",
+    "after_warm_up",
     "cross_entropy",
     "data_mesh",
     "distillation_loss",

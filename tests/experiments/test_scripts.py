@@ -77,7 +77,9 @@ def said(capsys, monkeypatch):
     return call
 
 
-@pytest.mark.parametrize("script", ["adder_vs_cnn", "adder_mnist_ablation", "adder_cifar10"])
+@pytest.mark.parametrize(
+    "script", ["adder_vs_cnn", "adder_mnist_ablation", "adder_cifar10", "posit_mnist", "pruning"]
+)
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
@@ -140,6 +142,31 @@ def test_cifar_script_trains_resnets_for_hundreds_of_steps(tmp_path):
     for row in rows:  # 2 epochs of 1437 // 16 steps, of cropped and flipped digits
         first, last = row["history"]["train_loss"]
         assert last < first
+
+
+@pytest.mark.slow
+def test_posits_go_on_where_the_warm_up_ends(tmp_path):
+    small = ["--dataset", "digits", "--epochs", 2, "--batch-size", 64, "--out", tmp_path / "run"]
+    script = EXPERIMENTS / "posit_mnist.py"
+    process = python(script, *small, "--cells", "posit8-warm-up", "--learning-rate", 0.02)
+    assert process.returncode == 0, process.stderr
+    (row,) = json.loads((tmp_path / "run" / "result.json").read_text())["rows"]
+    first, last = row["history"]["train_loss"]
+    assert last < first
+
+
+@pytest.mark.slow
+def test_pruning_counts_what_is_left(tmp_path):
+    small = ["--networks", "AdderNet", "--sparsities", 0.5, "--epochs", 1, "--batch-size", 16]
+    process = python(EXPERIMENTS / "pruning.py", *small, "--out", tmp_path / "run")
+    assert process.returncode == 0, process.stderr
+    table = json.loads((tmp_path / "run" / "result.json").read_text())["table"]
+    dense, *rest = (row["additions"] for row in table)
+    assert len(rest) == 4 and len(set(rest)) <= 2
+    # Half of 60,480 inner weights are 0, but each term of the first layer is left: of |x - w|'s
+    # two additions one remains, a quarter less of what the inner layers cost.
+    assert all(0.7 < additions / dense < 0.8 for additions in rest[:2])
+    assert (tmp_path / "run" / "curves.png").is_file()
 
 
 def write_mnist(folder, images):

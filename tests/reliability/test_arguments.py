@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nnlab.training.script import run
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-SCRIPTS = ["adder_vs_cnn", "adder_mnist_ablation", "adder_cifar10"]
+SCRIPTS = ["adder_vs_cnn", "adder_mnist_ablation", "adder_cifar10", "posit_mnist", "pruning"]
 
 
 @pytest.fixture(scope="module", params=SCRIPTS)
