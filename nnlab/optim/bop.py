@@ -1,10 +1,10 @@
 r"""Bop: binary weights that flip, with no real weights behind them.
 
 .. math:: m_t = (1 - \gamma) m_{t-1} + \gamma g_t                                          (1)
-.. math:: w_t = -w_{t-1} \text{ if } |m_t| > \tau \text{ and } m_t w_{t-1} > 0, \text{ else } w_{t-1} (2)
+.. math:: w_t = -w_{t-1} \text{ where } m_t w_{t-1} > \tau, \text{ else } w_{t-1}           (2)
 
-for weights of -1 and +1: one flips once the average of its gradients has pointed the other way
-strongly enough. There is no learning rate, since a factor of m matters no more than one of tau.
+for weights of -1 and +1, so that one flips once the average of its gradients is larger than tau and
+has its sign. There is no learning rate: a factor of the gradients is one of tau.
 
 References:
     Helwegen et al., Latent Weights Do Not Exist, NeurIPS 2019, https://arxiv.org/abs/1906.02107,

@@ -21,7 +21,7 @@ from nnlab.training import init, train_step
 
 @jax.jit
 def first_update(w):
-    optimizer = bop()
+    optimizer: Any = bop()
     updates, _ = optimizer.update(jnp.zeros_like(w), optimizer.init(w), w)
     return optax.apply_updates(w, updates)
 
@@ -44,7 +44,7 @@ def test_equals_the_published_algorithm(threshold, gamma):
     # Multiples of 1/4 and powers of two: averages over seven steps are exact in float32 too.
     gradients = rng.integers(-8, 9, (7, 30)) / 4
     start = rng.choice([-1.0, 1.0], 30)
-    optimizer = bop(threshold, gamma)
+    optimizer: Any = bop(threshold, gamma)
     w: Any = jnp.float32(start)
     state, update = optimizer.init(w), jax.jit(optimizer.update)
     flips = 0
@@ -59,7 +59,7 @@ def test_equals_the_published_algorithm(threshold, gamma):
 def test_golden_values():
     # gamma 1/2: averages 1, 1, -1, 1/4 and -1/4, of which the last two are not above 1/4.
     w, g = jnp.array([1.0, -1, -1, 1, -1]), jnp.array([2.0, 2, -2, 0.5, -0.5])
-    optimizer = bop(threshold=0.25, gamma=0.5)
+    optimizer: Any = bop(threshold=0.25, gamma=0.5)
     updates, state = optimizer.update(g, optimizer.init(w), w)
     assert np.asarray(updates).tolist() == [-2, 0, 2, 0, 0]
     assert state.mean.tolist() == [1, 1, -1, 0.25, -0.25] and state.count == 1
@@ -83,7 +83,7 @@ def test_any_number_becomes_its_sign_exactly(weights):
 
 
 def test_gamma_may_be_a_schedule():
-    optimizer = bop(gamma=optax.piecewise_constant_schedule(0.5, {1: 0.5}))
+    optimizer: Any = bop(gamma=optax.piecewise_constant_schedule(0.5, {1: 0.5}))
     w = jnp.ones(1)
     state, means = optimizer.init(w), []
     for _ in range(3):
@@ -95,8 +95,8 @@ def test_gamma_may_be_a_schedule():
 
 def test_narrow_gradients_are_averaged_in_float32():
     w = jnp.ones(4, jnp.bfloat16)
-    optimizer = bop(threshold=1.0, gamma=2.0**-10)
-    state = optimizer.init(w)
+    optimizer: Any = bop(threshold=1.0, gamma=2.0**-10)
+    state: Any = optimizer.init(w)
     for _ in range(2):  # 1 - 2^-10 would be 1 in bfloat16
         updates, state = optimizer.update(jnp.full(4, 2.0**10, jnp.bfloat16), state, w)
     assert state.mean.dtype == jnp.float32
@@ -106,7 +106,7 @@ def test_narrow_gradients_are_averaged_in_float32():
 
 def test_finds_the_signs_of_the_minimum_of_a_parabola():
     target = np.random.default_rng(0).normal(size=50).astype(np.float32)
-    optimizer = bop(threshold=1e-3, gamma=0.1)
+    optimizer: Any = bop(threshold=1e-3, gamma=0.1)
 
     def step(carry, _):
         w, state = carry
@@ -126,7 +126,7 @@ def test_rosenbrock_over_signs():
     def rosenbrock(w):  # on signs 0 at (1, 1), 4 at (-1, 1), 400 more where w_1 is -1
         return (1 - w[0]) ** 2 + 100 * (w[1] - w[0] ** 2) ** 2
 
-    optimizer = bop(threshold=1e-3, gamma=0.1)
+    optimizer: Any = bop(threshold=1e-3, gamma=0.1)
 
     def step(carry, _):
         w, state = carry
@@ -144,9 +144,9 @@ def test_rosenbrock_over_signs():
 
 def test_as_the_binary_part_of_the_recipe_weights_are_signs_and_resume():
     model = SmallCNN(arithmetic=BINARY, classifier=BINARY, widths=(2, 3, 2))
-    optimizer = adder_recipe(10, parts={"binary": bop(threshold=0.0, gamma=0.1)})
+    optimizer: Any = adder_recipe(10, parts={"binary": bop(threshold=0.0, gamma=0.1)})
     rng = np.random.default_rng(0)
-    batch = rng.normal(size=(8, 4, 4, 1)).astype(np.float32), rng.integers(0, 10, 8)
+    batch = jnp.float32(rng.normal(size=(8, 4, 4, 1))), jnp.asarray(rng.integers(0, 10, 8))
     step = jax.jit(train_step(model, optimizer))
     state = init(jax.random.key(0), model, optimizer, batch[0])
     binary = []
@@ -172,7 +172,7 @@ def test_as_the_binary_part_of_the_recipe_weights_are_signs_and_resume():
 def test_does_not_recompile():
     optimizer, w = bop(), jnp.ones(3)
     update = jax.jit(chex.assert_max_traces(optimizer.update, n=1))
-    state = optimizer.init(w)
+    state: Any = optimizer.init(w)
     for _ in range(3):
         _, state = update(w, state, w)
 
@@ -195,6 +195,6 @@ def test_gamma_is_checked(gamma):
 
 
 def test_the_error_without_parameters_says_what_to_pass():
-    optimizer = bop()
+    optimizer: Any = bop()
     with pytest.raises(ValueError, match=r"needs the parameters: update\(updates, state, params\)"):
         optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)))

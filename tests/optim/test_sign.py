@@ -101,7 +101,7 @@ def test_parameters_minus_error_are_those_of_sgd(compressor):
     """Whatever the compressor is, and with gradients that depend on where it has led."""
     rate: Any = optax.piecewise_constant_schedule(0.5, {25: 0.5})  # exact in float32
     with jax.enable_x64(True):
-        optimizer = optax.chain(
+        optimizer: Any = optax.chain(
             optax.scale_by_learning_rate(rate, flip_sign=False),
             error_feedback(compressor),
             optax.scale(-1.0),
@@ -127,7 +127,7 @@ def test_ef_sign_sgd_is_algorithm_1():
     rng = np.random.default_rng(0)
     x: Any = jnp.float32(rng.normal(size=6))
     expected, e = np.asarray(x, float), np.zeros(6)
-    optimizer = ef_sign_sgd(0.25)
+    optimizer: Any = ef_sign_sgd(0.25)
     state = optimizer.init(x)
     for step in range(1, 6):
         g = rng.normal(size=6).astype(np.float32)
@@ -142,7 +142,7 @@ def test_ef_sign_sgd_is_algorithm_1():
 
 
 def test_what_narrow_updates_round_is_remembered_too():
-    optimizer = error_feedback(optax.identity())
+    optimizer: Any = error_feedback(optax.identity())
     state, total = optimizer.init(jnp.zeros(1, jnp.bfloat16)), 0.0
     for u in (256.0, 1.0, 1.0, 1.0):  # in bfloat16 256 + 1 is 256, 256 + 2 is 258
         passed, state = optimizer.update(jnp.array([u], jnp.bfloat16), state)
@@ -226,7 +226,7 @@ def test_minimises_rosenbrock(name, rate):
 @pytest.mark.parametrize("make", ALL.values(), ids=ALL)
 def test_does_not_recompile_and_resumes_under_a_partition(make):
     """As a part of the recipe, for one kind of weights."""
-    optimizer = adder_recipe(10, parts={"adder": make(optax.constant_schedule(0.1))})
+    optimizer: Any = adder_recipe(10, parts={"adder": make(optax.constant_schedule(0.1))})
     rng = np.random.default_rng(0)
     names = {"adder_kernel": (3, 4), "kernel": (5,)}
     params: Any = {name: jnp.float32(rng.normal(size=shape)) for name, shape in names.items()}
