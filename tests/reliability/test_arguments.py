@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from nnlab.training.script import run
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-SCRIPTS = ["adder_vs_cnn", "adder_mnist_ablation", "adder_cifar10"]
+SCRIPTS = [
+    *("adder_vs_cnn", "adder_mnist_ablation", "adder_cifar10"),
+    *("sign_direction", "sign_optimizers"),
+]
 
 
 @pytest.fixture(scope="module", params=SCRIPTS)
