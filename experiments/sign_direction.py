@@ -12,7 +12,33 @@ feedback do not. Counter-examples of Karimireddy et al. (Error Feedback Fixes Si
 https://arxiv.org/abs/1901.09847), 1 to 3: a slope of 1/4 whose gradients are 4 or, three times as
 often, -1; eps |x1 + x2| + |x1 - x2|; and least squares with the rows ±(1, -1) + eps (1, 1).
 
-RESULT
+Ours, seed 0, a minute alone and two beside other programs on two cores of an AMD EPYC
+(`experiments/results/sign_direction.json` and `.png`; 1,437 digits, 20 epochs). Least cosine of an
+epoch's mean in any layer, and what the worst case of that layer would be:
+
+========  ======  ===========  =================
+network   least   1 / sqrt(d)  layer
+========  ======  ===========  =================
+CNN       0.592   0.020        classifier
+AdderNet  0.602   0.020        classifier
+BNN       0.545   0.020        classifier
+========  ======  ===========  =================
+
+All convolutions stay between 0.67 and 0.80. From 4,608 to 18,432 weights 1 / sqrt(d) halves, and
+the least cosine goes from 0.73 to 0.70 (CNN), 0.67 to 0.71 (AdderNet) and 0.77 to 0.77 (BNN). What
+counts is how unequal the numbers are, most of all in classifiers. The functions after 1,000 steps,
+that began at 0.25, 1 and 2:
+
+================  =======  =======  ===========  ==========
+function          SGD      signSGD  scaled sign  EF-signSGD
+================  =======  =======  ===========  ==========
+1, slope          0.071    0.929    0.071        0.071
+2, absolute       2e-7     1.000    1.000        2e-5
+3, least squares  4e-9     2.13     2.00         3e-9
+================  =======  =======  ===========  ==========
+
+Of one number the scaled sign is the number itself, so in the first example only the plain sign
+climbs. In the others each gradient has the sign (1, -1) or (-1, 1), and x1 + x2 never changes.
 
     python experiments/sign_direction.py
 """
@@ -28,12 +54,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnlab import analysis, data
+from nnlab import analysis, data, training
 from nnlab.analysis.panels import Line, Panel, figure_panels
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.models import SmallCNN
 from nnlab.optim import adder_recipe, ef_sign_sgd, scaled_sign
-from nnlab.training import RunFolder, init, provenance, steps_per_epoch, train_epoch, train_step
 from nnlab.training.script import check_positive, check_positive_integer, check_seed, run
 
 ARITHMETICS = {"CNN": FLOAT, "AdderNet": ADDER, "BNN": BINARY}
@@ -92,20 +117,23 @@ def formulas(key: jax.Array, draws: int) -> list[dict[str, float]]:
 def watch_cosines() -> optax.GradientTransformation:
     """Sums the cosine of each leaf over the steps, in its state; passes gradients on."""
 
-    def update(updates, sums, params=None):
-        return updates, jax.tree.map(lambda total, g: total + cosine(g), sums, updates)
+    def init(params):
+        return jax.tree.map(lambda _: jnp.zeros(()), params)
 
-    return optax.GradientTransformation(lambda p: jax.tree.map(lambda _: jnp.zeros(()), p), update)
+    def update(updates, state, params=None):
+        return updates, jax.tree.map(lambda total, g: total + cosine(g), state, updates)
+
+    return optax.GradientTransformation(init, update)
 
 
 def of_network(arithmetic, train, config: Config) -> dict[str, dict[str, Any]]:
     """By the name of a layer: its number of weights, and the mean cosine in each epoch."""
     model = SmallCNN(arithmetic=arithmetic, classifier=arithmetic)
-    steps = steps_per_epoch(train, config.batch_size)
+    steps = training.steps_per_epoch(train, config.batch_size)
     recipe = adder_recipe(config.epochs * steps, config.learning_rate, binary_learning_rate=0.01)
     optimizer = optax.chain(watch_cosines(), recipe)
-    state = init(jax.random.key(config.seed), model, optimizer, train[0])
-    epoch = train_epoch(train_step(model, optimizer), config.batch_size)
+    state: Any = training.init(jax.random.key(config.seed), model, optimizer, train[0])
+    epoch = training.train_epoch(training.train_step(model, optimizer), config.batch_size)
     rows = {
         path[0].key: {"weights": leaf.size, "cosine": []}
         for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)
@@ -134,13 +162,17 @@ def least_squares(key: jax.Array, x: jax.Array) -> jax.Array:
     return 2 * jnp.square(row @ x)
 
 
-# The function of one draw, what it is in the mean, and the start.
+# The function of one draw, its mean over draws, and the start.
 EXAMPLES: dict[str, tuple[Callable, Callable, list[float]]] = {
     "1: slope 1/4": (bimodal, lambda x: x[0] / 4, [1.0]),
-    "2: absolute": (absolute, lambda x: absolute(None, x), [1.0, 1.0]),
+    "2: absolute": (
+        absolute,
+        lambda x: jnp.abs(x[0] + x[1]) / 2 + jnp.abs(x[0] - x[1]),
+        [1.0, 1.0],
+    ),
     "3: least squares": (
         least_squares,
-        lambda x: jnp.square(x[0] - x[1]) * 2 + jnp.square(x[0] + x[1]) / 2,
+        lambda x: 2 * jnp.square(x[0] - x[1]) + jnp.square(x[0] + x[1]) / 2,
         [1.0, 1.0],
     ),
 }
@@ -162,18 +194,18 @@ def descend(make: Callable, example: str, config: Config) -> list[float]:
     return np.append(values, mean(x)).tolist()
 
 
-def figure(rows, networks, paths):
+def figure(rows, networks, paths, epochs: int):
     by_dimension = [
         Line("isotropic, formula", DIMENSIONS, [row["isotropic"] for row in rows], 0),
         Line("isotropic, drawn", DIMENSIONS, [row["drawn"] for row in rows], 1, dashed=True),
         Line("one number among zeros", DIMENSIONS, [row["sparse"] for row in rows], 2),
     ]
     by_epoch = [
-        Line("" if i else name, range(1, len(layer["cosine"]) + 1), layer["cosine"], colour)
+        Line("" if i else name, range(1, epochs + 1), layer["cosine"], colour)
         for colour, (name, layers) in enumerate(networks.items())
         for i, layer in enumerate(layers.values())
     ]
-    by_epoch.append(Line("sqrt(2/pi)", [1, len(by_epoch[0].y)], [0.798] * 2, dashed=True))
+    by_epoch.append(Line("sqrt(2/pi)", by_epoch[0].x, [0.798] * epochs, dashed=True))
     examples = [
         Panel(
             f"Example {example}",
@@ -195,7 +227,7 @@ def figure(rows, networks, paths):
 def main(config: Config) -> None:
     start = time.perf_counter()
     train, _ = data.standardized(data.load("digits", None))
-    folder = RunFolder.create(config.out, config, config.overwrite)
+    folder = training.RunFolder.create(config.out, config, config.overwrite)
     rows = formulas(jax.random.key(config.seed), config.draws)
     networks = {name: of_network(values, train, config) for name, values in ARITHMETICS.items()}
     paths = {
@@ -219,11 +251,11 @@ def main(config: Config) -> None:
     ]
     minutes = round((time.perf_counter() - start) / 60, 1)
     folder.write_result(
-        provenance()
+        training.provenance()
         | {"config": dataclasses.asdict(config), "minutes": minutes, "by_dimension": rows}
         | {"networks": networks, "examples": ends}
     )
-    figure(rows, networks, paths).savefig(folder.curves, dpi=120)
+    figure(rows, networks, paths, config.epochs).savefig(folder.curves, dpi=120)
     for table in (rows, layers, ends):
         analysis.print_table(table)
 

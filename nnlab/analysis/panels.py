@@ -76,7 +76,7 @@ def figure_panels(panels: Sequence[Panel]) -> Figure:
         axes.set_xlabel(panel.x_label)
         axes.set_ylabel(panel.y_label)
         if any(line.name for line in panel.lines):
-            axes.legend(fontsize=8)
+            axes.legend(fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
     return figure
 
 

@@ -19,8 +19,8 @@ momentum, weight decay and rate follow the vote, the same for all:
     step = parallel.per_device(step, mesh)          # or parallel.pmapped(step)
 
 References:
-    Bernstein et al., signSGD with Majority Vote, ICLR 2019, https://arxiv.org/abs/1810.05291,
-    Algorithm 1.
+    Bernstein et al., signSGD, ICML 2018, https://arxiv.org/abs/1802.04434, for the vote; signSGD
+    with Majority Vote, ICLR 2019, https://arxiv.org/abs/1810.05291, for the bits.
 """
 
 from typing import Any

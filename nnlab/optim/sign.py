@@ -26,7 +26,7 @@ The sign of 0 is 0, as in optax and in PyTorch: a weight without a gradient stay
 References:
     Bernstein et al., signSGD, ICML 2018, https://arxiv.org/abs/1802.04434.
     Karimireddy et al., Error Feedback Fixes SignSGD, ICML 2019, https://arxiv.org/abs/1901.09847,
-    Algorithm 1 for (2), Lemma 8 for (1).
+    Algorithm 1 for (2); the quotient in (1) is its density phi(p).
 """
 
 from typing import Any, NamedTuple

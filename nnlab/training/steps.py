@@ -89,8 +89,9 @@ def train_step(
         axis_name: of `jax.pmap` or `jax.shard_map`, where the step sees one device's part of the
             batch. Gradients, running statistics and metrics are averaged over it; augmentation and
             dropout draw differently on each device.
-        combine: what makes one gradient of those of all devices, called as `combine(gradients,
-            axis_name)`, such as `nnlab.optim.majority_vote`; by default their mean.
+        combine: what makes one gradient of those of all devices along `axis_name`, called as
+            `combine(gradients, axis_name)`, such as `nnlab.optim.majority_vote`; by default their
+            mean.
 
     Returns:
         The function. Its metrics are scalars: "loss" and "accuracy", means over the batch in

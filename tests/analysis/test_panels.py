@@ -1,5 +1,7 @@
 """Panels hold the lines that they were given."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,7 +20,8 @@ def test_lines_scales_and_words():
     ]
     figure = figure_panels(panels)
     FigureCanvasAgg(figure).draw()
-    left, right = figure.axes
+    axes: Any = figure.axes
+    left, right = axes
     rise, level = left.lines
     assert np.asarray(rise.get_ydata()).tolist() == [1, 10, 100]
     assert (rise.get_color(), level.get_color()) == (COLOURS[2], INK)
@@ -33,7 +36,7 @@ def test_lines_scales_and_words():
 
 @pytest.mark.parametrize(("count", "places"), [(1, (1, 1)), (3, (1, 3)), (4, (2, 3))])
 def test_three_stand_in_a_row(count, places):
-    axes = figure_panels([Panel("", "x", "y", LINES)] * count).axes
+    axes: Any = figure_panels([Panel("", "x", "y", LINES)] * count).axes
     assert len(axes) == count
     assert axes[0].get_gridspec().get_geometry() == places
 

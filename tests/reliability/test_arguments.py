@@ -150,7 +150,7 @@ def test_a_configuration_in_python_is_valid_or_one_sentence(config_type, values)
     values = {name: value for name, value in values.items() if name in names}
     fit = (
         all(type(values[n]) is int and 0 < values[n] < 2**31 for n in ("epochs", "batch_size"))
-        and 0 < values["learning_rate"] < float("inf")
+        and ("learning_rate" not in values or 0 < values["learning_rate"] < float("inf"))
         and ("seed" not in values or (type(values["seed"]) is int and 0 <= values["seed"] < 2**32))
     )
     try:
