@@ -31,7 +31,7 @@ COLOURS = (
 )
 HISTORY = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": RULE,
     "axes.grid": True,
@@ -92,7 +92,7 @@ class Curve(NamedTuple):
     history: Mapping[str, Sequence[float]]
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def figure_curves(networks: Sequence[Network | Curve]) -> Figure:
     """Loss (logarithmic) and accuracy by epoch; test solid, training dashed.
 
@@ -135,7 +135,7 @@ def figure_curves(networks: Sequence[Network | Curve]) -> Figure:
     return figure
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def figure_weights(networks: Sequence[Network | Weights]) -> Figure:
     """Histograms of weights with fitted Laplace and Gaussian densities, of any number of networks.
 
@@ -170,7 +170,7 @@ def figure_weights(networks: Sequence[Network | Weights]) -> Figure:
     return figure
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def figure_features(networks: Sequence[Network]) -> Figure:
     """Test features in the plane of their class means, coloured by class.
 

@@ -4,23 +4,31 @@ from nnlab.optim import schedules
 from nnlab.optim.adder import adder_rate
 from nnlab.optim.averaging import average_weights, averaged_weights
 from nnlab.optim.binary import center_and_clip, clip_latent_weights, glorot_rate
+from nnlab.optim.bop import bop
 from nnlab.optim.formats import rounded
+from nnlab.optim.majority_vote import majority_vote
 from nnlab.optim.pruning import cubic_sparsity, decay_pruned, kernels, prune
 from nnlab.optim.recipes import adder_recipe, labels
+from nnlab.optim.sign import ef_sign_sgd, error_feedback, scaled_sign
 
 __all__ = [
     "adder_rate",
     "adder_recipe",
     "average_weights",
     "averaged_weights",
+    "bop",
     "center_and_clip",
     "clip_latent_weights",
     "cubic_sparsity",
     "decay_pruned",
+    "ef_sign_sgd",
+    "error_feedback",
     "glorot_rate",
     "kernels",
     "labels",
+    "majority_vote",
     "prune",
     "rounded",
+    "scaled_sign",
     "schedules",
 ]

@@ -11,7 +11,8 @@ compiled by        the step sees                                       BatchNorm
 
 The last two take a step made with `train_step(…, axis_name="data")`, which averages gradients,
 running statistics and metrics over the devices before the optimiser sees them, so that the rate of
-an adder layer is taken from the norm of the average. Their BatchNorm is each device's own, as in
+an adder layer is taken from the norm of the average; or combines gradients in another way, such as
+`nnlab.optim.majority_vote`. Their BatchNorm is each device's own, as in
 most published code, unless the model's has that `axis_name` too: then all four are one training, up
 to rounding. Augmentation and dropout draw differently on each device in the last two.
 

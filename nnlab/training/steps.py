@@ -73,6 +73,7 @@ def train_step(
     logits: Callable[[Any], jax.Array] = lambda outputs: outputs,
     accumulate: int = 1,
     axis_name: str | None = None,
+    combine: Callable[[Any, str], Any] = lax.pmean,
 ) -> Step:
     """Returns `step(state, (images, labels)) -> (state, metrics)`, pure and unjitted.
 
@@ -91,6 +92,9 @@ def train_step(
         axis_name: of `jax.pmap` or `jax.shard_map`, where the step sees one device's part of the
             batch. Gradients, running statistics and metrics are averaged over it; augmentation and
             dropout draw differently on each device.
+        combine: what makes one gradient of those of all devices along `axis_name`, called as
+            `combine(gradients, axis_name)`, such as `nnlab.optim.majority_vote`; by default their
+            mean.
 
     Returns:
         The function. Its metrics are scalars: "loss" and "accuracy", means over the batch in
@@ -136,9 +140,10 @@ def train_step(
         else:
             keys = jax.random.split(dropout_key, accumulate)
             results = _mean_over_parts(of_part, *_parts(batch, accumulate), keys)
-        if axis_name is not None:
-            results = lax.pmean(results, axis_name)
         grads, new_stats, metrics = results
+        if axis_name is not None:
+            grads = combine(grads, axis_name)
+            new_stats, metrics = lax.pmean((new_stats, metrics), axis_name)
 
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         new_params = optax.apply_updates(state.params, updates)

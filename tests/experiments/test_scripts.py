@@ -169,6 +169,36 @@ def test_pruning_counts_what_is_left(tmp_path):
     assert (tmp_path / "run" / "curves.png").is_file()
 
 
+@pytest.mark.slow
+def test_sign_direction_in_small(tmp_path):
+    out = tmp_path / "run"
+    small = ["--epochs", 2, "--draws", 50, "--steps", 200, "--out", out]
+    process = python(EXPERIMENTS / "sign_direction.py", *small)
+    assert process.returncode == 0, process.stderr
+    result = json.loads((out / "result.json").read_text())
+    for row in result["by_dimension"]:
+        assert row["sparse"] <= row["isotropic"] <= 1 and row["isotropic"] > 0.797
+    layers = [layer for network in result["networks"].values() for layer in network.values()]
+    assert len(layers) == 12
+    for layer in layers:
+        assert len(layer["cosine"]) == 2
+        assert all(layer["weights"] ** -0.5 < cosine <= 1 for cosine in layer["cosine"])
+    for row in result["examples"][1:]:  # signs end as high as they began, at 1 and at 2
+        assert row["signSGD"] > 0.9 and row["EF-signSGD"] < 0.2
+    assert (out / "curves.png").is_file()
+
+
+@pytest.mark.slow
+def test_sign_optimizers_all_learn(tmp_path):
+    out = tmp_path / "run"
+    process = python(EXPERIMENTS / "sign_optimizers.py", "--epochs", 2, "--seeds", 0, "--out", out)
+    assert process.returncode == 0, process.stderr
+    rows = json.loads((out / "result.json").read_text())["rows"]
+    assert len(rows) == 10
+    for row in rows:
+        assert row["test accuracy / %"] > 50, row
+
+
 def write_mnist(folder, images):
     """Files in MNIST's format with an easily learnt class: the row that is bright."""
     labels = np.arange(images) % 10

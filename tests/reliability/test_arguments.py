@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 from nnlab.training.script import run
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-SCRIPTS = ["adder_vs_cnn", "adder_mnist_ablation", "adder_cifar10", "posit_mnist", "pruning"]
+SCRIPTS = [
+    *("adder_vs_cnn", "adder_mnist_ablation", "adder_cifar10", "arithmetics_mnist"),
+    *("arithmetics_cifar10", "weight_distributions", "deploy_adder", "posit_mnist", "pruning"),
+    *("sign_direction", "sign_optimizers"),
+]
 
 
 @pytest.fixture(scope="module", params=SCRIPTS)
@@ -147,7 +151,7 @@ def test_a_configuration_in_python_is_valid_or_one_sentence(config_type, values)
     values = {name: value for name, value in values.items() if name in names}
     fit = (
         all(type(values[n]) is int and 0 < values[n] < 2**31 for n in ("epochs", "batch_size"))
-        and 0 < values["learning_rate"] < float("inf")
+        and ("learning_rate" not in values or 0 < values["learning_rate"] < float("inf"))
         and ("seed" not in values or (type(values["seed"]) is int and 0 <= values["seed"] < 2**32))
     )
     try:

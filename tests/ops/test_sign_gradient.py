@@ -1,0 +1,115 @@
+"""The sign of a gradient in place of the gradient."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnlab.ops.sign_gradient import sign_cotangent
+from nnlab.training.parallel import data_mesh
+
+
+def layer(x, w):
+    return jnp.tanh(x @ w) + x.sum() * w[0]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_the_value_is_unchanged_and_the_cotangents_are_signs(seed, jitted):
+    rng = np.random.default_rng(seed)
+    x, w, g = (jnp.float32(rng.normal(size=shape)) for shape in ((2, 3), (3, 4), (2, 4)))
+    signed = sign_cotangent(layer)
+    if jitted:
+        signed = jax.jit(signed)
+    y, pull = jax.vjp(signed, x, w)
+    value, true_pull = jax.vjp(jax.jit(layer) if jitted else layer, x, w)
+    np.testing.assert_array_equal(y, value)
+    for got, true in zip(pull(g), true_pull(g), strict=True):
+        assert got.dtype == true.dtype
+        np.testing.assert_array_equal(got, np.sign(true))
+
+
+def test_golden_values():
+    # d/dx of sum a x^2 is 2 a x: 6, -8 and 0
+    gradient = jax.grad(sign_cotangent(lambda x: jnp.sum(jnp.array([1.0, 2, 0]) * x**2)))
+    assert gradient(jnp.array([3.0, -2, 5])).tolist() == [1, -1, 0]
+
+
+def test_the_sign_is_of_the_sum_over_all_uses():
+    # 3x - 2x + x: the sum of the signs would be 1 too, of 3x - x - x - x it would be -2
+    assert jax.grad(sign_cotangent(lambda x: 3 * x - x - x - x))(1.0) == 0
+    assert jax.grad(sign_cotangent(lambda x: 4 * x - x - x - x))(1.0) == 1
+
+
+def test_trees_keywords_integers_and_what_is_around():
+    around = jnp.array([2.0, -3.0])
+
+    @sign_cotangent
+    def f(params, index, *, scale):
+        """Some words."""
+        return scale * (params["a"][index] * around).sum() - 5 * params["b"]
+
+    assert f.__name__ == "f" and f.__doc__ == "Some words."
+    params = {"a": jnp.ones((3, 2)), "b": jnp.ones(())}
+    gradients: Any = jax.grad(f)(params, 1, scale=7.0)
+    assert gradients["a"].tolist() == [[0, 0], [1, -1], [0, 0]] and gradients["b"] == -1
+    gradients = jax.grad(lambda s: f(params, jnp.int32(1), scale=s))(jnp.float32(7))
+    assert gradients == -1  # of 2 - 3
+    outside = jax.grad(lambda a: sign_cotangent(lambda x: (x * a).sum())(params["a"]))(jnp.ones(2))
+    assert outside.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_narrow_dtypes(dtype):
+    gradient = jax.grad(sign_cotangent(lambda x: (x**2).sum()))(jnp.array([3, -2, 0], dtype))
+    assert gradient.dtype == dtype and gradient.tolist() == [1, -1, 0]
+
+
+def test_vmap():
+    x = jnp.array([[3.0, 1.0], [-1.0, 1.0], [0.0, -4.0]])
+    signed = sign_cotangent(jnp.vdot)
+    each = jax.vmap(jax.grad(signed), (None, 0))(jnp.ones(2), x)
+    assert each.tolist() == [[1, 1], [-1, 1], [0, -1]]
+    shared = jax.grad(lambda w: jax.vmap(signed, (None, 0))(w, x).sum())(jnp.ones(2))
+    assert shared.tolist() == [1, -1]  # of 2 and -2
+
+
+def test_a_nan_stays_one():
+    assert np.isnan(jax.grad(sign_cotangent(lambda x: jnp.nan * x))(1.0))
+
+
+def test_sgd_by_it_is_sign_sgd():
+    target = jnp.array([3.0, -4.0, 0.5])
+
+    def loss(w):
+        return jnp.sum(jnp.cosh(w - target))
+
+    def end(optimizer, loss):
+        w: Any = jnp.zeros(3)
+        state = optimizer.init(w)
+        for _ in range(20):
+            updates, state = optimizer.update(jax.jit(jax.grad(loss))(w), state, w)
+            w = optax.apply_updates(w, updates)
+        return w
+
+    ours = end(optax.sgd(0.25), sign_cotangent(loss))
+    assert ours.tolist() == end(optax.sign_sgd(0.25), loss).tolist() == [3, -4, 0.5]
+
+
+def test_under_shard_map():
+    mesh = data_mesh()
+    split, every = jax.sharding.PartitionSpec("data"), jax.sharding.PartitionSpec()
+
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=(split, every), out_specs=every)
+    def gradient(x, w):
+        own = jax.lax.pcast(w, "data", to="varying")
+        return jax.lax.psum(jax.grad(sign_cotangent(lambda w: (x @ w).sum()))(own), "data")
+
+    x = jnp.array([[1.0, -2.0], [3.0, -4.0]])
+    assert gradient(x, jnp.ones(2)).tolist() == [1, -1]
