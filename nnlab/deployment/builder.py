@@ -31,9 +31,9 @@ import dataclasses
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from nnlab.deployment.bounds import WORDS, Bounds, node_bounds
 from nnlab.deployment.calibration import Layer, Norm
@@ -93,9 +93,10 @@ class Builder:
     """
 
     def __init__(
-        self, images: jax.Array | None, carrier: float, bits: int, groups: int, scheme: Scheme
+        self, images: ArrayLike | None, carrier: float, bits: int, groups: int, scheme: Scheme
     ):
-        self.carrier, self.bits, self.groups, self.scheme = carrier, bits, groups, scheme
+        self.carrier, self.bits, self.groups = carrier, bits, groups
+        self.scheme: Scheme = scheme
         self.values = None if images is None else {"images": jnp.asarray(images)}
         self.nodes: list[Node] = []
         self.arrays: Arrays = {}
@@ -163,8 +164,9 @@ class Builder:
 
     def _adder(self, x: Value, layer: Layer) -> Value:
         op = "adder_conv" if layer.windows else "adder_dense"
-        options = self.bits, self.groups, self.scheme
-        groups = quantized_filters(layer.kernel, layer.low, layer.high, *options)
+        groups = quantized_filters(
+            layer.kernel, layer.low, layer.high, self.bits, self.groups, self.scheme
+        )
         parts = []
         for number, group in enumerate(groups):
             codes = self._codes(x, group.step, group.low, 0, group.top)
@@ -187,7 +189,7 @@ class Builder:
         if x.flat:  # a window as large as the image, so that its words stay as they are
             kernel = kernel.reshape(*x.size, -1, kernel.shape[-1])
             windows = {"strides": [1, 1], "padding": [[0, 0], [0, 0]]}
-        packed = np.asarray(pack_signs(np.float32(kernel), axis=-2))
+        packed = np.asarray(pack_signs(jnp.asarray(kernel, jnp.float32), axis=-2))
         op = "binary_conv" if windows else "binary_dense"
         attributes = {**windows, "channels": kernel.shape[-2]}
         node = self._node(layer.name, op, [words], attributes, kernel=packed)
@@ -200,10 +202,8 @@ class Builder:
         low, high = self._clip(step, zero, x.low, x.high, low, high)
         constants = fixed_point(x.scale / step, (x.offset - zero) / step, self.bounds[x.node])
         key = x.node, step, zero, low, high, *(array.tobytes() for array in constants)
-        name = self._again(
-            key, f"{x.node}/codes", "requantize", x.node, {"low": low, "high": high},
-            **constants._asdict(),
-        )  # fmt: skip
+        limits, arrays = {"low": low, "high": high}, constants._asdict()
+        name = self._again(key, f"{x.node}/codes", "requantize", x.node, limits, **arrays)
         return self._reshaped(name, x, "max_pool")
 
     def _signs(self, x: Value) -> str:

@@ -71,7 +71,7 @@ class Norm:
 
 
 def recorded(
-    model: nn.Module, variables: Any, images: jax.Array, quantile: float = QUANTILE
+    model: nn.Module, variables: Any, images: jax.Array | np.ndarray, quantile: float = QUANTILE
 ) -> list[Layer | Norm]:
     """The layers of `model` in the order in which they are called.
 
@@ -122,16 +122,17 @@ def recorded(
             ranges.setdefault(name, []).append(np.quantile(np.asarray(value), places))
     calls = []
     for name, module in modules.items():
-        own = [_at(variables.get(kind, {}), name) for kind in ("params", "batch_stats")]
-        least, *rest = np.min(ranges[name], axis=0).tolist()
-        *_, most = np.max(ranges[name], axis=0).tolist()
+        params, stats = (_at(variables.get(kind, {}), name) for kind in ("params", "batch_stats"))
+        lows, highs = np.min(ranges[name], axis=0), np.max(ranges[name], axis=0)
         if isinstance(module, nn.BatchNorm):
-            calls.append(_norm(name, module, *own, max(abs(least), abs(most))))
+            calls.append(_norm(name, module, params, stats, max(abs(lows[0]), abs(highs[-1]))))
             continue
-        low = min(rest[0], 0.0)
-        high = float(np.max(ranges[name], axis=0)[2])
-        ranges_and_mean = low, high, least, most, means[name]
-        calls.append(_layer(name, module, own[0], shapes[name], ranges_and_mean))
+        layer = _layer(name, module, params, shapes[name])
+        seen_inputs = min(lows[1], 0.0), highs[2], lows[0], highs[3]
+        low, high, least, most = (float(end) for end in seen_inputs)
+        mean = means[name]
+        found = Layer(name, **layer, low=low, high=high, least=least, most=most, mean=mean)
+        calls.append(found)
     return calls
 
 
@@ -155,9 +156,8 @@ def _norm(name: str, module: nn.BatchNorm, params: Any, stats: Any, most: float)
     return Norm(name, scale, params.get("bias", 0.0) - scale * stats["mean"], most)
 
 
-def _layer(
-    name: str, module: nn.Module, params: Any, shape: tuple[int, ...], rest: tuple[Any, ...]
-) -> Layer:
+def _layer(name: str, module: nn.Module, params: Any, shape: tuple[int, ...]) -> dict[str, Any]:
+    """What `Layer` says of weights and windows, of a layer that takes `shape`."""
     weights = _KERNELS.get(type(module))
     if weights is None:
         raise InputError(
@@ -179,4 +179,4 @@ def _layer(
         windows = {"strides": list(window.strides), "padding": padding}
         size = window.positions(shape[1:], kernel.shape)
     bias = params.get("bias", np.zeros(kernel.shape[-1]))
-    return Layer(name, weights, kernel, bias, windows, size, *rest)
+    return dict(weights=weights, kernel=kernel, bias=bias, windows=windows, size=size)

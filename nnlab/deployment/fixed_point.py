@@ -43,7 +43,7 @@ def fixed_point(scale: np.ndarray, offset: np.ndarray, bounds: Bounds) -> FixedP
     Raises:
         InputError: a scale is so large that (2) holds for no shift, or a number is not finite.
     """
-    scale, offset = np.broadcast_arrays(np.float64(scale), np.float64(offset))
+    scale, offset = np.broadcast_arrays(scale, offset)
     if not (np.isfinite(scale).all() and np.isfinite(offset).all()):
         raise InputError("a scale or an offset is not finite, so the network has no integers.")
     zero = np.divide(-offset, scale, out=np.zeros_like(scale), where=scale != 0)
@@ -59,4 +59,4 @@ def fixed_point(scale: np.ndarray, offset: np.ndarray, bounds: Bounds) -> FixedP
             f"numbers up to {reach.max():.0f} times {abs(scale).max():.3g} do not fit in int32."
         )
     multiplier = np.rint(scale * 2.0**shift)
-    return FixedPoint(*(np.int32(numbers) for numbers in (center, multiplier, shift, rest)))
+    return FixedPoint(*(n.astype(np.int32) for n in (center, multiplier, shift, rest)))

@@ -5,9 +5,11 @@ First convolution and classifier, where they are float, become int8 weights, one
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nnlab.deployment.builder import Builder, Value, power_of_two
@@ -50,17 +52,19 @@ def quantize(
     """
     if not isinstance(model, LeNet5 | CifarResNet):
         raise InputError(f"quantize takes a LeNet5 or a CifarResNet, not {type(model).__name__}.")
-    activation = model.arithmetic.activation
+    activation: Any = model.arithmetic.activation
     if activation not in _RANGES:
         raise InputError(f"quantize knows relu and hard_tanh between layers, not {activation}.")
     calls = recorded(model, variables, images, quantile)
-    carried = [call.most for call in calls[1:-2]]  # not images, nor logits
-    examples = images[:_EXAMPLES] if correct_means else None
-    build = Builder(examples, power_of_two(max(carried)) / 2**15, bits, groups, scheme)
+    first, *carried, _, last = calls
+    assert isinstance(first, Layer)
+    examples = jnp.asarray(images[:_EXAMPLES]) if correct_means else None
+    carrier = power_of_two(max(call.most for call in carried)) / 2**15
+    build = Builder(examples, carrier, bits, groups, scheme)
     layers = _Layers(build, iter(calls), *_RANGES[activation])
-    x = build.images(calls[0], images.shape[1:3])
+    x = build.images(first, (images.shape[1], images.shape[2]))
     x = _lenet5(layers, x) if isinstance(model, LeNet5) else _cifar_resnet(layers, x, model.depth)
-    build.logits(layers(x), calls[-1].most)
+    build.logits(layers(x), last.most)
     return build.network()
 
 

@@ -95,7 +95,7 @@ def quantized_filters(
         w = shifted[..., filters]
         scale = scale or reach  # where all weights are 0
         codes = np.rint(np.clip(w, 0, scale) * largest / (2 * scale))
-        codes = np.uint8(np.minimum(codes, 2 ** (bits - 1) - 1))
+        codes = np.minimum(codes, 2 ** (bits - 1) - 1).astype(np.uint8)
         bias = -_outside(w, 0, scale)
         found.append(Group(filters, float(scale / largest), low, largest, codes, 1, bias))
     return found
@@ -109,7 +109,8 @@ def _shared(kernel: np.ndarray, low: float, high: float, bits: int) -> Group:
     bias = -_outside(codes, 0, zero + most) * step
     filters = np.arange(kernel.shape[-1])
     low = -zero * step
-    return Group(filters, step, low, zero + most, np.uint8(np.maximum(codes, 0)), 0, bias)
+    unsigned = np.maximum(codes, 0).astype(np.uint8)
+    return Group(filters, step, low, zero + most, unsigned, 0, bias)
 
 
 def _outside(w: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -121,5 +122,5 @@ def _clusters(magnitudes: np.ndarray, groups: int) -> list[np.ndarray]:
     from sklearn.cluster import KMeans
 
     groups = min(groups, len(np.unique(magnitudes)))
-    labels = KMeans(groups, n_init=10, random_state=0).fit_predict(magnitudes[:, None])
+    labels = KMeans(groups, random_state=0).fit_predict(magnitudes[:, None])
     return [np.flatnonzero(labels == label) for label in range(groups)]
