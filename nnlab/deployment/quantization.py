@@ -14,7 +14,8 @@ inputs that are never negative 0 serves as well as -r, and both operands are uns
 2. inputs in n bits are round(x (2^n - 1) / s) within [0, 2^n - 1], so that inputs above s, of
    which there are none where s = r, saturate;
 3. weights in n bits, one of them the sign's, are round(w (2^n - 1) / (2 s)) up to 2^(n-1) - 1:
-   steps twice those of the inputs, so their codes enter the distance shifted by 1.
+   steps twice those of the inputs, so their codes enter the distance shifted by 1. The clip (1) is
+   at the largest of these, one input's step below s: so what it cuts off is in the bias as well.
 
 Groups with one scale are one group. The baseline has the step s / (2^(n-1) - 1) for both operands,
 s = max(r, max abs(w)), signed codes and no clamp; as codes below 0 also only add a constant (1), it
@@ -94,10 +95,10 @@ def quantized_filters(
         filters = np.flatnonzero(scales == scale)
         w = shifted[..., filters]
         scale = scale or reach  # where all weights are 0
-        codes = np.rint(np.clip(w, 0, scale) * largest / (2 * scale))
-        codes = np.minimum(codes, 2 ** (bits - 1) - 1).astype(np.uint8)
-        bias = -_outside(w, 0, scale)
-        found.append(Group(filters, float(scale / largest), low, largest, codes, 1, bias))
+        step = float(scale / largest)
+        reached = 2 * step * (2 ** (bits - 1) - 1)
+        codes = np.rint(np.clip(w, 0, reached) / (2 * step)).astype(np.uint8)
+        found.append(Group(filters, step, low, largest, codes, 1, -_outside(w, 0, reached)))
     return found
 
 
