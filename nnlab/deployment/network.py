@@ -1,0 +1,256 @@
+r"""A network in integers as plain data, and the function that it is.
+
+A network is a list of nodes, each with the names of the nodes whose values it takes ("images" is
+what the network gets), attributes that JSON can hold, and arrays. The last node is the result.
+
+=============  ===========================  ==========================================  =========
+op             attributes                   value                                       arrays
+=============  ===========================  ==========================================  =========
+quantize       scale, low, high             clamp(round(scale x)), half to even; the    \-
+                                            only node that takes floats
+requantize     low, high                    clamp(offset + ((x - center) multiplier     center,
+                                            + 2^(shift - 1) >> shift)) a channel   (1)  multiplier,
+                                                                                        shift, offset
+add            low, high                    clamp(x + y)                                \-
+conv           strides, padding             sum of products of int8 weights             kernel
+dense          \-                           the same of vectors                         kernel
+adder_conv     strides, padding, shift,     -sum abs(x - (kernel << shift)) of bytes;   kernel
+               padding_value, bits          the kernel's numbers fit in `bits` bits
+adder_dense    shift, bits                  the same of vectors                         kernel
+pack_signs     \-                           words of bits, 1 where x sign >= threshold  sign,
+                                            a channel, as `nnlab.ops.packed`       (2)  threshold
+binary_conv    strides, padding, channels   agreeing minus disagreeing signs            kernel
+binary_dense   channels                     the same of vectors                         kernel
+concatenate    \-                           channels of all inputs, in `order`          order
+max_pool       window                       largest of every window                     \-
+or_pool        window                       words: +1 where a window has a +1           \-
+sum            positions                    over height and width, so many              \-
+flatten        \-                           [batch, height width channels]              \-
+dequantize     step                         step x, float32: the only float result      \-
+=============  ===========================  ==========================================  =========
+
+Images are [batch, height, width, channels], kernels [kh, kw, in, out] or [in, out]; padding is two
+pairs, and a padded pixel is 0 but for `padding_value`. Integers are int32 in all arithmetic and
+rest in the smallest dtype that holds their bounds. `nnlab.deployment.bounds` proves, node by node,
+that no sum and no product of (1) leaves int32; a network of which that is not so is refused. So
+the value is exact: the same on every platform, in every order of summation.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from nnlab.deployment.bounds import accumulator_bounds
+from nnlab.errors import InputError
+from nnlab.ops.integer import adder_conv_uint8, adder_dense_uint8
+from nnlab.ops.packed import binary_conv_packed, binary_dense_packed, pack_signs
+from nnlab.ops.products import int8_conv
+from nnlab.ops.windows import window_of
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """One operation of the table above.
+
+    Attributes:
+        name: of the value; no other node has it.
+        op: a name of the table.
+        inputs: names of the values that it takes.
+        attributes: numbers, strings and lists of them.
+        arrays: from the name in the table to the name in the network's arrays.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    attributes: dict[str, Any]
+    arrays: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class IntegerNetwork:
+    """Nodes, each after those whose values it takes, and the arrays that they name."""
+
+    nodes: tuple[Node, ...]
+    arrays: Arrays
+
+
+def run(network: IntegerNetwork) -> Callable[[jax.Array], jax.Array]:
+    """The function of `network`: pure, and to be jitted.
+
+    Args:
+        network: as read from a file or built by `nnlab.deployment.quantize`.
+
+    Returns:
+        A function of images [batch, height, width, channels], float32 or uint8 numbers, that gives
+        the last node's value, for a whole network float32 logits [batch, classes].
+
+    Raises:
+        InputError: a node is not as the table says, or could leave int32.
+    """
+    evaluate = run_nodes(network)
+    return lambda images: evaluate(images)[network.nodes[-1].name]
+
+
+def run_nodes(network: IntegerNetwork) -> Callable[[jax.Array], dict[str, jax.Array]]:
+    """As `run`, with the values of all nodes by name."""
+    accumulator_bounds(network)
+    steps = [(node, _function(node, network.arrays)) for node in network.nodes]
+
+    def evaluate(images: jax.Array) -> dict[str, jax.Array]:
+        values = {"images": jnp.asarray(images)}
+        for node, step in steps:
+            values[node.name] = step(*(values[name] for name in node.inputs))
+        return values
+
+    return evaluate
+
+
+def resting_dtype(low: int, high: int) -> np.dtype:
+    """The smallest of uint8, int8, int16, int32 that holds integers from `low` to `high`."""
+    for dtype in (np.uint8, np.int8, np.int16, np.int32):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return np.dtype(dtype)
+    raise InputError(f"integers from {low} to {high} do not fit in int32.")
+
+
+def _function(node: Node, arrays: Arrays) -> Callable[..., jax.Array]:
+    own = {role: arrays[name] for role, name in node.arrays.items()}
+    return functools.partial(_OPS[node.op], node.attributes, own)
+
+
+def _clamped(attributes: dict[str, Any], x: jax.Array) -> jax.Array:
+    low, high = attributes["low"], attributes["high"]
+    return jnp.clip(x, low, high).astype(resting_dtype(low, high))
+
+
+def _quantize(attributes, arrays, x):
+    # The clamp is one of floats, so that whatever the image is, the conversion is defined.
+    scaled = jnp.round(x.astype(jnp.float32) * jnp.float32(attributes["scale"]))
+    return _clamped(attributes, jnp.nan_to_num(scaled))
+
+
+def _requantize(attributes, arrays, x):
+    shift = arrays["shift"]
+    half = (1 << shift) >> 1
+    product = (x.astype(jnp.int32) - arrays["center"]) * arrays["multiplier"]
+    scaled = lax.shift_right_arithmetic(product + half, jnp.broadcast_to(shift, product.shape))
+    return _clamped(attributes, scaled + arrays["offset"])  # (1)
+
+
+def _add(attributes, arrays, x, y):
+    return _clamped(attributes, x.astype(jnp.int32) + y.astype(jnp.int32))
+
+
+def _windows(attributes: dict[str, Any]) -> dict[str, Any]:
+    padding = [tuple(pair) for pair in attributes["padding"]]
+    return {"strides": tuple(attributes["strides"]), "padding": padding}
+
+
+def _conv(attributes, arrays, x):
+    """XLA has no fast convolution of integers on a CPU; float32 is exact up to 2^24, which
+    `accumulator_bounds` sees to. Elsewhere float convolutions may round, and integers are fast."""
+    options = _windows(attributes)
+    kernel = arrays["kernel"]
+
+    def in_floats(x):
+        y = int8_conv(x.astype(jnp.float32), jnp.float32(kernel), **options)
+        return y.astype(jnp.int32)
+
+    def in_integers(x):
+        window = window_of(x.shape, kernel.shape, **options, kernel_dilation=1)
+        x = jnp.pad(x.astype(jnp.int32), ((0, 0), *window.padding, (0, 0)))
+        height, width = (
+            (x.shape[1 + i] - kernel.shape[i]) // window.strides[i] + 1 for i in range(2)
+        )
+        total: Any = 0
+        for i, j in np.ndindex(*kernel.shape[:2]):
+            (sy, sx), (y, z) = window.strides, (i, j)
+            pixels = x[:, y : y + sy * (height - 1) + 1 : sy, z : z + sx * (width - 1) + 1 : sx]
+            total += jnp.einsum("bhwi,io->bhwo", pixels, jnp.int32(kernel[i, j]))
+        return total
+
+    return lax.platform_dependent(x, cpu=in_floats, default=in_integers)
+
+
+def _dense(attributes, arrays, x):
+    return jnp.dot(x.astype(jnp.int32), jnp.int32(arrays["kernel"]))
+
+
+def _shifted(attributes: dict[str, Any], arrays: Arrays) -> jax.Array:
+    return jnp.asarray(arrays["kernel"] << attributes["shift"], jnp.uint8)
+
+
+def _adder_conv(attributes, arrays, x):
+    value = attributes["padding_value"]
+    kernel = _shifted(attributes, arrays)
+    return adder_conv_uint8(x, kernel, **_windows(attributes), padding_value=value)
+
+
+def _adder_dense(attributes, arrays, x):
+    return adder_dense_uint8(x, _shifted(attributes, arrays))
+
+
+def _pack_signs(attributes, arrays, x):
+    positive = x.astype(jnp.int32) * arrays["sign"] >= arrays["threshold"]
+    return pack_signs(jnp.where(positive, 1.0, -1.0))  # (2)
+
+
+def _binary_conv(attributes, arrays, x):
+    channels = attributes["channels"]
+    kernel = jnp.asarray(arrays["kernel"])
+    return binary_conv_packed(x, kernel, channels=channels, **_windows(attributes))
+
+
+def _binary_dense(attributes, arrays, x):
+    return binary_dense_packed(x, jnp.asarray(arrays["kernel"]), channels=attributes["channels"])
+
+
+def _concatenate(attributes, arrays, *values):
+    return jnp.take(jnp.concatenate(values, axis=-1), arrays["order"], axis=-1)
+
+
+def _pool(operation: Callable[..., jax.Array], attributes, arrays, x):
+    kh, kw = attributes["window"]
+    height, width = x.shape[1] // kh * kh, x.shape[2] // kw * kw
+    pixels = [x[:, i:height:kh, j:width:kw] for i, j in np.ndindex(kh, kw)]
+    return functools.reduce(operation, pixels)
+
+
+def _sum(attributes, arrays, x):
+    if x.shape[1] * x.shape[2] != attributes["positions"]:
+        raise InputError(
+            f"a network made for {attributes['positions']} positions before its classifier got "
+            f"{x.shape[1]} by {x.shape[2]}."
+        )
+    return x.astype(jnp.int32).sum(axis=(1, 2))
+
+
+_OPS: dict[str, Callable[..., jax.Array]] = {
+    "quantize": _quantize,
+    "requantize": _requantize,
+    "add": _add,
+    "conv": _conv,
+    "dense": _dense,
+    "adder_conv": _adder_conv,
+    "adder_dense": _adder_dense,
+    "pack_signs": _pack_signs,
+    "binary_conv": _binary_conv,
+    "binary_dense": _binary_dense,
+    "concatenate": _concatenate,
+    "max_pool": functools.partial(_pool, jnp.maximum),
+    "or_pool": functools.partial(_pool, jnp.bitwise_or),
+    "sum": _sum,
+    "flatten": lambda attributes, arrays, x: x.reshape(len(x), -1),
+    "dequantize": lambda attributes, arrays, x: (
+        x.astype(jnp.float32) * jnp.float32(attributes["step"])
+    ),
+}

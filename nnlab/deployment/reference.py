@@ -1,0 +1,105 @@
+"""An integer network evaluated by brute force in NumPy's int64: the definition of every operation.
+
+Slow, and written from the table of `nnlab.deployment.network` alone: no kernel, no JAX, no bound
+on sums. What `run` gives must be equal to it, to the bit.
+"""
+
+import numpy as np
+
+from nnlab.deployment.network import IntegerNetwork, Node
+
+
+def reference(network: IntegerNetwork, images: np.ndarray) -> dict[str, np.ndarray]:
+    """The values of all nodes by name, int64, packed words too; what `dequantize` gives, float32.
+
+    Args:
+        network: of the operations of `nnlab.deployment.network`.
+        images: [batch, height, width, channels], float32 or uint8.
+    """
+    values = {"images": np.asarray(images)}
+    for node in network.nodes:
+        inputs = [values[name] for name in node.inputs]
+        own = {role: network.arrays[name] for role, name in node.arrays.items()}
+        values[node.name] = _value(node, own, inputs)
+    del values["images"]
+    return values
+
+
+def _value(node: Node, own: dict[str, np.ndarray], inputs: list[np.ndarray]) -> np.ndarray:
+    a, x = node.attributes, inputs[0]
+    integers = {role: array.astype(np.int64) for role, array in own.items()}
+    match node.op:
+        case "quantize":
+            scaled = np.nan_to_num(np.rint(x.astype(np.float32) * np.float32(a["scale"])))
+            return np.clip(scaled, a["low"], a["high"]).astype(np.int64)
+        case "requantize":
+            product = (x - integers["center"]) * integers["multiplier"]
+            half = 2 ** integers["shift"] // 2
+            y = (product + half) // 2 ** integers["shift"] + integers["offset"]
+            return np.clip(y, a["low"], a["high"])
+        case "add":
+            return np.clip(x + inputs[1], a["low"], a["high"])
+        case "conv":
+            return _over_windows(a, x, integers["kernel"], lambda x, w, inside: x * w)
+        case "dense":
+            return x @ integers["kernel"]
+        case "adder_conv":
+            kernel = integers["kernel"] * 2 ** a["shift"]
+            return _over_windows(
+                a, x, kernel, lambda x, w, _: -abs(x - w), padding=a["padding_value"]
+            )
+        case "adder_dense":
+            return -abs(x[..., None] - integers["kernel"] * 2 ** a["shift"]).sum(axis=-2)
+        case "pack_signs":
+            return _words(x * integers["sign"] >= integers["threshold"])
+        case "binary_conv":
+            signs, kernel = _signs(x, a["channels"]), _signs(integers["kernel"], a["channels"], 2)
+            return _over_windows(a, signs, kernel, lambda x, w, inside: inside * x * w)
+        case "binary_dense":
+            return _signs(x, a["channels"]) @ _signs(integers["kernel"], a["channels"], 0)
+        case "concatenate":
+            return np.concatenate(inputs, axis=-1)[..., integers["order"]]
+        case "max_pool" | "or_pool":
+            kh, kw = a["window"]
+            n, height, width, channels = x.shape
+            x = x[:, : height // kh * kh, : width // kw * kw]
+            x = x.reshape(n, height // kh, kh, width // kw, kw, channels)
+            if node.op == "max_pool":
+                return x.max(axis=(2, 4))
+            return np.bitwise_or.reduce(np.bitwise_or.reduce(x, axis=4), axis=2)
+        case "sum":
+            return x.sum(axis=(1, 2))
+        case "flatten":
+            return x.reshape(len(x), -1)
+        case "dequantize":
+            return x.astype(np.float32) * np.float32(a["step"])
+    raise ValueError(f"no operation {node.op!r}.")
+
+
+def _over_windows(a, x, kernel, term, padding=0):
+    """Sums of `term(pixel, weight, whether the pixel is in the image)` over windows."""
+    pads = ((0, 0), *a["padding"], (0, 0))
+    inside = np.pad(np.ones_like(x), pads)
+    x = np.pad(x, pads, constant_values=padding)
+    (kh, kw), (sh, sw) = kernel.shape[:2], a["strides"]
+    rows, columns = (x.shape[1] - kh) // sh + 1, (x.shape[2] - kw) // sw + 1
+    y = np.zeros((len(x), rows, columns, kernel.shape[3]), np.int64)
+    for i in range(rows):
+        for j in range(columns):
+            at = np.s_[:, i * sh : i * sh + kh, j * sw : j * sw + kw, :, None]
+            y[:, i, j] = term(x[at], kernel, inside[at]).sum(axis=(1, 2, 3))
+    return y
+
+
+def _words(bits: np.ndarray) -> np.ndarray:
+    words = -(-bits.shape[-1] // 32)
+    bits = np.pad(bits, [(0, 0)] * (bits.ndim - 1) + [(0, 32 * words - bits.shape[-1])])
+    return (bits.reshape(*bits.shape[:-1], words, 32) * 2 ** np.arange(32)).sum(axis=-1)
+
+
+def _signs(words: np.ndarray, channels: int, axis: int = -1) -> np.ndarray:
+    """The signs, -1 and +1, that `words` holds along `axis`."""
+    words = np.moveaxis(words, axis, -1)
+    bits = (words[..., None] >> np.arange(32)) % 2
+    signs = 2 * bits.reshape(*words.shape[:-1], -1)[..., :channels] - 1
+    return np.moveaxis(signs, -1, axis)
