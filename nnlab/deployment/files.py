@@ -13,9 +13,9 @@ import os
 from typing import Any
 
 import numpy as np
-from nnlab.deployment.network import IntegerNetwork, Node
 
 from nnlab.deployment import container
+from nnlab.deployment.network import IntegerNetwork, Node
 from nnlab.deployment.packing import Code, narrowest_code
 from nnlab.errors import InputError
 

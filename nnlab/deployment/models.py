@@ -7,7 +7,7 @@ counts, and those of the header. Weights of a quantiser that is not the sign (te
 example) are stored as the real numbers behind it, from which the model quantises them again.
 
 The header (`nnlab.deployment.container`) says "model", the name of the class, and "fields", its
-constructor's arguments: numbers, texts and None as they are, an arithmetic as
+constructor's arguments: numbers, texts, None and lists of them as they are, an arithmetic as
 {"arithmetic": "BINARY"} by its name in `nnlab.arithmetics`, a dtype as {"dtype": "bfloat16"}; and
 "input", the shape of an image and the dtype. Arrays are named by their paths, such as
 params/BinaryConv_0/binary_kernel.
@@ -128,6 +128,8 @@ _LINEN = ("parent", "name")  # every Linen module has these
 def _described(name: str, value: Any) -> Any:
     if isinstance(value, _PLAIN):
         return value
+    if isinstance(value, tuple):
+        return [_described(name, part) for part in value]
     if isinstance(value, Arithmetic):
         for known, arithmetic in vars(arithmetics).items():
             if arithmetic is value:
@@ -138,12 +140,14 @@ def _described(name: str, value: Any) -> Any:
         except TypeError:
             pass
     raise InputError(
-        f"a file cannot name {name}={value!r}; expected a number, a text, a dtype or a value of"
+        f"a file cannot name {name}={value!r}; expected numbers, texts, dtypes or values of"
         " nnlab.arithmetics."
     )
 
 
 def _value(described: Any) -> Any:
+    if isinstance(described, list):
+        return tuple(map(_value, described))
     if not isinstance(described, dict):
         return described
     ((kind, name),) = described.items()

@@ -127,5 +127,5 @@ def test_a_write_that_fails_leaves_what_was_there(path):
         raise RuntimeError
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["network.safetensors"]
-    with pytest.raises(InputError, match="cannot be written: Not a directory"):
+    with pytest.raises(InputError, match="cannot be written: "):
         container.write(path / "below", {}, about={})

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import re
 import subprocess
 import sys
 
@@ -30,7 +31,11 @@ for n in (1, 3):
 def exported(request, tmp_path_factory):
     model = SmallCNN(arithmetic=request.param)
     images = jax.random.normal(jax.random.key(1), (3, 8, 8, 1))
-    network = functools.partial(model.apply, jax.jit(model.init)(jax.random.key(0), images))
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    train = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
+    for _ in range(50):  # statistics of these images, so that activations are neither 0 nor huge
+        variables = variables | train(variables, images)[1]
+    network = functools.partial(model.apply, variables)
     path = tmp_path_factory.mktemp("exported") / "network.stablehlo"
     save_program(path, network, (8, 8, 1))
     return path, network, np.asarray(images)
@@ -43,11 +48,10 @@ def test_a_fresh_process_with_jax_alone_computes_the_same(exported):
     subprocess.run([sys.executable, "-c", ALONE, *arguments], check=True)
     with kernels.use("xla"):
         for n in (1, 3):
-            expected = jax.jit(network)(images[:n])
-            # One program, compiled for a known batch here: 64 sums of float32 at most, in any
-            # order, of values below 8 after the last BatchNorm.
-            found = np.load(f"{path}.{n}.npy")
-            np.testing.assert_allclose(found, expected, rtol=0, atol=64 * 8 * 2.0**-24)
+            # The same operations, compiled by the same XLA for a batch that is known by then.
+            logits = np.load(f"{path}.{n}.npy")
+            assert np.array_equal(logits, jax.jit(network)(images[:n]))
+    assert np.ptp(logits, axis=0).min() > 0.1  # they depend on the image
 
 
 def test_it_is_the_program_to_the_bit(exported):
@@ -55,7 +59,8 @@ def test_it_is_the_program_to_the_bit(exported):
     network = jax.export.deserialize(bytearray(path.read_bytes()))
     assert np.array_equal(load_program(path)(images), network.call(images))
     assert network.in_avals[0].shape[1:] == (8, 8, 1) and network.platforms == ("cpu",)
-    assert "custom_call" not in network.mlir_module()
+    # Nothing foreign: JAX's own check of the shapes alone.
+    assert set(re.findall(r"custom_call @(\w+)", network.mlir_module())) <= {"shape_assertion"}
 
 
 def test_the_checksum_is_that_of_sha256sum(exported):
