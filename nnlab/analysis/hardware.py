@@ -163,7 +163,7 @@ def _at_width(layer: Layer, bits: int) -> Layer:
         return tuple(Numbers(a.size, min(a.bits, a.size * bits)) for a in arrays)
 
     return layer._replace(
-        operations=Counts(*map(repriced, layer.operations[:-1]), layer.operations.unknown),
+        operations=Counts(**{k: repriced(n) for k, n in layer.operations._asdict().items()}),
         weights=narrowed(layer.weights),
         inputs=narrowed(layer.inputs),
         outputs=narrowed(layer.outputs),

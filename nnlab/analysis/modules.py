@@ -18,7 +18,7 @@ from nnlab.analysis.counting import Counts, count
 from nnlab.analysis.hardware import Kind, Layer, Numbers
 from nnlab.analysis.storage import bytes_by_leaf
 
-# (multiplications, additions, comparisons, bit operations, other) of one term
+# Multiplications, additions, comparisons, bit operations, other functions of one term.
 _KINDS: dict[tuple[int, ...], Kind] = {
     (1, 1, 0, 0, 0): "product",
     (0, 2, 0, 0, 0): "adder",
@@ -51,8 +51,9 @@ def model_layers(model: nn.Module, variables: Any, images: Any) -> tuple[Layer, 
     calls: list[_Call] = []
 
     def record(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        before = len(calls)
         output = call(*args, **kwargs)
-        if context.method_name == "__call__":
+        if context.method_name == "__call__" and len(calls) == before:
             module, own = context.module.unbind()
             shapes = _shapes((own, (args, kwargs), output))
             calls.append(_Call(context.module.path, module, *shapes))
@@ -60,15 +61,11 @@ def model_layers(model: nn.Module, variables: Any, images: Any) -> tuple[Layer, 
 
     with nn.intercept_methods(record):
         jax.eval_shape(model.apply, variables, images)
-    layers = [_layer(c) for c in calls if not any(_is_inside(other, c) for other in calls)]
+    layers = [_layer(call) for call in calls]
     rest = count(model.apply, variables, images)
     for layer in layers:
         rest = Counts(*map(_difference, rest, layer.operations))
     return (*layers, Layer("between layers", "-", rest))
-
-
-def _is_inside(call: _Call, other: _Call) -> bool:
-    return len(call.path) > len(other.path) and call.path[: len(other.path)] == other.path
 
 
 def _shapes(tree: Any) -> Any:
@@ -113,7 +110,8 @@ def _layer(call: _Call) -> Layer:
 
 
 def _kind(operations: Counts, terms: int) -> Kind | None:
-    if terms == 0:
+    words = set(operations.bit_operations) - {"bool"}
+    if terms == 0 or any(operations.bit_operations[dtype] >= terms for dtype in words):
         return None
     totals = operations.totals()
     del totals["unknown"]

@@ -16,6 +16,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.export
@@ -29,7 +30,7 @@ from nnlab.errors import InputError
 
 def save_program(
     path: str | os.PathLike[str],
-    network: Callable[[jax.Array], jax.Array],
+    network: Callable[..., Any],
     image_shape: Sequence[int],
     *,
     dtype: DTypeLike = jnp.float32,
@@ -64,7 +65,7 @@ def save_program(
         checksum.write_text(f"{hashlib.sha256(program).hexdigest()}  {path.name}\n")
 
 
-def load_program(path: str | os.PathLike[str]) -> Callable[[jax.Array], jax.Array]:
+def load_program(path: str | os.PathLike[str]) -> Callable[..., Any]:
     """Reads what `save_program` wrote: images [batch, height, width, channels] to logits.
 
     Raises:

@@ -12,8 +12,8 @@ from nnlab.deployment.packing import SIGNS, Code
 from nnlab.errors import InputError
 
 ARRAYS = {
-    "kernel": np.float32([[1.5, -2.0]]),
-    "signs": np.int8([[1, -1], [-1, 1]]),
+    "kernel": np.array([[1.5, -2.0]], np.float32),
+    "signs": np.array([[1, -1], [-1, 1]], np.int8),
     "scalar": np.array(3, np.int32),
     "nothing": np.zeros((0, 2), np.float16),
 }

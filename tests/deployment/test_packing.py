@@ -11,10 +11,13 @@ from nnlab.errors import InputError
 
 def test_bytes_by_hand():
     nibbles = Code(bits=4, lowest=0, step=1)
-    assert pack(np.uint8([1, 2, 15]), nibbles).tolist() == [0x21, 0x0F]
+    assert pack(np.array([1, 2, 15], np.uint8), nibbles).tolist() == [0x21, 0x0F]
     pairs = Code(bits=2, lowest=-2, step=1)  # -2, -1, 0, 1 are 0, 1, 2, 3
-    assert pack(np.int8([-2, -1, 0, 1]), pairs).tolist() == [0b11_10_01_00]
-    assert pack(np.float32([1, -1, -1, 1, 1, 1, 1, 1, -1]), SIGNS).tolist() == [0b11111001, 0]
+    assert pack(np.array([-2, -1, 0, 1], np.int8), pairs).tolist() == [0b11_10_01_00]
+    assert pack(np.array([1, -1, -1, 1, 1, 1, 1, 1, -1], np.float32), SIGNS).tolist() == [
+        0b11111001,
+        0,
+    ]
 
 
 @given(
@@ -44,13 +47,13 @@ def test_the_two_lines_of_the_docstring():
 
 
 def test_narrowest_codes():
-    assert narrowest_code(np.int8([-1, 1, 1])) == SIGNS
-    assert narrowest_code(np.uint8([0, 2, 14])) == Code(bits=3, lowest=0, step=2)
-    assert narrowest_code(np.uint8([0, 255])) == Code(bits=1, lowest=0, step=255)
-    assert narrowest_code(np.uint8([3, 0, 255])) == Code(bits=7, lowest=0, step=3)
-    assert narrowest_code(np.int32([5, 5])) == Code(bits=1, lowest=5, step=1)
-    assert narrowest_code(np.int32([])) == Code(bits=1, lowest=0, step=1)
-    everything = np.int32([-(2**31), -1, 2**31 - 1])
+    assert narrowest_code(np.array([-1, 1, 1], np.int8)) == SIGNS
+    assert narrowest_code(np.array([0, 2, 14], np.uint8)) == Code(bits=3, lowest=0, step=2)
+    assert narrowest_code(np.array([0, 255], np.uint8)) == Code(bits=1, lowest=0, step=255)
+    assert narrowest_code(np.array([3, 0, 255], np.uint8)) == Code(bits=7, lowest=0, step=3)
+    assert narrowest_code(np.array([5, 5], np.int32)) == Code(bits=1, lowest=5, step=1)
+    assert narrowest_code(np.array([], np.int32)) == Code(bits=1, lowest=0, step=1)
+    everything = np.array([-(2**31), -1, 2**31 - 1], np.int32)
     assert narrowest_code(everything) == Code(bits=32, lowest=-(2**31), step=1)
     assert np.array_equal(
         unpack(pack(everything, narrowest_code(everything)), narrowest_code(everything), [3], "i4"),
@@ -61,12 +64,12 @@ def test_narrowest_codes():
 def test_what_does_not_fit_is_refused():
     for values in ([0, 16], [-1, 0], [0.5]):
         with pytest.raises(InputError, match="do not fit Code"):
-            pack(np.float64(values), Code(bits=4, lowest=0, step=1))
+            pack(np.array(values), Code(bits=4, lowest=0, step=1))
     with pytest.raises(InputError, match="do not fit"):
-        pack(np.float64([np.nan]), SIGNS)
+        pack(np.array([np.nan], np.float64), SIGNS)
     with pytest.raises(InputError, match="3 numbers of 4 bits take 2 bytes, not"):
         unpack(np.zeros(1, np.uint8), Code(4, 0, 1), [3], np.uint8)
     with pytest.raises(InputError, match="for integers, not float32"):
-        narrowest_code(np.float32([1]))
+        narrowest_code(np.array([1], np.float32))
     with pytest.raises(InputError, match="span 33 bits"):
-        narrowest_code(np.int64([0, 1, 2**32]))
+        narrowest_code(np.array([0, 1, 2**32], np.int64))

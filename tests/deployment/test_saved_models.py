@@ -12,7 +12,7 @@ import pytest
 from nnlab.analysis import stored_bytes
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.deployment import container
-from nnlab.deployment.models import export_variables, load_model, save_model
+from nnlab.deployment.saved_models import export_variables, load_model, save_model
 from nnlab.errors import InputError
 from nnlab.models import CifarResNet, LeNet5, SmallCNN
 
