@@ -60,7 +60,7 @@ def accumulator_bounds(network: "IntegerNetwork") -> dict[str, Bounds]:
                 )
         inputs = [known[name] for name in node.inputs]
         try:
-            known[node.name] = _bounds(node, network.arrays, inputs)
+            known[node.name] = node_bounds(node, network.arrays, inputs)
         except KeyError as error:
             raise InputError(
                 f"node {node.name!r} of op {node.op!r} lacks {error.args[0]!r}."
@@ -69,7 +69,8 @@ def accumulator_bounds(network: "IntegerNetwork") -> dict[str, Bounds]:
     return known
 
 
-def _bounds(node: "Node", arrays: "Arrays", inputs: list[Bounds]) -> Bounds:
+def node_bounds(node: "Node", arrays: "Arrays", inputs: list[Bounds]) -> Bounds:
+    """Bounds of one node's value, given those of its inputs; errors as of `accumulator_bounds`."""
     attributes = node.attributes
     own = {role: arrays[name].astype(np.int64) for role, name in node.arrays.items()}
 

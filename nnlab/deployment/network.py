@@ -10,7 +10,8 @@ quantize       scale, low, high             clamp(round(scale x)), half to even;
                                             only node that takes floats
 requantize     low, high                    clamp(offset + ((x - center) multiplier     center,
                                             + 2^(shift - 1) >> shift)) a channel   (1)  multiplier,
-                                                                                        shift, offset
+                                                                                        shift,
+                                                                                        offset
 add            low, high                    clamp(x + y)                                \-
 conv           strides, padding             sum of products of int8 weights             kernel
 dense          \-                           the same of vectors                         kernel
@@ -103,7 +104,7 @@ def run(network: IntegerNetwork) -> Callable[[jax.Array], jax.Array]:
 def run_nodes(network: IntegerNetwork) -> Callable[[jax.Array], dict[str, jax.Array]]:
     """As `run`, with the values of all nodes by name."""
     accumulator_bounds(network)
-    steps = [(node, _function(node, network.arrays)) for node in network.nodes]
+    steps = [(node, node_function(node, network.arrays)) for node in network.nodes]
 
     def evaluate(images: jax.Array) -> dict[str, jax.Array]:
         values = {"images": jnp.asarray(images)}
@@ -122,7 +123,8 @@ def resting_dtype(low: int, high: int) -> np.dtype:
     raise InputError(f"integers from {low} to {high} do not fit in int32.")
 
 
-def _function(node: Node, arrays: Arrays) -> Callable[..., jax.Array]:
+def node_function(node: Node, arrays: Arrays) -> Callable[..., jax.Array]:
+    """One node's value as a function of those of its inputs."""
     own = {role: arrays[name] for role, name in node.arrays.items()}
     return functools.partial(_OPS[node.op], node.attributes, own)
 
