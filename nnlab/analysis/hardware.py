@@ -35,7 +35,9 @@ References:
 """
 
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from nnlab.analysis.counting import Counts
@@ -121,7 +123,7 @@ def table(layers: Sequence[Layer], bits: int | None = None) -> list[dict[str, An
     """
     if bits is not None and not 1 <= bits <= 32:
         raise InputError(f"table prices integers of 1 to 32 bits, not {bits}.")
-    rows = [_row(_at_width(layer, bits) if bits else layer, bits) for layer in layers]
+    rows = [_row(_at_width(layer, bits) if bits else layer) for layer in layers]
     total: dict[str, Any] = {
         name: sum(row[name] for row in rows) if isinstance(value, int | float) else "-"
         for name, value in (rows[0] if rows else {}).items()
@@ -150,20 +152,11 @@ def _source(kind: str, dtype: str) -> str:
 
 
 def _at_width(layer: Layer, bits: int) -> Layer:
-    priced = "int8" if bits <= 8 else "int32"
-
-    def repriced(numbers: dict[str, int]) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for dtype, number in numbers.items():
-            dtype = priced if "float" in dtype else dtype
-            found[dtype] = found.get(dtype, 0) + number
-        return found
-
     def narrowed(arrays: tuple[Numbers, ...]) -> tuple[Numbers, ...]:
         return tuple(Numbers(a.size, min(a.bits, a.size * bits)) for a in arrays)
 
     return layer._replace(
-        operations=Counts(**{k: repriced(n) for k, n in layer.operations._asdict().items()}),
+        operations=_renamed(layer.operations, lambda d: f"int{bits}" if "float" in d else d),
         weights=narrowed(layer.weights),
         inputs=narrowed(layer.inputs),
         outputs=narrowed(layer.outputs),
@@ -171,10 +164,29 @@ def _at_width(layer: Layer, bits: int) -> Layer:
     )
 
 
-def _row(layer: Layer, bits: int | None) -> dict[str, Any]:
+def _renamed(operations: Counts, name: Callable[[str], str]) -> Counts:
+    """The counts with their dtypes under other names."""
+
+    def renamed(numbers: dict[str, int]) -> dict[str, int]:
+        found: Counter[str] = Counter()
+        for dtype, number in numbers.items():
+            found[name(dtype)] += number
+        return dict(found)
+
+    return Counts(**{kind: renamed(n) for kind, n in operations._asdict().items()})
+
+
+def _priced(dtype: str) -> str:
+    """The dtype whose price an integer dtype of any width has."""
+    width = re.fullmatch(r"u?int(\d+)", dtype)
+    if width is None or int(width[1]) > 32:
+        return dtype
+    return "int8" if int(width[1]) <= 8 else "int32"
+
+
+def _row(layer: Layer) -> dict[str, Any]:
     totals = layer.operations.totals()
     moved = [sum(a.bytes for a in kind) for kind in (layer.weights, layer.inputs, layer.outputs)]
-    assumed = sorted(set(_assumed(layer.operations, bits)))
     return {
         "layer": layer.name,
         "op": layer.op,
@@ -185,17 +197,17 @@ def _row(layer: Layer, bits: int | None) -> dict[str, Any]:
         "input bytes": moved[1],
         "output bytes": moved[2],
         "accumulator bits": str(layer.accumulator or "-"),
-        "arithmetic / nJ": energy(layer.operations) / 1000,
+        "arithmetic / nJ": energy(_renamed(layer.operations, _priced)) / 1000,
         "8 KB cache / nJ": sum(moved) / 8 * _CACHE / 1000,
         "DRAM (unchecked) / nJ": sum(moved) / 8 * _DRAM / 1000,
-        "assumed": ", ".join(assumed) or "-",
+        "assumed": ", ".join(sorted(set(_assumed(layer.operations)))) or "-",
     }
 
 
-def _assumed(operations: Counts, bits: int | None) -> Iterator[str]:
+def _assumed(operations: Counts) -> Iterator[str]:
     for kind in PICOJOULES:
         for dtype in getattr(operations, kind):
-            if _source(kind, dtype) != _HOROWITZ:
-                yield f"{dtype} bits" if kind == "bit_operations" else dtype
-            elif bits and bits not in (8, 32) and dtype.startswith("int"):
-                yield f"int{bits}"
+            if kind == "bit_operations":
+                yield f"{dtype} bits"
+            elif _priced(dtype) != dtype.removeprefix("u") or _source(kind, dtype) != _HOROWITZ:
+                yield dtype

@@ -76,7 +76,8 @@ def write(
             array = pack(array, code)
         array = np.array(array, array.dtype.newbyteorder("<"), order="C")
         stored[name], tensors[name] = array, entry | {"sha256": _digest(array)}
-    text = json.dumps({"format": FORMAT, **about, "tensors": tensors}, allow_nan=False)
+    header = {"format": FORMAT, **about, "tensors": tensors}
+    text = json.dumps(header, allow_nan=False, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()
     with replacing(path, overwrite) as partial:
         from safetensors.numpy import save

@@ -3,9 +3,10 @@
 The header (`nnlab.deployment.container`) says "nodes", which are those of
 `nnlab.deployment.network` field by field, and so hold the scales at both ends and every shift
 between, and "about", what the writer wants to tell: where the network comes from, its accuracy. An
-array of integers whose range takes fewer bits than its dtype is packed
-(`nnlab.deployment.packing`): adder weights of 4 bits that are not negative take three, words of
-signs as many bits as they have signs. What is read is equal to what was written, to the bit.
+array of integers is packed in as many bits as its range takes (`nnlab.deployment.packing`) where
+that saves more bytes than it costs in the header: adder weights of 4 bits that are not negative
+take three, words of signs as many bits as they have signs. What is read is equal to what was
+written, to the bit.
 """
 
 import dataclasses
@@ -16,8 +17,10 @@ import numpy as np
 
 from nnlab.deployment import container
 from nnlab.deployment.network import IntegerNetwork, Node
-from nnlab.deployment.packing import Code, narrowest_code
+from nnlab.deployment.packing import Code, narrowest_code, packed_bytes
 from nnlab.errors import InputError
+
+_CODE_IN_HEADER = 128  # bytes, about
 
 
 def save_network(
@@ -64,4 +67,4 @@ def _shorter(array: np.ndarray) -> Code | None:
     if array.dtype.kind not in "iu" or array.itemsize > 4:
         return None
     code = narrowest_code(array)
-    return code if code.bits < 8 * array.itemsize else None
+    return code if array.nbytes - packed_bytes(array.size, code) > _CODE_IN_HEADER else None

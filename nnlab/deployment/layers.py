@@ -8,9 +8,9 @@ than for any weights of as many bits.
 ================  =================================================================================
 op                operations
 ================  =================================================================================
-conv, dense       a multiplication and an addition a term, of 8 bits if the inputs have no more,
-                  else of 32
-adder_…           two 8-bit additions a term
+conv, dense       a multiplication and an addition a term, as wide as the wider operand can be, but
+                  8 bits at least
+adder_…           two additions a term, as wide as the wider operand can be
 binary_…          an XNOR and an 8-bit addition a term
 requantize        a 32-bit multiplication, three additions, a shift and two comparisons a number
 add               a 32-bit addition and two comparisons
@@ -32,7 +32,7 @@ from jax.typing import DTypeLike
 
 from nnlab.analysis.counting import Counts
 from nnlab.analysis.hardware import Kind, Layer, Numbers, bits_holding
-from nnlab.deployment.bounds import accumulator_bounds
+from nnlab.deployment.bounds import WORDS, Bounds, accumulator_bounds
 from nnlab.deployment.network import IntegerNetwork, Node, run_nodes
 
 _KINDS: dict[str, Kind] = {
@@ -61,11 +61,12 @@ def network_layers(
         inputs, y = [values[name] for name in node.inputs], values[node.name]
         arrays = {role: network.arrays[name] for role, name in node.arrays.items()}
         kind = _KINDS.get(node.op)
+        width = max(_width(bounds.get(name, WORDS)) for name in node.inputs)
         layers.append(
             Layer(
                 name=node.name,
                 op=node.op,
-                operations=_operations(node, _terms(node, arrays), inputs, y),
+                operations=_operations(node, width, _terms(node, arrays), inputs, y),
                 weights=tuple(_stored(node, role, array) for role, array in arrays.items()),
                 inputs=tuple(map(_numbers, inputs)),
                 outputs=(_numbers(y),),
@@ -77,6 +78,11 @@ def network_layers(
     return tuple(layers)
 
 
+def _width(bounds: Bounds) -> int:
+    """Bits of an operand: of unsigned integers if none is negative."""
+    return bounds.high.bit_length() if bounds.low >= 0 else bits_holding(*bounds)
+
+
 def _terms(node: Node, arrays: dict[str, np.ndarray]) -> int:
     """Of one sum with weights, 0 where there is none."""
     if node.op not in _KINDS:
@@ -85,7 +91,7 @@ def _terms(node: Node, arrays: dict[str, np.ndarray]) -> int:
     return math.prod(taps) * node.attributes.get("channels", inputs)
 
 
-def _operations(node: Node, terms: int, inputs: list[Any], y: Any) -> Counts:
+def _operations(node: Node, width: int, terms: int, inputs: list[Any], y: Any) -> Counts:
     found: dict[str, dict[str, int]] = {kind: {} for kind in Counts._fields}
 
     def each(number: int, dtype: str, **kinds: int) -> None:
@@ -94,10 +100,10 @@ def _operations(node: Node, terms: int, inputs: list[Any], y: Any) -> Counts:
 
     match node.op:
         case "conv" | "dense":
-            wide = max(x.dtype.itemsize for x in inputs) > 1
-            each(y.size * terms, "int32" if wide else "int8", multiplications=1, additions=1)
+            each(y.size * terms, f"int{max(width, 8)}", multiplications=1, additions=1)
         case "adder_conv" | "adder_dense":
-            each(y.size * terms, "int8", additions=2)
+            weights = node.attributes["bits"] + node.attributes["shift"]
+            each(y.size * terms, f"int{max(width, weights)}", additions=2)
         case "binary_conv" | "binary_dense":
             each(y.size * terms, "bool", bit_operations=1)
             each(y.size * terms, "int8", additions=1)

@@ -58,8 +58,8 @@ def write_vectors(
     """
     folder = Path(folder)
     bounds = accumulator_bounds(network)
-    values = {"images": images} | jax.jit(run_nodes(network))(images)
     _make_empty(folder, overwrite)
+    values = {"images": images} | jax.jit(run_nodes(network))(images)
 
     def file(name: str, array: Any, bits: int | None = None) -> dict[str, Any]:
         entry, text = _words(np.asarray(array), bits)

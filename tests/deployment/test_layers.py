@@ -1,9 +1,11 @@
 """The hardware view of an integer network, worked by hand and against the traced program."""
 
 import collections
+import dataclasses
 
 import jax
 import numpy as np
+import pytest
 
 from nnlab.analysis import count
 from nnlab.analysis.hardware import Numbers, table
@@ -33,7 +35,7 @@ def test_layers_by_hand(small_network):
     assert layers["votes"].operations.multiplications == {"int32": 105}
     assert layers["total"].operations.additions == {"int32": 105 - 7}
     assert layers["total"].accumulator == 9  # 15 x 15 = 225
-    assert layers["product"].operations.multiplications == {"int32": 28}  # of inputs up to 225
+    assert layers["product"].operations.multiplications == {"int8": 28}  # of inputs up to 225
     rows = table(list(layers.values()))
     assert rows[-1]["multiplications"] == sum(row["multiplications"] for row in rows[:-1])
 
@@ -66,6 +68,29 @@ def test_no_image_leaves_the_accumulators(small_network):
         if layer.accumulator:
             half = 2 ** (layer.accumulator - 1)
             assert -half <= values[layer.name].min() <= values[layer.name].max() < half
+
+
+def test_operands_are_as_wide_as_they_can_be(small_network):
+    """Inputs of up to 9 bits: 15 positions of 31 each; adder weights of 4 bits, shifted by 1."""
+
+    def layers(**high):
+        nodes = [
+            dataclasses.replace(n, attributes=n.attributes | {"high": high[n.name]})
+            if n.name in high
+            else n
+            for n in small_network.nodes
+        ]
+        network = dataclasses.replace(small_network, nodes=tuple(nodes))
+        return {layer.name: layer for layer in network_layers(network, (6, 5, 2))}
+
+    assert layers(votes=31)["product"].operations.multiplications == {"int9": 28}
+    assert set(layers(carrier=15)["near"].operations.additions) == {"int5"}
+    narrow, product = layers(carrier=15)["near"], layers(votes=31)["product"]
+    rows = table([narrow, product])
+    assert [row["assumed"] for row in rows[:2]] == ["int5", "int9"]
+    # An upper bound each: the price of 8 bits, and of 32.
+    assert rows[0]["arithmetic / nJ"] * 1000 == pytest.approx(2 * 90 * 45 * 0.03)
+    assert rows[1]["arithmetic / nJ"] * 1000 == pytest.approx(28 * (3.1 + 0.1))
 
 
 def test_images_of_bytes(small_network):

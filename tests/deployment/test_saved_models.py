@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nnlab.analysis import stored_bytes
-from nnlab.arithmetics import ADDER, BINARY, FLOAT
+from nnlab.arithmetics import ADDER, BINARY
 from nnlab.deployment import container
 from nnlab.deployment.saved_models import export_variables, load_model, save_model
 from nnlab.errors import InputError
@@ -47,15 +47,11 @@ def file_bytes(path):
 
 
 @pytest.mark.parametrize(
-    ("model", "side", "channels"),
-    [
-        (LeNet5(arithmetic=BINARY), 32, 1),
-        (LeNet5(arithmetic=ADDER, first=ADDER, classifier=ADDER, classes=7), 32, 1),
-        (SmallCNN(arithmetic=FLOAT), 8, 1),
-    ],
+    ("model", "side"),
+    [(SmallCNN(arithmetic=BINARY), 8), (LeNet5(arithmetic=ADDER, first=ADDER), 32)],
 )
-def test_a_model_comes_back_to_the_bit(tmp_path, model, side, channels):
-    images = jax.random.normal(jax.random.key(1), (3, side, side, channels))
+def test_a_model_comes_back_to_the_bit(tmp_path, model, side):
+    images = jax.random.normal(jax.random.key(1), (3, side, side, 1))
     variables = settled(model, random_variables(model, images[:1]), images)
     path = tmp_path / "network.safetensors"
     save_model(path, model, variables, images[:1])
