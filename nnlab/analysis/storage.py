@@ -38,33 +38,51 @@ def stored_bytes(fn: Callable[..., Any], variables: Any, *args: Any) -> int:
         variables: a pytree of arrays or `jax.ShapeDtypeStruct`s; each leaf is rounded up to bytes.
         *args: what else `fn` takes, arrays or `jax.ShapeDtypeStruct`s.
     """
-    jaxpr = jax.make_jaxpr(fn)(variables, *args).jaxpr
-    leaves = jax.tree.leaves(variables)
-    return sum(
-        _bytes(leaf, *_uses(jaxpr, variable))
-        for leaf, variable in zip(leaves, jaxpr.invars, strict=False)
-    )
+    return sum(jax.tree.leaves(bytes_by_leaf(fn, variables, *args)))
+
+
+def bytes_by_leaf(fn: Callable[..., Any], variables: Any, *args: Any) -> Any:
+    """The same of each leaf, as a pytree like `variables` of integers."""
+    leaves, structure = jax.tree.flatten(variables)
+    uses = _quantised_uses(fn, variables, *args)
+    return structure.unflatten(map(_bytes, leaves, uses))
+
+
+def kept_as_signs(fn: Callable[..., Any], variables: Any, *args: Any) -> Any:
+    """Whether each leaf is used through `sign_ste` alone, as a pytree like `variables` of bools."""
+    structure = jax.tree.structure(variables)
+    uses = _quantised_uses(fn, variables, *args)
+    return structure.unflatten(bool(use) and all(u.signs for u in use) for use in uses)
 
 
 class _Use(NamedTuple):
-    """Bits a weight of one use, and bytes beside all of them."""
+    """Bits a weight of one use, bytes beside all of them, whether the bits are the signs."""
 
     bits: int
     beside: int = 0
+    signs: bool = False
 
 
-def _bytes(leaf: Any, uses: list[_Use | None], returned: list[int]) -> int:
-    quantised = [use for use in uses if use is not None]
-    known = len(quantised) == len(uses) > 0 and not returned
-    if not (known and jnp.issubdtype(leaf.dtype, jnp.floating)):
+def _quantised_uses(fn: Callable[..., Any], variables: Any, *args: Any) -> Iterator[list[_Use]]:
+    """Of each leaf its uses, if it is floating and they are all by quantisers, else nothing."""
+    jaxpr = jax.make_jaxpr(fn)(variables, *args).jaxpr
+    for leaf, variable in zip(jax.tree.leaves(variables), jaxpr.invars, strict=False):
+        uses, returned = _uses(jaxpr, variable)
+        quantised = [use for use in uses if use is not None]
+        known = len(quantised) == len(uses) and not returned
+        yield quantised if known and jnp.issubdtype(leaf.dtype, jnp.floating) else []
+
+
+def _bytes(leaf: Any, uses: list[_Use]) -> int:
+    if not uses:
         return leaf.size * leaf.dtype.itemsize
-    use = max(quantised)
+    use = max(uses)
     return math.ceil(leaf.size * use.bits / 8) + use.beside
 
 
 def _quantiser(equation: JaxprEqn, position: int) -> _Use | None:
     if kernel_name(equation) == "sign_ste":
-        return _Use(1)
+        return _Use(1, signs=True)
     bits = bits_at_rest(equation)
     if bits is None:
         return None

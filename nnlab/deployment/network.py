@@ -251,7 +251,7 @@ _OPS: dict[str, Callable[..., jax.Array]] = {
     "max_pool": functools.partial(_pool, jnp.maximum),
     "or_pool": functools.partial(_pool, jnp.bitwise_or),
     "sum": _sum,
-    "flatten": lambda attributes, arrays, x: x.reshape(len(x), -1),
+    "flatten": lambda attributes, arrays, x: x.reshape(x.shape[0], -1),
     "dequantize": lambda attributes, arrays, x: (
         x.astype(jnp.float32) * jnp.float32(attributes["step"])
     ),

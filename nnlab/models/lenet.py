@@ -47,7 +47,7 @@ class LeNet5(nn.Module):
             x = layers.conv(features, (5, 5), padding="VALID", dtype=self.dtype)(x)
             x = activation(norm()(x))
             x = max_pool(x)
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         for features in (120, 84):
             x = self.arithmetic.dense(features, dtype=self.dtype)(x)
             x = activation(norm()(x))

@@ -43,7 +43,7 @@ class SmallCNN(nn.Module):
             x = self.arithmetic.conv(width, (3, 3), dtype=self.dtype)(x)
             x = activation(norm()(x))
             x = max_pool(x)
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         self.sow("intermediates", "features", x)
         x = self.classifier.dense(self.classes, dtype=self.dtype)(x)
         return norm(dtype=None)(x)  # of float32 statistics, hence float32

@@ -48,7 +48,7 @@ class VGGSmall(nn.Module):
             x = self.arithmetic.conv(features, (3, 3), dtype=self.dtype)(x)
             x = max_pool(x)
             x = self.arithmetic.activation(norm()(x))
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         self.sow("intermediates", "features", x)
         x = self.classifier.dense(self.classes, use_bias=True, dtype=self.dtype)(x)
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))

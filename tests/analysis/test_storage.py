@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from nnlab.analysis import stored_bytes
+from nnlab.analysis.storage import bytes_by_leaf, kept_as_signs
 from nnlab.arithmetics import BINARY, FLOAT
 from nnlab.models import resnet20
 from nnlab.ops.binary import binary_weights, sign_ste
+from nnlab.ops.straight_through import stored_in
 
 
 def leaf(*sizes, dtype=jnp.float32):
@@ -111,3 +113,24 @@ def test_a_carry_is_not_followed():
         return jax.lax.scan(body, (w, jnp.zeros_like(w)), length=2)[1]
 
     assert stored_bytes(swapping, leaf(10, 3), X) == 120
+
+
+def test_leaf_by_leaf():
+    ternary = stored_in(2, jnp.round)
+    one_bit = stored_in(1, lambda w: jnp.where(w > 0.5, 1.0, 0.0))
+
+    def layer(variables, x):
+        x = x @ sign_ste(variables["signs"]) + variables["bias"]
+        return x @ ternary(variables["ternary"]) @ one_bit(variables["bits"])
+
+    variables = {
+        "signs": leaf(10, 3),
+        "bias": leaf(3),
+        "ternary": leaf(3, 3),
+        "bits": leaf(3, 5),
+        "unused": leaf(1),
+    }
+    bytes_ = {"signs": 4, "bias": 12, "ternary": 3, "bits": 2, "unused": 4}
+    assert bytes_by_leaf(layer, variables, X) == bytes_
+    # One bit is not enough to be a sign.
+    assert kept_as_signs(layer, variables, X) == {name: name == "signs" for name in variables}

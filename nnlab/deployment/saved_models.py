@@ -1,0 +1,157 @@
+"""A model of `nnlab.models` and its variables in one file, to be built again from it alone.
+
+Weights that the model uses through their signs alone are stored as signs, eight in a byte; whether
+they are is read from the traced program, as `nnlab.analysis.stored_bytes` does. Everything else is
+stored at its dtype. So the file of a float or binary network has as many bytes as that function
+counts, and those of the header. Weights of a quantiser that is not the sign (ternary weights, for
+example) are stored as the real numbers behind it, from which the model quantises them again.
+
+The header (`nnlab.deployment.container`) says "model", the name of the class, and "fields", its
+constructor's arguments: numbers, texts, None and lists of them as they are, an arithmetic as
+{"arithmetic": "BINARY"} by its name in `nnlab.arithmetics`, a dtype as {"dtype": "bfloat16"}; and
+"input", the shape of an image and the dtype. Arrays are named by their paths, such as
+params/BinaryConv_0/binary_kernel.
+"""
+
+import dataclasses
+import os
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from nnlab import arithmetics, models
+from nnlab.analysis.storage import kept_as_signs
+from nnlab.arithmetics import Arithmetic
+from nnlab.deployment import container
+from nnlab.deployment.packing import SIGNS
+from nnlab.errors import InputError
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def export_variables(model: nn.Module, variables: Any, image: Any) -> dict[str, np.ndarray]:
+    """The arrays to store: signs as int8 -1 and +1, everything else as it is.
+
+    Args:
+        model: called as `model.apply(variables, images)` for inference.
+        variables: nested dictionaries of arrays.
+        image: [1, height, width, channels], an array or a `jax.ShapeDtypeStruct`.
+
+    Returns:
+        The arrays by their paths.
+
+    Raises:
+        InputError: a weight to be stored as its sign is not a number.
+    """
+    signs = flatten_dict(kept_as_signs(model.apply, variables, image), sep="/")
+    arrays = {}
+    for name, array in flatten_dict(jax.device_get(variables), sep="/").items():
+        array = np.asarray(array)
+        if signs[name]:
+            if np.isnan(array).any():
+                raise InputError(f"{name} has weights that are NaN; expected numbers with a sign.")
+            array = np.where(array >= 0, 1, -1).astype(np.int8)
+        arrays[name] = array
+    return arrays
+
+
+def save_model(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    variables: Any,
+    image: Any,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Writes `model` and `variables` to one file.
+
+    Args:
+        path: the file; missing parent folders are made.
+        model: of `nnlab.models`; its arithmetics are values of `nnlab.arithmetics`.
+        variables: its parameters and statistics.
+        image: [1, height, width, channels], an array or a `jax.ShapeDtypeStruct`.
+        overwrite: replace a file that is there.
+
+    Raises:
+        InputError: the file exists or cannot be written, or a header cannot describe the model.
+    """
+    arrays = export_variables(model, variables, image)
+    about = {"model": _name_of(model), "fields": _fields(model)}
+    about["input"] = {"shape": image.shape[1:], "dtype": jnp.dtype(image.dtype).name}
+    codes = {name: SIGNS for name, array in arrays.items() if array.dtype == np.int8}
+    container.write(path, arrays, about=about, codes=codes, overwrite=overwrite)
+
+
+def load_model(path: str | os.PathLike[str]) -> tuple[nn.Module, Any]:
+    """Reads what `save_model` wrote: the model and its variables, signs as float32 -1 and +1.
+
+    Raises:
+        InputError: there is no such file, it is damaged, or holds no model of `nnlab.models`.
+    """
+    about, arrays = container.read(path)
+    kind = getattr(models, str(about.get("model")), None)
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise InputError(
+            f"{path} holds {about.get('model', 'an integer network')!r}; expected a model of"
+            " nnlab.models."
+        )
+    fields = {name: _value(field) for name, field in about["fields"].items()}
+    floats = {
+        name: array.astype(np.float32) if array.dtype == np.int8 else array
+        for name, array in arrays.items()
+    }
+    variables = jax.tree.map(jnp.asarray, unflatten_dict(floats, sep="/"))
+    return kind(**fields), variables
+
+
+def _name_of(model: nn.Module) -> str:
+    name = type(model).__name__
+    if getattr(models, name, None) is not type(model):
+        raise InputError(
+            f"a file cannot name {type(model).__qualname__}; expected a model of nnlab.models."
+        )
+    return name
+
+
+def _fields(model: nn.Module) -> dict[str, Any]:
+    names = [f.name for f in dataclasses.fields(model) if f.init and f.name not in _LINEN]
+    return {name: _described(name, getattr(model, name)) for name in names}
+
+
+_LINEN = ("parent", "name")  # every Linen module has these
+
+
+def _described(name: str, value: Any) -> Any:
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, tuple):
+        return [_described(name, part) for part in value]
+    if isinstance(value, Arithmetic):
+        for known, arithmetic in vars(arithmetics).items():
+            if arithmetic is value:
+                return {"arithmetic": known}
+    else:
+        try:
+            return {"dtype": jnp.dtype(value).name}
+        except TypeError:
+            pass
+    raise InputError(
+        f"a file cannot name {name}={value!r}; expected numbers, texts, dtypes or values of"
+        " nnlab.arithmetics."
+    )
+
+
+def _value(described: Any) -> Any:
+    if isinstance(described, list):
+        return tuple(map(_value, described))
+    if not isinstance(described, dict):
+        return described
+    ((kind, name),) = described.items()
+    value = getattr(arithmetics, name, None) if kind == "arithmetic" else jnp.dtype(name)
+    if kind == "arithmetic" and not isinstance(value, Arithmetic):
+        raise InputError(f"nnlab.arithmetics has no {name}; expected one that this nnlab knows.")
+    return value

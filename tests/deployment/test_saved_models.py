@@ -1,0 +1,138 @@
+"""Models in one file: the same logits to the bit, in as many bytes as the summary says."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nnlab.analysis import stored_bytes
+from nnlab.arithmetics import ADDER, BINARY
+from nnlab.deployment import container
+from nnlab.deployment.saved_models import export_variables, load_model, save_model
+from nnlab.errors import InputError
+from nnlab.models import CifarResNet, LeNet5, SmallCNN
+
+
+def random_variables(model, image):
+    """Parameters and statistics of any values, zeros and minus zeros among the weights."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    rng = np.random.default_rng(0)
+
+    def leaf(path, shape):
+        name = jax.tree_util.keystr(path)
+        values = rng.normal(size=shape.shape).astype(np.float32)
+        values = np.abs(values) + 0.5 if "var" in name or "scale" in name else values
+        if "kernel" in name:
+            values.flat[:2] = 0.0, -0.0
+        return jnp.asarray(values)
+
+    return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+def settled(model, variables, images):
+    """The variables with statistics of `images`, so that activations are neither 0 nor huge."""
+    train = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
+    for _ in range(50):
+        variables = variables | train(variables, images)[1]
+    return variables
+
+
+def file_bytes(path):
+    """Of the header with its length, and of all."""
+    return 8 + int.from_bytes(path.read_bytes()[:8], "little"), path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("model", "side"),
+    [(SmallCNN(arithmetic=BINARY), 8), (LeNet5(arithmetic=ADDER, first=ADDER), 32)],
+)
+def test_a_model_comes_back_to_the_bit(tmp_path, model, side):
+    images = jax.random.normal(jax.random.key(1), (3, side, side, 1))
+    variables = settled(model, random_variables(model, images[:1]), images)
+    path = tmp_path / "network.safetensors"
+    save_model(path, model, variables, images[:1])
+    loaded, found = load_model(path)
+    assert loaded == model
+    assert jax.tree.structure(found) == jax.tree.structure(variables)
+    apply = jax.jit(model.apply)
+    logits = apply(variables, images)
+    assert np.ptp(logits, axis=0).min() > 0.1  # they depend on the image
+    assert np.array_equal(logits, apply(found, images))
+
+
+@pytest.mark.parametrize("arithmetic", [BINARY, ADDER])
+@pytest.mark.parametrize("kind", [LeNet5, functools.partial(CifarResNet, 8)])
+def test_the_file_has_as_many_bytes_as_the_summary_says(tmp_path, kind, arithmetic):
+    model = kind(arithmetic=arithmetic)
+    channels = 1 if kind is LeNet5 else 3
+    image = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
+    variables = random_variables(model, image)
+    path = tmp_path / "network.safetensors"
+    save_model(path, model, variables, image)
+    header, size = file_bytes(path)
+    assert size == header + stored_bytes(model.apply, variables, image)
+
+
+def test_signs_by_hand(tmp_path):
+    """LeNet-5: of its 61,942 parameters 150 and 840 of the float layers and 472 of BatchNorm are
+    float32, as are 472 running statistics; 60,480 weights are signs, 7,560 bytes."""
+    model = LeNet5(arithmetic=BINARY)
+    image = jnp.zeros((1, 32, 32, 1))
+    variables = random_variables(model, image)
+    arrays = export_variables(model, variables, image)
+    signs = {name: a for name, a in arrays.items() if a.dtype == np.int8}
+    assert sorted(signs) == [
+        "params/BinaryConv_0/binary_kernel",
+        "params/BinaryDense_0/binary_kernel",
+        "params/BinaryDense_1/binary_kernel",
+    ]
+    assert sum(a.size for a in signs.values()) == 60_480
+    kernel = variables["params"]["BinaryDense_1"]["binary_kernel"]
+    assert np.array_equal(signs["params/BinaryDense_1/binary_kernel"], np.where(kernel < 0, -1, 1))
+    path = tmp_path / "network.safetensors"
+    save_model(path, model, variables, image)
+    header, size = file_bytes(path)
+    assert size - header == 7_560 + 4 * (150 + 840 + 2 * 472)
+
+
+def test_the_header_tells_what_the_model_is(tmp_path):
+    image = jnp.zeros((1, 8, 8, 3), jnp.bfloat16)
+    model = SmallCNN(classes=3, arithmetic=ADDER, dtype=jnp.bfloat16)
+    save_model(tmp_path / "x", model, random_variables(model, image), image)
+    about = container.read(tmp_path / "x").about
+    assert about["model"] == "SmallCNN"
+    assert about["fields"]["arithmetic"] == {"arithmetic": "ADDER"}
+    assert about["fields"]["dtype"] == {"dtype": "bfloat16"}
+    assert about["fields"]["classes"] == 3
+    assert about["input"] == {"shape": [8, 8, 3], "dtype": "bfloat16"}
+    assert load_model(tmp_path / "x")[0].dtype == jnp.bfloat16
+
+
+def test_what_a_header_cannot_name_is_refused(tmp_path):
+    image = jnp.zeros((1, 8, 8, 1))
+    own = dataclasses.replace(ADDER, activation=nn.hard_tanh)
+    model = SmallCNN(arithmetic=own)
+    with pytest.raises(InputError, match=r"cannot name arithmetic=.*values of nnlab\.arithmetics"):
+        save_model(tmp_path / "x", model, random_variables(model, image), image)
+    dense = nn.Dense(3)
+    with pytest.raises(InputError, match="cannot name Dense"):
+        save_model(tmp_path / "x", dense, dense.init(jax.random.key(0), image), image)
+    container.write(tmp_path / "y", {}, about={"model": "annotations"})
+    with pytest.raises(InputError, match="holds 'annotations'; expected a model"):
+        load_model(tmp_path / "y")
+    container.write(tmp_path / "z", {}, about={"nodes": []})
+    with pytest.raises(InputError, match="holds 'an integer network'"):
+        load_model(tmp_path / "z")
+
+
+def test_a_weight_without_a_sign_is_refused():
+    model, image = LeNet5(arithmetic=BINARY), jnp.zeros((1, 32, 32, 1))
+    variables = random_variables(model, image)
+    kernel = variables["params"]["BinaryDense_1"]["binary_kernel"]
+    variables["params"]["BinaryDense_1"]["binary_kernel"] = kernel.at[0, 0].set(jnp.nan)
+    with pytest.raises(InputError, match="BinaryDense_1/binary_kernel has weights that are NaN"):
+        export_variables(model, variables, image)
