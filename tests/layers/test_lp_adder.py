@@ -68,7 +68,7 @@ def test_dense_is_the_convolution_of_one_pixel():
     layer: Any = LpAdderDense(4, use_bias=True, p_schedule=lambda step: 1.5)
     variables = layer.init(jax.random.key(0), VECTORS)
     kernel = np.float64(variables["params"]["adder_kernel"])
-    expected = -(np.abs(np.float64(VECTORS)[..., None] - kernel) ** 1.5).sum(-2)
+    expected = -(np.abs(np.asarray(VECTORS, np.float64)[..., None] - kernel) ** 1.5).sum(-2)
     np.testing.assert_allclose(layer.apply(variables, VECTORS), expected, rtol=1e-5)
 
 

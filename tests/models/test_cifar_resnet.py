@@ -149,7 +149,7 @@ def test_a_convolution_of_no_effect_leaves_what_went_in():
     y = apply({"params": params, "batch_stats": stats}, x)
     pixels = np.pad(np.float64(x), ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=np.nan)
     means = np.nanmean(pixels.reshape(2, 3, 2, 3, 2, 3), axis=(2, 4))  # the last column's are two
-    projected = np.maximum(means @ np.float64(kernel)[0, 0] / np.sqrt(1 + 1e-5), 0)
+    projected = np.maximum(means @ np.asarray(kernel[0, 0], np.float64) / np.sqrt(1 + 1e-5), 0)
     # Powers of 2 and 1/2, one after the other, are nothing; numbers near 0 lose in the first.
     np.testing.assert_allclose(y, projected, rtol=0, atol=1e-5)
 

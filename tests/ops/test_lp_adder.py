@@ -1,6 +1,7 @@
 """Lp adder products: values and true gradients at every p, and what they are at 1 and 2."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from nnlab.ops.lp_adder import lp_adder_conv
 from nnlab.ops.squared_distance import squared_distance_conv
 from nnlab.testing import check_gradient_rule, image_windows
 
-OPTIONS = dict(strides=(2, 1), padding=((1, 0), (2, 1)), kernel_dilation=(2, 1))
+OPTIONS: Any = dict(strides=(2, 1), padding=((1, 0), (2, 1)), kernel_dilation=(2, 1))
 
 
 def normal(seed, *shape):
@@ -46,7 +47,7 @@ def test_golden():
 
 @pytest.mark.slow
 def test_rules_are_the_gradients():
-    options = dict(strides=(2, 1), padding=((1, 0), (0, 0)), kernel_dilation=(2, 1))
+    options: Any = dict(strides=(2, 1), padding=((1, 0), (0, 0)), kernel_dilation=(2, 1))
     potential = functools.partial(power_sum, p=1.5, **options)
     x, kernel = X[:, :3, :3, :1], KERNEL[:, :2, :1, :2]
     check_gradient_rule(
@@ -68,8 +69,8 @@ def test_one_program_serves_every_p_and_is_the_gradient_at_each():
         traced.append(p)
         return cotangents(lp_adder_conv, x, kernel, g, p=p, padding="VALID")
 
-    x, kernel = np.float64(X[:, :3, :3]), np.float64(KERNEL[:, :2])
-    g = np.float64(normal(2, 2, 2, 2, 3))
+    x, kernel = (np.asarray(a, np.float64) for a in (X[:, :3, :3], KERNEL[:, :2]))
+    g = np.asarray(normal(2, 2, 2, 2, 3), np.float64)
     for p in (1.0, 1.001, 1.3, 1.9, 2.0):
         y, dx, dw = np.zeros((2, 2, 2, 3)), np.zeros_like(x), np.zeros_like(kernel)
         for n, i, j, o in np.ndindex(y.shape):

@@ -1,6 +1,7 @@
 """Squared distances against differences written out; sums of quarters are exact in float32."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from nnlab.ops.squared_distance import squared_distance_conv
 from nnlab.testing import check_gradient_rule, image_windows
 
-OPTIONS = dict(strides=(2, 1), padding=((1, 0), (2, 1)), kernel_dilation=(2, 1))
+OPTIONS: Any = dict(strides=(2, 1), padding=((1, 0), (2, 1)), kernel_dilation=(2, 1))
 
 
 def quarters(seed, *shape):

@@ -1,6 +1,7 @@
 """Distillation: its losses by hand, who learns from what, and the student alone."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,7 @@ def test_bad_arguments_are_named(options, words):
 def test_a_kernel_starts_where_float32_can_tell_distances_apart():
     # A 3×3 window of 64 channels: 576 terms, and distances about as large.
     y = jnp.array([-400.0, -600.0, -800.0]).reshape(3, 1, 1, 1)
-    kernel = _Kernel(576, None)
+    kernel: Any = _Kernel(576, None)
     variables = kernel.init(jax.random.key(0), y, True)
     assert variables["params"]["log_width"] == 0
     (_, captured) = kernel.apply(
