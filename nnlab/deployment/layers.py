@@ -102,7 +102,7 @@ def _operations(node: Node, width: int, terms: int, inputs: list[Any], y: Any) -
         case "conv" | "dense":
             each(y.size * terms, f"int{max(width, 8)}", multiplications=1, additions=1)
         case "adder_conv" | "adder_dense":
-            weights = node.attributes["bits"] + node.attributes["shift"]
+            weights = min(node.attributes["bits"] + node.attributes["shift"], 8)  # they are bytes
             each(y.size * terms, f"int{max(width, weights)}", additions=2)
         case "binary_conv" | "binary_dense":
             each(y.size * terms, "bool", bit_operations=1)

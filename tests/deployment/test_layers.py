@@ -84,6 +84,7 @@ def test_operands_are_as_wide_as_they_can_be(small_network):
         return {layer.name: layer for layer in network_layers(network, (6, 5, 2))}
 
     assert layers(votes=31)["product"].operations.multiplications == {"int9": 28}
+    assert set(layers(carrier=255)["near"].operations.additions) == {"int8"}
     assert set(layers(carrier=15)["near"].operations.additions) == {"int5"}
     narrow, product = layers(carrier=15)["near"], layers(votes=31)["product"]
     rows = table([narrow, product])
@@ -96,3 +97,13 @@ def test_operands_are_as_wide_as_they_can_be(small_network):
 def test_images_of_bytes(small_network):
     layers = network_layers(small_network, (6, 5, 2), dtype=jax.numpy.uint8)
     assert layers[0].inputs == (Numbers(60, 480),)
+
+
+def test_adder_weights_are_bytes_however_they_are_stored(small_network):
+    nodes = [
+        dataclasses.replace(n, attributes=n.attributes | {"bits": 8}) if n.name == "near" else n
+        for n in small_network.nodes
+    ]
+    network = dataclasses.replace(small_network, nodes=tuple(nodes))
+    near = next(layer for layer in network_layers(network, (6, 5, 2)) if layer.name == "near")
+    assert set(near.operations.additions) == {"int8"}  # 8 bits shifted by 1, of at most 255
