@@ -71,7 +71,7 @@ def test_no_image_leaves_the_accumulators(small_network):
 
 
 def test_operands_are_as_wide_as_they_can_be(small_network):
-    """Inputs of up to 9 bits: 15 positions of 31 each; adder weights of 4 bits, shifted by 1."""
+    """Inputs of up to 9 bits: 15 positions of 31 each; adder weights up to 7, shifted by 1."""
 
     def layers(**high):
         nodes = [
@@ -85,10 +85,10 @@ def test_operands_are_as_wide_as_they_can_be(small_network):
 
     assert layers(votes=31)["product"].operations.multiplications == {"int9": 28}
     assert set(layers(carrier=255)["near"].operations.additions) == {"int8"}
-    assert set(layers(carrier=15)["near"].operations.additions) == {"int5"}
+    assert set(layers(carrier=15)["near"].operations.additions) == {"int4"}
     narrow, product = layers(carrier=15)["near"], layers(votes=31)["product"]
     rows = table([narrow, product])
-    assert [row["assumed"] for row in rows[:2]] == ["int5", "int9"]
+    assert [row["assumed"] for row in rows[:2]] == ["int4", "int9"]
     # An upper bound each: the price of 8 bits, and of 32.
     assert rows[0]["arithmetic / nJ"] * 1000 == pytest.approx(2 * 90 * 45 * 0.03)
     assert rows[1]["arithmetic / nJ"] * 1000 == pytest.approx(28 * (3.1 + 0.1))
@@ -97,13 +97,3 @@ def test_operands_are_as_wide_as_they_can_be(small_network):
 def test_images_of_bytes(small_network):
     layers = network_layers(small_network, (6, 5, 2), dtype=jax.numpy.uint8)
     assert layers[0].inputs == (Numbers(60, 480),)
-
-
-def test_adder_weights_are_bytes_however_they_are_stored(small_network):
-    nodes = [
-        dataclasses.replace(n, attributes=n.attributes | {"bits": 8}) if n.name == "near" else n
-        for n in small_network.nodes
-    ]
-    network = dataclasses.replace(small_network, nodes=tuple(nodes))
-    near = next(layer for layer in network_layers(network, (6, 5, 2)) if layer.name == "near")
-    assert set(near.operations.additions) == {"int8"}  # 8 bits shifted by 1, of at most 255
