@@ -128,7 +128,9 @@ def table(layers: Sequence[Layer], bits: int | None = None) -> list[dict[str, An
         name: sum(row[name] for row in rows) if isinstance(value, int | float) else "-"
         for name, value in (rows[0] if rows else {}).items()
     }
-    return [*rows, total | {"layer": "sum"}] if rows else []
+    assumed = {dtype for row in rows for dtype in row["assumed"].split(", ")} - {"-"}
+    total |= {"layer": "sum", "assumed": ", ".join(sorted(assumed)) or "-"}
+    return [*rows, total] if rows else []
 
 
 def constants() -> list[dict[str, Any]]:

@@ -62,6 +62,9 @@ def network_layers(
         arrays = {role: network.arrays[name] for role, name in node.arrays.items()}
         kind = _KINDS.get(node.op)
         width = max(_width(bounds.get(name, WORDS)) for name in node.inputs)
+        if kind == "adder":
+            furthest = int(arrays["kernel"].max()) << node.attributes["shift"]
+            width = max(width, furthest.bit_length())
         layers.append(
             Layer(
                 name=node.name,
@@ -102,8 +105,7 @@ def _operations(node: Node, width: int, terms: int, inputs: list[Any], y: Any) -
         case "conv" | "dense":
             each(y.size * terms, f"int{max(width, 8)}", multiplications=1, additions=1)
         case "adder_conv" | "adder_dense":
-            weights = node.attributes["bits"] + node.attributes["shift"]
-            each(y.size * terms, f"int{max(width, weights)}", additions=2)
+            each(y.size * terms, f"int{width}", additions=2)
         case "binary_conv" | "binary_dense":
             each(y.size * terms, "bool", bit_operations=1)
             each(y.size * terms, "int8", additions=1)

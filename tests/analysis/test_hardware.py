@@ -126,7 +126,8 @@ def test_what_is_assumed_is_named():
     half = NOTHING._replace(
         additions={"float16": 1}, bit_operations={"bool": 1}, multiplications={"float32": 1}
     )
-    assert table([Layer("x", "-", half)])[0]["assumed"] == "bool bits, float16"
+    rows = table([Layer("x", "-", half), ADDER])
+    assert [row["assumed"] for row in rows] == ["bool bits, float16", "-", "bool bits, float16"]
     sources = {row["price of"]: row["source"] for row in constants()}
     assert "not checked" in sources["additions in float16"]
     assert "not checked" in sources["64 bits of DRAM"]

@@ -71,7 +71,7 @@ def test_no_image_leaves_the_accumulators(small_network):
 
 
 def test_operands_are_as_wide_as_they_can_be(small_network):
-    """Inputs of up to 9 bits: 15 positions of 31 each; adder weights of 4 bits, shifted by 1."""
+    """Inputs of up to 9 bits: 15 positions of 31 each; adder weights up to 7, shifted by 1."""
 
     def layers(**high):
         nodes = [
@@ -84,10 +84,11 @@ def test_operands_are_as_wide_as_they_can_be(small_network):
         return {layer.name: layer for layer in network_layers(network, (6, 5, 2))}
 
     assert layers(votes=31)["product"].operations.multiplications == {"int9": 28}
-    assert set(layers(carrier=15)["near"].operations.additions) == {"int5"}
+    assert set(layers(carrier=255)["near"].operations.additions) == {"int8"}
+    assert set(layers(carrier=15)["near"].operations.additions) == {"int4"}
     narrow, product = layers(carrier=15)["near"], layers(votes=31)["product"]
     rows = table([narrow, product])
-    assert [row["assumed"] for row in rows[:2]] == ["int5", "int9"]
+    assert [row["assumed"] for row in rows[:2]] == ["int4", "int9"]
     # An upper bound each: the price of 8 bits, and of 32.
     assert rows[0]["arithmetic / nJ"] * 1000 == pytest.approx(2 * 90 * 45 * 0.03)
     assert rows[1]["arithmetic / nJ"] * 1000 == pytest.approx(28 * (3.1 + 0.1))
