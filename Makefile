@@ -2,12 +2,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test reliability lint clean
+.PHONY: demo test test-all reliability lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/python experiments/adder_vs_cnn.py --out runs/demo --overwrite
 
 test: $(VENV)/installed-test
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+# With the slow ones: trainings, kills, command lines by the hundred.
+test-all: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto
 
 # The same tests of kills, damage and bad input, with all repetitions and their counts: minutes.

@@ -81,11 +81,6 @@ class Config:
         check_count("workers", self.workers)
 
 
-def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-    crop_key, flip_key = jax.random.split(key)
-    return data.random_flip(flip_key, data.random_crop(crop_key, images))
-
-
 def feed_and_test(config: Config) -> tuple[training.Feed, training.Batch, int]:
     """What to train on, the test images and labels, and the number of classes."""
     if not config.stream:
@@ -118,7 +113,7 @@ def main(config: Config) -> None:
         _, history = training.fit(
             name,
             training.init(jax.random.key(config.seed), model, optimizer, test[0]),
-            training.train_step(model, optimizer, augment=augment),
+            training.train_step(model, optimizer, augment=data.random_crop_and_flip),
             training.evaluation(model, mesh=mesh),
             feed,
             test,

@@ -3,9 +3,10 @@
 Every function takes the same list of `Network`s, gives one matplotlib `Figure` that owns its
 canvas (no `pyplot`, so nothing global is touched and no display is needed), and keeps a network's
 colour from figure to figure. Save one with `figure.savefig("curves.png", dpi=200)`. More networks
-than colours, or a history with missing epochs, is an `InputError`.
+than colours (but for histograms), or a history with missing epochs, is an `InputError`.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -77,6 +78,13 @@ class Network(NamedTuple):
     train_labels: ArrayLike
 
 
+class Weights(NamedTuple):
+    """Of a `Network`, what the histograms show."""
+
+    name: str
+    weights: ArrayLike
+
+
 class Curve(NamedTuple):
     """Of a `Network`, what the learning curves show."""
 
@@ -128,13 +136,13 @@ def figure_curves(networks: Sequence[Network | Curve]) -> Figure:
 
 
 @matplotlib.rc_context(_STYLE)
-def figure_weights(networks: Sequence[Network]) -> Figure:
-    """Histograms of weights with fitted Laplace and Gaussian densities.
+def figure_weights(networks: Sequence[Network | Weights]) -> Figure:
+    """Histograms of weights with fitted Laplace and Gaussian densities, of any number of networks.
 
     Above each panel stand the mean log-likelihoods in nats a weight.
     """
     figure, panels = _panels(networks, height=2.8)
-    for network, colour, axes in zip(networks, COLOURS, panels, strict=False):
+    for network, colour, axes in zip(networks, itertools.cycle(COLOURS), panels, strict=False):
         weights = np.asarray(network.weights, np.float64).ravel()
         fits = fit_weights(weights)
         low, high = np.quantile(weights, [0.001, 0.999])
@@ -170,6 +178,7 @@ def figure_features(networks: Sequence[Network]) -> Figure:
     class centre by L1 distance (`nnlab.analysis.features`). Both axes have one scale, so angles are
     true. Of more than ten classes the ten lowest labels are drawn.
     """
+    _check(networks)
     figure, panels = _panels(networks, height=3.9)
     classes = np.unique(np.concatenate([np.ravel(network.labels) for network in networks]))
     shown = classes[: len(COLOURS)]
@@ -201,8 +210,9 @@ def figure_features(networks: Sequence[Network]) -> Figure:
     return figure
 
 
-def _panels(networks: Sequence[Network], height: float):
-    _check(networks)
+def _panels(networks: Sequence[Network | Weights], height: float):
+    if not networks:
+        raise InputError("0 networks were given to draw; expected at least 1.")
     columns = 2 if len(networks) == 4 else min(len(networks), 3)
     rows = -(-len(networks) // columns)
     figure = Figure(figsize=(8.4 if columns > 1 else 6.0, height * rows))

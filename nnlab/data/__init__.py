@@ -1,6 +1,6 @@
 """Data sets on disk in; checked, scaled and augmented arrays out."""
 
-from nnlab.data.augment import random_crop, random_flip
+from nnlab.data.augment import random_crop, random_crop_and_flip, random_flip
 from nnlab.data.dataset import Dataset, RandomAccess, Records, Split, check_arrays
 from nnlab.data.sources import load, record_source
 from nnlab.data.stream import Stream, to_device
@@ -34,6 +34,7 @@ __all__ = [
     "pad_to",
     "pca_whiten",
     "random_crop",
+    "random_crop_and_flip",
     "random_flip",
     "record_source",
     "record_statistics",

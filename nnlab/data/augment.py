@@ -58,6 +58,12 @@ def random_flip(key: jax.Array, images: jax.Array | np.ndarray) -> jax.Array:
     return jnp.where(mirrored, images[:, :, ::-1], images)
 
 
+def random_crop_and_flip(key: jax.Array, images: jax.Array | np.ndarray) -> jax.Array:
+    """`random_crop` of images padded by 4, then `random_flip`: what CIFAR networks train on."""
+    crop_key, flip_key = jax.random.split(key)
+    return random_flip(flip_key, random_crop(crop_key, images))
+
+
 def _check_rank(images: jax.Array | np.ndarray) -> None:
     if images.ndim != 4:
         raise InputError(f"images have shape {images.shape}, expected [n, height, width, channels]")

@@ -5,7 +5,7 @@ A layer's kind is the first word of the name of its weights: `adder_kernel`, `bi
 any arithmetic.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import jax
 import optax
@@ -76,10 +76,10 @@ def adder_recipe(
         optax.sgd(schedule(learning_rate, steps), momentum, nesterov),
     )
     adam = optax.adam(schedule(binary_learning_rate, steps))
-    kinds = {
+    kinds: dict[Hashable, optax.GradientTransformation] = {
         "float": sgd,
         "adder": optax.chain(adder_rate() if rate is None else rate, sgd),
         "binary": optax.chain(adam, clip_latent_weights()),
         "shift": optax.radam(schedule(shift_learning_rate, steps)),
     }
-    return optax.partition({**kinds, **(parts or {})}, labels)
+    return optax.partition({**kinds, **dict(parts or {})}, labels)

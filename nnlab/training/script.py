@@ -19,7 +19,7 @@ it ends the script with that one sentence on standard error and exit status 2, n
 import functools
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, TypeVar
 
 from nnlab.errors import CheckpointError, DivergedError, InputError, Interrupted
@@ -124,6 +124,14 @@ def check_seed(name: str, value: int) -> None:
     """Raises `InputError` unless the field `name` holds a seed, an integer in [0, 2^32)."""
     if not (_is_integer(value) and 0 <= value < 2**32):
         raise InputError(f"{_flag(name)} must be an integer from 0 to {2**32 - 1}, not {value}.")
+
+
+def check_choices(name: str, values: Collection[str], choices: Collection[str]) -> None:
+    """Raises `InputError` unless the field `name` holds some of the choices, each once."""
+    wrong = [value for value in values if value not in choices]
+    if wrong or not values or len(set(values)) < len(values):
+        given = ", ".join(wrong or values) or "nothing"
+        raise InputError(f"{_flag(name)} must be some of {', '.join(choices)}, not {given}.")
 
 
 def _is_integer(value: object) -> bool:

@@ -11,6 +11,7 @@ from nnlab.analysis.plots import (
     COLOURS,
     HISTORY,
     Network,
+    Weights,
     figure_curves,
     figure_features,
     figure_weights,
@@ -65,6 +66,14 @@ def test_a_network_keeps_its_colour():
     for axes, test_line, colour in zip(weights.axes, curves.lines[1::2], COLOURS, strict=False):
         (histogram,) = [patch for patch in axes.patches if isinstance(patch, StepPatch)]
         assert to_hex(histogram.get_facecolor()) == test_line.get_color() == colour
+
+
+def test_histograms_of_more_networks_than_colours():
+    rng = np.random.default_rng(0)
+    figure = figure_weights([Weights(f"network {i}", rng.normal(size=99)) for i in range(13)])
+    assert [axes.get_title(loc="left").split("\n")[0] for axes in figure.axes] == [
+        f"network {i}" for i in range(13)
+    ]
 
 
 def test_histogram_is_a_density_of_all_weights():
@@ -126,6 +135,7 @@ def test_input_errors():
     for figure in FIGURES:
         with pytest.raises(InputError, match="0 networks"):
             figure([])
+    for figure in (figure_curves, figure_features):
         with pytest.raises(InputError, match="expected 1 to 10"):
             figure([network()] * 11)
     broken = network("CNN")

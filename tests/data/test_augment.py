@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nnlab.data import random_crop, random_flip
+from nnlab.data import random_crop, random_crop_and_flip, random_flip
 from nnlab.errors import InputError
 
 KEY = jax.random.key(0)
@@ -49,14 +49,14 @@ def test_equal_the_loop(images, padding, seed):
     np.testing.assert_array_equal(flipped, flip_loop(key, images))
 
 
-@pytest.mark.parametrize("function", [random_crop, random_flip])
+@pytest.mark.parametrize("function", [random_crop, random_flip, random_crop_and_flip])
 def test_a_key_decides(function):
     first = function(KEY, IMAGES)
     np.testing.assert_array_equal(first, function(KEY, IMAGES))
     assert not np.array_equal(first, function(jax.random.key(1), IMAGES))
 
 
-@pytest.mark.parametrize("function", [random_crop, random_flip])
+@pytest.mark.parametrize("function", [random_crop, random_flip, random_crop_and_flip])
 def test_under_jit_vmap_and_scan(function):
     keys, batches = jax.random.split(KEY, 3), jnp.stack([IMAGES, IMAGES + 1, IMAGES + 2])
     expected = [function(key, batch) for key, batch in zip(keys, batches, strict=True)]
@@ -85,7 +85,7 @@ def test_crop_keeps_little_besides_the_result():
     assert analysis.temp_size_in_bytes < 1.1 * padded_bytes
 
 
-@pytest.mark.parametrize("function", [random_crop, random_flip])
+@pytest.mark.parametrize("function", [random_crop, random_flip, random_crop_and_flip])
 def test_names_the_shape(function):
     with pytest.raises(InputError, match=r"^images have shape \(8, 6, 3\), expected \[n, height"):
         function(KEY, IMAGES[0])

@@ -16,11 +16,20 @@ def test_training_mode_normalises_by_the_batch_and_moves_statistics_by_a_tenth()
     variables = layer.init(jax.random.key(0), x)
     y, updates = layer.apply(variables, x, mutable=["batch_stats"])
     expected = np.array([[2, -1], [-2, 1]]) / np.sqrt(np.array([4, 1]) + 1e-5)
-    # The variance is a difference of squares near 5,000, each rounded to 2^-24 of that.
-    np.testing.assert_allclose(y, expected, rtol=1e-3)
+    np.testing.assert_allclose(y, expected, rtol=1e-6)
     stats = updates["batch_stats"]
     np.testing.assert_allclose(stats["mean"], [-7.2, 0.2], rtol=1e-6)  # 0.9 · 0 + 0.1 · mean
-    np.testing.assert_allclose(stats["var"], [1.3, 1.0], rtol=1e-3)  # 0.9 · 1 + 0.1 · variance
+    np.testing.assert_allclose(stats["var"], [1.3, 1.0], rtol=1e-6)  # 0.9 · 1 + 0.1 · variance
+
+
+def test_the_variance_of_numbers_far_from_zero():
+    x = np.float32(np.random.default_rng(0).normal(-3700, 40, (4096, 1)))  # 4,608 adder terms
+    layer: Any = batch_norm(train=True)
+    variables = layer.init(jax.random.key(0), x)
+    _, updates = layer.apply(variables, jnp.asarray(x), mutable=["batch_stats"])
+    expected = 0.9 + 0.1 * np.float64(x).var()
+    # Two passes round distances from the mean, near 40, not squares near 3,700^2.
+    np.testing.assert_allclose(updates["batch_stats"]["var"], [expected], rtol=2e-6)
 
 
 def test_statistics_run_over_all_axes_but_the_last():

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from nnlab.errors import CheckpointError, DivergedError, InputError, Interrupted
 from nnlab.training.script import (
+    check_choices,
     check_count,
     check_fraction,
     check_positive,
@@ -34,9 +35,11 @@ class Config:
     workers: int = 0
     network: Literal["cnn", "adder"] = "cnn"
     sizes: tuple[int, ...] = (1, 2)
+    words: tuple[str, ...] = ("any",)
     out: Path | None = None
 
     def __post_init__(self):
+        check_choices("words", self.words, ("some", "any"))
         check_positive("learning_rate", self.learning_rate)
         check_positive_integer("epochs", self.epochs)
         check_fraction("momentum", self.momentum)
@@ -89,6 +92,9 @@ def test_help_shows_the_module_docstring_and_the_field_comments():
         ),
         (["--momentum", "nan"], "--momentum must be a number from 0 to 1, not nan."),
         (["--seed", "-1"], "--seed must be an integer from 0 to 4294967295, not -1."),
+        (["--words", "any", "all"], "--words must be some of some, any, not all."),
+        (["--words", "any", "any"], "--words must be some of some, any, not any, any."),
+        (["--words"], "--words must be some of some, any, not nothing."),
         (["--workers", "-1"], "--workers must be an integer from 0 to 2147483647, not -1."),
     ],
 )

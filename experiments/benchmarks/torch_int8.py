@@ -1,0 +1,93 @@
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+"""A trained CNN of ours in PyTorch, in float32 and quantised to int8 by PyTorch's own tools."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from benchmarks.torch_peers import NETWORKS, Call
+
+PRODUCTS = (nn.Conv2d, nn.Linear)
+NORMS = (nn.BatchNorm2d, nn.BatchNorm1d)
+
+
+def with_weights(name: str, variables: Any) -> nn.Module:
+    """The network `name` of `torch_peers` with the Flax variables of ours, in evaluation mode."""
+    model = NETWORKS[name]().eval()
+    modules = list(model.modules())
+    kernels = _leaves(variables["params"], "kernel")
+    scales, shifts, means, deviations = (
+        _leaves(variables[group], leaf)
+        for group, leaf in (
+            *(("params", "scale"), ("params", "bias")),
+            *(("batch_stats", "mean"), ("batch_stats", "var")),
+        )
+    )
+    with torch.no_grad():
+        for module in modules:
+            if isinstance(module, PRODUCTS):
+                kernel = next(kernels)
+                order = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
+                module.weight.copy_(kernel.permute(order))
+            elif isinstance(module, NORMS):
+                module.weight.copy_(next(scales))
+                module.bias.copy_(next(shifts))
+                module.running_mean.copy_(next(means))
+                module.running_var.copy_(next(deviations))
+    return model
+
+
+def int8(model: nn.Module, images: np.ndarray) -> nn.Module:
+    """The network after static quantisation, calibrated on images [n, height, width, channels]."""
+    from torch.ao.quantization import get_default_qconfig_mapping
+    from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # that these tools move to another package
+        engine = torch.backends.quantized.engine
+        observed = prepare_fx(model, get_default_qconfig_mapping(engine), (_tensor(images[:8]),))
+        for start in range(0, len(images), 128):
+            observed(_tensor(images[start : start + 128]))
+        return convert_fx(observed)
+
+
+def logits(model: nn.Module, images: np.ndarray) -> np.ndarray:
+    """[n, classes] of images [n, height, width, channels]."""
+    with torch.inference_mode():
+        return model(_tensor(images)).numpy()
+
+
+def inference(model: nn.Module, images: np.ndarray) -> Call:
+    """A call that computes the logits of a batch, channels last."""
+    batch = _tensor(images).contiguous(memory_format=torch.channels_last)
+    return torch.inference_mode()(lambda: model(batch))
+
+
+def file_bytes(model: nn.Module) -> int:
+    """Of the file that PyTorch writes."""
+    torch.save(model.state_dict(), file := io.BytesIO())
+    return len(file.getvalue())
+
+
+def _tensor(images: np.ndarray) -> torch.Tensor:
+    return torch.tensor(images).permute(0, 3, 1, 2)
+
+
+def _leaves(tree: Any, name: str) -> Iterator[torch.Tensor]:
+    """Leaves `name` of Flax modules in the order in which a model calls them."""
+
+    def place(key: str) -> tuple[int, int]:
+        kind, _, number = key.rpartition("_")
+        behind = 0 if number == "0" else 3  # blocks stand behind the first normalisation
+        ranks = {"Conv": 0, "BasicBlock": 1, "Dense": 2, "BatchNorm": behind}
+        return ranks[kind], int(number)
+
+    for key in sorted(tree, key=place):
+        if key.startswith("BasicBlock"):
+            yield from _leaves(tree[key], name)
+        elif name in tree[key]:
+            yield torch.tensor(np.array(tree[key][name]))
