@@ -11,17 +11,26 @@ they learn. To try a variant, replace a field:
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from nnlab.layers.adder import AdderConv, AdderDense
 from nnlab.layers.binary import BinaryConv, BinaryDense
 from nnlab.layers.convolution import Conv
+from nnlab.layers.initializers import uniform_between
 from nnlab.layers.product import ProductConv, ProductDense
 from nnlab.layers.shift import ShiftPSConv, ShiftPSDense
+from nnlab.ops.binary_connect import binary_connect_conv, stochastic_binary_connect_conv
+from nnlab.ops.bireal import bireal_conv
+from nnlab.ops.dorefa import check_bits, dorefa_conv
+from nnlab.ops.estimators import no_op, swish_sign
 from nnlab.ops.products import Product
 from nnlab.ops.shift import shift_q_conv
+from nnlab.ops.ternary import ternary_conv
+from nnlab.ops.xnor import xnor_conv
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,3 +94,51 @@ def deep_shift_q(bits: int) -> Arithmetic:
 # Signed powers of two of 5 bits: rounded (DeepShift-Q), or learnt as exponents and signs (-PS).
 SHIFT_Q = deep_shift_q(5)
 SHIFT_PS = Arithmetic(conv=ShiftPSConv, dense=ShiftPSDense, activation=nn.relu)
+
+
+_LATENT: dict[str, Any] = dict(
+    kernel_name="binary_kernel", kernel_init=nn.initializers.glorot_uniform()
+)
+
+# Signs of weights (BinaryConnect, NeurIPS 2015). Where they are drawn at random while training,
+# real weights start evenly over [-1, 1], as published: near 0 the draws are noise alone.
+BINARY_CONNECT = of_product(binary_connect_conv, **_LATENT)
+BINARY_CONNECT_STOCHASTIC = of_product(
+    stochastic_binary_connect_conv,
+    stochastic=True,
+    kernel_name="binary_kernel",
+    kernel_init=uniform_between(-1, 1),
+)
+
+# Signs of both, with a scale a filter and a position (XNOR-Net, ECCV 2016).
+XNOR = of_product(xnor_conv, activation=nn.hard_tanh, **_LATENT)
+
+# Signs of both, with a scale a filter; nothing stands between the layers, so that shortcuts carry
+# real numbers (Bi-Real Net, ECCV 2018).
+BIREAL = of_product(bireal_conv, activation=no_op, **_LATENT)
+
+# Signs of both, which learn by the slope of a swish (BNN+, 2018).
+BINARY_SWISH = Arithmetic(
+    conv=functools.partial(BinaryConv, input_quantizer=swish_sign, kernel_quantizer=swish_sign),
+    dense=functools.partial(BinaryDense, input_quantizer=swish_sign, kernel_quantizer=swish_sign),
+    activation=no_op,
+)
+
+# Weights -1, 0 and +1 with a scale a layer (Ternary Weight Networks, 2016).
+TERNARY = of_product(ternary_conv)
+
+
+_unit_clip = functools.partial(jnp.clip, min=0.0, max=1.0)
+
+
+@functools.cache
+def dorefa(weight_bits: int, activation_bits: int, gradient_bits: int = 32) -> Arithmetic:
+    """Weights, activations and gradients of 1 to 8 bits, or 32 for real ones (DoReFa-Net, 2016).
+
+    Raises:
+        ValueError: of other bits.
+    """
+    check_bits(weight_bits, activation_bits, gradient_bits)
+    bits = dict(weight_bits=weight_bits, activation_bits=activation_bits)
+    op = functools.partial(dorefa_conv, **bits, gradient_bits=gradient_bits)
+    return of_product(op, activation=_unit_clip, stochastic=gradient_bits < 32)

@@ -9,7 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnlab.arithmetics import ADDER, BINARY, FLOAT, Arithmetic
+from nnlab.analysis import stored_bytes
+from nnlab.arithmetics import (
+    ADDER,
+    BINARY,
+    BINARY_CONNECT,
+    BINARY_CONNECT_STOCHASTIC,
+    BINARY_SWISH,
+    BIREAL,
+    FLOAT,
+    SHIFT_PS,
+    SHIFT_Q,
+    TERNARY,
+    XNOR,
+    Arithmetic,
+    deep_shift_q,
+    dorefa,
+)
 from nnlab.layers import AdderConv, AdderDense, BinaryDense
 from nnlab.models import SmallCNN
 
@@ -87,3 +103,62 @@ def test_a_variant_reaches_the_layers_of_a_model():
         assert params[name]["adder_kernel"].dtype == jnp.bfloat16
     assert params["BinaryDense_0"]["binary_kernel"].shape == (256, 10)
     assert calls == [(1, 8, 8, 16), (1, 8, 8, 32), (1, 4, 4, 64)]
+
+
+BINARY_FAMILY = {
+    "BINARY_CONNECT": BINARY_CONNECT,
+    "BINARY_CONNECT_STOCHASTIC": BINARY_CONNECT_STOCHASTIC,
+    "XNOR": XNOR,
+    "BIREAL": BIREAL,
+    "BINARY_SWISH": BINARY_SWISH,
+    "TERNARY": TERNARY,
+    "dorefa(1, 2)": dorefa(1, 2),
+    "dorefa(3, 4, 6)": dorefa(3, 4, 6),
+    "SHIFT_Q": SHIFT_Q,
+    "SHIFT_PS": SHIFT_PS,
+}
+
+
+@pytest.mark.parametrize("name", BINARY_FAMILY)
+def test_bytes_that_a_layer_stores(name):
+    arithmetic = BINARY_FAMILY[name]
+    signs, scales = 10 * 4 // 8, {"XNOR": 16, "BIREAL": 16, "TERNARY": 4, "dorefa(1, 2)": 4}
+    bits = {"TERNARY": 2, "SHIFT_Q": 5, "SHIFT_PS": 5, "dorefa(3, 4, 6)": 3}
+    bits["BINARY_CONNECT_STOCHASTIC"] = 32  # real weights, see `nnlab.ops.binary_connect`
+    expected = signs * bits.get(name, 1) + scales.get(name, 0)
+    layer, x = arithmetic.dense(4), jnp.ones((2, 10))
+    variables = jax.eval_shape(layer.init, jax.random.key(0), x)
+    assert stored_bytes(layer.apply, variables, x) == expected
+    layer, x = arithmetic.conv(4, (5, 1)), jnp.ones((1, 5, 5, 2))
+    variables = jax.eval_shape(layer.init, jax.random.key(0), x)
+    assert stored_bytes(layer.apply, variables, x) == expected
+
+
+def test_the_same_bits_are_the_same_arithmetic():
+    assert dorefa(1, 2) is dorefa(1, 2) and dorefa(1, 2) != dorefa(2, 2)
+    assert deep_shift_q(5) is SHIFT_Q and deep_shift_q(4) != SHIFT_Q
+    assert len(set(BINARY_FAMILY.values())) == len(BINARY_FAMILY)
+    with pytest.raises(ValueError, match=r"^weight_bits must be an integer from 1 to 8, or 32"):
+        dorefa(16, 2)
+
+
+@pytest.mark.parametrize("name", ["BINARY_CONNECT_STOCHASTIC", "dorefa(3, 4, 6)"])
+def test_draws_come_from_the_dropout_stream(name):
+    layer = BINARY_FAMILY[name].dense(4)
+    x = jnp.asarray(np.random.default_rng(0).uniform(size=(3, 10)), jnp.float32)
+    variables = layer.init(jax.random.key(0), x)
+
+    def value_and_gradient(rngs):
+        y, pull = jax.vjp(lambda v: layer.apply(v, x, rngs=rngs), variables)
+        return np.concatenate([a.ravel() for a in jax.tree.leaves((y, pull(y)))])
+
+    first, again, other = (value_and_gradient({"dropout": jax.random.key(k)}) for k in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any() and (first != value_and_gradient({})).any()
+
+
+def test_bounded_activations():
+    x = jnp.array([-3.0, -0.5, 0.5, 3.0])
+    assert dorefa(1, 2).activation(x).tolist() == [0, 0, 0.5, 1]
+    assert XNOR.activation(x).tolist() == [-1, -0.5, 0.5, 1]
+    assert BIREAL.activation(x).tolist() == BINARY_SWISH.activation(x).tolist() == x.tolist()

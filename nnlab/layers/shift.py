@@ -13,21 +13,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
-from flax.typing import Dtype, Initializer
+from flax.typing import Dtype
 
 from nnlab.layers.bias import add_bias
+from nnlab.layers.initializers import uniform_between
 from nnlab.ops.products import shift_conv
 from nnlab.ops.shift import lowest_exponent, shift_ps_weights
 from nnlab.ops.windows import Padding, pair
-
-
-def uniform_between(low: float, high: float) -> Initializer:
-    """Initialiser of numbers spread evenly from `low` to `high`."""
-
-    def init(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, low, high)
-
-    return init
 
 
 class ShiftPSConv(nn.Module):

@@ -1,5 +1,7 @@
 """DeepShift-PS layers: their parameters, and their products against those of the real weights."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,7 @@ X = jnp.asarray(np.random.default_rng(0).integers(-8, 9, (2, 5, 4, 3)) / 4, jnp.
 def test_conv():
     layer = ShiftPSConv(6, (3, 2), strides=2, padding="VALID", use_bias=True, bits=4)
     y, variables = layer.init_with_output(jax.random.key(0), X)
-    params = variables["params"]
+    params: Any = variables["params"]
     shapes = {"shift_exponent_kernel": (3, 2, 3, 6), "shift_sign_kernel": (3, 2, 3, 6)}
     assert jax.tree.map(jnp.shape, params) == shapes | {"bias": (6,)}
     weights = shift_ps_weights(*(params[name] for name in shapes), bits=4)
@@ -27,7 +29,7 @@ def test_conv():
 def test_dense_takes_any_leading_axes():
     layer = ShiftPSDense(6, use_bias=True, bits=4)
     y, variables = layer.init_with_output(jax.random.key(0), X)
-    params = variables["params"]
+    params: Any = variables["params"]
     names = ("shift_exponent_kernel", "shift_sign_kernel")
     weights = shift_ps_weights(*(params[name] for name in names), bits=4)
     np.testing.assert_array_equal(y, X @ weights)

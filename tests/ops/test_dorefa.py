@@ -1,0 +1,158 @@
+"""DoReFa's product against its quantisers, its rounded cotangents against a scalar formula."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nnlab.analysis import count, stored_bytes
+from nnlab.ops.dorefa import dorefa_conv, quantize_gradient
+from nnlab.ops.estimators import dorefa_quantizer
+from nnlab.testing import check_gradient_rule, image_windows
+
+OPTIONS: Any = dict(strides=(2, 1), padding=((1, 0), (0, 1)))
+
+
+def conv_sum(x, w):
+    return jnp.tensordot(image_windows(x, w.shape, **OPTIONS), w, 3)
+
+
+def operands():
+    rng = np.random.default_rng(0)
+    x, w = rng.uniform(-0.5, 1.5, (2, 4, 3, 2)), rng.normal(size=(2, 2, 2, 3))
+    return jnp.asarray(x, jnp.float32), jnp.asarray(w, jnp.float32)
+
+
+@pytest.mark.parametrize("bits", [(1, 2), (1, 32), (2, 3), (8, 8), (3, 32), (32, 4)])
+def test_equals_the_product_of_the_quantised(bits):
+    weight_bits, activation_bits = bits
+
+    def reference(x, w):
+        x = x if activation_bits == 32 else dorefa_quantizer(x, activation_bits)
+        w = w if weight_bits == 32 else dorefa_quantizer(w, weight_bits, "weights")
+        return conv_sum(x, w)
+
+    options = dict(weight_bits=weight_bits, activation_bits=activation_bits)
+    y, pull = jax.vjp(functools.partial(dorefa_conv, **options, **OPTIONS), *operands())
+    expected, wanted = jax.vjp(reference, *operands())
+    # Sums of at most 36 terms below 4 in another order: 36 roundings of 2^-24 of sums below 64.
+    np.testing.assert_allclose(y, expected, rtol=0, atol=36 * 64 * 2**-24)
+    for got, other in zip(pull(expected), wanted(expected), strict=True):
+        np.testing.assert_allclose(got, other, rtol=0, atol=36 * 64 * 2**-24)
+
+
+def test_one_bit_is_the_true_gradient_of_its_potentials():
+    def value(x, w):
+        q = np.abs(w).mean() * np.where(np.asarray(w) >= 0, 1, -1)
+        return np.asarray(conv_sum(np.round(np.clip(x, 0, 1)), q))
+
+    def signs(w):
+        return jax.lax.stop_gradient(jnp.abs(w).mean() * jnp.where(w >= 0, 1.0, -1.0))
+
+    rng = np.random.default_rng(0)  # numbers of few bits, whose mean size is 1/2
+    x = jnp.asarray(rng.permutation(np.repeat([-0.25, 0.25, 0.75, 1.5], 12)).reshape(2, 4, 3, 2))
+    w = jnp.asarray(rng.permutation(np.repeat([-0.75, -0.25, 0.25, 0.75], 6)).reshape(2, 2, 2, 3))
+    check_gradient_rule(
+        functools.partial(dorefa_conv, activation_bits=1, **OPTIONS),
+        [x, w],
+        value=value,
+        potentials=[
+            lambda x, w: conv_sum(jnp.clip(x, 0, 1), signs(w)),
+            lambda x, w: conv_sum(jnp.round(jnp.clip(x, 0, 1)), w),
+        ],
+        rtol=0,
+        atol=0,
+        bfloat16_rtol=2**-7,  # the product is rounded, and the scale times it
+    )
+
+
+def rounded(g, sigma, bits):
+    """Equation (2) for the cotangents of one image in float64."""
+    n, largest = 2**bits - 1, np.abs(g).max()
+    u = np.clip(g / (2 * largest) + 0.5 + sigma / n, 0, 1)
+    return 2 * largest * (np.round(n * u) / n - 0.5)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 6])
+def test_rounded_cotangents_equal_the_scalar_formula(bits):
+    key = jax.random.key(0)
+    g = np.random.default_rng(0).normal(size=(3, 4, 5, 2)).astype(np.float32)
+    y, pull = jax.vjp(lambda y: quantize_gradient(key, y, bits), jnp.zeros(g.shape))
+    (got,) = jax.jit(pull)(jnp.asarray(g))
+    assert not y.any()
+    sigma = np.asarray(jax.random.uniform(key, g.shape, jnp.float32, -0.5, 0.5), np.float64)
+    expected = np.stack([rounded(*pair, bits) for pair in zip(g.astype(float), sigma, strict=True)])
+    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+    for image in np.asarray(got):
+        assert len(np.unique(np.round(image / np.abs(image).max(), 4))) <= 2**bits
+
+
+def test_the_mean_of_rounded_cotangents_is_the_cotangent():
+    g, draws, n = jnp.array([[-1.0, -0.4, 0.0, 0.1, 0.9]]), 20_000, 3
+    keys = jax.random.split(jax.random.key(1), draws)
+
+    def one(key):
+        return jax.vjp(lambda y: quantize_gradient(key, y, 2), jnp.zeros(g.shape))[1](g)[0]
+
+    means = jax.vmap(one)(keys).mean(0)
+    # A step is 2 / n wide and a draw deviates by half of it at most; five deviations of the mean.
+    np.testing.assert_allclose(means, g, atol=5 * (1 / n) / np.sqrt(draws))
+
+
+def test_images_have_their_own_largest_and_zeros_stay():
+    key = jax.random.key(0)
+    g = jnp.stack([jnp.full(4, 1e-3), jnp.full(4, 1e3), jnp.zeros(4)])
+    (got,) = jax.vjp(lambda y: quantize_gradient(key, y, 1), jnp.zeros((3, 4)))[1](g)
+    np.testing.assert_array_equal(np.abs(got), np.abs(g))
+
+
+def test_gradient_bits_need_a_key():
+    x, w = operands()
+    g = jnp.asarray(np.random.default_rng(1).normal(size=conv_sum(x, w).shape), jnp.float32)
+
+    def cotangents(**options):
+        return jax.vjp(functools.partial(dorefa_conv, **options, **OPTIONS), x, w)[1](g)[1]
+
+    real = cotangents()
+    np.testing.assert_array_equal(cotangents(gradient_bits=2), real)
+    key = jax.random.key(0)
+    np.testing.assert_array_equal(cotangents(key=key), real)
+    coarse = cotangents(gradient_bits=2, key=key)
+    assert (coarse != real).any()
+    np.testing.assert_array_equal(coarse, cotangents(gradient_bits=2, key=key))
+    # Under jit and remat the key is a traced value.
+    remat = jax.checkpoint(functools.partial(dorefa_conv, gradient_bits=2, **OPTIONS))
+    jitted = jax.jit(lambda key: jax.vjp(lambda w: remat(x, w, key=key), w)[1](g)[0])
+    np.testing.assert_allclose(jitted(key), coarse, rtol=1e-5, atol=1e-5)
+
+
+def test_what_a_term_and_a_weight_cost():
+    x = jax.ShapeDtypeStruct((1, 4, 4, 8), jnp.float32)
+    w = jax.ShapeDtypeStruct((3, 3, 8, 5), jnp.float32)
+    terms = 16 * 5 * 72
+
+    def cost(**bits):
+        op = functools.partial(dorefa_conv, **bits)
+        return count(op, x, w), stored_bytes(lambda w, x: op(x, w), w, x)
+
+    counts, stored = cost(weight_bits=1, activation_bits=32)
+    assert counts.additions == {"float32": terms} and counts.multiplications == {"float32": 80}
+    assert stored == 360 // 8 + 4
+    counts, stored = cost(weight_bits=3, activation_bits=4)
+    assert counts.additions == {"int8": terms} and counts.multiplications["int8"] == terms
+    assert stored == 360 * 3 // 8
+    counts, stored = cost(weight_bits=32, activation_bits=32)
+    assert counts.multiplications == {"float32": terms} and stored == 1440
+
+
+def test_bits_that_cannot_be():
+    x, w = operands()
+    for name in ("weight_bits", "activation_bits", "gradient_bits"):
+        bits: Any = {name: 9}
+        with pytest.raises(
+            ValueError, match=rf"^{name} must be an integer from 1 to 8, or 32, not 9"
+        ):
+            dorefa_conv(x, w, **bits)
