@@ -31,7 +31,8 @@ BINARY_CONNECT = of_product(binary_connect_conv, **_LATENT)
 BINARY_CONNECT_STOCHASTIC = of_product(
     stochastic_binary_connect_conv,
     stochastic=True,
-    **_LATENT | dict(kernel_init=uniform_between(-1, 1)),
+    kernel_name="binary_kernel",
+    kernel_init=uniform_between(-1, 1),
 )
 
 # Signs of both, with a scale a filter and a position (XNOR-Net, ECCV 2016).

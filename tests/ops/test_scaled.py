@@ -49,6 +49,7 @@ def scale(w):
 EXACT: Any = {"rtol": 0, "atol": 0, "bfloat16_rtol": 2**-7}
 
 
+@pytest.mark.slow
 def test_bireal():
     def triangle(x):
         return 2 * clip(x) - clip(x) * jnp.abs(clip(x))
@@ -78,6 +79,7 @@ def ternary(w):
     return codes * np.abs(w)[codes != 0].mean()
 
 
+@pytest.mark.slow
 def test_ternary():
     x, w = operands()
     # The mean size becomes 2/3, the threshold 0.47, and the mean from there on 7/8.

@@ -52,6 +52,7 @@ def operands():
     return [jnp.asarray(x, jnp.float32), jnp.asarray(w.reshape(2, 2, 2, 3), jnp.float32)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("filter_rule", "input_scale"), [("paper", True), ("code", False)])
 def test_rules(filter_rule, input_scale):
     def scaled(x, y):
