@@ -19,9 +19,10 @@ import dataclasses
 import time
 
 import jax
+import optax
 
 from nnlab import analysis, data, training
-from nnlab.arithmetics import NAMED
+from nnlab.arithmetics import NAMED, Arithmetic, lp_adder
 from nnlab.errors import InputError
 from nnlab.models import CifarResNet
 from nnlab.optim import adder_recipe
@@ -36,10 +37,13 @@ from nnlab.training.script import (
 A_SHORTCUT_A_CONVOLUTION = {"bireal", "adder_sr"}
 
 
+NAMES = (*NAMED, "lp_adder")
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
-    arithmetics: tuple[str, ...] = tuple(NAMED)
-    """Names as in `nnlab.arithmetics.NAMED`."""
+    arithmetics: tuple[str, ...] = NAMES
+    """Names as in `nnlab.arithmetics.NAMED`, and lp_adder."""
     dataset: str = "cifar10"
     """cifar10, or any other set for a quick look: digits, mnist, fashion_mnist, tfds:NAME."""
     data_dir: str | None = None
@@ -50,6 +54,8 @@ class Config:
     batch_size: int = 128
     learning_rate: float = 0.1
     """Of SGD at the start of its cosine."""
+    binary_learning_rate: float = 0.01
+    """Of Adam on binary weights, at the start of its cosine."""
     seed: int = 0
     out: str = "runs/arithmetics_cifar10"
     """Folder of the run."""
@@ -59,7 +65,8 @@ class Config:
     """Go on with the run in that folder, or start it."""
 
     def __post_init__(self):
-        check_choices("arithmetics", self.arithmetics, NAMED)
+        check_choices("arithmetics", self.arithmetics, NAMES)
+        check_positive("binary_learning_rate", self.binary_learning_rate)
         check_positive_integer("depth", self.depth)
         if self.depth % 6 != 2 or self.depth < 8:
             raise InputError(f"--depth must be 6 n + 2 with n at least 1, not {self.depth}.")
@@ -67,6 +74,13 @@ class Config:
         check_positive_integer("batch_size", self.batch_size)
         check_positive("learning_rate", self.learning_rate)
         check_seed("seed", self.seed)
+
+
+def arithmetic(name: str, steps: int) -> Arithmetic:
+    """That of the name; the Lp adder is an adder after half of the steps."""
+    if name == "lp_adder":
+        return lp_adder(optax.linear_schedule(2.0, 1.0, steps // 2))
+    return NAMED[name]
 
 
 def main(config: Config) -> None:
@@ -77,8 +91,12 @@ def main(config: Config) -> None:
     table, histories = [], {}
     for name in config.arithmetics:
         shortcuts = "convolution" if name in A_SHORTCUT_A_CONVOLUTION else "block"
-        model = CifarResNet(config.depth, dataset.classes, NAMED[name], shortcuts=shortcuts)
-        optimizer = adder_recipe(steps, config.learning_rate)
+        model = CifarResNet(
+            config.depth, dataset.classes, arithmetic(name, steps), shortcuts=shortcuts
+        )
+        optimizer = adder_recipe(
+            steps, config.learning_rate, binary_learning_rate=config.binary_learning_rate
+        )
         start = time.perf_counter()
         state, history = training.fit(
             name,

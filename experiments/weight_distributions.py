@@ -15,10 +15,11 @@ import time
 
 import jax
 import numpy as np
+import optax
 
 from nnlab import analysis, data, training
 from nnlab.analysis.plots import Weights, figure_weights
-from nnlab.arithmetics import NAMED
+from nnlab.arithmetics import NAMED, Arithmetic, lp_adder
 from nnlab.models import LeNet5
 from nnlab.optim import adder_recipe
 from nnlab.training.script import (
@@ -29,11 +30,13 @@ from nnlab.training.script import (
     run,
 )
 
+NAMES = (*NAMED, "lp_adder")
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    arithmetics: tuple[str, ...] = tuple(NAMED)
-    """Names as in `nnlab.arithmetics.NAMED`."""
+    arithmetics: tuple[str, ...] = NAMES
+    """Names as in `nnlab.arithmetics.NAMED`, and lp_adder."""
     dataset: str = "mnist"
     """mnist, fashion_mnist, digits or tfds:NAME."""
     data_dir: str | None = None
@@ -42,6 +45,8 @@ class Config:
     batch_size: int = 128
     learning_rate: float = 0.1
     """Of SGD at the start of its cosine."""
+    binary_learning_rate: float = 0.01
+    """Of Adam on binary weights, at the start of its cosine."""
     seed: int = 0
     out: str = "runs/weight_distributions"
     """Folder of the run."""
@@ -51,11 +56,19 @@ class Config:
     """Go on with the run in that folder, or start it."""
 
     def __post_init__(self):
-        check_choices("arithmetics", self.arithmetics, NAMED)
+        check_choices("arithmetics", self.arithmetics, NAMES)
+        check_positive("binary_learning_rate", self.binary_learning_rate)
         check_positive_integer("epochs", self.epochs)
         check_positive_integer("batch_size", self.batch_size)
         check_positive("learning_rate", self.learning_rate)
         check_seed("seed", self.seed)
+
+
+def arithmetic(name: str, steps: int) -> Arithmetic:
+    """That of the name; the Lp adder is an adder after half of the steps."""
+    if name == "lp_adder":
+        return lp_adder(optax.linear_schedule(2.0, 1.0, steps // 2))
+    return NAMED[name]
 
 
 def main(config: Config) -> None:
@@ -66,8 +79,10 @@ def main(config: Config) -> None:
     folder = training.RunFolder.create(config.out, config, config.overwrite, config.resume)
     networks, table = [], []
     for name in config.arithmetics:
-        model = LeNet5(dataset.classes, NAMED[name])
-        optimizer = adder_recipe(steps, config.learning_rate)
+        model = LeNet5(dataset.classes, arithmetic(name, steps))
+        optimizer = adder_recipe(
+            steps, config.learning_rate, binary_learning_rate=config.binary_learning_rate
+        )
         state, _ = training.fit(
             name,
             training.init(jax.random.key(config.seed), model, optimizer, train[0]),

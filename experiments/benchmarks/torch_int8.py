@@ -36,6 +36,7 @@ def with_weights(name: str, variables: Any) -> nn.Module:
             elif isinstance(module, NORMS):
                 module.weight.copy_(next(scales))
                 module.bias.copy_(next(shifts))
+                assert module.running_mean is not None and module.running_var is not None
                 module.running_mean.copy_(next(means))
                 module.running_var.copy_(next(deviations))
     return model
