@@ -22,10 +22,10 @@ AdderNet   98.89  7.78 / 7.78 / 7.78      98.33 / 94.44 / 85.28   7.78 / 98.89  
 
 The weights are what the literature says, and the half of them that is smallest has 16 % of the L1
 mass in the AdderNet and 21 % in the CNN (closed forms: 15 and 20). Yet the AdderNet bears less of
-pruning, not more. One-shot it answers one class for all images at once: zeros move outputs as a
-whole, and running statistics of BatchNorm, which nothing here estimates anew, no longer fit. Trained
-with the schedule it loses 13.6 points at 90 % where the CNN loses 1.4. It also saves less, as each
-term of a zero keeps one of its two additions.
+pruning, not more. One-shot it is right as often as one answer to all images would be. The likely
+cause is that zeros move outputs as a whole, away from the running statistics of BatchNorm, which
+nothing here estimates anew. Trained with the schedule it loses 13.6 points at 90 % where the CNN
+loses 1.4. It also saves less, as each term of a zero keeps one of its two additions.
 
     python experiments/pruning.py
 """
