@@ -10,9 +10,24 @@ The literature's claim is that adder weights are Laplace distributed and those o
 the same sparsity (`nnlab.analysis.sparsity`), but in an adder layer a zero is a weight as any other
 and not the absence of one: its term is -|x|.
 
-RESULT
+Ours, on the 1,797 handwritten digits that come with the install, seed 0, 20 epochs, two cores of an
+AMD EPYC (`experiments/results/pruning.json`, `.png`); accuracy in percent of 360 test images:
 
-    python experiments/pruning.py --dataset mnist --data-dir DIR
+=========  =====  ======================  ======================  ======================  =========
+network    dense  one-shot 50 / 75 / 90   schedule 50 / 75 / 90   2:4 one-shot / trained  fit
+=========  =====  ======================  ======================  ======================  =========
+CNN        99.17  96.94 / 42.50 / 7.78    99.17 / 99.17 / 97.78   93.89 / 99.44           Gaussian
+AdderNet   98.89  7.78 / 7.78 / 7.78      98.33 / 94.44 / 85.28   7.78 / 98.89            Laplace
+=========  =====  ======================  ======================  ======================  =========
+
+The weights are what the literature says, and the half of them that is smallest has 16 % of the L1
+mass in the AdderNet and 21 % in the CNN (closed forms: 15 and 20). Yet the AdderNet bears less of
+pruning, not more. One-shot it is right as often as one answer to all images would be. The likely
+cause is that zeros move outputs as a whole, away from the running statistics of BatchNorm, which
+nothing here estimates anew. Trained with the schedule it loses 13.6 points at 90 % where the CNN
+loses 1.4. It also saves less, as each term of a zero keeps one of its two additions.
+
+    python experiments/pruning.py
 """
 
 import dataclasses

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from nnlab.arithmetics import POSIT8, in_format
 from nnlab.models import SmallCNN
@@ -21,6 +22,7 @@ DATA = (
 )
 
 
+@pytest.mark.slow
 def test_posits_after_a_warm_up_in_float32():
     small = functools.partial(SmallCNN, 3, widths=(2, 4, 4))
     real, posits = small(arithmetic=in_format()), small(arithmetic=POSIT8)
