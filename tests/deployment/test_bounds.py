@@ -110,5 +110,5 @@ def test_a_network_is_for_one_size_of_images():
     )
     image = np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1)
     assert run(total)(image).tolist() == [[6]]
-    with pytest.raises(InputError, match="made for 4 positions .* got 3 by 3"):
+    with pytest.raises(InputError, match=r"made for 4 positions .* got 3 by 3"):
         run(total)(np.zeros((1, 3, 3, 1), np.uint8))
