@@ -32,8 +32,13 @@ def example(n=200):
     model = Small(AdderConv(2, (3, 1), strides=(2, 1), padding="SAME", use_bias=True))
     variables = model.init(jax.random.key(0), images)
     params = dict(variables["params"])
-    params["BatchNorm_0"] = {"scale": np.float32([2, 3]), "bias": np.float32([5, 7])}
-    statistics = {"BatchNorm_0": {"mean": np.float32([1, 2]), "var": np.float32([4, 16])}}
+    params["BatchNorm_0"] = {
+        "scale": np.array([2, 3], np.float32),
+        "bias": np.array([5, 7], np.float32),
+    }
+    statistics = {
+        "BatchNorm_0": {"mean": np.array([1, 2], np.float32), "var": np.array([4, 16], np.float32)}
+    }
     return model, {"params": params, "batch_stats": statistics}, images
 
 
