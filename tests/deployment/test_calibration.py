@@ -1,24 +1,21 @@
 """Records of layers."""
 
-import dataclasses
-import functools
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
-from nnlab.arithmetics import ADDER, BINARY, of_product
 from nnlab.deployment.calibration import Layer, Norm, recorded
 from nnlab.errors import InputError
-from nnlab.layers import AdderConv, BinaryConv
-from nnlab.models import CifarResNet
+from nnlab.layers import AdderConv, BinaryConv, ProductConv
 from nnlab.ops.binary import binary_weights
-from nnlab.ops.products import signed_conv
 
 
 class Small(nn.Module):
-    conv: AdderConv
+    conv: Callable[..., jax.Array]
 
     @nn.compact
     def __call__(self, x):
@@ -57,8 +54,8 @@ def test_layers_in_order_with_ranges_and_means():
     assert (conv.least, conv.most) == (images.min(), images.max())
     # 2 / sqrt(4) (x - 1) + 5 = x + 4 and 3 / sqrt(16) (x - 2) + 7 = 0.75 x + 5.5.
     assert norm.scale.tolist() == [1, 0.75] and norm.offset.tolist() == [4, 5.5]
-    y, seen = model.apply(variables, images, capture_intermediates=True)
-    outputs = seen["intermediates"]
+    applied: Any = model.apply(variables, images, capture_intermediates=True)
+    y, outputs = applied[0], applied[1]["intermediates"]
     (given,), (normal,) = outputs["conv"]["__call__"], outputs["BatchNorm_0"]["__call__"]
     np.testing.assert_allclose(conv.mean, given.mean(axis=(0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(dense.mean, y.mean(axis=0), rtol=1e-4, atol=1e-5)
@@ -68,7 +65,8 @@ def test_layers_in_order_with_ranges_and_means():
 
 def test_what_is_never_negative_has_a_range_from_0():
     model, variables, images = example()
-    assert recorded(model, variables, abs(images))[0].low == 0
+    conv = recorded(model, variables, abs(images))[0]
+    assert isinstance(conv, Layer) and conv.low == 0
 
 
 def test_layers_that_have_no_integers():
@@ -77,15 +75,11 @@ def test_layers_that_have_no_integers():
     variables = dilated.init(jax.random.key(0), images)
     with pytest.raises(InputError, match=r"^conv has a kernel dilation of 2, expected 1\.$"):
         recorded(dilated, variables, images)
-    other = dataclasses.replace(
-        BINARY, conv=functools.partial(BinaryConv, kernel_quantizer=binary_weights)
-    )
-    signed = of_product(signed_conv)
-    for first, message in (
-        (other, r"^BinaryConv_0 has a quantizer other than sign_ste"),
-        (signed, r"^ProductConv_0 is a ProductConv, expected adder, binary or float layers"),
+    for conv, message in (
+        (BinaryConv(2, 1, kernel_quantizer=binary_weights), r"^conv has a quantizer other than si"),
+        (ProductConv(2, 1), r"^conv is a ProductConv, expected adder, binary or float layers"),
     ):
-        model = CifarResNet(8, arithmetic=ADDER, first=first)
+        model = Small(conv)
         variables = model.init(jax.random.key(0), images)
         with pytest.raises(InputError, match=message):
             recorded(model, variables, images)

@@ -136,8 +136,8 @@ def test_errors():
         quantize(LeNet5(4, odd), variables, images)
     with pytest.raises(InputError, match=r"takes 2 to 8 bits, 1 group or more .* not 9, 4 and"):
         quantize(model, variables, images, bits=9)
-    for wrong in (dict(quantile=0.3), dict(quantile=1.5)):
+    for quantile in (0.3, 1.5):
         with pytest.raises(InputError, match=r"at least one image and a quantile from 0\.5 to 1"):
-            quantize(model, variables, images, **wrong)
+            quantize(model, variables, images, quantile=quantile)
     with pytest.raises(InputError, match=r"not 0 images"):
         quantize(model, variables, images[:0])
