@@ -26,7 +26,7 @@ OPTIONS = [
     ("LeNet-5, adder", dict(bits=8, groups=2, correct_means=False)),
     ("LeNet-5, adder", dict(bits=4, scheme="shared", correct_means=False)),
     ("LeNet-5, binary", dict(correct_means=False)),
-    ("ResNet-8, adder", dict(bits=4)),
+    pytest.param("ResNet-8, adder", dict(bits=4), marks=pytest.mark.slow),
     ("ResNet-8, binary", dict(correct_means=False)),
 ]
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
