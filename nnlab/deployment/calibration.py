@@ -18,6 +18,7 @@ from nnlab.ops.binary import sign_ste
 from nnlab.ops.windows import pair, window_of
 
 QUANTILE = 0.9997  # of the redistribution paper's code
+EXAMPLES = 256  # images that means are taken over
 _BATCH = 128
 
 _KERNELS = {
@@ -44,7 +45,7 @@ class Layer:
         low, high: range of its inputs, each the furthest of all batches' quantiles; `low` is 0
             where no input is negative.
         least, most: of all inputs.
-        mean: of what it gives, a channel [out].
+        mean: of what it gives for the first `EXAMPLES` images, a channel [out].
     """
 
     name: str
@@ -116,8 +117,9 @@ def recorded(
         batch = jnp.asarray(images[start : start + _BATCH])
         for name, (value, mean) in seen(variables, batch).items():
             shapes[name] = value.shape
-            share = len(batch) / len(images)
-            means[name] = means.get(name, 0.0) + np.asarray(mean, np.float64) * share
+            if start < EXAMPLES:
+                share = len(batch) / min(len(images), EXAMPLES)
+                means[name] = means.get(name, 0.0) + np.asarray(mean, np.float64) * share
             places = [0, 1] if isinstance(modules[name], nn.BatchNorm) else _places(quantile)
             ranges.setdefault(name, []).append(np.quantile(np.asarray(value), places))
     calls = []

@@ -13,13 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnlab.deployment.builder import Builder, Value, power_of_two
-from nnlab.deployment.calibration import QUANTILE, Layer, Norm, recorded
+from nnlab.deployment.calibration import EXAMPLES, QUANTILE, Layer, Norm, recorded
 from nnlab.deployment.network import IntegerNetwork
 from nnlab.deployment.quantization import Scheme
 from nnlab.errors import InputError
 from nnlab.models import CifarResNet, LeNet5
 
-_EXAMPLES = 256
 _RANGES = {nn.relu: (0.0, np.inf), nn.hard_tanh: (-1.0, 1.0)}
 
 
@@ -58,7 +57,7 @@ def quantize(
     calls = recorded(model, variables, images, quantile)
     first, *carried, _, last = calls
     assert isinstance(first, Layer)
-    examples = jnp.asarray(images[:_EXAMPLES]) if correct_means else None
+    examples = jnp.asarray(images[:EXAMPLES]) if correct_means else None
     carrier = power_of_two(max(call.most for call in carried)) / 2**15
     build = Builder(examples, carrier, bits, groups, scheme)
     layers = _Layers(build, iter(calls), *_RANGES[activation])

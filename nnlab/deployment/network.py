@@ -55,6 +55,7 @@ from nnlab.ops.products import int8_conv
 from nnlab.ops.windows import window_of
 
 Arrays = dict[str, np.ndarray]
+Images = jax.Array | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +85,7 @@ class IntegerNetwork:
     arrays: Arrays
 
 
-def run(network: IntegerNetwork) -> Callable[[jax.Array], jax.Array]:
+def run(network: IntegerNetwork) -> Callable[[Images], jax.Array]:
     """The function of `network`: pure, and to be jitted.
 
     Args:
@@ -101,12 +102,12 @@ def run(network: IntegerNetwork) -> Callable[[jax.Array], jax.Array]:
     return lambda images: evaluate(images)[network.nodes[-1].name]
 
 
-def run_nodes(network: IntegerNetwork) -> Callable[[jax.Array], dict[str, jax.Array]]:
+def run_nodes(network: IntegerNetwork) -> Callable[[Images], dict[str, jax.Array]]:
     """As `run`, with the values of all nodes by name."""
     accumulator_bounds(network)
     steps = [(node, node_function(node, network.arrays)) for node in network.nodes]
 
-    def evaluate(images: jax.Array) -> dict[str, jax.Array]:
+    def evaluate(images: Images) -> dict[str, jax.Array]:
         values = {"images": jnp.asarray(images)}
         for node, step in steps:
             values[node.name] = step(*(values[name] for name in node.inputs))

@@ -37,7 +37,7 @@ def test_the_bound_is_the_largest_sum_over_all_inputs(op, attributes, dtype):
     # A sum of terms that are each convex in their pixel is extreme where all pixels are.
     corners = np.stack(np.meshgrid(*[[0, 255]] * 4), axis=-1).reshape(16, 2, 2, 1)
     integer = of_bytes(op, attributes, kernel)
-    sums = reference(integer, np.uint8(corners))["y"]
+    sums = reference(integer, corners.astype(np.uint8))["y"]
     bounds = accumulator_bounds(integer)["y"]
     assert bounds.low == sums.min()
     assert bounds.high == (sums.max() if op == "conv" else 0)
@@ -49,7 +49,7 @@ def test_requantize_could_leave_int32():
         roles = {"center": "c", "multiplier": "m", "shift": "s", "offset": "o"}
         quantize = ("x", "quantize", ("images",), {"scale": 1.0, "low": -127, "high": 255}, {})
         node = ("y", "requantize", ("x",), {"low": 0, "high": 15}, roles)
-        return network(quantize, node, **{k: np.int32([v]) for k, v in values.items()})
+        return network(quantize, node, **{k: np.array([v], np.int32) for k, v in values.items()})
 
     largest = (2**31 - 1) // 255
     accumulator_bounds(requantize(largest, 0))
@@ -110,5 +110,5 @@ def test_a_network_is_for_one_size_of_images():
     )
     image = np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1)
     assert run(total)(image).tolist() == [[6]]
-    with pytest.raises(InputError, match="made for 4 positions .* got 3 by 3"):
+    with pytest.raises(InputError, match=r"made for 4 positions .* got 3 by 3"):
         run(total)(np.zeros((1, 3, 3, 1), np.uint8))

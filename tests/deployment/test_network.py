@@ -45,11 +45,14 @@ def every_operation(seed=0):
     conv("few", "adder_conv", "narrow", rng.integers(0, 8, (3, 3, 5, 2), np.uint8), **four_bits)
     eight_bits = {"shift": 0, "bits": 8, "padding_value": 9}
     conv("many", "adder_conv", "wide", rng.integers(0, 256, (3, 3, 5, 3), np.uint8), **eight_bits)
-    node("groups", "concatenate", "few many", {}, order=np.int32([3, 0, 4, 1, 2]))
+    node("groups", "concatenate", "few many", {}, order=np.array([3, 0, 4, 1, 2], np.int32))
     requantize("again", "groups", 5, -32768, 32767, 3000)
     node("block", "add", "carrier again", {"low": -100, "high": 32767})
     node("smaller", "max_pool", "block", {"window": [2, 2]})
-    signs = {"sign": np.int8([1, -1, 1, -1, 1]), "threshold": rng.integers(-99, 99, 5, np.int32)}
+    signs = {
+        "sign": np.array([1, -1, 1, -1, 1], np.int8),
+        "threshold": rng.integers(-99, 99, 5, np.int32),
+    }
     node("bits", "pack_signs", "smaller", {}, **signs)
     words = rng.integers(0, 32, (3, 3, 1, 40), np.uint32)
     conv("agreeing", "binary_conv", "bits", words, (2, 1), ((1, 0), (0, 1)), channels=5)
