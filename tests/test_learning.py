@@ -1,6 +1,8 @@
 """Every arithmetic learns: all layers of a small network, on the digits, by the recipe of all."""
 
 import functools
+from collections.abc import Hashable
+from typing import Any
 
 import jax
 import optax
@@ -27,7 +29,7 @@ def without_kernels(optimizer):
     def kind(path, _):
         return "held" if path[-1].key.endswith("kernel") else "learns"
 
-    parts = {"held": optax.set_to_zero(), "learns": optimizer}
+    parts: dict[Hashable, Any] = {"held": optax.set_to_zero(), "learns": optimizer}
     return optax.partition(parts, lambda p: jax.tree_util.tree_map_with_path(kind, p))
 
 

@@ -27,10 +27,14 @@ def with_weights(name: str, variables: Any) -> nn.Module:
             *(("batch_stats", "mean"), ("batch_stats", "var")),
         )
     )
+    width = 0  # features of the layer before
     with torch.no_grad():
         for module in modules:
             if isinstance(module, PRODUCTS):
                 kernel = next(kernels)
+                if kernel.ndim == 2 and len(kernel) > width:  # flattened: our channels come last
+                    kernel = kernel.unflatten(0, (-1, width)).transpose(0, 1).flatten(0, 1)
+                width = kernel.shape[-1]
                 order = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
                 module.weight.copy_(kernel.permute(order))
             elif isinstance(module, NORMS):
