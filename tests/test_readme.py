@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnlab import training
+from nnlab import deployment, training
 from nnlab.arithmetics import ADDER
-from nnlab.models import SmallCNN
+from nnlab.models import CifarResNet, SmallCNN
 from nnlab.ops.binary import sign_ste
 from nnlab.optim import adder_recipe
 from nnlab.testing import check_gradient_rule
@@ -20,7 +20,7 @@ from nnlab.testing import check_gradient_rule
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "experiments" / "results"
-TRAINING, RULE, PARALLEL = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+TRAINING, DEPLOYMENT, RULE, PARALLEL = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 @pytest.mark.slow
@@ -29,6 +29,17 @@ def test_training_example_runs():
     exec(TRAINING, names)
     assert names["metrics"]["loss"].shape == (4,)  # 512 images in batches of 128
     assert np.isfinite(names["metrics"]["loss"]).all()
+
+
+def test_deployment_example_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, images = CifarResNet(8, arithmetic=ADDER), jnp.ones((4, 8, 8, 3))
+    state = training.init(jax.random.key(0), model, adder_recipe(10), images)
+    names: dict = {"jax": jax, "model": model, "state": state, "images": images}
+    exec(DEPLOYMENT, names)
+    assert names["logits"].shape == (4, 10)
+    again = deployment.load_network("resnet20.safetensors")
+    np.testing.assert_array_equal(deployment.run(again)(images), names["logits"])
 
 
 def test_parallel_example_compiles():

@@ -17,7 +17,7 @@ from nnlab.analysis.sparsity import (
     sparse_counts,
 )
 from nnlab.analysis.storage import stored_bytes
-from nnlab.analysis.tables import print_table
+from nnlab.analysis.tables import markdown_table, print_table
 
 __all__ = [
     "Counts",
@@ -35,6 +35,7 @@ __all__ = [
     "expected_mass_removed",
     "fit_weights",
     "inference_costs",
+    "markdown_table",
     "mass_removed",
     "print_table",
     "sparse_counts",

@@ -1,4 +1,4 @@
-"""Result tables on a terminal."""
+"""Result tables, on a terminal and in Markdown."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,7 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    if any(list(row) != list(rows[0]) for row in rows):
-        raise ValueError("print_table expects rows of the same keys in the same order.")
+    _check(rows)
     table = Table(box=box.SIMPLE, padding=0)
     for key, value in rows[0].items():
         cells = [_text(row[key]) for row in rows]
@@ -29,6 +28,23 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         table.add_row(*map(_text, row.values()))
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows that `print_table` prints, as a table of Markdown without a last line break.
+
+    Raises:
+        ValueError: the keys of a row are not those of the first.
+    """
+    _check(rows)
+    sides = ["---" if isinstance(value, str) else "---:" for value in rows[0].values()]
+    lines = [list(rows[0]), sides, *(list(map(_text, row.values())) for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _check(rows: Sequence[Mapping[str, Any]]) -> None:
+    if any(list(row) != list(rows[0]) for row in rows):
+        raise ValueError("a table is made of rows of the same keys in the same order.")
 
 
 def _text(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nnlab.analysis import print_table
+from nnlab.analysis import markdown_table, print_table
 
 ROWS = [
     {"network": "CNN", "accuracy / %": 99.444, "multiplications": 605828},
@@ -23,3 +23,14 @@ def test_numbers_keep_their_kind_and_columns_line_up(capsys):
 def test_rows_of_other_keys_are_refused():
     with pytest.raises(ValueError, match="same keys"):
         print_table([ROWS[0], {"network": "x"}])
+    with pytest.raises(ValueError, match="same keys"):
+        markdown_table([ROWS[0], {"network": "x"}])
+
+
+def test_the_same_in_markdown():
+    assert markdown_table(ROWS).splitlines() == [
+        "| network | accuracy / % | multiplications |",
+        "| --- | ---: | ---: |",
+        "| CNN | 99.44 | 605,828 |",
+        "| BNN | 100 | 13,444 |",
+    ]

@@ -227,3 +227,13 @@ def test_clipping_inside_a_partition_would_measure_a_part():
     updates: Any = optax.partition(parts, labels).update
     inside, _ = updates(g, optax.partition(parts, labels).init(params))
     assert inside["kernel"].tolist() == pytest.approx([1, 0], rel=4 * 2**-24)  # norm 3, not 5
+
+
+def test_kinds_that_a_network_has_not_take_no_place_in_its_state():
+    def parts(name):
+        state: Any = adder_recipe(STEPS).init({name: jnp.ones(3)})
+        return set(state.inner_states)
+
+    # What checkpoints of version 0.1.0 hold.
+    assert parts("kernel") == parts("adder_kernel") == {"float", "adder", "binary"}
+    assert parts("shift_sign_kernel") == {"float", "adder", "binary", "shift"}
