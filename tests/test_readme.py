@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from nnlab import deployment, training
+from nnlab.analysis import markdown_table
 from nnlab.arithmetics import ADDER
 from nnlab.models import CifarResNet, SmallCNN
 from nnlab.ops.binary import sign_ste
@@ -92,3 +93,8 @@ def test_benchmark_tables_are_the_committed_ones(monkeypatch, module, name):
     monkeypatch.syspath_prepend(ROOT / "experiments" / "benchmarks")
     result = json.loads((RESULTS / f"{name}.json").read_text())
     assert importlib.import_module(module).markdown(result) in README
+
+
+def test_deployment_table_is_the_committed_one():
+    result = json.loads((RESULTS / "deploy_adder.json").read_text())
+    assert markdown_table(result["table"]) in README
