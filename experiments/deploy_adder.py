@@ -18,10 +18,10 @@ batch 1 and 64:
 ========  =====================  =====  =====  ======
 network   variant                test   at 1   at 64
 ========  =====================  =====  =====  ======
-LeNet-5   CNN float32, PyTorch   99.43  2,434  38,643
-LeNet-5   AdderNet float32       99.30  3,586  48,724
-LeNet-5   AdderNet, 8 bits       99.30  4,770  55,244
-LeNet-5   AdderNet, 4 bits       99.32  5,278  56,925
+LeNet-5   CNN float32, PyTorch   99.43  2,434  38,641
+LeNet-5   AdderNet float32       99.30  3,586  48,722
+LeNet-5   AdderNet, 8 bits       99.30  4,770  55,238
+LeNet-5   AdderNet, 4 bits       99.32  5,278  56,920
 ResNet20  CNN float32, PyTorch   87.34  462    2,858
 ResNet20  CNN int8, PyTorch      87.24  849    8,320
 ResNet20  AdderNet float32       84.12  547    2,131
@@ -51,14 +51,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from nnlab.analysis.modules import model_layers
-from nnlab.deployment.files import save_network
-from nnlab.deployment.layers import network_layers
-from nnlab.deployment.saved_models import save_model
 
 from nnlab import analysis, data, deployment, training
 from nnlab.analysis import hardware
+from nnlab.analysis.modules import model_layers
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
+from nnlab.deployment.files import save_network
+from nnlab.deployment.layers import network_layers
+from nnlab.deployment.saved_models import save_model
 from nnlab.errors import InputError
 from nnlab.models import LeNet5, resnet20
 from nnlab.optim import adder_recipe
