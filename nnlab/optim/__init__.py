@@ -7,7 +7,7 @@ from nnlab.optim.binary import center_and_clip, clip_latent_weights, glorot_rate
 from nnlab.optim.bop import bop
 from nnlab.optim.formats import rounded
 from nnlab.optim.majority_vote import majority_vote
-from nnlab.optim.pruning import cubic_sparsity, decay_pruned, kernels, prune
+from nnlab.optim.pruning import cubic_sparsity, decay_pruned, kernel_mask, prune
 from nnlab.optim.recipes import adder_recipe, labels
 from nnlab.optim.sign import ef_sign_sgd, error_feedback, scaled_sign
 
@@ -24,7 +24,7 @@ __all__ = [
     "ef_sign_sgd",
     "error_feedback",
     "glorot_rate",
-    "kernels",
+    "kernel_mask",
     "labels",
     "majority_vote",
     "prune",

@@ -59,7 +59,7 @@ def prune(
 ) -> optax.GradientTransformation:
     """Makes updates lead to 0 where a weight is pruned; last in a chain.
 
-        pruning = optax.masked(prune(cubic_sparsity(0.9, 100, 900), every=10), kernels)
+        pruning = optax.masked(prune(cubic_sparsity(0.9, 100, 900), every=10), kernel_mask)
         optimizer = optax.chain(adder_recipe(steps), pruning)
 
     Args:
@@ -123,7 +123,7 @@ def decay_pruned(n: int = 2, m: int = 4, decay: float = 2e-4) -> optax.GradientT
     return optax.stateless(update)
 
 
-def kernels(params) -> Any:
+def kernel_mask(params) -> Any:
     """True for each leaf that is a layer's weights, as `optax.masked` takes it."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key.endswith("kernel"), params)
 
