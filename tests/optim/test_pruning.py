@@ -38,7 +38,7 @@ def test_schedule():
 
 
 def test_zeros_follow_the_schedule_and_stay():
-    pruning = optax.masked(prune(cubic_sparsity(0.8, 2, 8), every=2), kernels)
+    pruning = optax.masked(prune(cubic_sparsity(0.8, 2, 8), every=2), kernel_mask)
     optimizer = optax.chain(adder_recipe(20), pruning)
     params: Any = tree()
     state = optimizer.init(params)
