@@ -6,7 +6,13 @@ are those that `experiments/arithmetics_mnist.py` has trained, all by the same r
 largest kernel (400 inputs, 120 features; the real weights behind a quantisation) gets a histogram
 and both fits.
 
-RESULTS
+Ours, seed 0, after 5 epochs (`experiments/results/weight_distributions.json` and `.png`; seconds on
+two cores of an AMD EPYC, besides the trainings). The claim holds: the CNN's weights have kurtosis
+2.9, where a Gaussian has 3, and the AdderNet's 6.4, where a Laplace distribution has 6, and so have
+Winograd's and AdderSR's. Multiplications in other formats, shifts and ternary weights keep the
+CNN's Gaussian. Neither family fits the conjugate and the Lp adder, whose weights leave 0 for two
+peaks near -3 and +3, nor binary weights that are drawn at random, which gather at -1 and +1; the
+shifts that DeepShift-PS learns stay spread over their range, as they began.
 
     python experiments/arithmetics_mnist.py --data-dir DIR
     python experiments/weight_distributions.py
