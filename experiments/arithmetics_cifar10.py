@@ -7,8 +7,8 @@ AdderSR have a shortcut a convolution, as they were published.
 
 Published, after hundreds of epochs with a ResNet-20, each by its own recipe: CNN 92.25, AdderNet
 91.84, BNN 84.87 (AdderNet, CVPR 2020, table 2); ShiftAddNet 89.32 (its code, 160 epochs);
-DeepShift-Q 89.85 and -PS 88.84 beside a CNN of 91.79 (DeepShift, CVPRW 2021). The budget here is a
-few epochs, enough to compare how fast the arithmetics learn and no more.
+DeepShift-Q 89.85 and -PS 88.84 beside a CNN of 91.79 (DeepShift, CVPRW 2021). The budget here is
+one epoch, enough to compare how fast the arithmetics learn and no more.
 
 RESULTS
 
@@ -50,7 +50,7 @@ class Config:
     """Folder with the data set's files; otherwise looked for and downloaded."""
     depth: int = 8
     """6 n + 2."""
-    epochs: int = 2
+    epochs: int = 1
     batch_size: int = 128
     learning_rate: float = 0.1
     """Of SGD at the start of its cosine."""

@@ -98,3 +98,21 @@ def test_benchmark_tables_are_the_committed_ones(monkeypatch, module, name):
 def test_deployment_table_is_the_committed_one():
     result = json.loads((RESULTS / "deploy_adder.json").read_text())
     assert markdown_table(result["table"]) in README
+
+
+def test_arithmetics_table_is_the_committed_one():
+    mnist, cifar = (
+        json.loads((RESULTS / f"arithmetics_{name}.json").read_text())["table"]
+        for name in ("mnist", "cifar10")
+    )
+    on_mnist = {row["arithmetic"]: row["test accuracy / %"] for row in mnist}
+    rows = [
+        {
+            "arithmetic": row["arithmetic"],
+            "MNIST / %": on_mnist.pop(row["arithmetic"]),
+            "CIFAR-10 / %": row["test accuracy / %"],
+            **dict(list(row.items())[2:]),
+        }
+        for row in cifar
+    ]
+    assert on_mnist == {} and markdown_table(rows) in README

@@ -199,6 +199,70 @@ def test_sign_optimizers_all_learn(tmp_path):
         assert row["test accuracy / %"] > 50, row
 
 
+@pytest.mark.slow
+def test_arithmetics_and_then_their_weights(tmp_path):
+    trained, out = tmp_path / "run", tmp_path / "weights"
+    small = ["--dataset", "digits", "--epochs", 2, "--batch-size", 64, "--out", trained]
+    names = ["adder", "lp_adder", "shift_ps"]
+    process = python(EXPERIMENTS / "arithmetics_mnist.py", *small, "--arithmetics", *names)
+    assert process.returncode == 0, process.stderr
+    table = json.loads((trained / "result.json").read_text())["table"]
+    assert [row["arithmetic"] for row in table] == names
+    adder, _, shift = table
+    assert adder["additions"] > shift["additions"] and adder["bit ops"] == 0 < shift["bit ops"]
+    assert adder["parameter bytes"] > 5 * shift["parameter bytes"]  # 32 bits a weight, and 5
+
+    script = EXPERIMENTS / "weight_distributions.py"
+    process = python(script, "--trained", trained, "--out", out)
+    assert process.returncode == 0, process.stderr
+    table = json.loads((out / "result.json").read_text())["table"]
+    assert [row["arithmetic"] for row in table] == names
+    assert (out / "weights.png").is_file()
+
+
+@pytest.mark.slow
+def test_arithmetics_on_a_resnet(tmp_path):
+    small = ["--dataset", "digits", "--epochs", 1, "--batch-size", 64, "--out", tmp_path / "run"]
+    script = EXPERIMENTS / "arithmetics_cifar10.py"
+    process = python(script, *small, "--arithmetics", "bireal")
+    assert process.returncode == 0, process.stderr
+    assert "bireal" in process.stdout
+
+
+@pytest.mark.slow
+def test_deployment_from_float_to_few_bits(tmp_path):
+    write_mnist(tmp_path, images=640)
+    small = ["--networks", "lenet5", "--lenet5-epochs", 4, "--batch-size", 32, "--bits", 8, 4]
+    folders = ["--mnist-dir", tmp_path, "--out", tmp_path / "run"]
+    process = python(EXPERIMENTS / "deploy_adder.py", *small, "--repeats", 1, *folders)
+    assert process.returncode == 0, process.stderr
+    table = json.loads((tmp_path / "run" / "result.json").read_text())["table"]
+    rows = {row["variant"]: row for row in table if "PyTorch" not in row["variant"]}
+    adder = [rows[f"AdderNet {kind}"] for kind in ("float32", "int8", "int4")]
+    assert [*rows] == [
+        *("CNN float32", "AdderNet float32", "AdderNet int8", "AdderNet int4"),
+        *("BNN float32", "BNN packed"),
+    ]
+    sizes = [row["file bytes"] for row in adder]
+    assert sizes[0] > 3 * sizes[1] > 3 * sizes[2]
+    accuracies = [row["test accuracy / %"] for row in adder]
+    assert accuracies[0] > 80 and np.ptp(accuracies) < 5
+
+
+@pytest.mark.parametrize(
+    ("script", "args", "words"),
+    [
+        ("deploy_adder", ["--bits", "9"], ["--bits", "2 to 8", "9"]),
+        ("weight_distributions", ["--trained", "nowhere"], ["--trained", "nowhere"]),
+        ("arithmetics_mnist", ["--arithmetics", "moon"], ["--arithmetics", "adder", "moon"]),
+        ("arithmetics_cifar10", ["--depth", "9"], ["--depth", "6 n + 2", "9"]),
+    ],
+)
+def test_other_bad_figures_get_one_sentence(script, args, words, said):
+    sentence = said(EXPERIMENTS / f"{script}.py", args)
+    assert "\n" not in sentence and all(word in sentence for word in words), sentence
+
+
 def write_mnist(folder, images):
     """Files in MNIST's format with an easily learnt class: the row that is bright."""
     labels = np.arange(images) % 10
