@@ -14,6 +14,9 @@ alpha         sum g f(y) ln abs(y)           (3)  (1), the true gradient
 both 0 at y = 0: there (3) is the limit, and (2) a choice, as the slope is infinite for alpha < 1, 1
 for alpha = 1 and 0 above; behind a ReLU, whose own slope at 0 is 0, the choice makes no difference.
 
+A power is taken as exp(alpha ln abs(y)), two vectorised functions, where XLA's own power is a call
+for each number on a CPU; it is off by about (1 + alpha abs(ln abs(y))) 2^-23 of its size.
+
 References:
     Song et al., AdderSR: Towards Energy Efficient Image Super-Resolution, CVPR 2021,
     https://arxiv.org/abs/2009.08891.
@@ -51,7 +54,7 @@ def power_activation(y: jax.Array, alpha: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def _power(y, alpha) -> jax.Array:
-    return jnp.sign(y) * jnp.abs(y) ** alpha  # (1)
+    return jnp.sign(y) * jnp.exp(alpha * jnp.log(jnp.abs(y)))  # (1)
 
 
 def _power_fwd(y, alpha):
@@ -62,8 +65,10 @@ def _power_bwd(residuals, g):
     y, alpha = residuals
     zero = y == 0
     size = jnp.where(zero, 1, jnp.abs(y))
-    dy = jnp.where(zero, 0, g * alpha * size ** (alpha - 1))  # (2)
-    dalpha = jnp.sum(g * jnp.sign(y) * size**alpha * jnp.log(size))  # (3)
+    log = jnp.log(size)
+    power = jnp.exp(alpha * log)
+    dy = jnp.where(zero, 0, g * alpha * power / size)  # (2)
+    dalpha = jnp.sum(g * jnp.sign(y) * power * log)  # (3)
     return dy, dalpha
 
 
