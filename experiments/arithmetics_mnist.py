@@ -9,7 +9,11 @@ Published, each by its own recipe on its own network: AdderNet and its CNN 99.40
 2020, section 4.1, LeNet-5), DeepShift-Q 98.81 and -PS 99.12 beside 98.75 (DeepShift, CVPRW 2021,
 convolutional network), binary networks 99.04 (BinaryNet, 2016, three dense layers).
 
-RESULTS
+Ours, 5 epochs, seed 0, on two cores of an AMD EPYC beside other programs
+(`experiments/results/arithmetics_mnist.json`, and the README's table): CNN 99.29 and AdderNet
+99.26 %; all that keep real inputs, and DoReFa's few bits, lie between 98.3 and 99.4, and networks
+of signs alone between 97.9 and 98.1. One image in a hundred is what the signs lose; between the
+others a seed could change the order.
 
     python experiments/arithmetics_mnist.py --data-dir DIR
 """
