@@ -10,7 +10,12 @@ Published, after hundreds of epochs with a ResNet-20, each by its own recipe: CN
 DeepShift-Q 89.85 and -PS 88.84 beside a CNN of 91.79 (DeepShift, CVPRW 2021). The budget here is
 one epoch, enough to compare how fast the arithmetics learn and no more.
 
-RESULTS
+Ours, ResNet of 8 layers, 1 epoch, seed 0, on two cores of an AMD EPYC beside other programs
+(`experiments/results/arithmetics_cifar10.json`, and the README's table): CNN 56.26 and AdderNet
+52.73 %. Weights of few bits and shifts learn as fast as the CNN (54.0 to 56.9), the adder's
+relatives nearly so (49.6 to 55.8), DoReFa's activations of few bits and networks of signs more
+slowly (40 to 46), and weights that are drawn at random or learnt as exponents most slowly. The run
+was ended while the Lp adder trained, which costs 35 adders until p is 1: it has no row.
 
     python experiments/arithmetics_cifar10.py --data-dir DIR
 """
