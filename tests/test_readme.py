@@ -32,11 +32,16 @@ def test_training_example_runs():
     assert np.isfinite(names["metrics"]["loss"]).all()
 
 
+@pytest.mark.slow
 def test_deployment_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
     model = CifarResNet(8, arithmetic=ADDER)
-    state = training.init(jax.random.key(0), model, adder_recipe(10), images)
+    optimizer = adder_recipe(30)
+    state = training.init(jax.random.key(0), model, optimizer, images)
+    step = jax.jit(training.train_step(model, optimizer))
+    for _ in range(30):  # until running statistics are those of the network
+        state, _ = step(state, (images, jnp.arange(4)))
     names: dict = {"jax": jax, "model": model, "state": state, "images": images}
     exec(DEPLOYMENT, names)
     assert names["logits"].shape == (4, 10)
