@@ -177,7 +177,8 @@ def test_sign_direction_in_small(tmp_path):
     assert process.returncode == 0, process.stderr
     result = json.loads((out / "result.json").read_text())
     for row in result["by_dimension"]:
-        assert row["sparse"] <= row["isotropic"] <= 1 and row["isotropic"] > 0.797
+        # Of one number both are 1, and gamma functions are good to a few roundings.
+        assert row["sparse"] <= row["isotropic"] + 1e-14 and 0.797 < row["isotropic"] < 1 + 1e-14
     layers = [layer for network in result["networks"].values() for layer in network.values()]
     assert len(layers) == 12
     for layer in layers:
