@@ -80,15 +80,15 @@ def adder_recipe(
         "float": sgd,
         "adder": optax.chain(adder_rate() if rate is None else rate, sgd),
         "binary": optax.chain(adam, clip_latent_weights()),
+        "shift": optax.radam(schedule(shift_learning_rate, steps)),
+        **dict(parts or {}),
     }
-    others = {"shift": optax.radam(schedule(shift_learning_rate, steps))} | dict(parts or {})
 
     def of(tree) -> optax.GradientTransformation:
-        # A kind that a network has not takes no place in its state, and kinds that are added here
-        # leave checkpoints as they are.
-        present = set(jax.tree.leaves(labels(tree)))
-        added = {kind: part for kind, part in others.items() if kind in present}
-        return optax.partition({**kinds, **added}, labels)
+        # A further kind takes no place in the state of a network without it, so that kinds added
+        # here leave checkpoints as they are.
+        names = {"float", "adder", "binary", *jax.tree.leaves(labels(tree))}
+        return optax.partition({k: part for k, part in kinds.items() if k in names}, labels)
 
     def update(updates, state, params=None):
         return of(updates).update(updates, state, params)
