@@ -3,6 +3,7 @@
 from nnlab.layers.adder import AdderConv, AdderDense
 from nnlab.layers.binary import BinaryConv, BinaryDense
 from nnlab.layers.convolution import Conv
+from nnlab.layers.grouped import GroupedConv
 from nnlab.layers.lp_adder import LpAdderConv, LpAdderDense
 from nnlab.layers.power import PowerActivation
 from nnlab.layers.product import ProductConv, ProductDense
@@ -15,6 +16,7 @@ __all__ = [
     "BinaryConv",
     "BinaryDense",
     "Conv",
+    "GroupedConv",
     "LpAdderConv",
     "LpAdderDense",
     "PowerActivation",

@@ -5,9 +5,14 @@ from flax.typing import Dtype
 
 
 def batch_norm(
-    train: bool, dtype: Dtype | None = None, axis_name: str | None = None
+    train: bool,
+    dtype: Dtype | None = None,
+    axis_name: str | None = None,
+    *,
+    epsilon: float = 1e-5,
+    name: str | None = None,
 ) -> nn.BatchNorm:
-    """Batch normalisation over all axes but the last, epsilon 1e-5.
+    """Batch normalisation over all axes but the last.
 
     Running statistics move by a tenth a step. Flax's default of a hundredth is too slow for adder
     layers, whose outputs start near minus the number of terms rather than near 0. For the same
@@ -20,12 +25,15 @@ def batch_norm(
             Parameters, statistics and what is computed from them are float32 in any case.
         axis_name: of `jax.pmap` or `jax.shard_map`; the batch is then that of all devices along
             it, not of each. Under `jax.jit` on a mesh it is that of all devices without a name.
+        epsilon: added to the variance.
+        name: of the module; by default Flax's.
     """
     return nn.BatchNorm(
         use_running_average=not train,
         momentum=0.9,
-        epsilon=1e-5,
+        epsilon=epsilon,
         dtype=dtype,
         axis_name=axis_name,
         use_fast_variance=False,
+        name=name,
     )

@@ -101,7 +101,8 @@ def adder_conv(
         x: images [batch, height, width, in], floating.
         kernel: filters [kh, kw, in, out], floating.
         strides: one for both axes, or (height, width).
-        padding: "SAME", "VALID", "SAME_LOWER" or ((top, bottom), (left, right)), none negative.
+        padding: "SAME", "VALID", "SAME_LOWER", "FULL" (every pixel meets every tap), an integer for
+            every side, or ((top, bottom), (left, right)); none negative.
         kernel_dilation: distance of neighbouring taps, one for both axes, or (height, width).
         filter_rule: cotangent of `kernel`: "full" (2) or "sign" (3).
         input_rule: cotangent of `x`: "clip" (4), "full" (5) or "sign" (6).

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from nnlab.kernels.window import Window
 
-Padding = str | Sequence[tuple[int, int]]
+Padding = str | int | Sequence[tuple[int, int]]
 
 
 def check_operands(
@@ -71,12 +71,15 @@ def window_of(
     dilation = pair("kernel_dilation", kernel_dilation)
     extents = [(k - 1) * d + 1 for k, d in zip(kernel_shape[:2], dilation, strict=True)]
     if isinstance(padding, str):
-        if padding.upper() not in ("SAME", "VALID", "SAME_LOWER"):
+        if padding.upper() not in ("SAME", "VALID", "SAME_LOWER", "FULL"):
             raise ValueError(
-                'padding must be "SAME", "VALID", "SAME_LOWER" or two pairs of integers, '
-                f"not {padding!r}."
+                'padding must be "SAME", "VALID", "SAME_LOWER", "FULL", an integer or two pairs of '
+                f"integers, not {padding!r}."
             )
-        padding = lax.padtype_to_pads(shape[1:3], extents, strides, padding.upper())
+        if padding.upper() == "FULL":
+            padding = [(extent - 1, extent - 1) for extent in extents]
+        else:
+            padding = lax.padtype_to_pads(shape[1:3], extents, strides, padding.upper())
     (top, bottom), (left, right) = _pads(padding)
     for axis, size, extent in (
         ("height", shape[1] + top + bottom, extents[0]),
@@ -100,11 +103,14 @@ def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
     return both[0], both[1]
 
 
-def _pads(padding: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+def _pads(padding: int | Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+    sides = ((padding, padding),) * 2 if isinstance(padding, int) else padding
     try:
-        pads = [(operator.index(low), operator.index(high)) for low, high in padding]
+        pads = [(operator.index(low), operator.index(high)) for low, high in sides]
     except (TypeError, ValueError):
         pads = []
     if len(pads) != 2 or min(min(pair) for pair in pads) < 0:
-        raise ValueError(f"padding must be two pairs of non-negative integers, not {padding!r}.")
+        raise ValueError(
+            f"padding must be an integer or two pairs of integers, none negative, not {padding!r}."
+        )
     return pads

@@ -63,6 +63,32 @@ def test_nan_is_the_maximum():
     assert np.isnan(y).all() and dx.ravel().tolist() == [1, 0, 0, 0]
 
 
-def test_a_window_larger_than_the_image_leaves_nothing():
-    y, dx = passes(max_pool, jnp.ones((2, 1, 3, 1)), jnp.ones((2, 0, 1, 1)))
-    assert y.shape == (2, 0, 1, 1) and not dx.any() and dx.shape == (2, 1, 3, 1)
+def test_a_window_larger_than_the_image_is_refused():
+    with pytest.raises(ValueError, match=r"^the window spans 2 pixels of height, .* has 1"):
+        max_pool(jnp.ones((2, 1, 3, 1)))
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.data())
+def test_windows_that_overlap_or_leave_gaps_equal_xla(data):
+    pairs = st.tuples(*[st.integers(1, 3)] * 2)
+    window, strides, seed = data.draw(pairs), data.draw(pairs), data.draw(st.integers(0, 99))
+    sides = [data.draw(st.tuples(*[st.integers(0, taps - 1)] * 2)) for taps in window]
+    padding = data.draw(st.sampled_from(["VALID", "SAME", sides]))
+    x = few_values(seed, 2, *data.draw(st.tuples(*[st.integers(3, 9)] * 2)), 2)
+    theirs = functools.partial(nn.max_pool, window_shape=window, strides=strides, padding=padding)
+    g = few_values(seed + 1, *jax.eval_shape(theirs, x).shape)
+    ours = passes(lambda x: max_pool(x, window, strides, padding), x, g)
+    for mine, xla in zip(ours, passes(theirs, x, g), strict=True):
+        np.testing.assert_array_equal(mine, xla)  # sums of few quarters are exact
+
+
+def test_the_last_window_may_reach_over_the_edge():
+    # 3 pixels at stride 2, as PyTorch's ceil_mode: 6 pixels make 3 windows, the last one lacks one;
+    # 7 make 3 that fill; of 2 pixels at stride 3, 4 pixels make 2, 5 make 2.
+    rows = {(6, 3, 2): [2, 4, 5], (7, 3, 2): [2, 4, 6], (4, 2, 3): [1, 3], (5, 2, 3): [1, 4]}
+    rows |= {(3, 1, 2): [0, 2], (2, 3, 2): [1], (3, 2, 4): [1]}
+    for (size, window, stride), expected in rows.items():
+        x = jnp.arange(float(size)).reshape(1, size, 1, 1)
+        y = max_pool(x, (window, 1), (stride, 1), "ceil")
+        assert y.ravel().tolist() == expected

@@ -49,6 +49,14 @@ def test_golden():
     assert lower == same._replace(padding=((2, 1), (1, 1)))
 
 
+def test_one_integer_is_on_every_side_and_full_lets_every_pixel_meet_every_tap():
+    one = window_of((1, 7, 5, 1), (2, 3, 1, 1), 1, 2, (3, 1))
+    assert one.padding == ((2, 2), (2, 2))
+    full = window_of((1, 7, 5, 1), (2, 3, 1, 1), 1, "full", (3, 1))
+    assert full.padding == ((3, 3), (2, 2))
+    assert full.positions((7, 5), (2, 3)) == (7 + 4 - 1, 5 + 3 - 1)  # n + k - 1 of extents
+
+
 def test_any_integers_give_a_window_of_plain_integers():
     two: Any = np.int64(2)
     pairs: Any = [[two, 1], [0, np.array(3)]]
@@ -68,10 +76,11 @@ def test_any_integers_give_a_window_of_plain_integers():
         (dict(strides="2"), r"^strides must be .*, not '2'\.$"),
         (dict(kernel_dilation=(1, -1)), r"^kernel_dilation must be .*, not \(1, -1\)\.$"),
         (
-            dict(padding="FULL"),
-            r'^padding must be "SAME", .* pairs of integers, not .FULL.\.$',
+            dict(padding="CIRCULAR"),
+            r'^padding must be "SAME", .* pairs of integers, not .CIRCULAR.\.$',
         ),
-        (dict(padding=1), r"^padding must be two pairs of non-negative integers, not 1\.$"),
+        (dict(padding=-1), r"^padding must be an integer or two pairs of .* negative, not -1\.$"),
+        (dict(padding=1.5), r"^padding must be an integer or two pairs of .*, not 1\.5\.$"),
         (dict(padding=((0, 0), (0, -1))), r"^padding must be .*, not \(\(0, 0\), \(0, -1\)\)\.$"),
         (dict(padding=((0.5, 1), (1, 1))), r"^padding must be .*, not \(\(0\.5, 1\), "),
         (dict(padding=((0, 0),)), r"^padding must be .*, not \(\(0, 0\),\)\.$"),

@@ -1,0 +1,84 @@
+"""Groups against XLA's grouped convolution, against one layer a group, and in every arithmetic."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nnlab.arithmetics import ADDER, FLOAT, NAMED, lp_adder
+from nnlab.errors import InputError
+from nnlab.layers import GroupedConv
+from nnlab.ops.adder import adder_conv
+
+X = jax.random.normal(jax.random.key(0), (2, 7, 6, 6))
+
+
+def test_float_groups_are_those_of_xla():
+    layer = GroupedConv(FLOAT.conv, 3, 12, (3, 2), strides=2, padding=1, use_bias=True)
+    params = layer.init(jax.random.key(1), X)["params"]["Conv_0"]
+    assert jax.tree.map(jnp.shape, params) == {"kernel": (3, 3, 2, 2, 4), "bias": (3, 4)}
+    params = params | {"bias": jnp.arange(12.0).reshape(3, 4)}
+    kernel = jnp.moveaxis(params["kernel"], 0, -2).reshape(3, 2, 2, 12)
+    expected = jax.lax.conv_general_dilated(
+        X,
+        kernel,
+        (2, 2),
+        ((1, 1), (1, 1)),
+        feature_group_count=3,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    y = layer.apply({"params": {"Conv_0": params}}, X)
+    np.testing.assert_allclose(y, expected + jnp.arange(12.0), rtol=0, atol=1e-5)
+    # He initialisation by the inputs that a filter has: 2 of a group in 6 pixels.
+    wide = GroupedConv(FLOAT.conv, 3, 3000, (3, 2)).init(jax.random.key(1), X)["params"]
+    assert np.var(wide["Conv_0"]["kernel"]) == pytest.approx(2 / 12, rel=0.02)
+
+
+def test_adder_groups_and_their_gradients_are_one_layer_a_group():
+    layer = GroupedConv(ADDER.conv, 2, 4, 3)
+    variables = layer.init(jax.random.key(1), X)
+    kernels = variables["params"]["AdderConv_0"]["adder_kernel"]
+    g = jax.random.normal(jax.random.key(2), (2, 7, 6, 4))
+
+    def in_turn(kernels, x):
+        parts = zip(kernels, jnp.split(x, 2, axis=-1), strict=True)
+        return jnp.concatenate([adder_conv(part, kernel) for kernel, part in parts], axis=-1)
+
+    def grouped(kernels, x):
+        return layer.apply({"params": {"AdderConv_0": {"adder_kernel": kernels}}}, x)
+
+    def passes(fn):
+        y, pull = jax.vjp(fn, kernels, X)
+        return y, *pull(g)
+
+    results = zip(jax.jit(passes, static_argnums=0)(grouped), passes(in_turn), strict=True)
+    for ours, theirs in results:
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*NAMED, "lp_adder"])
+def test_every_arithmetic_has_groups(name):
+    arithmetic = NAMED.get(name, lp_adder(optax.constant_schedule(1.5)))
+    layer = GroupedConv(arithmetic.conv, 2, 4, 3)
+    keys = dict(zip(("params", "dropout"), jax.random.split(jax.random.key(1)), strict=True))
+
+    def gradients(x):
+        variables = layer.init(keys, x)
+
+        def total(params):
+            inputs = variables | {"params": params}
+            y, _ = layer.apply(inputs, x, rngs=keys, mutable=["batch_stats"])
+            assert y.shape == (2, 7, 6, 4)
+            return y.sum()
+
+        return jax.grad(total)(variables["params"])
+
+    assert all(leaf.shape[0] == 2 for leaf in jax.tree.leaves(jax.eval_shape(gradients, X)))
+
+
+@pytest.mark.parametrize(("groups", "features"), [(4, 8), (2, 5), (0, 4), (-2, 4)])
+def test_groups_that_do_not_divide_are_named(groups, features):
+    words = f"^groups must divide 6 inputs and {features} features, not {groups}\\."
+    with pytest.raises(InputError, match=words):
+        GroupedConv(FLOAT.conv, groups, features, 3).init(jax.random.key(0), X)
