@@ -1,5 +1,7 @@
 """Groups against XLA's grouped convolution, against one layer a group, and in every arithmetic."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ X = jax.random.normal(jax.random.key(0), (2, 7, 6, 6))
 
 def test_float_groups_are_those_of_xla():
     layer = GroupedConv(FLOAT.conv, 3, 12, (3, 2), strides=2, padding=1, use_bias=True)
-    params = layer.init(jax.random.key(1), X)["params"]["Conv_0"]
+    params: Any = layer.init(jax.random.key(1), X)["params"]["Conv_0"]
     assert jax.tree.map(jnp.shape, params) == {"kernel": (3, 3, 2, 2, 4), "bias": (3, 4)}
     params = params | {"bias": jnp.arange(12.0).reshape(3, 4)}
     kernel = jnp.moveaxis(params["kernel"], 0, -2).reshape(3, 2, 2, 12)
@@ -37,7 +39,7 @@ def test_float_groups_are_those_of_xla():
 
 def test_adder_groups_and_their_gradients_are_one_layer_a_group():
     layer = GroupedConv(ADDER.conv, 2, 4, 3)
-    variables = layer.init(jax.random.key(1), X)
+    variables: Any = layer.init(jax.random.key(1), X)
     kernels = variables["params"]["AdderConv_0"]["adder_kernel"]
     g = jax.random.normal(jax.random.key(2), (2, 7, 6, 4))
 
@@ -61,7 +63,7 @@ def test_adder_groups_and_their_gradients_are_one_layer_a_group():
 def test_every_arithmetic_has_groups(name):
     arithmetic = NAMED.get(name, lp_adder(optax.constant_schedule(1.5)))
     layer = GroupedConv(arithmetic.conv, 2, 4, 3)
-    keys = dict(zip(("params", "dropout"), jax.random.split(jax.random.key(1)), strict=True))
+    keys: Any = dict(zip(("params", "dropout"), jax.random.split(jax.random.key(1)), strict=True))
 
     def gradients(x):
         variables = layer.init(keys, x)

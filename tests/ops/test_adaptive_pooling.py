@@ -29,5 +29,5 @@ def test_equals_pytorch(pixels, size, seed):
 def test_errors():
     with pytest.raises(InputError, match=r"^adaptive_avg_pool takes x .*, not \(4, 4, 1\)\."):
         adaptive_avg_pool(np.zeros((4, 4, 1)), 2)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="^size must be .*, not 0"):
+    with pytest.raises(ValueError, match=r"^size must be .*, not 0"):
         adaptive_max_pool(np.zeros((1, 4, 4, 1)), 0)  # pyright: ignore[reportArgumentType]
