@@ -30,10 +30,10 @@ def test_float_groups_are_those_of_xla():
         feature_group_count=3,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    y = layer.apply({"params": {"Conv_0": params}}, X)
+    y: Any = layer.apply({"params": {"Conv_0": params}}, X)
     np.testing.assert_allclose(y, expected + jnp.arange(12.0), rtol=0, atol=1e-5)
     # He initialisation by the inputs that a filter has: 2 of a group in 6 pixels.
-    wide = GroupedConv(FLOAT.conv, 3, 3000, (3, 2)).init(jax.random.key(1), X)["params"]
+    wide: Any = GroupedConv(FLOAT.conv, 3, 3000, (3, 2)).init(jax.random.key(1), X)["params"]
     assert np.var(wide["Conv_0"]["kernel"]) == pytest.approx(2 / 12, rel=0.02)
 
 
@@ -48,7 +48,8 @@ def test_adder_groups_and_their_gradients_are_one_layer_a_group():
         return jnp.concatenate([adder_conv(part, kernel) for kernel, part in parts], axis=-1)
 
     def grouped(kernels, x):
-        return layer.apply({"params": {"AdderConv_0": {"adder_kernel": kernels}}}, x)
+        y: Any = layer.apply({"params": {"AdderConv_0": {"adder_kernel": kernels}}}, x)
+        return y
 
     def passes(fn):
         y, pull = jax.vjp(fn, kernels, X)
@@ -66,7 +67,7 @@ def test_every_arithmetic_has_groups(name):
     keys: Any = dict(zip(("params", "dropout"), jax.random.split(jax.random.key(1)), strict=True))
 
     def gradients(x):
-        variables = layer.init(keys, x)
+        variables: Any = layer.init(keys, x)
 
         def total(params):
             inputs = variables | {"params": params}
