@@ -37,6 +37,7 @@ from nnlab.training.script import (
 )
 
 ARITHMETICS = {"CNN": FLOAT, "AdderNet": ADDER}
+ACCURACY = "test accuracy / %"
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
 
 
@@ -89,8 +90,8 @@ def widths_of(parameters: int, layers: int, channels: int, classes: int) -> tupl
         return abs(size(layers, widths, channels, classes) - parameters)
 
     w = min(range(1, 1000), key=lambda w: distance((w, 2 * w, 4 * w)))
-    near = [range(max(1, n * w - 2), n * w + 3) for n in (1, 2, 4)]
-    return min(itertools.product(*near), key=distance)
+    a, b, c = (range(max(1, n * w - 2), n * w + 3) for n in (1, 2, 4))
+    return min(((i, j, k) for i in a for j in b for k in c), key=distance)
 
 
 def main(config: Config) -> None:
@@ -135,7 +136,7 @@ def trained(
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "train accuracy / %": round(100 * history["train_accuracy"][-1], 2),
-        "test accuracy / %": round(100 * history["test_accuracy"][-1], 2),
+        ACCURACY: round(100 * history["test_accuracy"][-1], 2),
         "multiplications": counts["multiplications"],
         "additions": counts["additions"],
         "seconds / epoch": float(np.median(history["seconds"])),
@@ -152,8 +153,8 @@ def figure(rows: Sequence[dict[str, Any]]):
             plain = [r for r in some if r["shortcuts"] == "no"]
             cured = [plain[-1], *(r for r in some if r["shortcuts"] == "yes")]
             for label, part in ((network, plain), (f"{network}, shortcuts", cured)):
-                points = [(r["layers"], r["test accuracy / %"]) for r in part]
-                lines.append(Line(label, *zip(*points, strict=True), colour, part is cured))
+                depths, accuracies = ([r[key] for r in part] for key in ("layers", ACCURACY))
+                lines.append(Line(label, depths, accuracies, colour, part is cured))
         panels.append(Panel(name, "layers", "test accuracy / %", lines))
     return figure_panels(panels)
 
