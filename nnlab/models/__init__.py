@@ -1,9 +1,51 @@
 """Architectures, one a file, each with `arithmetic=`."""
 
-from nnlab.models.cifar_resnet import CifarResNet, resnet20, resnet32
+from nnlab.models.cifar_resnet import (
+    CifarResNet,
+    he_resnet20,
+    he_resnet32,
+    he_resnet44,
+    he_resnet56,
+    he_resnet110,
+    resnet20,
+    resnet32,
+)
 from nnlab.models.lenet import LeNet5
 from nnlab.models.plain_net import PlainNet
+from nnlab.models.resnet import (
+    ResNet,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    resnet152,
+    resnext50_32x4d,
+    resnext101_32x8d,
+    resnext101_64x4d,
+)
 from nnlab.models.small_cnn import SmallCNN
 from nnlab.models.vgg_small import VGGSmall
 
-__all__ = ["CifarResNet", "LeNet5", "PlainNet", "SmallCNN", "VGGSmall", "resnet20", "resnet32"]
+__all__ = [
+    "CifarResNet",
+    "LeNet5",
+    "PlainNet",
+    "ResNet",
+    "SmallCNN",
+    "VGGSmall",
+    "he_resnet20",
+    "he_resnet32",
+    "he_resnet44",
+    "he_resnet56",
+    "he_resnet110",
+    "resnet18",
+    "resnet20",
+    "resnet32",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+]
