@@ -23,8 +23,8 @@ another number of classes the codes are rows of a Hadamard matrix of order 84 (P
 construction), any two of which differ in 42 bits: 84 classes at most.
 
 The softmax of minus the distances and its cross-entropy are the paper's criterion (eq. 9) without
-its constant e^-j. Its pixels are -0.1 for white and 1.175 for black. Weights start as the arithmetic
-has it.
+its constant e^-j. Its pixels are -0.1 for white and 1.175 for black. Weights start as the
+arithmetic has it.
 
 `full_lenet5` is the network that most code calls LeNet-5: C3 sees all maps, subsampling is the mean
 of 2×2 pixels without parameters, and the last layer is dense with a bias. 61,706 parameters and
@@ -42,6 +42,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype
 
 from nnlab.arithmetics import FLOAT, Arithmetic
@@ -67,7 +68,7 @@ class Subsampling(nn.Module):
         maps = x.shape[-1:]
         coefficient = self.param("coefficient", nn.initializers.constant(0.25), maps)
         bias = self.param("bias", nn.initializers.zeros, maps)
-        x, coefficient, bias = nn.dtypes.promote_dtype(x, coefficient, bias, dtype=self.dtype)
+        x, coefficient, bias = promote_dtype(x, coefficient, bias, dtype=self.dtype)
         return 4 * nn.avg_pool(x, (2, 2), (2, 2)) * coefficient + bias
 
 
@@ -85,7 +86,8 @@ class OriginalLeNet5(nn.Module):
     parameters, running statistics and logits are float32 in any. `axis_name` is that of a mapped
     axis along which BatchNorm takes the batch of all devices as one; by default each has its own.
 
-    Intermediates: "s2" [batch, 14, 14, 6], "s4" [batch, 5, 5, 16] and "features" [batch, 84].
+    Intermediates: "stage1" [batch, 14, 14, 6] of S2, "stage2" [batch, 5, 5, 16] of S4, and
+    "features" [batch, 84] of F6.
 
     Raises:
         InputError: images are not 32×32, or the classes without `full` are more than 84.
@@ -117,7 +119,7 @@ class OriginalLeNet5(nn.Module):
                 x = nn.avg_pool(x, (2, 2), (2, 2))
             else:
                 x = 1.7159 * jnp.tanh(2 / 3 * Subsampling(dtype, name=layer)(x))
-            self.sow("intermediates", layer, x)
+            self.sow("intermediates", {"s2": "stage1", "s4": "stage2"}[layer], x)
             return x
 
         x = squash(self.first.conv(6, **window, name="c1")(x), "c1")
