@@ -204,7 +204,7 @@ class InceptionV3(nn.Module):
         if x.ndim != 4 or min(x.shape[1:3]) < least:
             raise InputError(
                 f"InceptionV3{' with its auxiliary head' if head else ''} takes images [batch, "
-                f"height, width, channels] of at least {least}×{least} pixels, not {x.shape}."
+                f"height, width, channels] of at least {least} by {least} pixels, not {x.shape}."
             )
         shared = True, self.dtype, self.axis_name
         auxiliary = []
