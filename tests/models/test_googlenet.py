@@ -48,11 +48,10 @@ def variables(model: Any, images: Any = IMAGE) -> Any:
     [(GoogLeNet, 6_624_904, 13_004_888), (googlenet_v1, 6_998_552, 13_378_280)],
 )
 def test_parameters(model, alone, with_heads):
-    for arithmetic in (FLOAT, ADDER):
-        for auxiliary, expected in ((False, alone), (True, with_heads)):
-            network = model(arithmetic=arithmetic, first=arithmetic, auxiliary=auxiliary)
-            leaves = jax.tree.leaves(variables(network)["params"])
-            assert sum(leaf.size for leaf in leaves) == expected
+    for arithmetic, auxiliary, expected in ((FLOAT, False, alone), (ADDER, True, with_heads)):
+        network = model(arithmetic=arithmetic, first=arithmetic, auxiliary=auxiliary)
+        leaves = jax.tree.leaves(variables(network)["params"])
+        assert sum(leaf.size for leaf in leaves) == expected
 
 
 def test_normalisation_takes_the_place_of_biases():
