@@ -10,6 +10,9 @@ from nnlab.models.cifar_resnet import (
     resnet20,
     resnet32,
 )
+from nnlab.models.googlenet import GoogLeNet, googlenet_v1
+from nnlab.models.inception import InceptionCell
+from nnlab.models.inception_v3 import InceptionV3
 from nnlab.models.lenet import LeNet5
 from nnlab.models.plain_net import PlainNet
 from nnlab.models.resnet import (
@@ -28,11 +31,15 @@ from nnlab.models.vgg_small import VGGSmall
 
 __all__ = [
     "CifarResNet",
+    "GoogLeNet",
+    "InceptionCell",
+    "InceptionV3",
     "LeNet5",
     "PlainNet",
     "ResNet",
     "SmallCNN",
     "VGGSmall",
+    "googlenet_v1",
     "he_resnet20",
     "he_resnet32",
     "he_resnet44",
