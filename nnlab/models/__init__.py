@@ -14,6 +14,7 @@ from nnlab.models.googlenet import GoogLeNet, googlenet_v1
 from nnlab.models.inception import InceptionCell
 from nnlab.models.inception_v3 import InceptionV3
 from nnlab.models.lenet import LeNet5
+from nnlab.models.mlp import MLP
 from nnlab.models.plain_net import PlainNet
 from nnlab.models.resnet import (
     ResNet,
@@ -30,6 +31,7 @@ from nnlab.models.small_cnn import SmallCNN
 from nnlab.models.vgg_small import VGGSmall
 
 __all__ = [
+    "MLP",
     "CifarResNet",
     "GoogLeNet",
     "InceptionCell",

@@ -17,6 +17,7 @@ References:
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,8 @@ def local_response_norm(
             f"local_response_norm needs alpha of at least 0 and k above 0, not {alpha} and {k}."
         )
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return _normalized(wide, size, alpha, beta, k).astype(x.dtype)
+    y: Any = _normalized(wide, size, alpha, beta, k)
+    return y.astype(x.dtype)
 
 
 def _window_sums(x: jax.Array, before: int, behind: int) -> jax.Array:
