@@ -9,6 +9,7 @@ from nnlab.layers.power import PowerActivation
 from nnlab.layers.product import ProductConv, ProductDense
 from nnlab.layers.shift import ShiftPSConv, ShiftPSDense
 from nnlab.layers.shift_add import ShiftAddConv, ShiftAddDense
+from nnlab.layers.transposed import ConvTranspose
 
 __all__ = [
     "AdderConv",
@@ -16,6 +17,7 @@ __all__ = [
     "BinaryConv",
     "BinaryDense",
     "Conv",
+    "ConvTranspose",
     "GroupedConv",
     "LpAdderConv",
     "LpAdderDense",

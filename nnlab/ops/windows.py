@@ -179,9 +179,7 @@ def _integers(values: Any) -> tuple[int, ...]:
         return ()
 
 
-def _pads(
-    padding: int | Sequence[tuple[int, int]], axes: int
-) -> tuple[tuple[int, int], ...]:
+def _pads(padding: int | Sequence[tuple[int, int]], axes: int) -> tuple[tuple[int, int], ...]:
     sides = ((padding, padding),) * axes if isinstance(padding, int) else padding
     try:
         pads = tuple((operator.index(low), operator.index(high)) for low, high in sides)

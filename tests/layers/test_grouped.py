@@ -12,6 +12,7 @@ from nnlab.arithmetics import ADDER, FLOAT, NAMED, lp_adder
 from nnlab.errors import InputError
 from nnlab.layers import GroupedConv
 from nnlab.ops.adder import adder_conv
+from nnlab.ops.convolution import conv
 
 X = jax.random.normal(jax.random.key(0), (2, 7, 6, 6))
 
@@ -57,6 +58,21 @@ def test_adder_groups_and_their_gradients_are_one_layer_a_group():
     results = zip(jax.jit(passes, static_argnums=0)(grouped), passes(in_turn), strict=True)
     for ours, theirs in results:
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(3,), (3, 2), (2, 1, 2)])
+@pytest.mark.parametrize(("arithmetic", "op"), [(FLOAT, conv), (ADDER, adder_conv)])
+def test_groups_with_dilation_along_one_axis_to_three(arithmetic, op, size):
+    x = jax.random.normal(jax.random.key(0), (2, *(5, 4, 3)[: len(size)], 4))
+    options = dict(strides=(2, 1, 1)[: len(size)], kernel_dilation=(2, 1, 2)[: len(size)])
+    y, variables = GroupedConv(arithmetic.conv, 2, 6, size, **options).init_with_output(
+        jax.random.key(1), x
+    )
+    (kernels,) = jax.tree.leaves(variables)
+    assert kernels.shape == (2, *size, 2, 3)
+    parts = zip(kernels, jnp.split(x, 2, axis=-1), strict=True)
+    expected = jnp.concatenate([op(part, kernel, **options) for kernel, part in parts], axis=-1)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [*NAMED, "lp_adder"])
