@@ -15,6 +15,7 @@ rounded once, so in three dimensions narrower numbers are widened first.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from jax import lax
 from nnlab.kernels.window import Window
 from nnlab.ops.windows import Moves
 
-ImageProduct = Callable[[jax.Array, jax.Array, Window], jax.Array]
+ImageProduct = Callable[..., Any]
 
 
 def in_space(product: ImageProduct, moves: Moves, x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -66,7 +66,7 @@ def test_float_is_that_of_pytorch_with_its_kernel_flipped(extra):
 def test_adder_by_hand():
     # Steps [1, 3] at stride 2, "VALID", filter [0.5, -1]: windows [0, 1], [1, 0], [0, 3], [3, 0]
     # give -(0.5 + 2), -(0.5 + 1), -(0.5 + 4), -(2.5 + 1).
-    layer = ConvTranspose(ADDER.conv, 1, (2,), strides=2, padding="VALID")
+    layer: Any = ConvTranspose(ADDER.conv, 1, (2,), strides=2, padding="VALID")
     kernel = jnp.array([0.5, -1]).reshape(2, 1, 1)
     params = {"AdderConv_0": {"adder_kernel": kernel}}
     y = layer.apply({"params": params}, jnp.array([1.0, 3.0]).reshape(1, 2, 1))
@@ -75,7 +75,7 @@ def test_adder_by_hand():
 
 def test_adder_gradients_are_those_of_images_with_zeros_between():
     x, kernel = integers(2, 3, 4, 3), integers(3, 2, 3, 2)
-    layer = ConvTranspose(ADDER.conv, 2, (3, 2), strides=(2, 3), padding=((1, 1), (0, 2)))
+    layer: Any = ConvTranspose(ADDER.conv, 2, (3, 2), strides=(2, 3), padding=((1, 1), (0, 2)))
 
     def ours(kernel, x):
         return layer.apply({"params": {"AdderConv_0": {"adder_kernel": kernel}}}, x)
@@ -96,7 +96,7 @@ def passes(fn, kernel, x):
 @pytest.mark.parametrize("name", [*NAMED, "lp_adder"])
 def test_every_arithmetic_has_it(name):
     arithmetic = NAMED.get(name, lp_adder(optax.constant_schedule(1.5)))
-    layer = ConvTranspose(arithmetic.conv, 4, 3, strides=2, use_bias=True)
+    layer: Any = ConvTranspose(arithmetic.conv, 4, 3, strides=2, use_bias=True)
     keys: Any = dict(zip(("params", "dropout"), jax.random.split(jax.random.key(1)), strict=True))
 
     def gradients(x):
@@ -138,5 +138,5 @@ def test_errors_name_what_was_given(layer, error, message):
 
 def test_products_of_images_alone_say_so():
     layer = ConvTranspose(NAMED["xnor"].conv, 4, (3,))
-    with pytest.raises(ValueError, match=r"^kernel_size must be one or two .*, not \(3,\)\.$"):
+    with pytest.raises(ValueError, match=r"^kernel_size must be one or two .*, not \(3,\)\."):
         jax.eval_shape(layer.init, jax.random.key(0), integers(2, 5, 3))

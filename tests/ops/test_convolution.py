@@ -143,7 +143,7 @@ def test_true_convolution_in_full_commutes_and_an_adders_does_not():
 def test_true_convolution_goes_through_the_kernel_backwards(axes, product):
     x, kernel = quarters(0, 2, *(5, 4, 3)[:axes], 2), quarters(1, *(3, 2, 2)[:axes], 2, 3)
     backwards = kernel[tuple([slice(None, None, -1)] * axes)]
-    options = dict(strides=(2, 1, 1)[:axes], kernel_dilation=(1, 2, 1)[:axes])
+    options: Any = dict(strides=(2, 1, 1)[:axes], kernel_dilation=(1, 2, 1)[:axes])
     expected = product(x, backwards, **options)
     np.testing.assert_array_equal(true_conv(x, kernel, product=product, **options), expected)
     np.testing.assert_array_equal(flipped(kernel), backwards)

@@ -4,6 +4,7 @@ Operands are multiples of 1/4 of magnitude at most 2, so that all sums are exact
 """
 
 import functools
+from typing import Any
 
 import chex
 import jax
@@ -160,7 +161,8 @@ def test_conv_of_volumes_has_the_gradients_of_xla():
 @pytest.mark.parametrize("case", [TIME, SPACE], ids=["time", "space"])
 @pytest.mark.parametrize("padding", ["SAME", "VALID", "SAME_LOWER", "FULL", 2])
 def test_paddings_by_name(case, padding):
-    (x, kernel), options = operands(*case[:2]), dict(case[2])
+    x, kernel = operands(*case[:2])
+    options: Any = dict(case[2])
     theirs = padding
     if padding == "FULL":
         reaches = zip(kernel.shape[:-2], options["kernel_dilation"], strict=True)

@@ -69,8 +69,9 @@ def test_moves_along_one_axis_and_three():
 
 
 def test_axes_of_a_kernel():
+    one: Any = np.int64(3)
     three: Any = np.array([1, 2, 3])
-    assert kernel_axes(np.int64(3)) == (3, 3)
+    assert kernel_axes(one) == (3, 3)
     assert [kernel_axes(size) for size in ((3,), [3, 2], three)] == [(3,), (3, 2), (1, 2, 3)]
 
 
