@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nnlab.kernels.window import Window
 from nnlab.ops.windows import Moves
 
 ImageProduct = Callable[..., Any]
