@@ -12,6 +12,7 @@ from nnlab.layers.product import ProductConv, ProductDense
 from nnlab.layers.shift import ShiftPSConv, ShiftPSDense
 from nnlab.layers.shift_add import ShiftAddConv, ShiftAddDense
 from nnlab.layers.swish import Swish
+from nnlab.layers.transposed import ConvTranspose
 
 __all__ = [
     "AdderConv",
@@ -19,6 +20,7 @@ __all__ = [
     "BinaryConv",
     "BinaryDense",
     "Conv",
+    "ConvTranspose",
     "GroupedConv",
     "LpAdderConv",
     "LpAdderDense",
