@@ -25,7 +25,7 @@ from nnlab.errors import InputError
 from nnlab.models import MLP
 from nnlab.ops.activations import logsig, tansig
 from nnlab.optim import adder_recipe, deep_recipe, schedules
-from nnlab.training.script import check_positive_integer, check_seed, run
+from nnlab.training.script import check_choices, check_positive_integer, check_seed, run
 
 SGD_RATES, ADAM_RATES = (0.001, 0.01, 0.1), (1e-4, 1e-3, 1e-2)
 normal, xavier = nn.initializers.normal, nn.initializers.xavier_normal()
@@ -43,7 +43,7 @@ class Row(NamedTuple):
     """A network, how it learns, and in which panel its gradients are drawn."""
 
     name: str
-    panel: str | None
+    panel: str
     activation: Callable[[jax.Array], jax.Array] = nn.relu
     start: Any = None  # that of the arithmetic
     norm: bool = False
@@ -66,17 +66,18 @@ ROWS = [
     relu("ReLU, Xavier", start=xavier),
     relu("ReLU, He"),
     relu("ReLU, He, BatchNorm", norm=True),
-    relu("… and clipping", panel=None, norm=True, optimizer=clipped_sgd),
-    relu("… and Adam", panel=None, norm=True, optimizer=deep_recipe, rates=ADAM_RATES),
+    relu("ReLU, BatchNorm, clipping", norm=True, optimizer=clipped_sgd),
+    relu("ReLU, default", norm=True, optimizer=deep_recipe, rates=ADAM_RATES),
     adder("adder"),
     adder("adder, BatchNorm", norm=True),
-    adder("… and its rate", panel=None, norm=True, optimizer=adder_recipe),
-    adder("… and Adam", panel=None, norm=True, optimizer=deep_recipe, rates=ADAM_RATES),
+    adder("adder, BatchNorm, its rate", norm=True, optimizer=adder_recipe),
+    adder("adder, default", norm=True, optimizer=deep_recipe, rates=ADAM_RATES),
 ]
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
+    networks: tuple[str, ...] = tuple(row.name for row in ROWS)
     depth: int = 24
     """Hidden layers."""
     width: int = 64
@@ -87,6 +88,7 @@ class Config:
     overwrite: bool = False
 
     def __post_init__(self):
+        check_choices("networks", self.networks, [row.name for row in ROWS])
         if not self.seeds:
             raise InputError("--seeds must be one seed or more, not none.")
         for seed in self.seeds:
@@ -158,13 +160,12 @@ def measure(row: Row, train, test, config: Config) -> dict[str, Any]:
     }
 
 
-def figure(rows: list[dict[str, Any]]):
-    """Norms of gradients by layer."""
+def figure(rows: list[Row], results: list[dict[str, Any]]):
+    """Norms of gradients by layer; networks that start alike are one line."""
     panels: dict[str, list[Line]] = {}
-    for row, found in zip(ROWS, rows, strict=True):
-        if row.panel is not None:
-            lines = panels.setdefault(row.panel, [])
-            norms = found["norms"][:-1]
+    for row, found in zip(rows, results, strict=True):
+        lines, norms = panels.setdefault(row.panel, []), found["norms"][:-1]
+        if not any(np.allclose(norms, line.y, rtol=1e-3) for line in lines):
             lines.append(Line(row.name, range(1, len(norms) + 1), norms, len(lines)))
     label = "norm of the gradient at the start"
     return figure_panels(
@@ -177,14 +178,15 @@ def main(config: Config) -> None:
     train, test = data.standardized(data.load("digits", None))
     training.steps_per_epoch(train, config.batch_size)
     folder = training.RunFolder.create(config.out, config, config.overwrite)
-    rows = [measure(row, train, test, config) for row in ROWS]
+    rows = [row for row in ROWS if row.name in config.networks]
+    results = [measure(row, train, test, config) for row in rows]
     minutes = round((time.perf_counter() - start) / 60, 1)
     folder.write_result(
         training.provenance()
-        | {"config": dataclasses.asdict(config), "minutes": minutes, "rows": rows}
+        | {"config": dataclasses.asdict(config), "minutes": minutes, "rows": results}
     )
-    figure(rows).savefig(folder.curves, dpi=120)
-    analysis.print_table([{k: v for k, v in row.items() if k != "norms"} for row in rows])
+    figure(rows, results).savefig(folder.curves, dpi=120)
+    analysis.print_table([{k: v for k, v in row.items() if k != "norms"} for row in results])
 
 
 if __name__ == "__main__":
