@@ -20,6 +20,10 @@ from nnlab.training import State, train_step
 # What takes time is to compile, not to run.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 NARROW: Any = {"widths": (8, 12, 8, 4, 6), "hidden": 10, "classes": 5}
+EVERYTHING_ADDER: Any = {
+    **{"arithmetic": ADDER, "first": ADDER, "classifier": ADDER},
+    **{"norm": True, "norm_dense": True},
+}
 
 
 def variables(model: AlexNet, *size: int) -> Any:
@@ -150,7 +154,7 @@ def test_logits_are_those_of_pytorch(model, theirs, size, scale):
     ours = model(**NARROW)
     arrays: Mapping[str, np.ndarray] = {k: v.numpy() for k, v in network.state_dict().items()}
     borrowed = borrow(variables(ours, *size), arrays, torch_names(ours))
-    logits = jax.jit(ours.apply)(borrowed, images)
+    logits = jax.jit(ours.apply, compiler_options=QUICK)(borrowed, images)
     assert 0.3 < expected.std() < 3
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
 
@@ -185,14 +189,8 @@ def at_random(shapes: Any) -> Any:
     "model",
     [
         alexnet(**NARROW),
-        original_alexnet(
-            **NARROW,
-            arithmetic=ADDER,
-            first=ADDER,
-            classifier=ADDER,
-            padding=2,
-            norm=True,
-            norm_dense=True,
+        pytest.param(
+            original_alexnet(**NARROW, **EVERYTHING_ADDER, padding=2), marks=pytest.mark.slow
         ),
     ],
     ids=["float", "adder"],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnlab.arithmetics import ADDER, BINARY
+from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.errors import InputError
 from nnlab.models.borrowing import borrow
 from nnlab.models.vgg import VGG, torch_names, vgg11, vgg11_bn, vgg16, vgg16_bn, vgg19, vgg19_bn
@@ -18,6 +18,7 @@ from nnlab.training import State, train_step
 # What takes time is to compile, not to run.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 NARROW: Any = {"widths": (4, 6, 8, 6, 4), "hidden": 10, "classes": 5}
+ALL: Any = {"arithmetic": ADDER, "first": ADDER, "classifier": ADDER, "norm_dense": True}
 LAYERS = {  # torchvision's configurations A, B, D, E
     11: (1, 1, 2, 2, 2),
     13: (2, 2, 2, 2, 2),
@@ -48,7 +49,8 @@ def test_parameters(model, parameters):
             expected += 9 * inputs * features + features + 2 * features * network.norm
             inputs = features
     assert expected == parameters
-    for network in (network, model(arithmetic=ADDER, first=ADDER, classifier=ADDER)):
+    for arithmetic in (FLOAT, ADDER):
+        network = model(arithmetic=arithmetic, first=arithmetic, classifier=arithmetic)
         leaves = jax.tree.leaves(variables(network, 224, 224)["params"])
         assert sum(leaf.size for leaf in leaves) == parameters
 
@@ -65,7 +67,7 @@ def test_intermediates_in_bfloat16():
     logits, updates = jax.eval_shape(run, shapes)
     assert logits.shape == (2, 1000) and logits.dtype == jnp.float32
     named = {name: values[0] for name, values in updates["intermediates"].items()}
-    expected = {"features": (2, 4096)}
+    expected: dict[str, tuple[int, ...]] = {"features": (2, 4096)}
     for stage, features in enumerate((64, 128, 256, 512, 512), 1):
         size = 224 >> stage
         expected[f"stage{stage}"] = (2, 2 * size, 2 * size, features)
@@ -128,7 +130,7 @@ def test_logits_are_those_of_pytorch(norm):
     with torch.no_grad():
         expected = network(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
     borrowed = borrow(variables(model, *size), arrays(network), torch_names(model))
-    logits = jax.jit(model.apply)(borrowed, images)
+    logits = jax.jit(model.apply, compiler_options=QUICK)(borrowed, images)
     assert 0.3 < expected.std() < 3
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
 
@@ -183,7 +185,7 @@ def at_random(shapes: Any) -> Any:
     "model",
     [
         vgg11(**NARROW),
-        vgg11_bn(**NARROW, arithmetic=ADDER, first=ADDER, classifier=ADDER, norm_dense=True),
+        pytest.param(vgg11_bn(**NARROW, **ALL), marks=pytest.mark.slow),
     ],
     ids=["float", "adder"],
 )
