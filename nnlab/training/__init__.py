@@ -21,6 +21,7 @@ from nnlab.training.steps import (
     train_steps,
 )
 from nnlab.training.stopping import stopped_improving
+from nnlab.training.transfer import transfer
 
 __all__ = [
     "Batch",
@@ -50,5 +51,6 @@ __all__ = [
     "train_epoch",
     "train_step",
     "train_steps",
+    "transfer",
     "versions",
 ]
