@@ -12,7 +12,6 @@ below a new classifier. Every way takes the same steps of the same recipe on the
 import dataclasses
 import itertools
 import re
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -133,13 +132,7 @@ def main(config: Config) -> None:
     images = classes * max(config.labels)
     steps = config.epochs * training.steps_per_epoch((range(images), train[1]), config.batch_size)
     trained = {name: pretrained(name, config) for name in config.networks}
-    folder = training.RunFolder.create(
-        config.out,
-        config,
-        config.overwrite,
-        config.resume,
-        ("out", "data_dir", "overwrite", "resume"),
-    )
+    folder = training.RunFolder.create(config.out, config, config.overwrite, config.resume)
     # Each network's program of a way serves all its numbers of labels and all seeds.
     jax.config.update("jax_compilation_cache_dir", str(folder.path / "compiled"))
     rows = []

@@ -149,6 +149,8 @@ def _older(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
     unpickler = _Unpickler(file)
     found, data = unpickler.load(), {}
     for key in _Unpickler(file).load():
+        if key not in unpickler.storages:
+            raise _Refusal(f"has a storage {key!r:.80} that nothing refers to")
         storage = unpickler.storages[key]
         numel = int.from_bytes(file.read(8), "little")
         wanted = numel * _dtype(storage.dtype).itemsize
@@ -228,6 +230,8 @@ def _array(name: str, tensor: _Tensor, data: Mapping[str, bytes]) -> np.ndarray:
         or len(size) != len(stride)
     ):
         raise _Refusal(f"has {name} from {offset!r:.80} on by {size!r:.80} and {stride!r:.80}")
+    if storage.key not in data:
+        raise _Refusal(f"lacks storage {storage.key} of {name}")
     dtype, buffer = _dtype(storage.dtype), data[storage.key]
     if len(buffer) != storage.numel * dtype.itemsize:
         raise _Refusal(
