@@ -172,6 +172,11 @@ def _layer(name: str, module: nn.Module, params: Any, shape: tuple[int, ...]) ->
             if quantizer is not sign_ste:
                 raise InputError(f"{name} has a quantizer other than sign_ste, expected only that.")
     kernel, windows, size = params[weights], {}, (1, 1)
+    if kernel.ndim not in (2, 4):
+        raise InputError(
+            f"{name} has a kernel of shape {kernel.shape}, expected a dense layer or a convolution "
+            "of images without groups."
+        )
     if kernel.ndim == 4:
         dilation = options.kernel_dilation
         if pair("kernel_dilation", dilation) != (1, 1):

@@ -36,7 +36,8 @@ def quantize(
     """A trained model in integers: adder layers in few bits, binary layers in packed signs.
 
     Args:
-        model: `nnlab.models.LeNet5` or `CifarResNet` of adder, binary and float layers.
+        model: `nnlab.models.LeNet5` or `CifarResNet` of adder, binary and float layers; the latter
+            with projected shortcuts of blocks and normalised logits, as by default.
         variables: its trained "params" and "batch_stats".
         images: for calibration [n, height, width, channels], as the model takes them; some hundred
             of the training images. The network takes images of the same size.
@@ -51,6 +52,13 @@ def quantize(
     """
     if not isinstance(model, LeNet5 | CifarResNet):
         raise InputError(f"quantize takes a LeNet5 or a CifarResNet, not {type(model).__name__}.")
+    if isinstance(model, CifarResNet):
+        found = model.shortcuts, model.projection, model.normalize_logits
+        if found != ("block", True, True):
+            raise InputError(
+                'quantize takes a CifarResNet of shortcuts="block", projection=True and '
+                f"normalize_logits=True, not {found[0]!r}, {found[1]} and {found[2]}."
+            )
     activation: Any = model.arithmetic.activation
     if activation not in _RANGES:
         raise InputError(f"quantize knows relu and hard_tanh between layers, not {activation}.")

@@ -6,12 +6,13 @@ Their operands are images, then a kernel (the packing of signs has none); the im
 not see each other, and the result is made of images as well, or else a sum over them.
 
 Under `jax.vmap` a new axis of the images joins the batch, as long as the kernel has no such axis
-and the result is made of images too; in any other case the calls run in turn. On a mesh every
-device calls for its images, with all of the kernel, and sums are added up between devices.
+and the result is made of images too; in any other case, as in groups of channels, the calls run in
+turn. On a mesh every device calls for its images, with all of the kernel, and sums are added up
+between devices; so it is with calls that run in turn.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,37 +23,37 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec, auto_axes
 
 Call = Callable[..., jax.Array]
+Places = Sequence[int | None]
 
 
 def over_images(call: Call, kernels: int = 1) -> Call:
     """`call(*images, *kernels) -> images` with its rules for `vmap` and for a mesh."""
-    mapped = custom_vmap(_split(call, kernels, sums=False))
 
-    @mapped.def_vmap
-    def _(size, axes, *operands):
+    def of(*operands):
         last = len(operands) - kernels
-        if any(axes[last:]):
-            return _in_turn(call, axes, operands), True
-        images = [
-            image if axis else jnp.broadcast_to(image, (size, *image.shape))
-            for image, axis in zip(operands[:last], axes[:last], strict=True)
-        ]
-        joined = (image.reshape(-1, *image.shape[2:]) for image in images)
-        result = mapped(*joined, *operands[last:])
-        return result.reshape(size, -1, *result.shape[1:]), True
+        first: Any = (0,) * last + (None,) * kernels
+        mapped = custom_vmap(_split(call, first, 0))
 
-    return mapped
+        @mapped.def_vmap
+        def _(size, axes, *operands):
+            if any(axes[last:]):
+                return _in_turn(call, first, 0, axes)(*operands), True
+            images = [
+                image if axis else jnp.broadcast_to(image, (size, *image.shape))
+                for image, axis in zip(operands[:last], axes[:last], strict=True)
+            ]
+            joined = (image.reshape(-1, *image.shape[2:]) for image in images)
+            result = mapped(*joined, *operands[last:])
+            return result.reshape(size, -1, *result.shape[1:]), True
+
+        return mapped(*operands)
+
+    return of
 
 
 def sum_over_images(call: Call) -> Call:
     """`call(*images, kernel) -> sum` with its rules for `vmap` and for a mesh."""
-    mapped = custom_vmap(_split(call, 1, sums=True))
-
-    @mapped.def_vmap
-    def _(size, axes, *operands):
-        return _in_turn(call, axes, operands), True
-
-    return mapped
+    return lambda *operands: _apart(call, (0,) * (len(operands) - 1) + (None,), None)(*operands)
 
 
 def vary_alike(*arrays: jax.Array) -> list[jax.Array]:
@@ -86,42 +87,66 @@ def of_images(op: Call, x: jax.Array, *others: jax.Array) -> jax.Array:
     return run(x, *others)
 
 
-def _in_turn(call, axes, operands):
-    return jax.vmap(call, [0 if axis else None for axis in axes])(*operands)
+def _apart(call: Call, images: Places, result: int | None) -> Call:
+    """`call` over the devices of a mesh, and in turn under `vmap`.
+
+    `images` and `result` are the axes of images of the operands and the result, None of what has
+    none.
+    """
+    mapped = custom_vmap(_split(call, images, result))
+
+    @mapped.def_vmap
+    def _(_size, axes, *operands):
+        return _in_turn(call, images, result, axes)(*operands), True
+
+    return mapped
 
 
-def _split(call: Call, kernels: int, *, sums: bool) -> Call:
+def _in_turn(call: Call, images: Places, result: int | None, axes: Sequence[bool]) -> Call:
+    """`call` mapped over a new first axis of those operands whose entry in `axes` is true."""
+    calls = jax.vmap(call, [0 if axis else None for axis in axes])
+    images = [None if at is None else at + axis for at, axis in zip(images, axes, strict=True)]
+    return _apart(calls, images, None if result is None else result + 1)
+
+
+def _split(call: Call, images: Places, result: int | None) -> Call:
     split = custom_partitioning(call)
+    everything = *images, result
 
-    def partition(mesh, operands, result):
-        count = len(operands) - kernels
-        images = [*operands[:count], *([] if sums else [result])]
-        axes = next((spec[0] for a in images if (spec := a.sharding.spec) and spec[0]), None)
+    def partition(mesh, operands, results):
+        arrays = *operands, results
+        specs = [(a.sharding.spec, at) for a, at in zip(arrays, everything, strict=True)]
+        split_over = (spec[at] for spec, at in specs if at is not None and at < len(spec))
+        axes = next((axes for axes in split_over if axes), None)
         names = (axes,) if isinstance(axes, str) else axes or ()
-        if operands[0].shape[0] % max(1, math.prod(mesh.shape[name] for name in names)):
+        number = next(a.shape[at] for a, at in zip(operands, images, strict=True) if at is not None)
+        if number % max(1, math.prod(mesh.shape[name] for name in names)):
             axes, names = None, ()  # the last device would see images that are not there
-        everywhere = NamedSharding(mesh, PartitionSpec())
-        by_image = NamedSharding(mesh, PartitionSpec(axes))
 
         def local(*operands):
-            return lax.psum(call(*operands), names) if sums and names else call(*operands)
+            whole = call(*operands)
+            return lax.psum(whole, names) if result is None and names else whole
 
-        shardings = *[by_image] * count, *[everywhere] * kernels
-        return mesh, local, everywhere if sums else by_image, shardings
+        shardings = [
+            NamedSharding(
+                mesh, PartitionSpec() if at is None else PartitionSpec(*[None] * at, axes)
+            )
+            for at in everything
+        ]
+        return mesh, local, shardings[-1], tuple(shardings[:-1])
 
     def rule(_mesh, operands, results):
         """Names for all axes; only `n`, that of the images, can be split."""
         ranks = [len(value.shape) for value in (*operands, *results)]
         names = [[f"a{i}_{axis}" for axis in range(rank)] for i, rank in enumerate(ranks)]
-        for i in range(len(operands) - kernels):
-            names[i][0] = "n"
-        if not sums:
-            names[-1][0] = "n"
+        for of_array, at in zip(names, everything, strict=True):
+            if at is not None:
+                of_array[at] = "n"
         sides = names[:-1], names[-1:]
         text = " -> ".join(", ".join(map(" ".join, side)) for side in sides)
         whole = tuple(sorted({name for side in sides for axes in side for name in axes} - {"n"}))
         return text, {
-            "reduction_factors": ("n",) if sums else (),
+            "reduction_factors": ("n",) if result is None else (),
             "need_replication_factors": whole,
         }
 

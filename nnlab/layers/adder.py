@@ -13,7 +13,7 @@ from flax.typing import Dtype, Initializer
 
 from nnlab.layers.bias import add_bias
 from nnlab.ops.adder import FilterRule, InputRule, adder_conv, adder_dense
-from nnlab.ops.windows import Padding, pair
+from nnlab.ops.windows import Padding, kernel_axes
 
 
 class AdderDense(nn.Module):
@@ -39,7 +39,9 @@ class AdderDense(nn.Module):
 class AdderConv(nn.Module):
     """Negative L1 distances of image windows to `features` filters, weights N(0, 1) as published.
 
-    Takes [batch, height, width, in]; strides, padding and dilation as `nnlab.ops.adder.adder_conv`.
+    Takes [batch, height, width, in], or with one or three entries in `kernel_size`
+    [batch, time, in] or [batch, depth, height, width, in]; a single integer means a square window
+    of images. Strides, padding and dilation as `nnlab.ops.adder.adder_conv`.
     """
 
     features: int
@@ -56,7 +58,7 @@ class AdderConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (*pair("kernel_size", self.kernel_size), x.shape[-1], self.features)
+        shape = (*kernel_axes(self.kernel_size), x.shape[-1], self.features)
         kernel = self.param("adder_kernel", self.kernel_init, shape, self.param_dtype)
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         y = adder_conv(

@@ -14,7 +14,7 @@ from flax.typing import Dtype, Initializer
 
 from nnlab.layers.bias import add_bias
 from nnlab.ops.binary import binary_conv, binary_dense, sign_ste
-from nnlab.ops.windows import Padding, pair
+from nnlab.ops.windows import Padding, kernel_axes
 
 Quantizer = Callable[[jax.Array], jax.Array]
 
@@ -40,7 +40,11 @@ class BinaryDense(nn.Module):
 
 
 class BinaryConv(nn.Module):
-    """Convolution of the signs of [batch, height, width, in] with the signs of the weights."""
+    """Convolution of the signs of [batch, height, width, in] with the signs of the weights.
+
+    Also of [batch, time, in] or [batch, depth, height, width, in], with one or three entries in
+    `kernel_size`; a single integer means a square window of images.
+    """
 
     features: int
     kernel_size: int | Sequence[int]
@@ -56,7 +60,7 @@ class BinaryConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (*pair("kernel_size", self.kernel_size), x.shape[-1], self.features)
+        shape = (*kernel_axes(self.kernel_size), x.shape[-1], self.features)
         kernel = self.param("binary_kernel", self.kernel_init, shape, self.param_dtype)
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         y = binary_conv(

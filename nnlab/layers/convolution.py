@@ -10,11 +10,16 @@ from flax.typing import Dtype, Initializer
 
 from nnlab.layers.bias import add_bias
 from nnlab.ops.convolution import conv
-from nnlab.ops.windows import Padding, pair
+from nnlab.ops.windows import Padding, kernel_axes
 
 
 class Conv(nn.Module):
-    """Convolution of [batch, height, width, in]; parameters as of `flax.linen.Conv`."""
+    """Convolution of [batch, height, width, in]; parameters as of `flax.linen.Conv`.
+
+    A `kernel_size` of one or three entries makes it one of [batch, time, in] or [batch, depth,
+    height, width, in]. A single integer means a square window of images, where Flax's means one
+    along time. Strides, padding and dilation as `nnlab.ops.adder.adder_conv`.
+    """
 
     features: int
     kernel_size: int | Sequence[int]
@@ -28,7 +33,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (*pair("kernel_size", self.kernel_size), x.shape[-1], self.features)
+        shape = (*kernel_axes(self.kernel_size), x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         y = conv(

@@ -22,6 +22,8 @@ from nnlab.ops.windows import Padding
 class GroupedConv(nn.Module):
     """Convolution of [batch, height, width, in] in `groups` groups, each by a layer of `conv`.
 
+    Where `conv` takes one or three entries of `kernel_size`, so does it.
+
     `conv` is that of an arithmetic, called as `conv(features, kernel_size, strides=…, padding=…,
     kernel_dilation=…, use_bias=…, dtype=…)`. The groups are mapped by `flax.linen.vmap`, and are as
     one program whatever their number.

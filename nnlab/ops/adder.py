@@ -45,7 +45,8 @@ from nnlab.kernels.convolution import (
     convolve_input_gradient,
 )
 from nnlab.kernels.window import POINT
-from nnlab.ops.windows import Padding, check_dense_operands, check_operands, window_of
+from nnlab.ops.dimensions import in_space
+from nnlab.ops.windows import Padding, check_dense_operands, check_operands_in_space, moves_of
 
 FilterRule = Literal["full", "sign"]
 InputRule = Literal["clip", "full", "sign"]
@@ -95,31 +96,38 @@ def adder_conv(
     filter_rule: FilterRule = "full",
     input_rule: InputRule = "clip",
 ) -> jax.Array:
-    """Negative L1 distances, equation (1), of image windows to filters.
+    """Negative L1 distances, equation (1), of windows of images, sequences or volumes to filters.
 
     Args:
-        x: images [batch, height, width, in], floating.
-        kernel: filters [kh, kw, in, out], floating.
-        strides: one for both axes, or (height, width).
+        x: images [batch, height, width, in], sequences [batch, time, in] or volumes
+            [batch, depth, height, width, in], floating.
+        kernel: filters [kh, kw, in, out], [k, in, out] or [kd, kh, kw, in, out], floating.
+        strides: one for all axes, or one for each, as in (height, width).
         padding: "SAME", "VALID", "SAME_LOWER", "FULL" (every pixel meets every tap), an integer for
-            every side, or ((top, bottom), (left, right)); none negative.
-        kernel_dilation: distance of neighbouring taps, one for both axes, or (height, width).
+            every side, or a pair for each axis, as in ((top, bottom), (left, right)); none
+            negative.
+        kernel_dilation: distance of neighbouring taps, one for all axes, or one for each.
         filter_rule: cotangent of `kernel`: "full" (2) or "sign" (3).
         input_rule: cotangent of `x`: "clip" (4), "full" (5) or "sign" (6).
 
     Returns:
-        [batch, out height, out width, out], in the promoted dtype of the operands; sizes as of
-        `jax.lax.conv_general_dilated`.
+        [batch, out height, out width, out], or with the axes of `x` in the place of these two, in
+        the promoted dtype of the operands; sizes as of `jax.lax.conv_general_dilated`.
 
     Raises:
         ValueError: ranks, sizes, window or rules do not fit.
         TypeError: an operand is not floating.
     """
-    check_operands("adder_conv", x, kernel)
+    check_operands_in_space("adder_conv", x, kernel)
     x, kernel = vary_alike(x, kernel)
     _check_rules(filter_rule, input_rule)
-    window = window_of(x.shape, kernel.shape, strides, padding, kernel_dilation)
-    return of_images(lambda *a: _adder_conv(*a, window, filter_rule, input_rule), x, kernel)
+    sizes = x.shape[1:-1], kernel.shape[:-2]
+    moves = moves_of(*sizes, strides, padding, kernel_dilation)
+
+    def op(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return in_space(lambda *a: _adder_conv(*a, filter_rule, input_rule), moves, x, kernel)
+
+    return of_images(op, x, kernel)
 
 
 def _check_rules(filter_rule, input_rule):

@@ -35,8 +35,9 @@ from nnlab.kernels import binary as kernels
 from nnlab.kernels.batch import of_images, vary_alike
 from nnlab.kernels.window import POINT
 from nnlab.ops.convolution import conv_cotangents
+from nnlab.ops.dimensions import in_space
 from nnlab.ops.straight_through import straight_through
-from nnlab.ops.windows import Padding, check_dense_operands, check_operands, window_of
+from nnlab.ops.windows import Padding, check_dense_operands, check_operands_in_space, moves_of
 
 
 def _sign(x: jax.Array) -> jax.Array:
@@ -112,21 +113,25 @@ def binary_conv(
     """Convolution of signs; the options are those of `nnlab.ops.adder.adder_conv`.
 
     Args:
-        x: signs [batch, height, width, in], floating.
-        kernel: signs [kh, kw, in, out], floating.
+        x: signs [batch, height, width, in], [batch, time, in] or
+            [batch, depth, height, width, in], floating.
+        kernel: signs [kh, kw, in, out], [k, in, out] or [kd, kh, kw, in, out], floating.
 
     Returns:
-        [batch, out height, out width, out], in the promoted dtype of the operands.
+        [batch, out height, out width, out], or with the axes of `x` in the place of these two, in
+        the promoted dtype of the operands.
 
     Raises:
         ValueError: ranks, sizes or window do not fit.
         TypeError: an operand is not floating.
     """
-    check_operands("binary_conv", x, kernel)
+    check_operands_in_space("binary_conv", x, kernel)
     x, kernel = vary_alike(x, kernel)
-    window = window_of(x.shape, kernel.shape, strides, padding, kernel_dilation)
+    sizes = x.shape[1:-1], kernel.shape[:-2]
+    moves = moves_of(*sizes, strides, padding, kernel_dilation)
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
-    return of_images(lambda *a: _binary_conv(*a, window), x.astype(dtype), kernel.astype(dtype))
+    op = functools.partial(in_space, _binary_conv, moves)
+    return of_images(op, x.astype(dtype), kernel.astype(dtype))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Mapping
 import jax
 import optax
 
+from nnlab.errors import InputError
 from nnlab.optim.adder import adder_rate
 from nnlab.optim.binary import clip_latent_weights
 from nnlab.optim.schedules import MakeSchedule, cosine
@@ -94,3 +95,57 @@ def adder_recipe(
         return of(updates).update(updates, state, params)
 
     return optax.GradientTransformation(lambda params: of(params).init(params), update)
+
+
+def deep_recipe(
+    steps: int,
+    learning_rate: float = 1e-3,
+    *,
+    schedule: MakeSchedule = cosine,
+    clip: float = 1.0,
+    adder_learning_rate: float = 0.1,
+    binary_learning_rate: float = 1e-3,
+    shift_learning_rate: float = 0.01,
+) -> optax.GradientTransformation:
+    """Clipping by the global norm, then Adam: for deep networks, such as `nnlab.models.MLP`.
+
+    Adam divides the gradient of each weight by its usual size, so that layers learn at one pace
+    whether their gradients are large or small; one rate does for many networks. To a gradient that
+    is always large clipping does nothing then, as Adam takes out the factor; but a single one out
+    of all proportion would stay in Adam's averages, of the squares for a thousand steps, and that
+    is what `clip` bounds.
+
+    Kernels of other arithmetics keep their own optimisers, those of `adder_recipe` without decay
+    behind the same clipping: adder kernels SGD with momentum at a rate a layer (which makes them
+    indifferent to clipping), binary kernels Adam within [-1, 1], shifts RAdam.
+
+    Args:
+        steps: length of the schedule.
+        learning_rate: of Adam at the schedule's height.
+        schedule: makes the learning rates from the height and the steps; one of
+            `nnlab.optim.schedules`.
+        clip: the largest norm of all gradients together, positive.
+        adder_learning_rate, binary_learning_rate, shift_learning_rate: for kernels of these kinds.
+
+    Raises:
+        InputError: `clip` is not positive.
+
+    References:
+        Pascanu et al., On the difficulty of training recurrent neural networks, ICML 2013,
+        https://arxiv.org/abs/1211.5063, section 3.2, for clipping.
+        Kingma & Ba, Adam, ICLR 2015, https://arxiv.org/abs/1412.6980.
+    """
+    if not clip > 0:
+        raise InputError(f"clip must be a positive number, not {clip}.")
+    return optax.chain(
+        optax.clip_by_global_norm(clip),
+        adder_recipe(
+            steps,
+            adder_learning_rate,
+            schedule=schedule,
+            weight_decay=0.0,
+            binary_learning_rate=binary_learning_rate,
+            shift_learning_rate=shift_learning_rate,
+            parts={"float": optax.adam(schedule(learning_rate, steps))},
+        ),
+    )

@@ -6,7 +6,12 @@ from nnlab.training.environment import hardware, provenance, versions
 from nnlab.training.evaluation import evaluation, in_batches
 from nnlab.training.feeds import Feed, in_memory, streamed
 from nnlab.training.loop import fit
-from nnlab.training.losses import cross_entropy, mean_squared_error, squared_hinge
+from nnlab.training.losses import (
+    cross_entropy,
+    mean_squared_error,
+    squared_hinge,
+    with_auxiliary,
+)
 from nnlab.training.parallel import data_mesh
 from nnlab.training.phases import after_warm_up
 from nnlab.training.run_folder import RunFolder
@@ -53,4 +58,5 @@ __all__ = [
     "train_steps",
     "transfer",
     "versions",
+    "with_auxiliary",
 ]

@@ -51,7 +51,7 @@ from nnlab.layers.adder import AdderConv
 from nnlab.layers.convolution import Conv
 from nnlab.layers.lp_adder import LpAdderConv
 from nnlab.layers.normalization import batch_norm
-from nnlab.ops.windows import pair
+from nnlab.ops.windows import kernel_axes
 from nnlab.training.losses import cross_entropy
 
 _ADDERS = (AdderConv, LpAdderConv)
@@ -164,7 +164,7 @@ def _recorded(
     def record(call, args, kwargs, context):
         output, layer = call(*args, **kwargs), context.module
         if isinstance(layer, (Conv, *_ADDERS)) and context.method_name == "__call__":
-            terms = math.prod(pair("kernel_size", layer.kernel_size)) * args[0].shape[-1]
+            terms = math.prod(kernel_axes(layer.kernel_size)) * args[0].shape[-1]
             records.append(_Record(layer, output, terms))
         return output
 

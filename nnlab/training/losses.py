@@ -1,8 +1,13 @@
 """Losses: mean over the batch of logits [batch, classes] against integer labels [batch]."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
+
+from nnlab.errors import InputError
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -24,3 +29,40 @@ def mean_squared_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Mean over batch and classes of the squared distance to the one-hot label."""
     targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     return jnp.mean(jnp.square(logits - targets))
+
+
+def with_auxiliary(
+    loss: Callable[[jax.Array, jax.Array], jax.Array] = cross_entropy, weight: float = 0.3
+) -> Callable[[Any, jax.Array], jax.Array]:
+    """The loss of a network with auxiliary heads: its own plus `weight` times that of every head.
+
+        step = train_step(model, optimizer, with_auxiliary(), logits=lambda out: out.logits)
+
+    Args:
+        loss: of logits against labels.
+        weight: at least 0; GoogLeNet's by default, Inception v3 as torchvision trains it has 0.4.
+
+    Returns:
+        `loss(outputs, labels)` of outputs with `logits` and a sequence `auxiliary` of further ones,
+        as of `nnlab.models.GoogLeNet(auxiliary=True)` in training.
+
+    Raises:
+        InputError: `weight` is negative, or, on the call, the outputs have no such parts.
+
+    References:
+        Szegedy et al., Going deeper with convolutions, CVPR 2015, https://arxiv.org/abs/1409.4842,
+        section 5.
+    """
+    if not 0 <= weight < float("inf"):
+        raise InputError(f"weight must be finite and at least 0, not {weight}.")
+
+    def total(outputs: Any, labels: jax.Array) -> jax.Array:
+        if not (hasattr(outputs, "logits") and hasattr(outputs, "auxiliary")):
+            raise InputError(
+                "with_auxiliary needs outputs with logits and auxiliary, as a model with "
+                f"auxiliary=True gives in training, not {type(outputs).__name__}."
+            )
+        heads = [loss(logits, labels) for logits in outputs.auxiliary]
+        return loss(outputs.logits, labels) + weight * sum(heads)
+
+    return total

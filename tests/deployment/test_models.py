@@ -131,6 +131,15 @@ def test_errors():
     model, variables, images = fresh("LeNet-5, adder")
     with pytest.raises(InputError, match=r"takes a LeNet5 or a CifarResNet, not SmallCNN\.$"):
         quantize(SmallCNN(), variables, images)
+    strange = (
+        CifarResNet(8, 4, ADDER, projection=False),
+        CifarResNet(8, 4, ADDER, normalize_logits=False),
+        CifarResNet(8, 4, ADDER, shortcuts="convolution"),
+    )
+    for network in strange:
+        words = r'takes a CifarResNet of shortcuts="block", projection=True and normalize_logits='
+        with pytest.raises(InputError, match=words):
+            quantize(network, variables, images)
     with pytest.raises(InputError, match=r"knows relu and hard_tanh between layers, not"):
         odd = dataclasses.replace(ADDER, activation=nn.gelu)
         quantize(LeNet5(4, odd), variables, images)

@@ -202,6 +202,23 @@ def test_sign_optimizers_all_learn(tmp_path):
 
 
 @pytest.mark.slow
+def test_vanishing_gradients_in_small(tmp_path):
+    out = tmp_path / "run"
+    small = ["--depth", 6, "--width", 32, "--epochs", 2, "--seeds", 0, "--out", out]
+    process = python(EXPERIMENTS / "vanishing_gradients.py", *small)
+    assert process.returncode == 0, process.stderr
+    rows = {row["network"]: row for row in json.loads((out / "result.json").read_text())["rows"]}
+    assert all(len(row["norms"]) == 7 for row in rows.values())
+    shrinks = {name: row["first layer"] / row["last layer"] for name, row in rows.items()}
+    # A sigmoid's slope is 1/4 at most, and Xavier's weights keep sizes: at most 4^-5, and a few
+    # times that for activations that are larger in front.
+    assert shrinks["sigmoid, Xavier"] < 0.01 < 0.1 < shrinks["ReLU, He"] < 10
+    assert rows["sigmoid, N(0, 1)"]["shut / %"] > 1 > rows["sigmoid, Xavier"]["shut / %"]
+    assert rows["… and Adam"]["high rate"] > 60 > rows["sigmoid, Xavier"]["high rate"]
+    assert (out / "curves.png").is_file()
+
+
+@pytest.mark.slow
 def test_arithmetics_and_then_their_weights(tmp_path):
     trained, out = tmp_path / "run", tmp_path / "weights"
     small = ["--dataset", "digits", "--epochs", 2, "--batch-size", 64, "--out", trained]

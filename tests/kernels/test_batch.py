@@ -131,6 +131,47 @@ for op, (x, kernel, channels) in PACKED.items():
     check(lambda x, kernel: op(x, kernel, channels=channels), x, kernel)
 """
 
+IN_GROUPS_AND_IN_SPACE = """
+from nnlab.arithmetics import ADDER, FLOAT
+from nnlab.layers import GroupedConv
+
+def grouped(conv, size, **options):
+    layer = GroupedConv(conv, 2, 4, size, **options)
+    weights = "adder_kernel" if conv is ADDER.conv else "kernel"
+
+    def op(x, kernel):
+        return layer.apply({"params": {f"{conv.__name__}_0": {weights: kernel}}}, x)
+    return op
+
+def of_sets_and_kernels(x, kernels):
+    sets = x.reshape(4, 2, *x.shape[1:])
+    return jax.vmap(lambda x: jax.vmap(sign_rules, (None, 0), 1)(x, kernels), 1, 1)(sets)
+
+cases = [
+    (adder_conv, (quarters(5, 8, 5, 3), quarters(6, 3, 3, 2))),
+    (adder_conv, (quarters(5, 8, 3, 3, 4, 3), quarters(6, 2, 2, 2, 3, 2))),
+    (of_sets_and_kernels, (IMAGES[0], quarters(6, 2, 3, 3, 3, 5))),
+    (
+        grouped(FLOAT.conv, (2, 3), kernel_dilation=(2, 1)),
+        (quarters(5, 8, 4, 4, 6), quarters(6, 2, 2, 3, 3, 2)),
+    ),
+    (
+        grouped(ADDER.conv, (2, 3), kernel_dilation=(2, 1)),
+        (quarters(5, 8, 4, 4, 6), quarters(6, 2, 2, 3, 3, 2)),
+    ),
+    (
+        grouped(ADDER.conv, (2, 1, 2)),
+        (quarters(5, 8, 3, 2, 3, 6), quarters(6, 2, 2, 1, 2, 3, 2)),
+    ),
+]
+for op, operands in cases:
+    function = value_and_cotangents(op)
+    program = compiled(function, *operands, "data")
+    assert_equal(program(*operands), jax.jit(function)(*operands))
+    if sys.argv[1] == "native":  # XLA gathers the images of groups for its own convolution
+        assert_no_images_travel(program)
+"""
+
 A_BATCH_THAT_DOES_NOT_DIVIDE = """
 x, kernel = IMAGES
 
@@ -164,6 +205,7 @@ for op, operands in CASES:
         ON_A_MESH,
         ON_AN_EXPLICIT_MESH,
         IN_LOOPS_AND_UNDER_VMAP,
+        IN_GROUPS_AND_IN_SPACE,
         A_BATCH_THAT_DOES_NOT_DIVIDE,
         IN_SHARD_MAP,
     ],

@@ -114,7 +114,7 @@ def test_bfloat16_computes_in_bfloat16_from_float32_parameters(layer, x, op):
     ("layer", "x", "words"),
     [
         (AdderConv(4, (3, 3)), IMAGES[0], r"adder_conv expects x \[batch.* not shapes \(7, 6, 3\)"),
-        (AdderConv(4, (3,)), IMAGES, r"kernel_size must be one or two .*, not \(3,\)"),
+        (AdderConv(4, (3,)), IMAGES, r"adder_conv expects x .* and \(3, 3, 4\)"),
         (AdderConv(4, (9, 1), padding="VALID"), IMAGES, "spans 9 pixels of height, but .* has 7"),
         (AdderDense(4).clone(input_rule="soft"), VECTORS, "input_rule must be .* not 'soft'"),
     ],

@@ -26,12 +26,14 @@ WINDOWS = [
     ((5, 2), {"padding": "VALID", "strides": (1, 2)}),
     ((3, 2), {"padding": ((2, 0), (0, 3)), "strides": (2, 3)}),
     ((2, 3), {"kernel_dilation": (3, 2), "strides": 2}),
+    ((4,), {"kernel_dilation": 2}),
+    ((2, 1, 3), {"padding": "VALID", "strides": (1, 2, 1)}),
 ]
 
 
 @pytest.mark.parametrize(("kernel_size", "options"), WINDOWS)
 def test_agrees_with_flax(kernel_size, options):
-    x = integers((2, 9, 8, 3))
+    x = integers((2, *(9, 8, 4)[: len(kernel_size)], 3))
     ours = Conv(4, kernel_size, use_bias=True, **options)
     theirs = nn.Conv(4, kernel_size, use_bias=True, **options)
     shapes = jax.eval_shape(theirs.init, jax.random.key(0), x)
@@ -89,7 +91,9 @@ def test_weights_start_as_he_normal():
     ("layer", "shape", "words"),
     [
         (Conv(4, (3, 3)), (9, 8, 3), r"conv expects x \[batch.* not shapes \(9, 8, 3\)"),
-        (Conv(4, (3, 3), padding="FULL"), (1, 9, 8, 3), "padding must be .* not 'FULL'"),
+        (Conv(4, (3,)), (1, 9, 8, 3), r"conv expects x .* \(1, 9, 8, 3\) and \(3, 3, 4\)"),
+        (Conv(4, 3), (1, 9, 3), r"conv expects x .* \(1, 9, 3\) and \(3, 3, 3, 4\)"),
+        (Conv(4, (3, 3), padding="MIRROR"), (1, 9, 8, 3), "padding must be .* not 'MIRROR'"),
     ],
 )
 def test_errors_name_what_was_given(layer, shape, words):

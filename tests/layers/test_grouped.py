@@ -12,12 +12,13 @@ from nnlab.arithmetics import ADDER, FLOAT, NAMED, lp_adder
 from nnlab.errors import InputError
 from nnlab.layers import GroupedConv
 from nnlab.ops.adder import adder_conv
+from nnlab.ops.convolution import conv
 
 X = jax.random.normal(jax.random.key(0), (2, 7, 6, 6))
 
 
 def test_float_groups_are_those_of_xla():
-    layer = GroupedConv(FLOAT.conv, 3, 12, (3, 2), strides=2, padding=1, use_bias=True)
+    layer: Any = GroupedConv(FLOAT.conv, 3, 12, (3, 2), strides=2, padding=1, use_bias=True)
     params: Any = layer.init(jax.random.key(1), X)["params"]["Conv_0"]
     assert jax.tree.map(jnp.shape, params) == {"kernel": (3, 3, 2, 2, 4), "bias": (3, 4)}
     params = params | {"bias": jnp.arange(12.0).reshape(3, 4)}
@@ -30,15 +31,15 @@ def test_float_groups_are_those_of_xla():
         feature_group_count=3,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    y = layer.apply({"params": {"Conv_0": params}}, X)
+    y: Any = layer.apply({"params": {"Conv_0": params}}, X)
     np.testing.assert_allclose(y, expected + jnp.arange(12.0), rtol=0, atol=1e-5)
     # He initialisation by the inputs that a filter has: 2 of a group in 6 pixels.
-    wide = GroupedConv(FLOAT.conv, 3, 3000, (3, 2)).init(jax.random.key(1), X)["params"]
+    wide: Any = GroupedConv(FLOAT.conv, 3, 3000, (3, 2)).init(jax.random.key(1), X)["params"]
     assert np.var(wide["Conv_0"]["kernel"]) == pytest.approx(2 / 12, rel=0.02)
 
 
 def test_adder_groups_and_their_gradients_are_one_layer_a_group():
-    layer = GroupedConv(ADDER.conv, 2, 4, 3)
+    layer: Any = GroupedConv(ADDER.conv, 2, 4, 3)
     variables: Any = layer.init(jax.random.key(1), X)
     kernels = variables["params"]["AdderConv_0"]["adder_kernel"]
     g = jax.random.normal(jax.random.key(2), (2, 7, 6, 4))
@@ -48,7 +49,8 @@ def test_adder_groups_and_their_gradients_are_one_layer_a_group():
         return jnp.concatenate([adder_conv(part, kernel) for kernel, part in parts], axis=-1)
 
     def grouped(kernels, x):
-        return layer.apply({"params": {"AdderConv_0": {"adder_kernel": kernels}}}, x)
+        y: Any = layer.apply({"params": {"AdderConv_0": {"adder_kernel": kernels}}}, x)
+        return y
 
     def passes(fn):
         y, pull = jax.vjp(fn, kernels, X)
@@ -59,14 +61,28 @@ def test_adder_groups_and_their_gradients_are_one_layer_a_group():
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(3,), (3, 2), (2, 1, 2)])
+@pytest.mark.parametrize(("arithmetic", "op"), [(FLOAT, conv), (ADDER, adder_conv)])
+def test_groups_with_dilation_along_one_axis_to_three(arithmetic, op, size):
+    x = jax.random.normal(jax.random.key(0), (2, *(5, 4, 3)[: len(size)], 4))
+    options: Any = dict(strides=(2, 1, 1)[: len(size)], kernel_dilation=(2, 1, 2)[: len(size)])
+    layer: Any = GroupedConv(arithmetic.conv, 2, 6, size, **options)
+    variables = jax.eval_shape(layer.init, jax.random.key(1), x)
+    kernels = jax.random.normal(jax.random.key(2), (2, *size, 2, 3))
+    y = layer.apply(jax.tree.map(lambda leaf: kernels.reshape(leaf.shape), variables), x)
+    parts = zip(kernels, jnp.split(x, 2, axis=-1), strict=True)
+    expected = jnp.concatenate([op(part, kernel, **options) for kernel, part in parts], axis=-1)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", [*NAMED, "lp_adder"])
 def test_every_arithmetic_has_groups(name):
     arithmetic = NAMED.get(name, lp_adder(optax.constant_schedule(1.5)))
-    layer = GroupedConv(arithmetic.conv, 2, 4, 3)
+    layer: Any = GroupedConv(arithmetic.conv, 2, 4, 3)
     keys: Any = dict(zip(("params", "dropout"), jax.random.split(jax.random.key(1)), strict=True))
 
     def gradients(x):
-        variables = layer.init(keys, x)
+        variables: Any = layer.init(keys, x)
 
         def total(params):
             inputs = variables | {"params": params}

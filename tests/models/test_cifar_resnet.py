@@ -1,18 +1,34 @@
-"""ResNets for CIFAR: their sizes as of AdderNet's code, and their blocks."""
+"""ResNets for CIFAR: their sizes as of AdderNet's code and as published, and their blocks."""
 
 import functools
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
+from torch import nn
+from torch.nn import functional
 
 from nnlab.analysis import count
 from nnlab.arithmetics import ADDER, ADDER_SR, BINARY, FLOAT
-from nnlab.models import CifarResNet, resnet20, resnet32
-from nnlab.models.cifar_resnet import ConvolutionShortcuts
-from nnlab.training import cross_entropy
+from nnlab.errors import InputError
+from nnlab.models import (
+    CifarResNet,
+    he_resnet20,
+    he_resnet32,
+    he_resnet44,
+    he_resnet56,
+    he_resnet110,
+    resnet20,
+    resnet32,
+)
+from nnlab.models.borrowing import borrow
+from nnlab.models.cifar_resnet import BasicBlock, ConvolutionShortcuts, torch_names
+from nnlab.optim import adder_recipe
+from nnlab.training import State, cross_entropy, train_step
 
 IMAGE = jnp.ones((1, 32, 32, 3))
 
@@ -34,6 +50,46 @@ def test_parameters(model, classes, parameters):
     for arithmetic in (FLOAT, ADDER, BINARY):
         leaves = jax.tree.leaves(variables(model(classes, arithmetic=arithmetic))["params"])
         assert sum(leaf.size for leaf in leaves) == parameters
+
+
+@pytest.mark.parametrize(
+    ("model", "option_a", "option_b"),
+    [
+        (he_resnet20, 269_722, 272_474),
+        (he_resnet32, 464_154, 466_906),
+        (he_resnet44, 658_586, 661_338),
+        (he_resnet56, 853_018, 855_770),
+        (he_resnet110, 1_727_962, 1_730_714),
+    ],
+)
+def test_parameters_as_published(model, option_a, option_b):
+    for projection, parameters in ((False, option_a), (True, option_b)):
+        leaves = jax.tree.leaves(variables(model(projection=projection))["params"])
+        assert sum(leaf.size for leaf in leaves) == parameters
+
+
+def test_multiply_adds_as_published():
+    """Zeros and every second pixel cost nothing."""
+    options: Any = {"arithmetic": ADDER, "first": ADDER, "classifier": ADDER}
+    products, distances = (
+        count(network.apply, variables(network), IMAGE).multiplications["float32"]
+        for network in (he_resnet20(), he_resnet20(**options))
+    )
+    # 32² · 27 · 16 + 6 · 32² · 144 · 16; 16² · 32 (144 + 5 · 288); 8² · 64 (288 + 5 · 576); 640
+    terms = 442_368 + 14_155_776 + 12_976_128 + 12_976_128 + 640
+    assert products - distances == terms == 40_551_040
+
+
+def test_option_a_is_every_second_pixel_between_channels_of_zeros():
+    block = BasicBlock(8, 2, FLOAT, None, None, projection=False)
+    x = jnp.abs(jax.random.normal(jax.random.key(1), (2, 5, 6, 4)))
+    fresh = jax.eval_shape(lambda k: block.init(k, x, False), jax.random.key(0))
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), fresh)
+    y: Any = jax.jit(functools.partial(block.apply, train=False))(nothing, x)
+    assert y.shape == (2, 3, 3, 8)
+    for row, column in np.ndindex(3, 3):
+        np.testing.assert_array_equal(y[:, row, column, 2:6], x[:, 2 * row, 2 * column])
+    assert not np.asarray(y)[..., [0, 1, 6, 7]].any()
 
 
 def test_multiply_adds():
@@ -167,3 +223,139 @@ def test_other_shortcuts_are_named():
     words = 'shortcuts must be "block" or "convolution", not \'none\''
     with pytest.raises(ValueError, match=words):
         variables(resnet20(shortcuts="none"))  # pyright: ignore[reportArgumentType]
+
+
+def test_intermediates():
+    network = he_resnet20(7, dtype=jnp.bfloat16)
+    apply = functools.partial(network.apply, mutable=["intermediates"])
+    logits, kept = jax.eval_shape(apply, variables(network), IMAGE)
+    assert logits.shape == (1, 7) and logits.dtype == jnp.float32
+    named = {name: leaf.shape for name, (leaf,) in kept["intermediates"].items()}
+    assert named == {
+        "stage1": (1, 32, 32, 16),
+        "stage2": (1, 16, 16, 32),
+        "stage3": (1, 8, 8, 64),
+        "features": (1, 64),
+    }
+
+
+@pytest.mark.parametrize("arithmetic", [FLOAT, ADDER])
+def test_a_step_of_option_a_reaches_every_parameter(arithmetic):
+    network = CifarResNet(8, 4, arithmetic, projection=False, normalize_logits=False)
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(4, 5, 4, 1)), jnp.float32)
+    optimizer = adder_recipe(10, weight_decay=0.0)  # so that only a gradient moves a parameter
+    shapes = jax.eval_shape(network.init, jax.random.key(0), images)
+    stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes["batch_stats"])
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.uniform(-1, 1, leaf.shape), leaf.dtype), shapes["params"]
+    )
+
+    def run(params):
+        state = State(jnp.int32(0), params, stats, optimizer.init(params), jax.random.key(0))
+        return train_step(network, optimizer)(state, (images, jnp.arange(4)))
+
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    after, metrics = jax.jit(run, compiler_options=quick)(params)
+    assert np.isfinite(metrics["loss"]) and metrics["nonfinite"] == -1
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    for (path, old), new in zip(leaves, jax.tree.leaves(after.params), strict=True):
+        assert np.isfinite(new).all() and (old != new).any(), path
+
+
+def test_option_a_with_blocks_computed_again():
+    networks = [he_resnet20(remat=on) for on in (False, True)]
+    chex.assert_trees_all_equal_shapes_and_dtypes(*map(variables, networks))
+
+
+class TorchBlock(nn.Module):
+    """A block of Idelbayev's pytorch_resnet_cifar10."""
+
+    def __init__(self, inputs, features, stride, projection):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, features, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(features)
+        self.conv2 = nn.Conv2d(features, features, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(features)
+        self.features, self.shortcut = features, nn.Sequential()
+        self.padded = inputs != features and not projection
+        if inputs != features and projection:
+            projected = nn.Conv2d(inputs, features, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(projected, nn.BatchNorm2d(features))
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        if self.padded:
+            sides = self.features // 4
+            return torch.relu(y + functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, sides, sides)))
+        return torch.relu(y + self.shortcut(x))
+
+
+class TorchResNet(nn.Module):
+    """A network of Idelbayev's pytorch_resnet_cifar10."""
+
+    def __init__(self, depth, projection, classes=10):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        inputs, stages = 16, []
+        for features in (16, 32, 64):
+            blocks = []
+            for _ in range((depth - 2) // 6):
+                stride = 1 if inputs == features else 2
+                blocks.append(TorchBlock(inputs, features, stride, projection))
+                inputs = features
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3 = stages
+        self.linear = nn.Linear(64, classes)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.linear(x.mean((2, 3)))
+
+
+def shaken(reference):
+    """With weights of unit gain, and statistics, scales and offsets that differ by channel."""
+    for name, leaf in reference.state_dict().items():
+        if leaf.ndim > 1:
+            nn.init.kaiming_normal_(leaf)
+        elif name.endswith(("mean", "bias")):
+            leaf.normal_(0, 0.1)
+        elif name.endswith(("var", "weight")):
+            leaf.uniform_(0.5, 1.0)
+    return reference.eval()
+
+
+@pytest.mark.parametrize("projection", [False, True])
+def test_pytorch_weights_give_its_logits(projection):
+    torch.manual_seed(0)
+    model = CifarResNet(14, projection=projection, normalize_logits=False)
+    reference = shaken(TorchResNet(14, projection))
+    images = torch.randn(2, 3, 9, 8)
+    images_here = jnp.asarray(images.permute(0, 2, 3, 1).numpy())
+    weights = {name: leaf.numpy() for name, leaf in reference.state_dict().items()}
+    fresh = jax.eval_shape(model.init, jax.random.key(0), images_here)
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    logits = jax.jit(model.apply, compiler_options=quick)(
+        borrow(fresh, weights, torch_names(model)), images_here
+    )
+    with torch.no_grad():
+        expected = reference(images).numpy()
+    assert abs(expected[0] - expected[1]).max() > 0.1  # they do depend on the images
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+    # Nothing in the table but what the model has.
+    paths = jax.tree_util.tree_leaves_with_path(fresh["params"])
+    layers = {"/".join(key.key for key in path[:-1]) for path, _ in paths}
+    assert set(torch_names(model)) == layers
+
+
+def test_options_that_do_not_go_together_are_named():
+    words = r'^shortcuts="convolution" needs projection=True, not False\.'
+    with pytest.raises(InputError, match=words):
+        variables(resnet20(shortcuts="convolution", projection=False))
+    by_convolution = CifarResNet(8, shortcuts="convolution", normalize_logits=False)
+    for model, found in ((resnet20(), "True and 'block'"), (by_convolution, "False and 'conv")):
+        words = rf"names for normalize_logits=False and shortcuts=\"block\" only, not {found}"
+        with pytest.raises(InputError, match=words):
+            torch_names(model)

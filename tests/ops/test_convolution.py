@@ -1,9 +1,12 @@
 """The convolution equals XLA's in value and gradients, in every window and inside loops.
 
+True convolution equals SciPy's.
+
 Operands are multiples of 1/4 of magnitude at most 2, so that all sums are exact in float32.
 """
 
 import functools
+from typing import Any
 
 import chex
 import jax
@@ -12,8 +15,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import signal
 
-from nnlab.ops.convolution import conv
+from nnlab.ops.adder import adder_conv
+from nnlab.ops.convolution import conv, flipped, true_conv
 from nnlab.testing import check_gradient_rule
 
 
@@ -108,6 +113,48 @@ def test_gradients_inside_a_loop_are_the_same_and_compile_once(strides):
         expected = [passes(theirs, factor * x, kernel, g) for x, g in zip(xs, gs, strict=True)]
         y, dx, dw = (jnp.stack(results) for results in zip(*expected, strict=True))
         chex.assert_trees_all_equal((ys, dxs, total), (y, dx, dw.sum(0)))
+
+
+def test_true_convolution_is_that_of_scipy_and_correlation_too():
+    x, kernel = quarters(0, 7, 6), quarters(1, 3, 4)
+    images, filters = x[None, :, :, None], kernel[:, :, None, None]
+    for mode in ("full", "valid"):
+        for ours, theirs in ((true_conv, signal.convolve2d), (conv, signal.correlate2d)):
+            y = ours(images, filters, padding=mode.upper())
+            np.testing.assert_array_equal(y[0, :, :, 0], theirs(x, kernel, mode))
+    sequence, taps = x[:1, :, None], kernel[0, :, None, None]
+    for ours, theirs in ((true_conv, np.convolve), (conv, np.correlate)):
+        y = ours(sequence, taps, padding="FULL")[0, :, 0]
+        np.testing.assert_array_equal(y, theirs(x[0], kernel[0], "full"))
+
+
+def test_true_convolution_in_full_commutes_and_an_adders_does_not():
+    x, kernel = quarters(0, 1, 7, 1), quarters(1, 4, 1, 1)
+    swapped = kernel.reshape(1, 4, 1), x.reshape(7, 1, 1)
+    y = true_conv(x, kernel, padding="FULL")
+    np.testing.assert_array_equal(y, true_conv(*swapped, padding="FULL"))
+    assert not np.array_equal(y, conv(x, kernel, padding="FULL"))
+    options: Any = dict(padding="FULL", product=adder_conv)
+    assert not np.array_equal(true_conv(x, kernel, **options), true_conv(*swapped, **options))
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("product", [conv, adder_conv])
+def test_true_convolution_goes_through_the_kernel_backwards(axes, product):
+    x, kernel = quarters(0, 2, *(5, 4, 3)[:axes], 2), quarters(1, *(3, 2, 2)[:axes], 2, 3)
+    backwards = kernel[tuple([slice(None, None, -1)] * axes)]
+    options: Any = dict(strides=(2, 1, 1)[:axes], kernel_dilation=(1, 2, 1)[:axes])
+    expected = product(x, backwards, **options)
+    np.testing.assert_array_equal(true_conv(x, kernel, product=product, **options), expected)
+    np.testing.assert_array_equal(flipped(kernel), backwards)
+    np.testing.assert_array_equal(true_conv(x, backwards, product=product), product(x, kernel))
+
+
+def test_true_adder_convolution_by_hand():
+    # Steps [1, 3], filter [0.5, -1] read from its end: -(|1 + 1| + |3 - 0.5|) = -4.5.
+    x, kernel = jnp.array([1.0, 3.0]).reshape(1, 2, 1), jnp.array([0.5, -1]).reshape(2, 1, 1)
+    assert true_conv(x, kernel, padding="VALID", product=adder_conv).item() == -4.5
+    assert adder_conv(x, kernel, padding="VALID").item() == -(0.5 + 4)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Explicit windows: XLA's output sizes, and sentences for what cannot be a window."""
 
+import re
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from nnlab.kernels.convolution import convolve
 from nnlab.kernels.window import Window
-from nnlab.ops.windows import window_of
+from nnlab.ops.windows import Moves, kernel_axes, moves_of, window_of
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
@@ -55,6 +56,32 @@ def test_one_integer_is_on_every_side_and_full_lets_every_pixel_meet_every_tap()
     full = window_of((1, 7, 5, 1), (2, 3, 1, 1), 1, "full", (3, 1))
     assert full.padding == ((3, 3), (2, 2))
     assert full.positions((7, 5), (2, 3)) == (7 + 4 - 1, 5 + 3 - 1)  # n + k - 1 of extents
+
+
+def test_moves_along_one_axis_and_three():
+    # 7 steps, stride 2, extent 4: see above. Along three axes one integer is for all.
+    one = moves_of((7,), (2,), (2,), "SAME", (3,))
+    assert one == Moves((2,), ((1, 2),), (3,))
+    assert one.plane == Window((1, 2), ((0, 0), (1, 2)), (1, 3))
+    three = moves_of((3, 7, 5), (1, 2, 3), 1, "FULL", (5, 3, 1))
+    assert three == Moves((1, 1, 1), ((0, 0), (3, 3), (2, 2)), (5, 3, 1))
+    assert three.plane == window_of((1, 7, 5, 1), (2, 3), 1, "FULL", (3, 1))
+
+
+def test_axes_of_a_kernel():
+    one: Any = np.int64(3)
+    three: Any = np.array([1, 2, 3])
+    assert kernel_axes(one) == (3, 3)
+    assert [kernel_axes(size) for size in ((3,), [3, 2], three)] == [(3,), (3, 2), (1, 2, 3)]
+
+
+@pytest.mark.parametrize("size", [0, (1, 0), (), (1, 2, 3, 4), 1.5, "3", None, (2.0, 3)])
+def test_what_is_no_kernel_size_is_named(size):
+    message = (
+        f"kernel_size must be one positive integer, .* three axes, not {re.escape(repr(size))}"
+    )
+    with pytest.raises(ValueError, match=message):
+        kernel_axes(size)
 
 
 def test_any_integers_give_a_window_of_plain_integers():

@@ -10,8 +10,9 @@ import optax
 import pytest
 
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
+from nnlab.errors import InputError
 from nnlab.models import LeNet5, SmallCNN, VGGSmall, resnet20
-from nnlab.optim import adder_recipe, labels, schedules
+from nnlab.optim import adder_recipe, deep_recipe, labels, schedules
 
 STEPS = 10
 SHAPES = {"conv": {"adder_kernel": (3, 3, 2, 4), "bias": (4,)}, "dense": {"kernel": (5, 6)}}
@@ -237,3 +238,55 @@ def test_kinds_that_a_network_has_not_take_no_place_in_its_state():
     # What checkpoints of version 0.1.0 hold.
     assert parts("kernel") == parts("adder_kernel") == {"float", "adder", "binary"}
     assert parts("shift_sign_kernel") == {"float", "adder", "binary", "shift"}
+
+
+def test_the_recipe_of_deep_networks_is_clipped_adam_and_each_kind_its_own():
+    rng = np.random.default_rng(0)
+    names = ("kernel", "bias", "adder_kernel", "binary_kernel", "shift_exponent_kernel")
+    params = {name: rng.uniform(-0.5, 0.5, (3, 4)).astype(np.float32) for name in names}
+    grads = [
+        {name: scale * rng.normal(size=(3, 4)).astype(np.float32) for name in names}
+        for scale in (1e-3, 10.0, 1e-2)  # the norm of the second is far above 1
+    ]
+    norms = [
+        np.sqrt(sum(np.square(g, dtype=np.float64).sum() for g in gs.values())) for gs in grads
+    ]
+    clipped = [
+        jax.tree.map(lambda g, n=n: (g / max(1, n)).astype(np.float32), gs)
+        for gs, n in zip(grads, norms, strict=True)
+    ]
+    ours = trained(deep_recipe(STEPS, 0.01), params, grads)
+    float32 = {name: params[name] for name in names[:2]}
+    adam = trained(
+        optax.adam(optax.cosine_decay_schedule(0.01, STEPS)),
+        float32,
+        [{name: g[name] for name in float32} for g in clipped],
+    )
+    own = trained(adder_recipe(STEPS, weight_decay=0.0), params, clipped)
+    for step, after in enumerate(ours):
+        for name in names:
+            expected = (adam if name in float32 else own)[step][name]
+            # A step of at most 0.2 is off by a few roundings of the norm and of what follows.
+            np.testing.assert_allclose(after[name], expected, rtol=0, atol=2e-6)
+    unclipped = trained(deep_recipe(STEPS, 0.01, clip=1e6), params, grads)
+    assert np.abs(unclipped[-1]["kernel"] - ours[-1]["kernel"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["adder_kernel", "kernel"])
+def test_the_recipe_of_deep_networks_minimises_a_parabola_in_one_program(name):
+    target, steps = jnp.array([0.5, -0.25, 0.75]), 400
+    optimizer = deep_recipe(steps, 0.05)
+    chex.clear_trace_counter()
+    update = jax.jit(chex.assert_max_traces(optimizer.update, n=1))
+    params: Any = {name: jnp.zeros(3)}
+    state = optimizer.init(params)
+    for _ in range(steps):
+        updates, state = update({name: 2 * (params[name] - target)}, state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params[name], target, atol=1e-3)
+
+
+@pytest.mark.parametrize("clip", [0.0, -1.0, float("nan")])
+def test_a_norm_to_clip_at_is_positive(clip):
+    with pytest.raises(InputError, match=rf"^clip must be a positive number, not {clip}\.$"):
+        deep_recipe(STEPS, clip=clip)

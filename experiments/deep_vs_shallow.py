@@ -1,0 +1,163 @@
+"""With as many parameters, is a deep narrow network better than a wide shallow one?
+
+Networks of 3×3 convolutions with BatchNorm in three stages (`nnlab.models.PlainNet`), of 5 to 26
+layers, whose widths are chosen so that each has the same number of parameters to within a percent,
+as CNN and as AdderNet; the deepest also with a shortcut around every convolution. SGD with momentum
+0.9, weight decay 5e-4 and a cosine from 0.1 for all, nothing tuned for one.
+
+What is known of CNNs: depth helps until plain networks become hard to train, 20 layers doing better
+than 56 on CIFAR-10 whatever the budget, and shortcuts cure that (He et al., Deep Residual Learning,
+CVPR 2016, https://arxiv.org/abs/1512.03385, figure 1). No figures are published for adder networks
+of equal size and different depth.
+
+OURS
+
+    python experiments/deep_vs_shallow.py --data-dir DIR
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnlab import analysis, data, training
+from nnlab.analysis.panels import Line, Panel, figure_panels
+from nnlab.arithmetics import ADDER, FLOAT
+from nnlab.models import PlainNet
+from nnlab.optim import adder_recipe
+from nnlab.training.script import (
+    check_choices,
+    check_positive,
+    check_positive_integer,
+    check_seed,
+    run,
+)
+
+ARITHMETICS = {"CNN": FLOAT, "AdderNet": ADDER}
+ACCURACY = "test accuracy / %"
+DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    datasets: tuple[str, ...] = ("fashion_mnist", "cifar10")
+    """Some of digits, mnist, fashion_mnist, cifar10."""
+    data_dir: str | None = None
+    """Folder with the data sets' files; otherwise looked for and downloaded."""
+    networks: tuple[str, ...] = ("CNN", "AdderNet")
+    layers: tuple[int, ...] = (1, 2, 4, 8)
+    """Convolutions a stage; a network has three times as many layers, and two more."""
+    parameters: int = 40_000
+    """Of every network, to within a percent."""
+    epochs: int = 3
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    """Of SGD at the start of its cosine."""
+    seed: int = 0
+    out: str = "runs/deep_vs_shallow"
+    """Folder of the run."""
+    overwrite: bool = False
+    """Replace an earlier run in that folder."""
+    resume: bool = False
+    """Go on with the run in that folder, or start it."""
+
+    def __post_init__(self):
+        check_choices("datasets", self.datasets, DATASETS)
+        check_choices("networks", self.networks, ARITHMETICS)
+        for layers in self.layers or (0,):
+            check_positive_integer("layers", layers)
+        check_positive_integer("parameters", self.parameters)
+        check_positive_integer("epochs", self.epochs)
+        check_positive_integer("batch_size", self.batch_size)
+        check_positive("learning_rate", self.learning_rate)
+        check_seed("seed", self.seed)
+
+
+def size(layers: int, widths: Sequence[int], channels: int, classes: int) -> int:
+    """Parameters of a `PlainNet`: kernels, scale and bias of each BatchNorm, classifier."""
+    a, b, c = widths
+    kernels = 9 * (channels * a + a * b + b * c + layers * a * a + (layers - 1) * (b * b + c * c))
+    return kernels + 2 * a + 2 * layers * (a + b + c) + (c + 1) * classes
+
+
+def widths_of(parameters: int, layers: int, channels: int, classes: int) -> tuple[int, int, int]:
+    """Widths near (w, 2 w, 4 w) for which a network comes nearest to that many parameters."""
+
+    def distance(widths: tuple[int, int, int]) -> float:
+        return abs(size(layers, widths, channels, classes) - parameters)
+
+    w = min(range(1, 1000), key=lambda w: distance((w, 2 * w, 4 * w)))
+    a, b, c = (range(max(1, n * w - 2), n * w + 3) for n in (1, 2, 4))
+    return min(((i, j, k) for i in a for j in b for k in c), key=distance)
+
+
+def main(config: Config) -> None:
+    folder = training.RunFolder.create(config.out, config, config.overwrite, config.resume)
+    rows: list[dict[str, Any]] = []
+    for name in config.datasets:
+        dataset = data.load(name, config.data_dir)
+        train, test = data.standardized(dataset)
+        kinds = [(layers, False) for layers in config.layers] + [(max(config.layers), True)]
+        for (network, arithmetic), (layers, shortcuts) in itertools.product(
+            [(name, ARITHMETICS[name]) for name in config.networks], kinds
+        ):
+            widths = widths_of(config.parameters, layers, train[0].shape[-1], dataset.classes)
+            model = PlainNet(layers, widths, dataset.classes, arithmetic, shortcuts=shortcuts)
+            row = {"data": name, "network": network, "layers": 3 * layers + 2}
+            row |= {"shortcuts": "yes" if shortcuts else "no", "widths": "-".join(map(str, widths))}
+            rows.append(row | trained(row, model, train, test, config, folder))
+            result = {"config": dataclasses.asdict(config), "table": rows}
+            folder.write_result(training.provenance() | result)
+    figure(rows).savefig(folder.curves, dpi=120)
+    analysis.print_table(rows)
+
+
+def trained(
+    row: dict[str, Any], model: PlainNet, train, test, config: Config, folder: training.RunFolder
+) -> dict[str, Any]:
+    steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
+    optimizer = adder_recipe(steps, config.learning_rate)
+    flips = data.random_crop_and_flip if row["data"] == "cifar10" else None
+    state, history = training.fit(
+        "_".join(str(row[key]) for key in ("data", "network", "layers", "shortcuts")),
+        training.init(jax.random.key(config.seed), model, optimizer, train[0]),
+        training.train_step(model, optimizer, augment=flips),
+        training.evaluation(model),
+        training.in_memory(train, config.batch_size),
+        test,
+        epochs=config.epochs,
+        folder=folder,
+    )
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    counts = analysis.inference_costs(model.apply, variables, test[0][:1])
+    return {
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "train accuracy / %": round(100 * history["train_accuracy"][-1], 2),
+        ACCURACY: round(100 * history["test_accuracy"][-1], 2),
+        "multiplications": counts["multiplications"],
+        "additions": counts["additions"],
+        "seconds / epoch": float(np.median(history["seconds"])),
+    }
+
+
+def figure(rows: Sequence[dict[str, Any]]):
+    """Accuracy by depth, a panel a data set."""
+    panels = []
+    for name in dict.fromkeys(row["data"] for row in rows):
+        lines = []
+        for colour, network in enumerate(dict.fromkeys(row["network"] for row in rows)):
+            some = [r for r in rows if (r["data"], r["network"]) == (name, network)]
+            plain = [r for r in some if r["shortcuts"] == "no"]
+            cured = [plain[-1], *(r for r in some if r["shortcuts"] == "yes")]
+            for label, part in ((network, plain), (f"{network}, shortcuts", cured)):
+                depths, accuracies = ([r[key] for r in part] for key in ("layers", ACCURACY))
+                lines.append(Line(label, depths, accuracies, colour, part is cured))
+        panels.append(Panel(name, "layers", "test accuracy / %", lines))
+    return figure_panels(panels)
+
+
+if __name__ == "__main__":
+    run(main, Config)

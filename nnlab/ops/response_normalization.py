@@ -1,0 +1,89 @@
+r"""Local response normalisation over neighbouring channels.
+
+.. math:: y_c = x_c \, d_c^{-\beta}, \qquad d_c = k + \alpha \sum_{j \in N(c)} x_j^2,            (1)
+
+over the n channels N(c) from c - floor(n / 2) to c + floor((n - 1) / 2); those that do not exist
+count as 0. The gradient is the true one,
+
+.. math:: \bar x_i = \bar y_i d_i^{-\beta}
+    - 2 \alpha \beta \, x_i \sum_{c : i \in N(c)} \bar y_c x_c d_c^{-\beta - 1}.                 (2)
+
+PyTorch's `LocalResponseNorm` and Caffe divide alpha by n, the paper does not: the alpha here is
+theirs divided by n.
+
+References:
+    Krizhevsky et al., ImageNet classification with deep convolutional neural networks, NeurIPS
+    2012, section 3.3.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nnlab.errors import InputError
+
+
+def local_response_norm(
+    x: jax.Array, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
+) -> jax.Array:
+    """Every number divided by a power of the energy of its channel's neighbourhood, as in (1).
+
+    Args:
+        x: [..., channels], floating.
+        size: the channels n of a neighbourhood, of an even number one more before than behind.
+        alpha: weight of each square.
+        beta: the power.
+        k: what is added to the squares, positive.
+
+    Returns:
+        Shape and dtype of `x`; computed in float32 at least.
+
+    Raises:
+        ValueError: `x` has no axis, `size` is below 1, `alpha` is negative or `k` not positive.
+        TypeError: `x` is not floating.
+    """
+    if x.ndim < 1:
+        raise InputError(f"local_response_norm takes x [..., channels], not {x.shape}.")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"local_response_norm expects a floating x, not {x.dtype}.")
+    if size < 1:
+        raise InputError(f"local_response_norm needs a size of at least 1, not {size}.")
+    if not (alpha >= 0 and k > 0):
+        raise InputError(
+            f"local_response_norm needs alpha of at least 0 and k above 0, not {alpha} and {k}."
+        )
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    y: Any = _normalized(wide, size, alpha, beta, k)
+    return y.astype(x.dtype)
+
+
+def _window_sums(x: jax.Array, before: int, behind: int) -> jax.Array:
+    """Sums over the channels from `before` places earlier to `behind` places later."""
+    channels = x.shape[-1]
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(before, behind)])
+    return functools.reduce(
+        jnp.add, [x[..., place : place + channels] for place in range(before + behind + 1)]
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _normalized(x: jax.Array, size: int, alpha: float, beta: float, k: float) -> jax.Array:
+    d = k + alpha * _window_sums(x * x, size // 2, (size - 1) // 2)
+    return x * jnp.exp(-beta * jnp.log(d))  # (1); jnp.power is one scalar call a number on a CPU
+
+
+def _normalized_fwd(x, size, alpha, beta, k):
+    return _normalized(x, size, alpha, beta, k), x
+
+
+def _normalized_bwd(size, alpha, beta, k, x, g):
+    before, behind = size // 2, (size - 1) // 2
+    d = k + alpha * _window_sums(x * x, before, behind)
+    scaled = g * jnp.exp(-beta * jnp.log(d))
+    shared = _window_sums(scaled * x / d, behind, before)
+    return (scaled - 2 * alpha * beta * x * shared,)  # (2)
+
+
+_normalized.defvjp(_normalized_fwd, _normalized_bwd)

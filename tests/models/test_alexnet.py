@@ -1,0 +1,236 @@
+"""AlexNet: published sizes, PyTorch's logits from its weights, and a training step."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from nnlab.arithmetics import ADDER, BINARY, FLOAT
+from nnlab.errors import InputError
+from nnlab.models.alexnet import AlexNet, alexnet, original_alexnet, torch_names, ungrouped_alexnet
+from nnlab.models.borrowing import borrow
+from nnlab.optim import adder_recipe
+from nnlab.training import State, train_step
+
+# What takes time is to compile, not to run.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+NARROW: Any = {"widths": (8, 12, 8, 4, 6), "hidden": 10, "classes": 5}
+
+
+def variables(model: AlexNet, *size: int) -> Any:
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, *size, 3)))
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "parameters"),
+    [
+        # 64 · 363, 192 · 64 · 25, 9 (192 · 384 + 384 · 256 + 256²), 4096 (9216 + 4096 + 1000), and
+        # biases 64 + 192 + 384 + 256 + 256 + 4096 + 4096 + 1000.
+        (alexnet, 224, 23_232 + 307_200 + 2_138_112 + 58_621_952 + 10_344),
+        # 96 · 363, 256 · 96 · 25 / 2, 9 (256 · 384 + 384² / 2 + 384 · 256 / 2), …
+        (original_alexnet, 227, 34_848 + 307_200 + 1_990_656 + 58_621_952 + 10_568),
+        # … without the halves.
+        (ungrouped_alexnet, 227, 34_848 + 614_400 + 3_096_576 + 58_621_952 + 10_568),
+    ],
+)
+def test_parameters(model, size, parameters):
+    published = {alexnet: 61_100_840, original_alexnet: 60_965_224, ungrouped_alexnet: 62_378_344}
+    assert parameters == published[model]
+    for arithmetic in (FLOAT, ADDER):
+        network = model(arithmetic=arithmetic, first=arithmetic, classifier=arithmetic)
+        leaves = jax.tree.leaves(variables(network, size, size))
+        assert sum(leaf.size for leaf in leaves) == parameters
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "widths"),
+    [
+        (alexnet(), 224, (64, 192)),
+        (original_alexnet(), 227, (96, 256)),
+        (original_alexnet(padding=2, norm=True, norm_dense=True), 224, (96, 256)),  # the paper's
+    ],
+)
+def test_intermediates_in_bfloat16(model, size, widths):
+    images = jnp.ones((2, size, size, 3))
+    shapes = variables(model, size, size)
+    model = model.clone(dtype=jnp.bfloat16)
+
+    def run(variables):
+        return model.apply(variables, images, mutable=["intermediates"])
+
+    logits, updates = jax.eval_shape(run, shapes)
+    assert logits.shape == (2, 1000) and logits.dtype == jnp.float32
+    named = {name: values[0] for name, values in updates["intermediates"].items()}
+    assert {name: value.shape for name, value in named.items()} == {
+        "pool1": (2, 27, 27, widths[0]),
+        "pool2": (2, 13, 13, widths[1]),
+        "pool5": (2, 6, 6, 256),
+        "features": (2, 4096),
+    }
+    assert {value.dtype for value in named.values()} == {jnp.dtype("bfloat16")}
+
+
+class Torchvision(torch.nn.Module):
+    """alexnet.py of torchvision, by the names of its modules."""
+
+    def __init__(self, widths, hidden, classes):
+        super().__init__()
+        nn, (a, b, c, d, e) = torch.nn, widths
+        self.features = nn.Sequential(
+            *(nn.Conv2d(3, a, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
+            *(nn.Conv2d(a, b, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
+            *(nn.Conv2d(b, c, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(c, d, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(d, e, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2)),
+        )
+        self.avgpool = nn.AdaptiveAvgPool2d((6, 6))
+        self.classifier = nn.Sequential(
+            *(nn.Dropout(), nn.Linear(e * 36, hidden), nn.ReLU()),
+            *(nn.Dropout(), nn.Linear(hidden, hidden), nn.ReLU()),
+            nn.Linear(hidden, classes),
+        )
+
+    def forward(self, x):
+        return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
+
+
+class Caffe(torch.nn.Module):
+    """The original network, by the names of Caffe's layers."""
+
+    def __init__(self, widths, hidden, classes):
+        super().__init__()
+        nn, (a, b, c, d, e) = torch.nn, widths
+        self.conv1 = nn.Conv2d(3, a, 11, stride=4)
+        self.conv2 = nn.Conv2d(a, b, 5, padding=2, groups=2)
+        self.conv3 = nn.Conv2d(b, c, 3, padding=1)
+        self.conv4 = nn.Conv2d(c, d, 3, padding=1, groups=2)
+        self.conv5 = nn.Conv2d(d, e, 3, padding=1, groups=2)
+        self.fc6 = nn.Linear(e * 36, hidden)
+        self.fc7 = nn.Linear(hidden, hidden)
+        self.fc8 = nn.Linear(hidden, classes)
+        # Its alpha is divided by the size, the paper's is not.
+        self.norm = nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
+
+    def forward(self, x):
+        def pool(x):
+            return torch.nn.functional.max_pool2d(x, 3, 2)
+
+        x = pool(self.norm(self.conv1(x).relu()))
+        x = pool(self.norm(self.conv2(x).relu()))
+        x = self.conv4(self.conv3(x).relu()).relu()
+        x = torch.nn.functional.adaptive_avg_pool2d(pool(self.conv5(x).relu()), 6)
+        x = self.fc7(self.fc6(torch.flatten(x, 1)).relu()).relu()
+        return self.fc8(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "theirs", "size", "scale"),
+    [(alexnet, Torchvision, (95, 127), 1.0), (original_alexnet, Caffe, (99, 131), 50.0)],
+)
+def test_logits_are_those_of_pytorch(model, theirs, size, scale):
+    torch.manual_seed(0)
+    network = theirs(**NARROW).eval()
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.kaiming_normal_(parameter)
+        else:
+            torch.nn.init.uniform_(parameter, -0.5, 0.5)
+    # Bright images, so that response normalisation divides by more than its constant, and small
+    # weights of the last layer for logits near 1.
+    *_, weight, _ = network.parameters()
+    weight.data /= scale
+    images = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32) * scale
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
+    ours = model(**NARROW)
+    arrays: Mapping[str, np.ndarray] = {k: v.numpy() for k, v in network.state_dict().items()}
+    borrowed = borrow(variables(ours, *size), arrays, torch_names(ours))
+    logits = jax.jit(ours.apply)(borrowed, images)
+    assert 0.3 < expected.std() < 3
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+
+
+def test_first_and_classifier_have_arithmetics_of_their_own():
+    params = variables(alexnet(arithmetic=ADDER, classifier=BINARY), 63, 63)["params"]
+    inner, last = {"adder_kernel", "bias"}, {"binary_kernel", "bias"}
+    assert {name: set(leaves) for name, leaves in params.items()} == {
+        "conv1": {"kernel", "bias"},
+        **{f"conv{layer}": inner for layer in (2, 3, 4, 5)},
+        **{f"fc{layer}": last for layer in (6, 7, 8)},
+    }
+
+
+def at_random(shapes: Any) -> Any:
+    """Parameters in the sizes with which training starts, but for biases and scales."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        if path[-1].key == "kernel":  # He
+            values = rng.normal(size=leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1]))
+        elif path[-1].key == "adder_kernel":
+            values = rng.normal(size=leaf.shape)
+        else:
+            values = rng.uniform(-0.1, 0.1, leaf.shape) + (path[-1].key == "scale")
+        return jnp.asarray(values, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        alexnet(**NARROW),
+        original_alexnet(
+            **NARROW,
+            arithmetic=ADDER,
+            first=ADDER,
+            classifier=ADDER,
+            padding=2,
+            norm=True,
+            norm_dense=True,
+        ),
+    ],
+    ids=["float", "adder"],
+)
+def test_a_step_reaches_every_parameter(model):
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(4, 63, 63, 3)), jnp.float32)
+    optimizer = adder_recipe(10, weight_decay=0.0)  # so that only a gradient moves a parameter
+    shapes = variables(model, 63, 63)
+    params = at_random(shapes["params"])
+    stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes.get("batch_stats", {}))
+    state = State(jnp.int32(0), params, stats, optimizer.init(params), jax.random.key(0))
+    step = jax.jit(train_step(model, optimizer), compiler_options=QUICK)
+    after, metrics = step(state, (images, jnp.arange(4)))
+    assert np.isfinite(metrics["loss"]) and metrics["nonfinite"] == -1
+    for before, now in ((params, after.params), (stats, after.batch_stats)):
+        leaves = jax.tree_util.tree_leaves_with_path(before)
+        for (path, old), new in zip(leaves, jax.tree.leaves(now), strict=True):
+            assert np.isfinite(new).all() and (old != new).any(), path
+
+
+@pytest.mark.parametrize(
+    ("model", "logit"),
+    [
+        (alexnet, 10 * 1 + 1),  # all inputs of fc7 are dropped, and its biases remain
+        (original_alexnet, 1),  # all inputs of fc8
+    ],
+)
+def test_dropout_is_where_it_was_published(model, logit):
+    images = jnp.ones((1, 63, 63, 3))
+    model = model(**NARROW, padding=2, dropout=1.0)
+    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), variables(model, 63, 63))
+    run = jax.jit(functools.partial(model.apply, train=True), compiler_options=QUICK)
+    np.testing.assert_array_equal(run(ones, images), np.full((1, 5), logit))
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(InputError, match=r"^groups must divide 8 inputs and 12 features, not 3\."):
+        variables(AlexNet(**NARROW, groups=3), 63, 63)
+    with pytest.raises(ValueError, match=r"the window spans 3 pixels of height, but .* has 2\."):
+        variables(AlexNet(**NARROW), 62, 63)

@@ -1,0 +1,50 @@
+"""Zeros between pixels, and the padding of a transposed convolution as of `jax.lax`."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from nnlab.ops.convolution import conv
+from nnlab.ops.transposed import spread, transposed_padding
+
+
+def test_spread_by_hand():
+    x = jnp.arange(1.0, 5).reshape(1, 2, 2, 1)
+    wide = [[1, 0, 0, 2], [0, 0, 0, 0], [3, 0, 0, 4]]
+    assert spread(x, (2, 3))[0, :, :, 0].tolist() == wide
+    np.testing.assert_array_equal(spread(x, 1), x)
+    assert spread(x[0], 3)[:, :, 0].tolist() == [[1, 0, 0, 2], [3, 0, 0, 4]]
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("stride", [1, 2, 3, 5])
+def test_padding_is_that_of_lax(padding, stride):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(-4, 5, (1, 4, 2)), jnp.float32)
+    for taps in (1, 2, 3, 4, 5):
+        for dilation in (1, 2):
+            kernel = jnp.asarray(rng.integers(-4, 5, (taps, 2, 3)), jnp.float32)
+            expected = lax.conv_transpose(x, kernel, (stride,), padding, rhs_dilation=(dilation,))
+            pads = transposed_padding((taps,), stride, padding, dilation)
+            ours = conv(spread(x, stride), kernel, padding=pads, kernel_dilation=dilation)
+            np.testing.assert_array_equal(ours, expected)
+            span = max((taps - 1) * dilation + 1, stride)
+            assert ours.shape[1] == (4 * stride if padding == "SAME" else 3 * stride + span)
+
+
+@pytest.mark.parametrize("padding", ["FULL", 2, ((1, 0), (0, 3))])
+def test_other_paddings_stay_as_they_are(padding):
+    assert transposed_padding((3, 2), (2, 1), padding) == padding
+
+
+def test_errors_name_what_was_given():
+    with pytest.raises(ValueError, match=r"^strides must be one or two positive .*, not \(2,\)\."):
+        spread(jnp.ones((1, 3, 3, 1)), (2,))
+    with pytest.raises(ValueError, match=r"^strides must be one positive .*, not 0\."):
+        transposed_padding((3,), 0, "SAME")
+    fraction: Any = 1.5
+    with pytest.raises(ValueError, match=r"^kernel_dilation must be one or two .*, not 1\.5\."):
+        transposed_padding((3, 3), 1, "SAME", fraction)
