@@ -84,19 +84,16 @@ class Config:
 
 def pretrained(name: str, config: Config) -> dict[str, Any]:
     """The variables of a network of adder_cifar10.py."""
-    like = training.init(
-        jax.random.key(0),
-        resnet20(10, ARITHMETICS[name]),
-        adder_recipe(1),
-        jnp.ones((1, 32, 32, 3)),
+    checkpoints = Checkpoints(Path(config.pretrained) / "checkpoints" / name)
+    if checkpoints.steps():
+        model, image = resnet20(10, ARITHMETICS[name]), jnp.ones((1, 32, 32, 3))
+        like = training.init(jax.random.key(0), model, adder_recipe(1), image)
+        if found := checkpoints.newest(like):
+            return {"params": found[0].params, "batch_stats": found[0].batch_stats}
+    raise InputError(
+        f"--pretrained must be a run of adder_cifar10.py that has the {name}, not "
+        f"{config.pretrained}."
     )
-    found = Checkpoints(Path(config.pretrained) / "checkpoints" / name).newest(like)
-    if found is None:
-        raise InputError(
-            f"--pretrained must be a run of adder_cifar10.py that has the {name}, not "
-            f"{config.pretrained}."
-        )
-    return {"params": found[0].params, "batch_stats": found[0].batch_stats}
 
 
 def splits(config: Config) -> tuple[training.Batch, training.Batch]:
@@ -130,7 +127,8 @@ def main(config: Config) -> None:
     test = rgb(test_images), test_labels
     classes = int(train[1].max()) + 1
     images = classes * max(config.labels)
-    steps = config.epochs * training.steps_per_epoch((range(images), train[1]), config.batch_size)
+    numbers = jnp.arange(images), jnp.arange(images)
+    steps = config.epochs * training.steps_per_epoch(numbers, config.batch_size)
     trained = {name: pretrained(name, config) for name in config.networks}
     folder = training.RunFolder.create(config.out, config, config.overwrite, config.resume)
     # Each network's program of a way serves all its numbers of labels and all seeds.

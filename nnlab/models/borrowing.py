@@ -108,6 +108,7 @@ def _in_order(
         array = array.T
     if array.shape != shape:
         raise InputError(
-            f"{name} has shape {list(found.shape)}, which does not fit {list(shape)} here."
+            f"{name} has shape {list(found.shape)}, in the order here {list(array.shape)}, "
+            f"which does not fit {list(shape)}."
         )
     return array

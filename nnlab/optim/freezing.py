@@ -34,7 +34,7 @@ class FrozenPaths(frozenset[str]):
 class FreezeState(NamedTuple):
     """What is frozen, and the state of the optimiser of all else."""
 
-    frozen: FrozenPaths
+    frozen: Any  # FrozenPaths
     inner: optax.OptState
 
 

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -130,7 +131,10 @@ class Storage:
         self.pid = tag, Global("torch", kind), key, "cpu", numel
 
 
-class Writer(pickle._Pickler):  # the one in Python, which can be told what to write
+PythonPickler: Any = vars(pickle)["_Pickler"]  # which can be told what to write
+
+
+class Writer(PythonPickler):
     def persistent_id(self, obj):
         return obj.pid if isinstance(obj, Storage) else None
 

@@ -41,16 +41,19 @@ class TorchNet(torch.nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
+        norm = torch.nn.BatchNorm2d(6)
         self.features = torch.nn.Sequential(
             torch.nn.Conv2d(4, 6, 3, padding=1, groups=2),
-            torch.nn.BatchNorm2d(6),
+            norm,
             torch.nn.ReLU(),
             torch.nn.Conv2d(6, 5, (2, 3), stride=2, bias=False),
         )
         self.fc = torch.nn.Sequential(
             torch.nn.Linear(5 * 3 * 2, 7), torch.nn.ReLU(), torch.nn.Linear(7, 3, bias=False)
         )
-        for values in (*self.features[1].parameters(), *self.features[1].buffers()):
+        for layer in (self.features[0], self.features[3], self.fc[0], self.fc[2]):
+            torch.nn.init.normal_(layer.get_parameter("weight"), std=0.3)
+        for values in (*norm.parameters(), *norm.buffers()):
             if values.is_floating_point():
                 torch.nn.init.uniform_(values.data, 0.5, 2.0)
 
@@ -86,9 +89,9 @@ def test_logits_are_those_of_pytorch(there, tmp_path):
     logits = jax.jit(Net().apply)(borrowed, IMAGES)
     with torch.no_grad():
         expected = there(torch.from_numpy(IMAGES).permute(0, 3, 1, 2)).numpy()
-    assert np.abs(expected).max() > 0.05
-    # Float32 sums of at most 30 products, each of size 1 or so, in another order.
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
+    assert 0.5 < np.abs(expected).max() < 10
+    # Four sums in float32 of at most 36 products in another order: 4 · 36 · 10 · 2^-24 at most.
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
 
 
 def test_values_by_hand(state_dict):
@@ -127,13 +130,17 @@ def test_what_is_missing_or_left_over_is_named(state_dict):
 @pytest.mark.parametrize(
     ("name", "shape", "words"),
     [
-        ("features.0.weight", (6, 2, 3, 5), "[6, 2, 3, 5], which does not fit [2, 3, 3, 2, 3]"),
+        (
+            "features.0.weight",
+            (6, 2, 3, 5),
+            "here [2, 3, 5, 2, 3], which does not fit [2, 3, 3, 2, 3]",
+        ),
         ("features.0.weight", (5, 2, 3, 3), "[5, 2, 3, 3]"),
         ("features.0.bias", (5,), "[5], which does not fit [2, 3]"),
-        ("features.3.weight", (5, 6, 3, 2), "[5, 6, 3, 2], which does not fit [2, 3, 6, 5]"),
+        ("features.3.weight", (5, 6, 3, 2), "here [3, 2, 6, 5], which does not fit [2, 3, 6, 5]"),
         ("features.1.weight", (7,), "[7], which does not fit [6]"),
         ("fc.0.weight", (7, 31), "[7, 31], expected inputs from 5 channels of 3 by 2"),
-        ("fc.2.weight", (7, 3), "[7, 3], which does not fit [7, 3] here"),
+        ("fc.2.weight", (7, 3), "in the order here [3, 7], which does not fit [7, 3]"),
     ],
 )
 def test_another_shape_is_named(name, shape, words, state_dict):
