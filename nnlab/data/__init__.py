@@ -3,6 +3,7 @@
 from nnlab.data.augment import random_crop, random_crop_and_flip, random_flip
 from nnlab.data.dataset import Dataset, RandomAccess, Records, Split, check_arrays
 from nnlab.data.sources import load, record_source
+from nnlab.data.state_dicts import read_state_dict
 from nnlab.data.stream import Stream, to_device
 from nnlab.data.transforms import (
     Whitening,
@@ -36,6 +37,7 @@ __all__ = [
     "random_crop",
     "random_crop_and_flip",
     "random_flip",
+    "read_state_dict",
     "record_source",
     "record_statistics",
     "standardize",

@@ -98,11 +98,17 @@ def _in_order(
         array = array.reshape(groups, -1, *array.shape[1:]).transpose(0, 3, 4, 2, 1)
         array = array if len(shape) == 5 else array[0]
     elif kind == "kernel" and array.ndim == 2:
-        if isinstance(place, Flattened) and array.shape[1] == np.prod(place[1:]):
+        if isinstance(place, Flattened):
+            if array.shape[1] != np.prod(place[1:]):
+                raise InputError(
+                    f"{name} has shape {list(found.shape)}, expected inputs from {place.channels} "
+                    f"channels of {place.height} by {place.width}."
+                )
             array = array.reshape(-1, *place[1:]).transpose(0, 2, 3, 1).reshape(len(array), -1)
         array = array.T
     if array.shape != shape:
         raise InputError(
-            f"{name} has shape {list(found.shape)}, which does not fit {list(shape)} here."
+            f"{name} has shape {list(found.shape)}, in the order here {list(array.shape)}, "
+            f"which does not fit {list(shape)}."
         )
     return array

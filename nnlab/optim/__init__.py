@@ -6,6 +6,7 @@ from nnlab.optim.averaging import average_weights, averaged_weights
 from nnlab.optim.binary import center_and_clip, clip_latent_weights, glorot_rate
 from nnlab.optim.bop import bop
 from nnlab.optim.formats import rounded
+from nnlab.optim.freezing import freeze
 from nnlab.optim.majority_vote import majority_vote
 from nnlab.optim.pruning import cubic_sparsity, decay_pruned, kernel_mask, prune
 from nnlab.optim.recipes import adder_recipe, deep_recipe, labels
@@ -24,6 +25,7 @@ __all__ = [
     "deep_recipe",
     "ef_sign_sgd",
     "error_feedback",
+    "freeze",
     "glorot_rate",
     "kernel_mask",
     "labels",

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import optax
 
 from nnlab.errors import InputError
+from nnlab.optim.freezing import fill, frozen_paths
 
 
 class AverageWeightsState(NamedTuple):
@@ -41,9 +42,10 @@ def average_weights(decay: float = 0.999) -> optax.GradientTransformation:
         optimizer = optax.chain(adder_recipe(steps), average_weights(0.999))
         evaluate = evaluation(model, weights=lambda state: averaged_weights(state.opt_state))
 
-    It stands behind a partition, not in a part of it, so that it sees all weights. The average is
-    held in float32 at least. Running statistics of BatchNorm are averages already, of other
-    weights: where the two differ much, estimate them anew.
+    It stands behind a partition, not in a part of it, so that it sees all weights, but within
+    `nnlab.optim.freeze`, as frozen ones need no average. The average is held in float32 at least.
+    Running statistics of BatchNorm are averages already, of other weights: where the two differ
+    much, estimate them anew.
 
     Raises:
         InputError: `decay` is not between 0 and 1, both excluded.
@@ -71,16 +73,27 @@ def average_weights(decay: float = 0.999) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def averaged_weights(opt_state: optax.OptState) -> Any:
+def averaged_weights(opt_state: optax.OptState, params: Any = None) -> Any:
     """The average that `average_weights` keeps somewhere in `opt_state`.
 
     Before the first update it is the initial weights.
 
+    Args:
+        opt_state: the optimiser's.
+        params: the parameters, needed where `nnlab.optim.freeze` holds some: these are taken.
+
     Raises:
-        InputError: the state holds no average, or several.
+        InputError: the state holds no average, or several, or one of only some parameters.
     """
     name = AverageWeightsState.__name__
     found = optax.tree.get_all_with_path(opt_state, name)
     if len(found) != 1:
         raise InputError(f"The state of the optimiser holds {len(found)} averages; expected one.")
-    return found[0][1].average
+    average = found[0][1].average
+    if not frozen_paths(opt_state):
+        return average
+    if params is None:
+        raise InputError(
+            "the average lacks the frozen parameters; expected averaged_weights(opt_state, params)."
+        )
+    return fill(average, params)

@@ -26,6 +26,7 @@ from nnlab.training.steps import (
     train_steps,
 )
 from nnlab.training.stopping import stopped_improving
+from nnlab.training.transfer import transfer
 
 __all__ = [
     "Batch",
@@ -55,6 +56,7 @@ __all__ = [
     "train_epoch",
     "train_step",
     "train_steps",
+    "transfer",
     "versions",
     "with_auxiliary",
 ]

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nnlab.errors import InputError
 from nnlab.kernels.batch import vary_alike
+from nnlab.optim.freezing import fill, frozen_paths, without
 from nnlab.training.losses import cross_entropy
 
 Batch = tuple[jax.Array, jax.Array]
@@ -81,6 +82,9 @@ def train_step(
     was, and the metrics tell which leaf it was. Under `optax.apply_if_finite` a gradient that is
     not finite is that optimiser's to skip: the step counts, and running statistics stay.
 
+    Parameters that `nnlab.optim.freeze` holds in the optimiser keep their bits and are not
+    differentiated: their gradients are zeros to what stands around it, and are not combined.
+
     Args:
         model, optimizer, loss: the loss of the model's outputs against labels is a mean over the
             batch.
@@ -118,9 +122,11 @@ def train_step(
             images = augment(augment_key, images)
             batch = images, labels
 
-        def objective(params, images, labels, key):
+        frozen = frozen_paths(state.opt_state)
+
+        def objective(trained, images, labels, key):
             outputs, updates = model.apply(
-                {"params": params, "batch_stats": stats},
+                {"params": fill(trained, params), "batch_stats": stats},
                 images,
                 train=True,
                 mutable=["batch_stats"],
@@ -132,7 +138,8 @@ def train_step(
             return value, (updates.get("batch_stats", {}), metrics)
 
         def of_part(images, labels, key):
-            grads, others = jax.grad(objective, has_aux=True)(params, images, labels, key)
+            trained = without(params, frozen)
+            grads, others = jax.grad(objective, has_aux=True)(trained, images, labels, key)
             return _varying_like(images, (grads, *others))
 
         if accumulate == 1:
@@ -145,8 +152,10 @@ def train_step(
             grads = combine(grads, axis_name)
             new_stats, metrics = lax.pmean((new_stats, metrics), axis_name)
 
+        grads = fill(grads, jax.tree.map(jnp.zeros_like, state.params))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         new_params = optax.apply_updates(state.params, updates)
+        new_params = fill(without(new_params, frozen), state.params)
         after = State(state.step + 1, new_params, new_stats, opt_state, state.key)
         watched = Watched(new_stats, metrics["loss"], grads, new_params)
         if isinstance(opt_state, optax.ApplyIfFiniteState):

@@ -8,9 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nnlab import training
+from nnlab.models import resnet20
+from nnlab.optim import adder_recipe
 from nnlab.training.script import run
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -269,10 +274,44 @@ def test_deployment_from_float_to_few_bits(tmp_path):
     assert accuracies[0] > 80 and np.ptp(accuracies) < 5
 
 
+@pytest.mark.slow
+def test_transfer_from_a_run_of_another_script(tmp_path):
+    model, optimizer, rng = resnet20(), adder_recipe(1), np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 32, 32, 3)))
+    drawn = jax.tree.map(lambda s: jnp.asarray(rng.uniform(0, 1, s.shape), s.dtype), shapes)
+    params, stats = drawn["params"], drawn["batch_stats"]
+    zero, key = jnp.zeros((), jnp.int32), jax.random.key(0)
+    state = training.State(zero, params, stats, optimizer.init(params), key)
+    training.save(tmp_path / "trained" / "checkpoints" / "CNN" / "step_0", state)
+
+    out = tmp_path / "run"
+    small = ["--dataset", "digits", "--labels", 2, 4, "--seeds", 0, 1, "--epochs", 1]
+    small += ["--networks", "CNN", "--ways", "frozen", "--batch-size", 8, "--out", out]
+    script = EXPERIMENTS / "transfer_learning.py"
+    process = python(script, *small, "--pretrained", tmp_path / "trained")
+    assert process.returncode == 0, process.stderr
+    result = json.loads((out / "result.json").read_text())
+    ran = [(row["labels a class"], row["seed"]) for row in result["rows"]]
+    assert ran == [(2, 0), (2, 1), (4, 0)] and result["steps"] == 5  # of 40 images
+    assert [row["seeds"] for row in result["table"]] == [2, 1]
+    assert (out / "curves.png").is_file()
+
+
 @pytest.mark.parametrize(
     ("script", "args", "words"),
     [
         ("deploy_adder", ["--bits", "9"], ["--bits", "2 to 8", "9"]),
+        (
+            "transfer_learning",
+            ["--ways", "slow"],
+            ["--ways", "scratch, fine-tuned, frozen", "slow"],
+        ),
+        ("transfer_learning", ["--labels", "0"], ["--labels", "from 1", "0"]),
+        (
+            "transfer_learning",
+            ["--dataset", "digits", "--labels", "9", "--pretrained", "nowhere"],
+            ["--pretrained", "adder_cifar10.py", "CNN", "nowhere"],
+        ),
         ("weight_distributions", ["--trained", "nowhere"], ["--trained", "nowhere"]),
         ("arithmetics_mnist", ["--arithmetics", "moon"], ["--arithmetics", "adder", "moon"]),
         ("arithmetics_cifar10", ["--depth", "9"], ["--depth", "6 n + 2", "9"]),

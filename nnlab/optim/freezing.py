@@ -1,0 +1,107 @@
+"""Parameters that a training leaves alone, chosen by their paths.
+
+    head = re.compile(r"(Dense_0|BatchNorm_1)/").match
+    optimizer = freeze(adder_recipe(steps), lambda path: not head(path))
+    state = training.init(key, model, optimizer, images)
+    step = training.train_step(model, optimizer)
+
+A frozen parameter gets no update of the optimiser, weight decay included, and has no place in its
+state. The state says which ones are frozen, in its structure and not in an array; there
+`nnlab.training.train_step` reads it, computes no gradients of them, and keeps their bits whatever
+stands around `freeze` in a chain. So there is one place to say it. Below the first layer that is
+trained nothing is differentiated, and with all but the classifier frozen a step costs about what a
+forward pass does.
+
+Frozen are parameters, not BatchNorm's running statistics, which move on with the images that pass:
+in training it normalises by the batch in any case, and its statistics have to follow.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nnlab.errors import InputError
+
+
+@jax.tree_util.register_static
+class FrozenPaths(frozenset[str]):
+    """Paths of frozen parameters; a pytree without arrays."""
+
+
+class FreezeState(NamedTuple):
+    """What is frozen, and the state of the optimiser of all else."""
+
+    frozen: Any  # FrozenPaths
+    inner: optax.OptState
+
+
+def freeze(
+    optimizer: optax.GradientTransformation, frozen: Callable[[str], Any]
+) -> optax.GradientTransformation:
+    """`optimizer` for all parameters but the frozen ones, whose updates are 0.
+
+    Args:
+        optimizer: sees the others alone; an average of the weights belongs into it.
+        frozen: of a parameter's path, such as "Dense_0/kernel", whether it is frozen.
+
+    Raises:
+        InputError: on `init`, none of the parameters is frozen or all are; on the update, the state
+            is that of another optimiser.
+    """
+
+    def init(params):
+        leaves = jax.tree_util.tree_leaves_with_path(params)
+        paths = [path_name(path) for path, _ in leaves]
+        held = FrozenPaths(path for path in paths if frozen(path))
+        if len(held) in (0, len(paths)):
+            raise InputError(
+                f"{'all' if held else 'none'} of the {len(paths)} parameters are frozen, expected "
+                f"some; their paths are {', '.join(paths[:3])}{' …' if len(paths) > 3 else ''}."
+            )
+        return FreezeState(held, optimizer.init(without(params, held)))
+
+    def update(updates, state, params=None, **extra_args):
+        if not isinstance(state, FreezeState):
+            raise InputError(
+                f"freeze got the state {type(state).__name__} of another optimizer, expected that "
+                "of its own init."
+            )
+        some = None if params is None else without(params, state.frozen)
+        passed, inner = optax.with_extra_args_support(optimizer).update(
+            without(updates, state.frozen), state.inner, some, **extra_args
+        )
+        # To a parameter of -0, +0 would add up to +0.
+        zeros = jax.tree.map(lambda u: jnp.full_like(u, -0.0), updates)
+        return fill(passed, zeros), FreezeState(state.frozen, inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def frozen_paths(opt_state: optax.OptState) -> frozenset[str]:
+    """Paths of all parameters that `freeze` holds somewhere in an optimiser."""
+    states = optax.tree.get_all_with_path(opt_state, FreezeState.__name__)
+    return frozenset().union(*(state.frozen for _, state in states))
+
+
+def path_name(path: jax.tree_util.KeyPath) -> str:
+    """The path of a leaf in words, such as "Dense_0/kernel"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def without(tree: Any, paths: frozenset[str]) -> Any:
+    """The tree with an `optax.MaskedNode`, which holds no array, in place of leaves."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: optax.MaskedNode() if path_name(path) in paths else leaf, tree
+    )
+
+
+def fill(tree: Any, others: Any) -> Any:
+    """The tree `without` some leaves, these taken from `others`."""
+
+    def missing(leaf: Any) -> bool:
+        return isinstance(leaf, optax.MaskedNode)
+
+    return jax.tree.map(lambda a, b: b if missing(a) else a, tree, others, is_leaf=missing)
