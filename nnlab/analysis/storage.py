@@ -48,6 +48,20 @@ def bytes_by_leaf(fn: Callable[..., Any], variables: Any, *args: Any) -> Any:
     return structure.unflatten(map(_bytes, leaves, uses))
 
 
+def bits_by_leaf(fn: Callable[..., Any], variables: Any, *args: Any) -> Any:
+    """Bits of one number of each leaf at rest, as a pytree like `variables` of integers.
+
+    What a quantiser stores beside the numbers, such as a scale a filter, is not in them; a leaf
+    that goes into another's numbers takes 0.
+    """
+    leaves, structure = jax.tree.flatten(variables)
+    uses = _quantised_uses(fn, variables, *args)
+    pairs = zip(leaves, uses, strict=True)
+    return structure.unflatten(
+        max(of).bits if of else 8 * leaf.dtype.itemsize for leaf, of in pairs
+    )
+
+
 def kept_as_signs(fn: Callable[..., Any], variables: Any, *args: Any) -> Any:
     """Whether each leaf is used through `sign_ste` alone, as a pytree like `variables` of bools."""
     structure = jax.tree.structure(variables)
