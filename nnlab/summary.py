@@ -60,19 +60,22 @@ MODELS = {
 DTYPES = ("float32", "bfloat16", "float16")
 
 
+Name = Annotated[str, tyro.conf.arg(metavar="NAME")]
 Size = Annotated[int | None, tyro.conf.arg(metavar="INT")]
 
 
-def _name_of(names: Iterable[str], words: str) -> Any:
-    return tyro.conf.arg(metavar="NAME", help=f"{words}: {', '.join(names)}.")
+def _name_of(names: Iterable[str]) -> Any:
+    return tyro.conf.arg(metavar="NAME", help=f"One of {', '.join(names)}.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    model: Annotated[str, tyro.conf.Positional, _name_of(MODELS, "One of")]
-    arithmetic: Annotated[str, _name_of(NAMED, "Of what is between first and classifier")] = "float"
-    first: Annotated[str, _name_of(("as --arithmetic",), "Of the first convolution")] = "float"
-    classifier: Annotated[str, _name_of(("as --arithmetic",), "Of the last dense layers")] = "float"
+    model: Annotated[str, tyro.conf.Positional, _name_of(MODELS)]
+    arithmetic: Annotated[str, _name_of(NAMED)] = "float"
+    first: Name = "float"
+    """Arithmetic of the first convolution."""
+    classifier: Name = "float"
+    """Arithmetic of the dense layers at the end."""
     norm: bool = False
     """BatchNorm behind each convolution of a network that was published without."""
     batch_size: int = 1
@@ -82,7 +85,8 @@ class Config:
     """Of the images; by default those of the published network."""
     classes: Size = None
     """By default those of the published network."""
-    dtype: Annotated[str, _name_of(DTYPES, "Of the computation")] = "float32"
+    dtype: Name = "float32"
+    """Of the computation: float32, bfloat16 or float16."""
     levels: Size = None
     """Depth in modules that the table goes to, what is deeper added up; by default to the end."""
     compile: bool = True
@@ -95,10 +99,10 @@ class Config:
     """Batches that are timed."""
 
     def __post_init__(self):
-        _check_name("model", "MODEL", self.model, MODELS)
-        for flag in ("arithmetic", "first", "classifier"):
-            _check_name("arithmetic", f"--{flag}", getattr(self, flag), NAMED)
-        _check_name("dtype", "--dtype", self.dtype, DTYPES)
+        _check_name("MODEL", self.model, MODELS)
+        for name in ("arithmetic", "first", "classifier"):
+            _check_name(f"--{name}", getattr(self, name), NAMED)
+        _check_name("--dtype", self.dtype, DTYPES)
         for name in ("batch_size", "repeats"):
             check_positive_integer(name, getattr(self, name))
         for name in ("image_size", "channels", "classes", "levels"):
@@ -106,9 +110,9 @@ class Config:
                 check_positive_integer(name, getattr(self, name))
 
 
-def _check_name(kind: str, flag: str, name: str, names: Iterable[str]) -> None:
+def _check_name(flag: str, name: str, names: Iterable[str]) -> None:
     if name not in names:
-        raise InputError(f"{flag} must be the name of a {kind}, not {name}: {', '.join(names)}.")
+        raise InputError(f"{flag} must be one of {', '.join(names)}, not {name}.")
 
 
 def build(config: Config) -> nn.Module:
@@ -140,6 +144,8 @@ def shapes(config: Config, model: nn.Module) -> tuple[Any, jax.ShapeDtypeStruct]
     entry = MODELS[config.model]
     size, channels = config.image_size or entry.size, config.channels or entry.channels
     images = jax.ShapeDtypeStruct((config.batch_size, size, size, channels), jnp.float32)
+    if images.size > 2**40:  # beyond all machines, and soon beyond the compiler's integers
+        raise InputError(f"--batch-size images must be at most 2^40 numbers, not {images.size:,}.")
     try:
         return jax.eval_shape(model.init, jax.random.key(0), images), images
     except (ArithmeticError, TypeError, ValueError) as error:
@@ -232,12 +238,17 @@ def main(config: Config) -> None:
     if config.compile or config.measure:
         machine = f"{training.hardware()}, adder kernels {kernel_bodies()}"
         for program in programs:
-            print_totals(f"Compiled {program.name} on {machine}", compiled_totals(config, program))
+            rows = compiled_totals(config, program)
+            try:
+                print_totals(f"Compiled {program.name} on {machine}", rows)
+            except jax.errors.JaxRuntimeError as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(f"{batch} cannot be run on this machine: {reason}") from error
 
 
 def kernel_bodies() -> str:
     """Which bodies the adder's kernels have here, such as "native (avx2)"."""
-    return kernels.status()["adder_conv"][jax.default_backend()]
+    return kernels.status()["adder_conv"].get(jax.default_backend(), "xla")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import jax
 from nnlab.analysis.counting import Counts
 from nnlab.analysis.energy import energy
 from nnlab.analysis.modules import Call, model_layers, module_calls
-from nnlab.analysis.storage import bits_by_leaf, stored_bytes
+from nnlab.analysis.storage import at_rest
 from nnlab.errors import InputError
 
 Path = tuple[str, ...]
@@ -82,7 +82,10 @@ def summarize(model: nn.Module, variables: Any, images: Any) -> Summary:
     """
     calls = module_calls(model, variables, images)
     *layers, between = model_layers(model, variables, images)
-    owned = _parameters(model, variables, images, {call.path: call.is_layer for call in calls})
+    bits, bytes_ = at_rest(model.apply, variables, images)
+    owned = _parameters(
+        variables["params"], bits["params"], {call.path: call.is_layer for call in calls}
+    )
     operations = iter(layers)
     lines = []
     for call in calls:
@@ -103,7 +106,7 @@ def summarize(model: nn.Module, variables: Any, images: Any) -> Summary:
             for leaf in jax.tree.leaves(tree)
             if collection != "params"
         ),
-        stored_bytes=stored_bytes(model.apply, variables, images),
+        stored_bytes=sum(jax.tree.leaves(bytes_)),
     )
 
 
@@ -150,13 +153,17 @@ def _shape(call: Call) -> tuple[int, ...]:
 
 
 def _parameters(
-    model: nn.Module, variables: Any, images: Any, called: Mapping[Path, bool]
+    parameters: Any, bits: Any, called: Mapping[Path, bool]
 ) -> dict[Path, dict[int, int]]:
-    """{path: {bits: how many}} of what is called, and of modules inside it that are not."""
-    bits = jax.tree.leaves(bits_by_leaf(model.apply, variables, images)["params"])
-    leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
+    """{path: {bits: how many}} of what is called, and of modules inside it that are not.
+
+    Args:
+        parameters, bits: of each leaf.
+        called: the paths of all calls, and whether they are of layers.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(parameters)
     found: dict[Path, Counter[int]] = {}
-    for (keys, leaf), width in zip(leaves, bits, strict=True):
+    for (keys, leaf), width in zip(leaves, jax.tree.leaves(bits), strict=True):
         modules = tuple(key.key for key in keys[:-1])
         ends = (modules[:length] for length in range(len(modules), -1, -1))
         owner = next(path for path in ends if path in called)

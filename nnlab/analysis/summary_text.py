@@ -9,7 +9,7 @@ from nnlab.analysis.energy import energy
 from nnlab.analysis.summary import Line, Path, Summary, add
 from nnlab.errors import InputError
 
-_PREFIXES = dict(zip(range(-5, 7), ("f", "p", "n", "µ", "m", "", *"kMGTPE"), strict=True))
+_PREFIXES = dict(zip(range(-4, 9), ("p", "n", "µ", "m", "", *"kMGTPEZY"), strict=True))
 _KINDS = {
     "multiplications": "multiplications",
     "additions": "additions",
