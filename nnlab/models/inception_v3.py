@@ -34,7 +34,7 @@ from nnlab.models.inception import (
 from nnlab.ops.pooling import max_pool
 
 _max_pool = functools.partial(max_pool, window=3, strides=2)
-_mean = functools.partial(nn.avg_pool, window_shape=(3, 3), padding=((1, 1), (1, 1)))
+_mean = functools.partial(nn.avg_pool, window_shape=(3, 3), padding="SAME")
 
 
 def cell_a(project: int) -> tuple[Branch, ...]:

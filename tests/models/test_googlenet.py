@@ -43,14 +43,22 @@ def variables(model: Any, images: Any = IMAGE) -> Any:
     return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
+@functools.cache
+def full_size(model: Any, arithmetic: Any, auxiliary: bool) -> Any:
+    """A network of one arithmetic, and the shapes of its variables."""
+    options = {"arithmetic": arithmetic, "first": arithmetic, "classifier": arithmetic}
+    network = model(**options, auxiliary=auxiliary)
+    return network, variables(network)
+
+
 @pytest.mark.parametrize(
     ("model", "alone", "with_heads"),
     [(GoogLeNet, 6_624_904, 13_004_888), (googlenet_v1, 6_998_552, 13_378_280)],
 )
 def test_parameters(model, alone, with_heads):
-    for arithmetic, auxiliary, expected in ((FLOAT, False, alone), (ADDER, True, with_heads)):
-        network = model(arithmetic=arithmetic, first=arithmetic, auxiliary=auxiliary)
-        leaves = jax.tree.leaves(variables(network)["params"])
+    for arithmetic, auxiliary, expected in ((FLOAT, True, with_heads), (ADDER, False, alone)):
+        _, shapes = full_size(model, arithmetic, auxiliary)
+        leaves = jax.tree.leaves(shapes["params"])
         assert sum(leaf.size for leaf in leaves) == expected
 
 
@@ -65,11 +73,10 @@ def test_normalisation_takes_the_place_of_biases():
 
 def test_multiply_adds():
     # Pixels times weights of the three convolutions and of every cell, and of the classifier.
-    options: Any = {"arithmetic": ADDER, "first": ADDER, "classifier": ADDER}
     one = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     products, distances = (
-        count(model.apply, variables(model, one), one).multiplications["float32"]
-        for model in (GoogLeNet(), GoogLeNet(**options))
+        count(network.apply, shapes, one).multiplications["float32"]
+        for network, shapes in (full_size(GoogLeNet, *o) for o in ((FLOAT, True), (ADDER, False)))
     )
     stem = 112**2 * 64 * 147 + 56**2 * (64 * 64 + 192 * 576)
     cells, inputs = 0, 192
@@ -81,10 +88,10 @@ def test_multiply_adds():
 
 @pytest.mark.parametrize("model", [GoogLeNet, googlenet_v1])
 def test_intermediates_and_shapes(model):
-    network = model(classes=7, auxiliary=True)
+    network, shapes = full_size(model, FLOAT, True)
     apply = functools.partial(network.apply, mutable=["intermediates", "batch_stats"])
-    logits, updates = jax.eval_shape(apply, variables(network), IMAGE)
-    assert logits.shape == (2, 7) and logits.dtype == jnp.float32
+    logits, updates = jax.eval_shape(apply, shapes, IMAGE)
+    assert logits.shape == (2, 1000) and logits.dtype == jnp.float32
     named = {k: v[0].shape for k, v in updates["intermediates"].items()}
     assert named == {
         "stage1": (2, 112, 112, 64),
@@ -97,13 +104,14 @@ def test_intermediates_and_shapes(model):
 
 
 def test_a_training_call_gives_the_heads_logits_too():
-    network = GoogLeNet(classes=7, auxiliary=True, dtype=jnp.bfloat16)
+    network = GoogLeNet(auxiliary=True, dtype=jnp.bfloat16)
+    _, shapes = full_size(GoogLeNet, FLOAT, True)
     rngs = {"dropout": jax.random.key(1)}
     apply = functools.partial(network.apply, train=True, mutable=["batch_stats"], rngs=rngs)
-    out, updates = jax.eval_shape(apply, variables(network), IMAGE)
+    out, updates = jax.eval_shape(apply, shapes, IMAGE)
     assert isinstance(out, Outputs) and len(out.auxiliary) == 2
     for logits in (out.logits, *out.auxiliary):
-        assert logits.shape == (2, 7) and logits.dtype == jnp.float32
+        assert logits.shape == (2, 1000) and logits.dtype == jnp.float32
     assert {"aux1", "aux2"} < updates["batch_stats"].keys()
 
     plain = GoogLeNet(classes=7)
@@ -245,11 +253,12 @@ class TorchGoogLeNet(torch.nn.Module):
     def forward(self, x):
         x = self.conv2(self.respond(self.pool(self.conv1(x))))
         x = self.pool(self.respond(self.conv3(x)))
-        x = self.pool(self.inception3b(self.inception3a(x)))
-        fourth = self.inception4a(x)
-        x = self.inception4d(self.inception4c(self.inception4b(fourth)))
-        heads = self.aux1(fourth), self.aux2(x)
-        x = self.inception5b(self.inception5a(self.pool4(self.inception4e(x))))
+        heads = []
+        for name in CELLS:
+            x = self.pool(x) if name == "4a" else self.pool4(x) if name == "5a" else x
+            x = getattr(self, f"inception{name}")(x)
+            if name in ("4a", "4d"):
+                heads.append((self.aux1, self.aux2)[len(heads)](x))
         return self.fc(x.mean((2, 3))), *heads
 
 
@@ -260,10 +269,11 @@ def randomised(network):
         if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
             torch.nn.init.kaiming_normal_(module.weight)
         if isinstance(module, torch.nn.BatchNorm2d):
-            for array in (module.weight, module.running_var):
-                torch.nn.init.uniform_(array, 0.5, 1.5)
-            for array in (module.bias, module.running_mean):
-                torch.nn.init.uniform_(array, -0.5, 0.5)
+            for name, array in module.state_dict().items():
+                if name in ("weight", "running_var"):
+                    array.uniform_(0.5, 1.5)
+                elif name in ("bias", "running_mean"):
+                    array.uniform_(-0.5, 0.5)
     return network.eval()
 
 
@@ -285,17 +295,18 @@ def torch_outputs(network, images):
 def test_logits_are_those_of_pytorch():
     theirs, ours = randomised(TorchGoogLeNet(5, False)), GoogLeNet(5, auxiliary=True)
     borrowed = lent(theirs, ours, IMAGES)
-    logits = jax.jit(ours.apply, compiler_options=QUICK)(borrowed, IMAGES)
+    logits: Any = jax.jit(ours.apply, compiler_options=QUICK)(borrowed, IMAGES)
     expected, *_ = torch_outputs(theirs, IMAGES)
     assert np.abs(expected[0] - expected[1]).max() > 0.1
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
 
-    head = AuxiliaryHead(5, FLOAT, FLOAT, True, False, 0.7, None, None)
+    head: Any = AuxiliaryHead(5, FLOAT, FLOAT, True, False, 0.7, None, None)
     x = np.random.default_rng(1).normal(size=(2, 5, 3, 512)).astype(np.float32)
     of_head = {kind: tree["aux1"] for kind, tree in borrowed.items()}
     (expected,) = torch_outputs(lambda x: [theirs.aux1(x)], x)
     assert np.abs(expected[0] - expected[1]).max() > 0.1
-    np.testing.assert_allclose(head.apply(of_head, x, False), expected, rtol=0, atol=1e-4)
+    logits = head.apply(of_head, x, False)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
 
 
 def test_logits_of_the_original_and_of_its_heads_are_those_of_pytorch():

@@ -74,7 +74,7 @@ def test_a_gradient_of_all_parameters(name):
     cell = InceptionCell(BRANCHES, NAMED[name])
 
     def gradients(key):
-        variables = cell.init(key, X)
+        variables: Any = cell.init(key, X)
 
         def total(params):
             y, _ = cell.apply(

@@ -29,13 +29,21 @@ def variables(model: Any, images: Any = IMAGE) -> Any:
     return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
+@functools.cache
+def full_size(model: Any, arithmetic: Any, auxiliary: bool) -> Any:
+    """A network of one arithmetic, and the shapes of its variables."""
+    options = {"arithmetic": arithmetic, "first": arithmetic, "classifier": arithmetic}
+    network = model(**options, auxiliary=auxiliary)
+    return network, variables(network)
+
+
 def test_parameters():
     for arithmetic, auxiliary, expected in (
-        (FLOAT, False, 23_834_568),
-        (ADDER, True, 27_161_264),
+        (FLOAT, True, 27_161_264),
+        (ADDER, False, 23_834_568),
     ):
-        network = InceptionV3(arithmetic=arithmetic, auxiliary=auxiliary)
-        leaves = jax.tree.leaves(variables(network)["params"])
+        _, shapes = full_size(InceptionV3, arithmetic, auxiliary)
+        leaves = jax.tree.leaves(shapes["params"])
         assert sum(leaf.size for leaf in leaves) == expected
 
 
@@ -51,19 +59,20 @@ def test_multiply_adds():
     with torch.no_grad():
         theirs.eval()(torch.zeros(1, 3, 299, 299))
     total += sum(layer.weight.numel() * n for layer, n in pixels.items())
-    options: Any = {"arithmetic": ADDER, "first": ADDER, "classifier": ADDER}
     products, distances = (
-        count(model.apply, variables(model), IMAGE).multiplications["float32"]
-        for model in (InceptionV3(), InceptionV3(**options))
+        count(network.apply, shapes, IMAGE).multiplications["float32"]
+        for network, shapes in (
+            full_size(InceptionV3, *options) for options in ((FLOAT, True), (ADDER, False))
+        )
     )
     assert products - distances == total == 5_713_216_096
 
 
 def test_intermediates_and_shapes():
-    network = InceptionV3(classes=7, auxiliary=True)
+    network, shapes = full_size(InceptionV3, FLOAT, True)
     apply = functools.partial(network.apply, mutable=["intermediates", "batch_stats"])
-    logits, updates = jax.eval_shape(apply, variables(network), IMAGE)
-    assert logits.shape == (1, 7) and logits.dtype == jnp.float32
+    logits, updates = jax.eval_shape(apply, shapes, IMAGE)
+    assert logits.shape == (1, 1000) and logits.dtype == jnp.float32
     named = {k: v[0].shape for k, v in updates["intermediates"].items()}
     assert named == {
         "stage1": (1, 147, 147, 64),
@@ -76,13 +85,14 @@ def test_intermediates_and_shapes():
 
 
 def test_a_training_call_gives_the_heads_logits_too():
-    network = InceptionV3(classes=7, auxiliary=True, dtype=jnp.bfloat16)
+    network = InceptionV3(auxiliary=True, dtype=jnp.bfloat16)
+    _, shapes = full_size(InceptionV3, FLOAT, True)
     rngs = {"dropout": jax.random.key(1)}
     apply = functools.partial(network.apply, train=True, mutable=["batch_stats"], rngs=rngs)
-    out, updates = jax.eval_shape(apply, variables(network), IMAGE)
+    out, updates = jax.eval_shape(apply, shapes, IMAGE)
     assert isinstance(out, Outputs) and len(out.auxiliary) == 1
     for logits in (out.logits, *out.auxiliary):
-        assert logits.shape == (1, 7) and logits.dtype == jnp.float32
+        assert logits.shape == (1, 1000) and logits.dtype == jnp.float32
     assert updates["batch_stats"]["aux"].keys() == {"conv0", "conv1"}
 
 
@@ -274,10 +284,11 @@ def randomised(network):
         if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
             torch.nn.init.kaiming_normal_(module.weight)
         if isinstance(module, torch.nn.BatchNorm2d):
-            for array in (module.weight, module.running_var):
-                torch.nn.init.uniform_(array, 0.5, 1.5)
-            for array in (module.bias, module.running_mean):
-                torch.nn.init.uniform_(array, -0.5, 0.5)
+            for name, array in module.state_dict().items():
+                if name in ("weight", "running_var"):
+                    array.uniform_(0.5, 1.5)
+                elif name in ("bias", "running_mean"):
+                    array.uniform_(-0.5, 0.5)
     return network.eval()
 
 
@@ -294,10 +305,10 @@ def test_logits_are_those_of_pytorch():
     borrowed = borrow(variables(ours), state, torch_names(ours))
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, 96, 75, 3)).astype(np.float32)
-    logits = jax.jit(ours.apply, compiler_options=QUICK)(borrowed, images)
+    logits: Any = jax.jit(ours.apply, compiler_options=QUICK)(borrowed, images)
     np.testing.assert_allclose(logits, torch_logits(theirs, images), rtol=0, atol=1e-4)
 
-    head = AuxiliaryHead(5, FLOAT, FLOAT, None, None)
+    head: Any = AuxiliaryHead(5, FLOAT, FLOAT, None, None)
     x = rng.normal(size=(2, 20, 17, 768)).astype(np.float32)
     of_head = {kind: tree["aux"] for kind, tree in borrowed.items()}
     expected = torch_logits(theirs.AuxLogits, x)
