@@ -1,6 +1,6 @@
 """Architectures, one a file, each with `arithmetic=`."""
 
-from nnlab.models.alexnet import AlexNet, original_alexnet, ungrouped_alexnet
+from nnlab.models.alexnet import AlexNet, alexnet, original_alexnet, ungrouped_alexnet
 from nnlab.models.cifar_resnet import (
     CifarResNet,
     he_resnet20,
@@ -15,7 +15,7 @@ from nnlab.models.googlenet import GoogLeNet, googlenet_v1
 from nnlab.models.inception import InceptionCell
 from nnlab.models.inception_v3 import InceptionV3
 from nnlab.models.lenet import LeNet5
-from nnlab.models.lenet_original import OriginalLeNet5, full_lenet5
+from nnlab.models.lenet_original import OriginalLeNet5, full_lenet5, original_lenet5
 from nnlab.models.mlp import MLP
 from nnlab.models.plain_net import PlainNet
 from nnlab.models.resnet import (
@@ -31,17 +31,7 @@ from nnlab.models.resnet import (
 )
 from nnlab.models.small_cnn import SmallCNN
 from nnlab.models.squeezenet import SqueezeNet, squeezenet1_0, squeezenet1_1
-from nnlab.models.vgg import (
-    VGG,
-    vgg11,
-    vgg11_bn,
-    vgg13,
-    vgg13_bn,
-    vgg16,
-    vgg16_bn,
-    vgg19,
-    vgg19_bn,
-)
+from nnlab.models.vgg import VGG, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn
 from nnlab.models.vgg_small import VGGSmall
 
 __all__ = [
@@ -59,6 +49,7 @@ __all__ = [
     "SmallCNN",
     "SqueezeNet",
     "VGGSmall",
+    "alexnet",
     "full_lenet5",
     "googlenet_v1",
     "he_resnet20",
@@ -67,6 +58,7 @@ __all__ = [
     "he_resnet56",
     "he_resnet110",
     "original_alexnet",
+    "original_lenet5",
     "resnet18",
     "resnet20",
     "resnet32",
