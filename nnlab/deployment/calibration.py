@@ -174,8 +174,8 @@ def _layer(name: str, module: nn.Module, params: Any, shape: tuple[int, ...]) ->
     kernel, windows, size = params[weights], {}, (1, 1)
     if kernel.ndim not in (2, 4):
         raise InputError(
-            f"{name} has a kernel of shape {kernel.shape}, expected a dense layer or a convolution "
-            "of images without groups."
+            f"{name} has a kernel of shape {kernel.shape}, expected that of a dense layer or of a "
+            "convolution of images."
         )
     if kernel.ndim == 4:
         dilation = options.kernel_dilation

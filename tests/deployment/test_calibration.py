@@ -83,3 +83,12 @@ def test_layers_that_have_no_integers():
         variables = model.init(jax.random.key(0), images)
         with pytest.raises(InputError, match=message):
             recorded(model, variables, images)
+
+
+def test_sequences_have_no_integers():
+    model = nn.Sequential([AdderConv(2, (3,))])
+    steps = np.ones((4, 5, 2), np.float32)
+    variables = model.init(jax.random.key(0), steps)
+    message = r"^layers_0 has a kernel of shape \(3, 2, 2\), expected that of a dense layer or"
+    with pytest.raises(InputError, match=message):
+        recorded(model, variables, steps)

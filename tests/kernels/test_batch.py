@@ -121,6 +121,8 @@ def check(function, x, *others):
 
 for op in WEIGHTS:
     check(value_and_cotangents(op), *(VECTORS if op is adder_dense else IMAGES))
+check(value_and_cotangents(adder_conv), quarters(5, 8, 5, 3), quarters(6, 3, 3, 2))
+check(value_and_cotangents(conv), quarters(5, 8, 3, 2, 4, 3), quarters(6, 2, 1, 2, 3, 2))
 for op in (max_pool, sign_ste):
     check(value_and_cotangents(op), IMAGES[0])
 check(pack_signs, IMAGES[0])
