@@ -1,10 +1,8 @@
 """Times in turn, the machine's own limits, and the memory that a call takes at its peak."""
 
 import ctypes
-import gc
 import multiprocessing
 import os
-import re
 import subprocess
 import tempfile
 import time
@@ -14,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nnlab.analysis.measuring import Call, growth
 from nnlab.errors import InputError
-
-Call = Callable[[], object]
 
 LIMITS = {  # loops of limits.cc by what they bound; the fastest form of each
     "distance": ("maximum_and_add", "subtract_absolute_add", "subtract_on_multiplier_absolute_add"),
@@ -26,7 +23,6 @@ LIMITS = {  # loops of limits.cc by what they bound; the fastest form of each
     "distance of bytes": ("absolute_differences_of_bytes",),  # x86-64 alone, as the next
     "agreement of bits": ("xnor_popcount",),
 }
-_CLEAR_REFS = Path("/proc/self/clear_refs")
 _SLOW = 0.25  # seconds; such a call is not warmed up again before it is timed
 
 
@@ -85,32 +81,12 @@ def peak_memory(build: Callable[..., tuple[Call, int]], *args: object) -> float 
 
     `build(*args)` gives the call and the bytes of its results. None where the system does not tell.
     """
-    if not _CLEAR_REFS.exists():
+    if growth(lambda: None) is None:
         return None
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_memory, (build, *args))
 
 
-def growth(call: Call) -> int | None:
-    """Bytes that this process holds during `call` at most, above what it holds before.
-
-    They are resident bytes, those of other threads included. None where the system does not tell.
-    """
-    if not _CLEAR_REFS.exists():
-        return None
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    _CLEAR_REFS.write_text("5")  # the peak starts from what is held now
-    before = _resident("VmRSS")
-    call()
-    return max(0, _resident("VmHWM") - before)
-
-
 def _peak_memory(build, *args) -> float:
     call, results = build(*args)
     return max(0, (growth(call) or 0) - results)
-
-
-def _resident(field: str) -> int:
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return 1024 * int(found[1]) if found else 0

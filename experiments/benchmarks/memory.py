@@ -21,6 +21,7 @@ import measure
 import numpy as np
 
 from nnlab import kernels, training
+from nnlab.analysis.measuring import growth, planned_bytes
 from nnlab.arithmetics import ADDER
 from nnlab.errors import InputError
 from nnlab.models import CifarResNet
@@ -95,25 +96,14 @@ def measured(config: Config, depth: int, name: str) -> Row:
             state, metrics = jax.block_until_ready(program(state, data))
         return metrics
 
-    grown = measure.growth(lambda: run(2))
+    grown = growth(lambda: run(2))
     metrics = run(1)
     if not jnp.isfinite(metrics["loss"]):
         raise FloatingPointError(f"The loss of {name} is {metrics['loss']}.")
     times = measure.in_turn({name: lambda: run(1)}, config.repeats, patience=60)[name]
     row: Row = {"depth": depth, "variant": name, "grown_bytes": grown}
     row |= {"median": np.median(times), "quartiles": tuple(np.percentile(times, (25, 75)))}
-    return row | {f"{part}_bytes": size for part, size in compiled(program).items()}
-
-
-def compiled(program: jax.stages.Compiled) -> dict[str, int]:
-    """Bytes of a compiled program by what they are for; empty where the compiler does not tell."""
-    analysis = program.memory_analysis()
-    if analysis is None:
-        return {}
-    parts = {"argument": "arguments", "output": "results", "alias": "shared", "temp": "temporary"}
-    sizes = {to: getattr(analysis, f"{of}_size_in_bytes") for of, to in parts.items()}
-    total = sizes["arguments"] + sizes["results"] - sizes["shared"] + sizes["temporary"]
-    return sizes | {"compiled": total}
+    return row | {f"{part}_bytes": size for part, size in planned_bytes(program).items()}
 
 
 def markdown(result: Row) -> str:

@@ -43,9 +43,19 @@ def stored_bytes(fn: Callable[..., Any], variables: Any, *args: Any) -> int:
 
 def bytes_by_leaf(fn: Callable[..., Any], variables: Any, *args: Any) -> Any:
     """The same of each leaf, as a pytree like `variables` of integers."""
+    return at_rest(fn, variables, *args)[1]
+
+
+def at_rest(fn: Callable[..., Any], variables: Any, *args: Any) -> tuple[Any, Any]:
+    """Bits of one number of each leaf, and bytes of each leaf, as pytrees of integers.
+
+    What a quantiser stores beside the numbers, such as a scale a filter, is in the bytes alone; a
+    leaf that goes into another's numbers takes 0 bits.
+    """
     leaves, structure = jax.tree.flatten(variables)
-    uses = _quantised_uses(fn, variables, *args)
-    return structure.unflatten(map(_bytes, leaves, uses))
+    found = [*zip(leaves, _quantised_uses(fn, variables, *args), strict=True)]
+    bits = [max(uses).bits if uses else 8 * leaf.dtype.itemsize for leaf, uses in found]
+    return structure.unflatten(bits), structure.unflatten(_bytes(*each) for each in found)
 
 
 def kept_as_signs(fn: Callable[..., Any], variables: Any, *args: Any) -> Any:

@@ -1,16 +1,18 @@
 """Layers found in models."""
 
 import collections
+import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
 
-from nnlab.analysis import count, stored_bytes
+from nnlab.analysis import Counts, count, stored_bytes
 from nnlab.analysis.hardware import Numbers
-from nnlab.analysis.modules import model_layers
+from nnlab.analysis.modules import model_layers, module_calls
 from nnlab.arithmetics import ADDER, BINARY, FLOAT, of_product
+from nnlab.layers.grouped import GroupedConv
 from nnlab.models import CifarResNet, LeNet5
 from nnlab.ops.products import shift_conv, signed_conv
 
@@ -84,4 +86,60 @@ def test_nested_and_repeated_modules():
         "shared",
         "shared",
         "between layers",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "kind", "bits"),
+    [(FLOAT, "product", 32), (ADDER, "adder", 32), (BINARY, "binary", 1)],
+)
+def test_a_grouped_convolution_is_one_layer(arithmetic, kind, bits):
+    model = GroupedConv(arithmetic.conv, 2, 6, (3, 3), padding="VALID")
+    (layer, between), variables, image = layers_of(nn.Sequential([model, nn.relu]), 6, 6, 4)
+    assert (layer.name, layer.op) == ("layers_0", "GroupedConv")
+    assert [a.size for a in layer.weights] == [2 * 3 * 3 * 2 * 3]
+    assert sum(a.bits for a in layer.weights) == math.ceil(108 * bits / 8) * 8
+    assert layer.outputs == (Numbers(4 * 4 * 6, 4 * 4 * 6 * 32),)
+    # 18 terms, the 3 x 3 window of 2 of the 4 channels.
+    assert (layer.kind, layer.terms) == (kind, 18)
+    whole = count(nn.Sequential([model]).apply, variables, image)
+    assert layer.operations == whole
+    assert between.operations.totals() == {**Counts(*[{}] * 6).totals(), "comparisons": 96}
+
+
+def test_a_module_beside_mapped_ones_is_a_layer_of_its_own():
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = GroupedConv(FLOAT.conv, 2, 4, 1)(x)
+            x = nn.Dropout(0.5, deterministic=True)(x)
+            return nn.remat(nn.Dense)(3, name="dense")(x)
+
+    layers, _, _ = layers_of(Model(), 2, 2, 4)
+    names = ["GroupedConv_0", "Dropout_0", "dense", "between layers"]
+    assert [layer.name for layer in layers] == names
+    assert [sum(layer.operations.totals().values()) for layer in layers] == [64, 0, 108, 0]
+
+
+def test_calls_come_in_the_order_in_which_they_start():
+    class Inner(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return x, nn.Dense(5)(x)
+
+    class Outer(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2)(Inner()(x)[1])
+
+    image = jax.ShapeDtypeStruct((3, 4), jnp.float32)
+    variables = jax.eval_shape(Outer().init, jax.random.key(0), image)
+    calls = module_calls(Outer(), variables, image)
+    assert [call.path for call in calls] == [(), ("Inner_0",), ("Inner_0", "Dense_0"), ("Dense_0",)]
+    assert [call.is_layer for call in calls] == [False, False, True, True]
+    assert [jax.tree.map(jnp.shape, call.output) for call in calls] == [
+        (3, 2),
+        ((3, 4), (3, 5)),
+        (3, 5),
+        (3, 2),
     ]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from nnlab.analysis import stored_bytes
-from nnlab.analysis.storage import bytes_by_leaf, kept_as_signs
+from nnlab.analysis.storage import at_rest, bytes_by_leaf, kept_as_signs
 from nnlab.arithmetics import BINARY, FLOAT
 from nnlab.models import resnet20
 from nnlab.ops.binary import binary_weights, sign_ste
@@ -134,3 +134,16 @@ def test_leaf_by_leaf():
     assert bytes_by_leaf(layer, variables, X) == bytes_
     # One bit is not enough to be a sign.
     assert kept_as_signs(layer, variables, X) == {name: name == "signs" for name in variables}
+
+
+def test_bits_are_of_one_number_and_bytes_of_the_leaf():
+    scaled = stored_in(5, lambda w, signs: (w * signs, jnp.ones(3)))
+
+    def layer(variables, x):
+        kernel, scale = scaled(variables["kernel"], variables["signs"])
+        return x @ kernel * scale + variables["bias"]
+
+    variables = {"bias": leaf(3, dtype=jnp.float16), "kernel": leaf(10, 3), "signs": leaf(10, 3)}
+    bits, bytes_ = at_rest(layer, variables, X)
+    assert bits == {"bias": 16, "kernel": 5, "signs": 0}
+    assert bytes_ == {"bias": 6, "kernel": 19 + 12, "signs": 0}  # 150 bits, and three scales

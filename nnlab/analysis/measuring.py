@@ -1,0 +1,70 @@
+"""What a compiled program takes: memory as the compiler plans it, and as measured, and time."""
+
+import ctypes
+import gc
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+Call = Callable[[], object]
+
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+def planned_bytes(program: jax.stages.Compiled) -> dict[str, int]:
+    """Bytes of a compiled program by what they are for; empty where the compiler does not tell.
+
+    Returns:
+        "arguments", "results", "shared" (by both), "temporary", and "compiled", all together.
+    """
+    analysis = program.memory_analysis()
+    if analysis is None:
+        return {}
+    parts = {"argument": "arguments", "output": "results", "alias": "shared", "temp": "temporary"}
+    sizes = {to: getattr(analysis, f"{of}_size_in_bytes") for of, to in parts.items()}
+    total = sizes["arguments"] + sizes["results"] - sizes["shared"] + sizes["temporary"]
+    return sizes | {"compiled": total}
+
+
+def growth(call: Call) -> int | None:
+    """Bytes that this process holds during `call` at most, above what it holds before.
+
+    They are resident bytes, those of other threads included. None where the system does not tell.
+    """
+    if not _CLEAR_REFS.exists():
+        return None
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    _CLEAR_REFS.write_text("5")  # the peak starts from what is held now
+    before = _resident("VmRSS")
+    call()
+    return max(0, _resident("VmHWM") - before)
+
+
+def accelerator_peak() -> int | None:
+    """Bytes that JAX held at most on its first accelerator since it started; None on a CPU."""
+    statistics = jax.devices()[0].memory_stats() or {}
+    return statistics.get("peak_bytes_in_use")
+
+
+def seconds(call: Call, repeats: int, patience: float = 60.0) -> np.ndarray:
+    """Seconds of each call after one untimed, float64 [at most `repeats`].
+
+    From the third on, no more are made once they took `patience` seconds together.
+    """
+    call()
+    times: list[float] = []
+    while len(times) < repeats and (len(times) < 3 or sum(times) < patience):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return np.array(times)
+
+
+def _resident(field: str) -> int:
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return 1024 * int(found[1]) if found else 0
