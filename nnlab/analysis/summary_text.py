@@ -106,7 +106,8 @@ def totals(summary: Summary) -> list[Total]:
     parameters = summary.total.parameters
     rows: list[Total] = [("parameters", sum(parameters.values()))]
     if len(parameters) > 1:
-        rows += [(f"  of {bits} bit{'s' * (bits != 1)}", n) for bits, n in parameters.items()]
+        names = {0: "  in the bits of others", 1: "  of 1 bit"}
+        rows += [(names.get(bits, f"  of {bits} bits"), n) for bits, n in parameters.items()]
     rows += [("running statistics", summary.statistics)] if summary.statistics else []
     rows.append(("bytes at rest", summary.stored_bytes))
     rows.append(("bytes of outputs of layers", summary.total.output_bytes))

@@ -33,6 +33,12 @@ def test_growth_is_what_a_call_holds_at_its_peak():
     assert 2**25 - 2**20 < grown < 2**26
 
 
+def test_a_cpu_has_no_accelerator_to_ask():
+    if jax.default_backend() != "cpu":
+        pytest.skip("for a CPU")
+    assert measuring.accelerator_peak() is None
+
+
 def test_seconds_of_each_call_after_one_untimed():
     made = []
 
