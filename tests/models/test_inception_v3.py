@@ -101,7 +101,9 @@ def drawn(shapes: Any) -> Any:
     rng = np.random.default_rng(0)
 
     def leaf(path, shape):
-        if path[-1].key.endswith("kernel"):
+        if path[-1].key == "adder_kernel":  # as published; with smaller ones all filters are alike
+            return jnp.asarray(rng.normal(size=shape.shape), jnp.float32)
+        if path[-1].key == "kernel":
             fan_in = np.prod(shape.shape[:-1])
             return jnp.asarray(rng.normal(size=shape.shape) * np.sqrt(2 / fan_in), jnp.float32)
         shift = 1.0 if path[-1].key == "bias" else 0.0
@@ -114,7 +116,8 @@ def drawn(shapes: Any) -> Any:
 @pytest.mark.parametrize("arithmetic", [FLOAT, ADDER], ids=["float", "adder"])
 def test_a_step_moves_every_parameter(arithmetic):
     images = jnp.asarray(np.random.default_rng(0).normal(size=(4, 75, 75, 3)), jnp.float32)
-    network, optimizer = InceptionV3(4, arithmetic), optax.sgd(0.1)
+    # By signs: behind four images of one pixel, at the end, some adders' gradients are below 1e-17.
+    network, optimizer = InceptionV3(4, arithmetic), optax.sign_sgd(0.01)
     fresh = drawn(variables(network, images))
     params, stats = fresh["params"], fresh["batch_stats"]
     state = State(jnp.int32(0), params, stats, optimizer.init(params), jax.random.key(0))
