@@ -89,6 +89,7 @@ def easily_lost(state: State, optimizer) -> State:
     ids=["plain", "decay outside", "clipped and finite"],
 )
 def test_frozen_parameters_keep_their_bits(around):
+    chex.clear_trace_counter()
     inner = optax.chain(adder_recipe(10), average_weights())
     optimizer = around(freeze(inner, backbone))
     model = Net(arithmetic=ADDER)
