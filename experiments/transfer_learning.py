@@ -2,8 +2,10 @@
 
 ResNet-20 as CNN and AdderNet, trained on CIFAR-10 by `adder_cifar10.py`, learns Fashion-MNIST (as
 32×32 RGB) from 10, 100 and 1,000 labels a class in three ways: from scratch, fine-tuned in full
-from the CIFAR-10 weights at a tenth of the learning rate, and with all of those weights frozen
-below a new classifier. Every way takes the same steps of the same recipe on the same labels.
+from the CIFAR-10 weights, and with all of those weights frozen below a new classifier. Every way
+takes the same steps of the same recipe on the same labels. The learning rate is the one of
+training from scratch: on 2,000 training images held out, fine-tuning at 0.1 did better than at 0.03
+and 0.01, with 10 labels a class and with 100.
 
     python experiments/adder_cifar10.py --data-dir DIR --epochs 12 --batch-size 128
     python experiments/transfer_learning.py --data-dir DIR --pretrained runs/adder_cifar10
@@ -54,14 +56,13 @@ class Config:
     """Folder with the data set's files; otherwise looked for and downloaded."""
     labels: tuple[int, ...] = (10, 100, 1000)
     """Labelled images of each class."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1)
     """Of the choice of images, the new layers and the order; the most labels take the first."""
     epochs: int = 2
     """Over as many images as the most labels make; fewer images come more often."""
     batch_size: int = 64
     learning_rate: float = 0.1
-    fine_tuning_rate: float = 0.01
-    """Learning rate of networks that are fine-tuned in full."""
+    """Of SGD at the start of its cosine, in every way."""
     out: str = "runs/transfer_learning"
     """Folder of the run."""
     overwrite: bool = False
@@ -79,7 +80,6 @@ class Config:
         check_positive_integer("epochs", self.epochs)
         check_positive_integer("batch_size", self.batch_size)
         check_positive("learning_rate", self.learning_rate)
-        check_positive("fine_tuning_rate", self.fine_tuning_rate)
 
 
 def pretrained(name: str, config: Config) -> dict[str, Any]:
@@ -141,8 +141,7 @@ def main(config: Config) -> None:
         feed = training.in_memory((rgb(train[0][picked]), train[1][picked]), config.batch_size)
         for name, way in itertools.product(config.networks, config.ways):
             model = resnet20(classes, ARITHMETICS[name])
-            rate = config.fine_tuning_rate if way == "fine-tuned" else config.learning_rate
-            optimizer = adder_recipe(steps, rate)
+            optimizer = adder_recipe(steps, config.learning_rate)
             if way == "frozen":
                 optimizer = freeze(optimizer, lambda path: not CLASSIFIER(path))
             state = training.init(jax.random.key(seed), model, optimizer, test[0])
