@@ -22,6 +22,7 @@ from nnlab import analysis, data, training
 from nnlab.analysis.panels import Line, Panel, figure_panels
 from nnlab.arithmetics import ADDER, FLOAT, Arithmetic
 from nnlab.errors import InputError
+from nnlab.layers import AdderDense
 from nnlab.models import MLP
 from nnlab.ops.activations import logsig, tansig
 from nnlab.optim import adder_recipe, deep_recipe, schedules
@@ -55,6 +56,12 @@ class Row(NamedTuple):
 STEEPEST = {logsig: 0.25, tansig: 1.0, nn.relu: 1.0}  # slope of an activation
 relu = functools.partial(Row, panel="ReLU")
 adder = functools.partial(Row, panel="Adder", arithmetic=ADDER)
+wide = functools.partial(
+    adder,
+    arithmetic=dataclasses.replace(
+        ADDER, dense=functools.partial(AdderDense, kernel_init=normal(3.0))
+    ),
+)
 ROWS = [
     Row("sigmoid, N(0, 0.01²)", "Sigmoid and tanh", logsig, normal(0.01)),
     Row("sigmoid, N(0, 1)", "Sigmoid and tanh", logsig, normal(1.0)),
@@ -68,10 +75,12 @@ ROWS = [
     relu("ReLU, He, BatchNorm", norm=True),
     relu("ReLU, BatchNorm, clipping", norm=True, optimizer=clipped_sgd),
     relu("ReLU, default", norm=True, optimizer=deep_recipe, rates=ADAM_RATES),
-    adder("adder"),
-    adder("adder, BatchNorm", norm=True),
-    adder("adder, BatchNorm, its rate", norm=True, optimizer=adder_recipe),
-    adder("adder, default", norm=True, optimizer=deep_recipe, rates=ADAM_RATES),
+    adder("adder, N(0, 1)"),
+    adder("adder, N(0, 1), BatchNorm", norm=True),
+    adder("adder, N(0, 1), default", norm=True, optimizer=deep_recipe, rates=ADAM_RATES),
+    wide("adder, N(0, 3²), BatchNorm", norm=True),
+    wide("adder, N(0, 3²), its rate", norm=True, optimizer=adder_recipe),
+    wide("adder, N(0, 3²), default", norm=True, optimizer=deep_recipe, rates=ADAM_RATES),
 ]
 
 
