@@ -1,6 +1,57 @@
 """What keeps a deep network from learning, and which part of the default configuration cures it?
 
-QUESTION
+Known: a sigmoid's slope is 1/4 at most, so each layer takes at least that from a gradient, and
+large weights saturate it (Glorot & Bengio, AISTATS 2010); ReLU layers keep sizes from N(0, 2 /
+inputs), and lose a factor of sqrt(2) each way from Xavier's variance (He et al., ICCV 2015,
+https://arxiv.org/abs/1502.01852); BatchNorm makes a layer indifferent to the scale of its weights
+(Ioffe & Szegedy, ICML 2015, https://arxiv.org/abs/1502.03167), and with ReLU it makes gradients
+grow by sqrt(pi / (pi - 1)) = 1.21 a layer at the start (Yang et al., A mean field theory of batch
+normalization, ICLR 2019, https://arxiv.org/abs/1902.08129).
+
+Ours, 24 hidden layers of 64 units on the digits, 20 epochs, means over seeds 0 to 2
+(`experiments/results/vanishing_gradients.json` and `.png`; 6 minutes of processor time on two
+cores of an AMD EPYC, 4 of them where programs were compiled before, as most were for this result).
+Norms of the gradient of the first and the last hidden layer's weights at the start; the share of
+units and images at which the activation has less than 1 % of its largest slope; test accuracy in
+percent after SGD with momentum at 0.001, 0.01 and 0.1, or after the default recipe with Adam at
+0.0001, 0.001 and 0.01. Whoever answers with one class has about 10, often 8.06.
+
+============================  =======  ======  =======  =====  ======  =====
+network                       first    last    shut, %  low    middle  high
+============================  =======  ======  =======  =====  ======  =====
+sigmoid, N(0, 0.01²)          0        0.0054  0        8.06   8.06    8.06
+sigmoid, N(0, 1)              0.027    3.4     26       13.61  18.33   8.43
+sigmoid, Xavier               1e-15    0.22    0        8.06   8.06    8.06
+tanh, N(0, 1)                 3e7      1.4     69       12.78  19.54   18.33
+tanh, Xavier                  0.26     0.23    0.01     84.81  97.50   8.43
+ReLU, N(0, 0.01²)             0        0       51       8.06   8.06    8.06
+ReLU, N(0, 0.01²), BatchNorm  31       0.36    50       85.56  81.85   83.80
+ReLU, Xavier                  1e-4     1e-4    51       7.87   8.06    8.43
+ReLU, He                      1.0      1.5     51       82.13  91.67   8.43
+ReLU, He, BatchNorm           34       0.43    50       39.72  89.63   84.72
+ReLU, BatchNorm, clipping     34       0.43    50       10.93  10.93   95.09
+ReLU, default                 34       0.43    50       10.00  38.89   97.04
+adder, N(0, 1)                0        0       98       8.06   8.06    8.06
+adder, N(0, 1), BatchNorm     0        4e-8    49       14.44  16.02   17.22
+adder, N(0, 1), default       0        4e-8    49       42.04  44.91   48.43
+adder, N(0, 3²), BatchNorm    20       0.071   49       9.54   14.54   26.39
+adder, N(0, 3²), its rate     20       0.071   49       10.83  49.54   71.48
+adder, N(0, 3²), default      20       0.071   49       85.74  86.02   92.78
+============================  =======  ======  =======  =====  ======  =====
+
+A sigmoid learns from no start: its gradients vanish, or do so a little less where wide weights
+saturate it. Tanh does from Xavier's start and ReLU from He's, each alone of its starts, though two
+of the nine ReLU networks diverged. BatchNorm makes up for a start a hundred times too small, and
+all three rates end well above chance; its gradients do grow, by 80 over the layers or 1.21 each.
+Clipping turns that into the best of SGD, at a high rate, and holds it up at low ones, where it
+shortens every step. Adam is a little better yet, and needs its high rate in so few steps. That tanh
+from Xavier does as well without any of it is true of this small problem.
+
+ReLUs shut for half of what they see, as they should; without BatchNorm a fifth of the units do so
+for every image ("shut for all" in the result). Adders without BatchNorm are all below 0 and shut.
+From the published N(0, 1) BatchNorm is no cure: units come to agree within a few layers, and no
+gradient is left (`nnlab.layers.initializers`). Centres three times as wide keep units apart, the
+adders' own rate lets them learn, and the default configuration comes to 93 %.
 
     python experiments/vanishing_gradients.py
 """
@@ -22,6 +73,7 @@ from nnlab import analysis, data, training
 from nnlab.analysis.panels import Line, Panel, figure_panels
 from nnlab.arithmetics import ADDER, FLOAT, Arithmetic
 from nnlab.errors import InputError
+from nnlab.layers import AdderDense
 from nnlab.models import MLP
 from nnlab.ops.activations import logsig, tansig
 from nnlab.optim import adder_recipe, deep_recipe, schedules
@@ -55,6 +107,12 @@ class Row(NamedTuple):
 STEEPEST = {logsig: 0.25, tansig: 1.0, nn.relu: 1.0}  # slope of an activation
 relu = functools.partial(Row, panel="ReLU")
 adder = functools.partial(Row, panel="Adder", arithmetic=ADDER)
+wide = functools.partial(
+    adder,
+    arithmetic=dataclasses.replace(
+        ADDER, dense=functools.partial(AdderDense, kernel_init=normal(3.0))
+    ),
+)
 ROWS = [
     Row("sigmoid, N(0, 0.01²)", "Sigmoid and tanh", logsig, normal(0.01)),
     Row("sigmoid, N(0, 1)", "Sigmoid and tanh", logsig, normal(1.0)),
@@ -68,10 +126,12 @@ ROWS = [
     relu("ReLU, He, BatchNorm", norm=True),
     relu("ReLU, BatchNorm, clipping", norm=True, optimizer=clipped_sgd),
     relu("ReLU, default", norm=True, optimizer=deep_recipe, rates=ADAM_RATES),
-    adder("adder"),
-    adder("adder, BatchNorm", norm=True),
-    adder("adder, BatchNorm, its rate", norm=True, optimizer=adder_recipe),
-    adder("adder, default", norm=True, optimizer=deep_recipe, rates=ADAM_RATES),
+    adder("adder, N(0, 1)"),
+    adder("adder, N(0, 1), BatchNorm", norm=True),
+    adder("adder, N(0, 1), default", norm=True, optimizer=deep_recipe, rates=ADAM_RATES),
+    wide("adder, N(0, 3²), BatchNorm", norm=True),
+    wide("adder, N(0, 3²), its rate", norm=True, optimizer=adder_recipe),
+    wide("adder, N(0, 3²), default", norm=True, optimizer=deep_recipe, rates=ADAM_RATES),
 ]
 
 

@@ -1,4 +1,6 @@
-"""What a start does to the gradients of adder layers, and the bounds of an even spread."""
+"""What a start does to a stack of adder layers, and the bounds of an even spread."""
+
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,36 +12,41 @@ from nnlab.layers import AdderDense
 from nnlab.layers.initializers import uniform_between
 from nnlab.layers.normalization import batch_norm
 
-WIDTH, IMAGES = 128, 512
 
-
-@pytest.mark.parametrize(
-    ("start", "gain", "correlation"),
-    [
-        # Means of 40 draws, and five times their standard deviations.
-        (nn.initializers.normal(1.0), (1.061, 0.088), (0.428, 0.090)),
-        (nn.initializers.normal(0.1), (0.623, 0.136), (0.990, 0.004)),
-        (nn.initializers.normal(3.0), (1.181, 0.035), (0.095, 0.016)),
-    ],
-)
-def test_gradients_keep_their_size_from_unit_normal_centres_alone(start, gain, correlation):
-    keys = jax.random.split(jax.random.key(0), 3)
-    x = nn.relu(jax.random.normal(keys[0], (IMAGES, WIDTH)))
-    adders = AdderDense(WIDTH, kernel_init=start)
-    params = adders.init(keys[1], x)
+@pytest.mark.parametrize(("deviation", "agree"), [(1.0, True), (3.0, False)])
+def test_units_of_adder_layers_come_to_agree_unless_centres_are_wide(deviation, agree):
+    """Eight adder layers with BatchNorm and ReLU, their units' correlation and their gradients."""
+    width, images, depth = 64, 256, 8
+    adders = AdderDense(width, kernel_init=nn.initializers.normal(deviation))
     norm = batch_norm(train=True)
-    stats = norm.init(keys[1], x)
 
-    def normalized(x):
-        return norm.apply(stats, adders.apply(params, x), mutable=["batch_stats"])[0]
+    @jax.jit
+    def measured(key):
+        keys = jax.random.split(key, depth + 2)
+        x = nn.relu(jax.random.normal(keys[0], (images, width)))
+        params = jax.vmap(lambda key: adders.init(key, x))(keys[2:])
+        stats = norm.init(key, x)
 
-    y, back = jax.vjp(jax.jit(lambda x: nn.relu(normalized(x))), x)
-    g = jax.random.normal(keys[2], y.shape)
-    found = jnp.sqrt(jnp.mean(jnp.square(back(g)[0])) / jnp.mean(jnp.square(g)))
-    units = np.corrcoef(np.asarray(normalized(x)).T)
-    others = np.abs(units[~np.eye(WIDTH, dtype=bool)]).mean()
-    for value, (mean, bound) in ((float(found), gain), (others, correlation)):
-        assert abs(value - mean) < bound
+        def layer(x, params):
+            y: Any = adders.apply(params, x)
+            z = norm.apply(stats, y, mutable=["batch_stats"])[0]
+            return nn.relu(z), z
+
+        def scanned(params):
+            return jax.lax.scan(layer, x, params)
+
+        y, back, z = jax.vjp(scanned, params, has_aux=True)
+        (grads,) = back(jax.random.normal(keys[1], y.shape))
+        products = jnp.einsum("lnu,lnv->luv", z, z) / images
+        others = (jnp.abs(products).sum((1, 2)) - width) / (width * (width - 1))
+        return others, jnp.linalg.norm(grads["params"]["adder_kernel"], axis=(1, 2))
+
+    found = [measured(jax.random.key(seed)) for seed in range(3)]
+    correlations, norms = (np.asarray(values) for values in zip(*found, strict=True))
+    assert (correlations[:, -1] > 0.98).all() if agree else (correlations < 0.3).all()
+    # The last layer's gradient has no layer behind it: less of it is left by agreement alone. Wide
+    # centres gave 93, and three seeds of the others 2 to 9.
+    assert (norms[:, -1] < 20).all() if agree else (norms[:, -1] > 50).all()
 
 
 def test_an_even_spread():

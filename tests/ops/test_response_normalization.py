@@ -23,20 +23,17 @@ def of_torch(x, g, size, alpha, beta, k):
     return [np.moveaxis(a.numpy(), 1, -1) for a in (y.detach(), given.grad)]
 
 
-@pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize(
     ("channels", "size", "alpha", "beta", "k"),
     [(9, 5, 1e-4, 0.75, 2.0), (7, 4, 0.3, 0.75, 1.0), (3, 5, 0.1, 0.5, 2.0), (4, 1, 1.0, 2.0, 0.5)],
 )
-def test_value_and_gradient_are_pytorchs_with_alpha_times_the_size(
-    channels, size, alpha, beta, k, jit
-):
+def test_value_and_gradient_are_pytorchs_with_alpha_times_the_size(channels, size, alpha, beta, k):
     x, g = drawn(2, 3, 2, channels), drawn(2, 3, 2, channels, seed=1)
 
     def normalized(x):
         return local_response_norm(x, size, alpha, beta, k)
 
-    y, back = jax.vjp(jax.jit(normalized) if jit else normalized, jnp.asarray(x))
+    y, back = jax.vjp(jax.jit(normalized), jnp.asarray(x))
     value, gradient = of_torch(x, g, size, alpha, beta, k)
     # exp(-beta log d) of a d up to 1e3: relative error beta log(d) eps, about 20 units in the last
     # place at most; the gradient is a difference of terms up to 50 at which that error arises.
