@@ -4,16 +4,20 @@ import importlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 from nnlab import deployment, training
 from nnlab.analysis import markdown_table
 from nnlab.arithmetics import ADDER
-from nnlab.models import CifarResNet, SmallCNN
+from nnlab.models import CifarResNet, SmallCNN, resnet18
+from nnlab.models.resnet import torch_names
 from nnlab.ops.binary import sign_ste
 from nnlab.optim import adder_recipe
 from nnlab.testing import check_gradient_rule
@@ -21,7 +25,15 @@ from nnlab.testing import check_gradient_rule
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "experiments" / "results"
-TRAINING, DEPLOYMENT, RULE, PARALLEL = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+THERE = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+TRAINING, TRANSFER, DEPLOYMENT, RULE, PARALLEL = EXAMPLES
 
 
 @pytest.mark.slow
@@ -30,6 +42,27 @@ def test_training_example_runs():
     exec(TRAINING, names)
     assert names["metrics"]["loss"].shape == (4,)  # 512 images in batches of 128
     assert np.isfinite(names["metrics"]["loss"]).all()
+
+
+def test_transfer_example_is_traced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shapes: Any = jax.eval_shape(resnet18().init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+    there = torch_names(resnet18())
+    tensors = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        *layer, kind = [key.key for key in path[1:]]
+        array = np.full(leaf.shape, 0.5, np.float32)
+        array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+        tensors[f"{there['/'.join(layer)]}.{THERE[kind]}"] = torch.tensor(array)
+    torch.save(tensors, "resnet18.pth")
+    names: dict = {"jax": jax, "jnp": jnp, "images": jnp.zeros((2, 32, 32, 3))}
+    exec(TRANSFER, names)
+    state, step = names["state"], names["step"]
+    assert (state.params["conv1"]["kernel"] == 0.5).all()
+    assert state.params["fc"]["kernel"].shape == (512, 10)
+    assert (state.params["fc"]["kernel"] != 0.5).any()
+    after, _ = jax.eval_shape(step, state, (names["images"], jnp.zeros(2, int)))
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
 
 
 @pytest.mark.slow
@@ -99,6 +132,11 @@ def test_benchmark_tables_are_the_committed_ones(monkeypatch, module, name):
     monkeypatch.syspath_prepend(ROOT / "experiments" / "benchmarks")
     result = json.loads((RESULTS / f"{name}.json").read_text())
     assert importlib.import_module(module).markdown(result) in README
+
+
+def test_table_of_models_is_the_committed_one():
+    result = json.loads((RESULTS / "zoo.json").read_text())
+    assert markdown_table(result["table"]) in README
 
 
 def test_deployment_table_is_the_committed_one():
