@@ -1,7 +1,6 @@
 """AlexNet: published sizes, PyTorch's logits from its weights, and a training step."""
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,12 +12,7 @@ import torch
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.errors import InputError
 from nnlab.models.alexnet import AlexNet, alexnet, original_alexnet, torch_names, ungrouped_alexnet
-from nnlab.models.borrowing import borrow
-from nnlab.optim import adder_recipe
-from nnlab.training import State, train_step
 
-# What takes time is to compile, not to run.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 NARROW: Any = {"widths": (8, 12, 8, 4, 6), "hidden": 10, "classes": 5}
 EVERYTHING_ADDER: Any = {
     **{"arithmetic": ADDER, "first": ADDER, "classifier": ADDER},
@@ -59,24 +53,14 @@ def test_parameters(model, size, parameters):
         (original_alexnet(padding=2, norm=True, norm_dense=True), 224, (96, 256)),  # the paper's
     ],
 )
-def test_intermediates_in_bfloat16(model, size, widths):
-    images = jnp.ones((2, size, size, 3))
-    shapes = variables(model, size, size)
-    model = model.clone(dtype=jnp.bfloat16)
-
-    def run(variables):
-        return model.apply(variables, images, mutable=["intermediates"])
-
-    logits, updates = jax.eval_shape(run, shapes)
-    assert logits.shape == (2, 1000) and logits.dtype == jnp.float32
-    named = {name: values[0] for name, values in updates["intermediates"].items()}
-    assert {name: value.shape for name, value in named.items()} == {
+def test_intermediates_in_bfloat16(model, size, widths, assert_intermediates):
+    expected = {
         "pool1": (2, 27, 27, widths[0]),
         "pool2": (2, 13, 13, widths[1]),
         "pool5": (2, 6, 6, 256),
         "features": (2, 4096),
     }
-    assert {value.dtype for value in named.values()} == {jnp.dtype("bfloat16")}
+    assert_intermediates(model, (2, size, size, 3), expected)
 
 
 class Torchvision(torch.nn.Module):
@@ -136,27 +120,17 @@ class Caffe(torch.nn.Module):
     ("model", "theirs", "size", "scale"),
     [(alexnet, Torchvision, (95, 127), 1.0), (original_alexnet, Caffe, (99, 131), 50.0)],
 )
-def test_logits_are_those_of_pytorch(model, theirs, size, scale):
-    torch.manual_seed(0)
-    network = theirs(**NARROW).eval()
-    for parameter in network.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.kaiming_normal_(parameter)
-        else:
-            torch.nn.init.uniform_(parameter, -0.5, 0.5)
+def test_logits_are_those_of_pytorch(
+    model, theirs, size, scale, randomised, assert_borrowed_logits
+):
+    network = randomised(theirs(**NARROW))
     # Bright images, so that response normalisation divides by more than its constant, and small
     # weights of the last layer for logits near 1.
     *_, weight, _ = network.parameters()
     weight.data /= scale
     images = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32) * scale
-    with torch.no_grad():
-        expected = network(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
     ours = model(**NARROW)
-    arrays: Mapping[str, np.ndarray] = {k: v.numpy() for k, v in network.state_dict().items()}
-    borrowed = borrow(variables(ours, *size), arrays, torch_names(ours))
-    logits = jax.jit(ours.apply, compiler_options=QUICK)(borrowed, images)
-    assert 0.3 < expected.std() < 3
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+    assert_borrowed_logits(ours, torch_names(ours), network, images)
 
 
 def test_first_and_classifier_have_arithmetics_of_their_own():
@@ -169,22 +143,6 @@ def test_first_and_classifier_have_arithmetics_of_their_own():
     }
 
 
-def at_random(shapes: Any) -> Any:
-    """Parameters in the sizes with which training starts, but for biases and scales."""
-    rng = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        if path[-1].key == "kernel":  # He
-            values = rng.normal(size=leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1]))
-        elif path[-1].key == "adder_kernel":
-            values = rng.normal(size=leaf.shape)
-        else:
-            values = rng.uniform(-0.1, 0.1, leaf.shape) + (path[-1].key == "scale")
-        return jnp.asarray(values, leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
 @pytest.mark.parametrize(
     "model",
     [
@@ -195,21 +153,8 @@ def at_random(shapes: Any) -> Any:
     ],
     ids=["float", "adder"],
 )
-def test_a_step_reaches_every_parameter(model):
-    rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.normal(size=(4, 63, 63, 3)), jnp.float32)
-    optimizer = adder_recipe(10, weight_decay=0.0)  # so that only a gradient moves a parameter
-    shapes = variables(model, 63, 63)
-    params = at_random(shapes["params"])
-    stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes.get("batch_stats", {}))
-    state = State(jnp.int32(0), params, stats, optimizer.init(params), jax.random.key(0))
-    step = jax.jit(train_step(model, optimizer), compiler_options=QUICK)
-    after, metrics = step(state, (images, jnp.arange(4)))
-    assert np.isfinite(metrics["loss"]) and metrics["nonfinite"] == -1
-    for before, now in ((params, after.params), (stats, after.batch_stats)):
-        leaves = jax.tree_util.tree_leaves_with_path(before)
-        for (path, old), new in zip(leaves, jax.tree.leaves(now), strict=True):
-            assert np.isfinite(new).all() and (old != new).any(), path
+def test_a_step_reaches_every_parameter(model, assert_a_step_moves_everything):
+    assert_a_step_moves_everything(model, (4, 63, 63, 3))
 
 
 @pytest.mark.parametrize(
@@ -219,11 +164,11 @@ def test_a_step_reaches_every_parameter(model):
         (original_alexnet, 1),  # all inputs of fc8
     ],
 )
-def test_dropout_is_where_it_was_published(model, logit):
+def test_dropout_is_where_it_was_published(model, logit, quick_jit):
     images = jnp.ones((1, 63, 63, 3))
     model = model(**NARROW, padding=2, dropout=1.0)
     ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), variables(model, 63, 63))
-    run = jax.jit(functools.partial(model.apply, train=True), compiler_options=QUICK)
+    run = quick_jit(functools.partial(model.apply, train=True))
     np.testing.assert_array_equal(run(ones, images), np.full((1, 5), logit))
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax.traverse_util import flatten_dict
 from torch import nn
 from torch.nn import functional
 
@@ -25,10 +26,8 @@ from nnlab.models import (
     resnet20,
     resnet32,
 )
-from nnlab.models.borrowing import borrow
 from nnlab.models.cifar_resnet import BasicBlock, ConvolutionShortcuts, torch_names
-from nnlab.optim import adder_recipe
-from nnlab.training import State, cross_entropy, train_step
+from nnlab.training import cross_entropy
 
 IMAGE = jnp.ones((1, 32, 32, 3))
 
@@ -132,18 +131,15 @@ def loss_and_gradients(network, variables, images):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arithmetic", [FLOAT, ADDER, BINARY])
-def test_computing_blocks_again_changes_nothing_but_memory(arithmetic):
+def test_computing_blocks_again_changes_nothing_but_memory(arithmetic, quick_jit):
     plain, remat = (CifarResNet(8, arithmetic=arithmetic, remat=on) for on in (False, True))
     images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
     initial = [jax.jit(network.init)(jax.random.key(0), images) for network in (plain, remat)]
     chex.assert_trees_all_equal(*initial)
 
-    # The same operations on the same numbers; what takes time is to compile them, not to run them.
-    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    # The same operations on the same numbers.
     results = [
-        jax.jit(functools.partial(loss_and_gradients, network), compiler_options=quick)(
-            initial[0], images
-        )
+        quick_jit(functools.partial(loss_and_gradients, network))(initial[0], images)
         for network in (plain, remat)
     ]
     chex.assert_trees_all_equal(*results)
@@ -225,42 +221,20 @@ def test_other_shortcuts_are_named():
         variables(resnet20(shortcuts="none"))  # pyright: ignore[reportArgumentType]
 
 
-def test_intermediates():
-    network = he_resnet20(7, dtype=jnp.bfloat16)
-    apply = functools.partial(network.apply, mutable=["intermediates"])
-    logits, kept = jax.eval_shape(apply, variables(network), IMAGE)
-    assert logits.shape == (1, 7) and logits.dtype == jnp.float32
-    named = {name: leaf.shape for name, (leaf,) in kept["intermediates"].items()}
-    assert named == {
+def test_intermediates(assert_intermediates):
+    expected = {
         "stage1": (1, 32, 32, 16),
         "stage2": (1, 16, 16, 32),
         "stage3": (1, 8, 8, 64),
         "features": (1, 64),
     }
+    assert_intermediates(he_resnet20(7), (1, 32, 32, 3), expected)
 
 
 @pytest.mark.parametrize("arithmetic", [FLOAT, ADDER])
-def test_a_step_of_option_a_reaches_every_parameter(arithmetic):
+def test_a_step_of_option_a_reaches_every_parameter(arithmetic, assert_a_step_moves_everything):
     network = CifarResNet(8, 4, arithmetic, projection=False, normalize_logits=False)
-    rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.normal(size=(4, 5, 4, 1)), jnp.float32)
-    optimizer = adder_recipe(10, weight_decay=0.0)  # so that only a gradient moves a parameter
-    shapes = jax.eval_shape(network.init, jax.random.key(0), images)
-    stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes["batch_stats"])
-    params = jax.tree.map(
-        lambda leaf: jnp.asarray(rng.uniform(-1, 1, leaf.shape), leaf.dtype), shapes["params"]
-    )
-
-    def run(params):
-        state = State(jnp.int32(0), params, stats, optimizer.init(params), jax.random.key(0))
-        return train_step(network, optimizer)(state, (images, jnp.arange(4)))
-
-    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    after, metrics = jax.jit(run, compiler_options=quick)(params)
-    assert np.isfinite(metrics["loss"]) and metrics["nonfinite"] == -1
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    for (path, old), new in zip(leaves, jax.tree.leaves(after.params), strict=True):
-        assert np.isfinite(new).all() and (old != new).any(), path
+    assert_a_step_moves_everything(network, (4, 5, 4, 1))
 
 
 def test_option_a_with_blocks_computed_again():
@@ -315,39 +289,15 @@ class TorchResNet(nn.Module):
         return self.linear(x.mean((2, 3)))
 
 
-def shaken(reference):
-    """With weights of unit gain, and statistics, scales and offsets that differ by channel."""
-    for name, leaf in reference.state_dict().items():
-        if leaf.ndim > 1:
-            nn.init.kaiming_normal_(leaf)
-        elif name.endswith(("mean", "bias")):
-            leaf.normal_(0, 0.1)
-        elif name.endswith(("var", "weight")):
-            leaf.uniform_(0.5, 1.0)
-    return reference.eval()
-
-
 @pytest.mark.parametrize("projection", [False, True])
-def test_pytorch_weights_give_its_logits(projection):
-    torch.manual_seed(0)
+def test_pytorch_weights_give_its_logits(projection, randomised, assert_borrowed_logits):
     model = CifarResNet(14, projection=projection, normalize_logits=False)
-    reference = shaken(TorchResNet(14, projection))
-    images = torch.randn(2, 3, 9, 8)
-    images_here = jnp.asarray(images.permute(0, 2, 3, 1).numpy())
-    weights = {name: leaf.numpy() for name, leaf in reference.state_dict().items()}
-    fresh = jax.eval_shape(model.init, jax.random.key(0), images_here)
-    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    logits = jax.jit(model.apply, compiler_options=quick)(
-        borrow(fresh, weights, torch_names(model)), images_here
-    )
-    with torch.no_grad():
-        expected = reference(images).numpy()
-    assert abs(expected[0] - expected[1]).max() > 0.1  # they do depend on the images
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+    images = np.random.default_rng(0).normal(size=(2, 9, 8, 3)).astype(np.float32)
+    theirs = randomised(TorchResNet(14, projection))
+    borrowed = assert_borrowed_logits(model, torch_names(model), theirs, images)
     # Nothing in the table but what the model has.
-    paths = jax.tree_util.tree_leaves_with_path(fresh["params"])
-    layers = {"/".join(key.key for key in path[:-1]) for path, _ in paths}
-    assert set(torch_names(model)) == layers
+    paths = flatten_dict(borrowed["params"])
+    assert set(torch_names(model)) == {"/".join(path[:-1]) for path in paths}
 
 
 def test_options_that_do_not_go_together_are_named():

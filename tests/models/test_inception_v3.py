@@ -15,39 +15,26 @@ from nnlab.analysis import count
 from nnlab.arithmetics import ADDER, FLOAT
 from nnlab.errors import InputError
 from nnlab.models import InceptionV3
-from nnlab.models.borrowing import borrow
-from nnlab.models.inception import Outputs
 from nnlab.models.inception_v3 import AuxiliaryHead, torch_names
-from nnlab.training import State, train_step
 
 IMAGE = jax.ShapeDtypeStruct((1, 299, 299, 3), jnp.float32)
-# What takes time is to compile, not to run.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def variables(model: Any, images: Any = IMAGE) -> Any:
     return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
-@functools.cache
-def full_size(model: Any, arithmetic: Any, auxiliary: bool) -> Any:
-    """A network of one arithmetic, and the shapes of its variables."""
-    options = {"arithmetic": arithmetic, "first": arithmetic, "classifier": arithmetic}
-    network = model(**options, auxiliary=auxiliary)
-    return network, variables(network)
-
-
-def test_parameters():
+def test_parameters(full_size):
     for arithmetic, auxiliary, expected in (
         (FLOAT, True, 27_161_264),
         (ADDER, False, 23_834_568),
     ):
-        _, shapes = full_size(InceptionV3, arithmetic, auxiliary)
+        _, shapes = full_size(InceptionV3, IMAGE, arithmetic, auxiliary)
         leaves = jax.tree.leaves(shapes["params"])
         assert sum(leaf.size for leaf in leaves) == expected
 
 
-def test_multiply_adds():
+def test_multiply_adds(full_size):
     # Kernels times the pixels of what they give, by what PyTorch's convolutions say of themselves.
     theirs, total = TorchInceptionV3(1000), 2048 * 1000
     pixels = {}
@@ -62,19 +49,15 @@ def test_multiply_adds():
     products, distances = (
         count(network.apply, shapes, IMAGE).multiplications["float32"]
         for network, shapes in (
-            full_size(InceptionV3, *options) for options in ((FLOAT, True), (ADDER, False))
+            full_size(InceptionV3, IMAGE, *options) for options in ((FLOAT, True), (ADDER, False))
         )
     )
     assert products - distances == total == 5_713_216_096
 
 
-def test_intermediates_and_shapes():
-    network, shapes = full_size(InceptionV3, FLOAT, True)
-    apply = functools.partial(network.apply, mutable=["intermediates", "batch_stats"])
-    logits, updates = jax.eval_shape(apply, shapes, IMAGE)
-    assert logits.shape == (1, 1000) and logits.dtype == jnp.float32
-    named = {k: v[0].shape for k, v in updates["intermediates"].items()}
-    assert named == {
+def test_intermediates_and_shapes(full_size, assert_intermediates):
+    network, shapes = full_size(InceptionV3, IMAGE, FLOAT, True)
+    expected = {
         "stage1": (1, 147, 147, 64),
         "stage2": (1, 71, 71, 192),
         "stage3": (1, 35, 35, 288),
@@ -82,55 +65,26 @@ def test_intermediates_and_shapes():
         "stage5": (1, 8, 8, 2048),
         "features": (1, 2048),
     }
+    assert_intermediates(network, IMAGE.shape, expected, shapes)
 
 
-def test_a_training_call_gives_the_heads_logits_too():
+def test_a_training_call_gives_the_heads_logits_too(full_size, assert_outputs_with_heads):
     network = InceptionV3(auxiliary=True, dtype=jnp.bfloat16)
-    _, shapes = full_size(InceptionV3, FLOAT, True)
-    rngs = {"dropout": jax.random.key(1)}
-    apply = functools.partial(network.apply, train=True, mutable=["batch_stats"], rngs=rngs)
-    out, updates = jax.eval_shape(apply, shapes, IMAGE)
-    assert isinstance(out, Outputs) and len(out.auxiliary) == 1
-    for logits in (out.logits, *out.auxiliary):
-        assert logits.shape == (1, 1000) and logits.dtype == jnp.float32
-    assert updates["batch_stats"]["aux"].keys() == {"conv0", "conv1"}
-
-
-def drawn(shapes: Any) -> Any:
-    """Parameters and statistics: kernels of He's size, the rest around 1, biases around 0."""
-    rng = np.random.default_rng(0)
-
-    def leaf(path, shape):
-        if path[-1].key == "adder_kernel":  # as published; with smaller ones all filters are alike
-            return jnp.asarray(rng.normal(size=shape.shape), jnp.float32)
-        if path[-1].key == "kernel":
-            fan_in = np.prod(shape.shape[:-1])
-            return jnp.asarray(rng.normal(size=shape.shape) * np.sqrt(2 / fan_in), jnp.float32)
-        shift = 1.0 if path[-1].key == "bias" else 0.0
-        return jnp.asarray(rng.uniform(0.5, 1.5, shape.shape) - shift, jnp.float32)
-
-    return jax.tree_util.tree_map_with_path(leaf, shapes)
+    _, shapes = full_size(InceptionV3, IMAGE, FLOAT, True)
+    stats = assert_outputs_with_heads(network, shapes, IMAGE, heads=1)
+    assert stats["aux"].keys() == {"conv0", "conv1"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arithmetic", [FLOAT, ADDER], ids=["float", "adder"])
-def test_a_step_moves_every_parameter(arithmetic):
-    images = jnp.asarray(np.random.default_rng(0).normal(size=(4, 75, 75, 3)), jnp.float32)
+def test_a_step_moves_every_parameter(arithmetic, assert_a_step_moves_everything):
     # By signs: behind four images of one pixel, at the end, some adders' gradients are below 1e-17.
-    network, optimizer = InceptionV3(4, arithmetic), optax.sign_sgd(0.01)
-    fresh = drawn(variables(network, images))
-    params, stats = fresh["params"], fresh["batch_stats"]
-    state = State(jnp.int32(0), params, stats, optimizer.init(params), jax.random.key(0))
-    step = jax.jit(train_step(network, optimizer), compiler_options=QUICK)
-    after, metrics = step(state, (images, jnp.arange(4)))
-    assert np.isfinite(metrics["loss"]) and metrics["nonfinite"] == -1
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    for (path, old), new in zip(leaves, jax.tree.leaves(after.params), strict=True):
-        assert (old != new).any(), path
+    optimizer = optax.sign_sgd(0.01)
+    assert_a_step_moves_everything(InceptionV3(4, arithmetic), (4, 75, 75, 3), optimizer)
 
 
 @pytest.mark.parametrize("arithmetic", [FLOAT, ADDER], ids=["float", "adder"])
-def test_gradients_reach_every_parameter_of_the_head(arithmetic):
+def test_gradients_reach_every_parameter_of_the_head(arithmetic, drawn, quick_jit):
     head = AuxiliaryHead(4, arithmetic, FLOAT, None, None)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 17, 17, 3)), jnp.float32)
     fresh = drawn(jax.eval_shape(functools.partial(head.init, train=True), jax.random.key(0), x))
@@ -140,7 +94,7 @@ def test_gradients_reach_every_parameter_of_the_head(arithmetic):
         logits, _ = head.apply(every, x, True, mutable=["batch_stats"])
         return jax.nn.log_softmax(logits)[0, 1]
 
-    gradients = jax.jit(jax.grad(score), compiler_options=QUICK)(fresh["params"])
+    gradients = quick_jit(jax.grad(score))(fresh["params"])
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
         assert jnp.isfinite(leaf).all() and leaf.any(), path
 
@@ -280,42 +234,17 @@ class TorchInceptionV3(torch.nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-def randomised(network):
-    """In evaluation mode, with everything drawn: kernels of He's size, the rest around 1 or 0."""
-    torch.manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-            torch.nn.init.kaiming_normal_(module.weight)
-        if isinstance(module, torch.nn.BatchNorm2d):
-            for name, array in module.state_dict().items():
-                if name in ("weight", "running_var"):
-                    array.uniform_(0.5, 1.5)
-                elif name in ("bias", "running_mean"):
-                    array.uniform_(-0.5, 0.5)
-    return network.eval()
-
-
-def torch_logits(network, images):
-    with torch.no_grad():
-        logits = network(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
-    assert np.abs(logits[0] - logits[1]).max() > 0.05
-    return logits
-
-
-def test_logits_are_those_of_pytorch():
+def test_logits_are_those_of_pytorch(randomised, assert_borrowed_logits, assert_same_outputs):
     theirs, ours = randomised(TorchInceptionV3(5)), InceptionV3(5, auxiliary=True)
-    state = {name: array.numpy() for name, array in theirs.state_dict().items()}
-    borrowed = borrow(variables(ours), state, torch_names(ours))
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, 96, 75, 3)).astype(np.float32)
-    logits: Any = jax.jit(ours.apply, compiler_options=QUICK)(borrowed, images)
-    np.testing.assert_allclose(logits, torch_logits(theirs, images), rtol=0, atol=1e-4)
+    names, shapes = torch_names(ours), variables(ours)
+    borrowed = assert_borrowed_logits(ours, names, theirs, images, shapes=shapes)
 
     head: Any = AuxiliaryHead(5, FLOAT, FLOAT, None, None)
     x = rng.normal(size=(2, 20, 17, 768)).astype(np.float32)
     of_head = {kind: tree["aux"] for kind, tree in borrowed.items()}
-    expected = torch_logits(theirs.AuxLogits, x)
-    np.testing.assert_allclose(head.apply(of_head, x, False), expected, rtol=0, atol=1e-4)
+    assert_same_outputs(lambda x: head.apply(of_head, x, False), theirs.AuxLogits, x)
 
 
 def test_names_are_those_of_torchvision():

@@ -17,11 +17,7 @@ from nnlab.models.lenet_original import (
     full_lenet5,
     original_lenet5,
 )
-from nnlab.optim import adder_recipe
-from nnlab.training import State, train_step
 
-# What takes time is to compile, not to run.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 # Table 1 of the paper: a row a map of S2, a column a map of C3.
 TABLE = """
 X...XXX..XXXX.XX
@@ -36,13 +32,6 @@ EVERYTHING_ADDER: Any = {"arithmetic": ADDER, "first": ADDER, "classifier": ADDE
 
 def variables(model: OriginalLeNet5) -> Any:
     return jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 32, 32, 1)))
-
-
-def drawn(shapes: Any, scale: float = 0.2) -> Any:
-    rng = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(rng.uniform(-scale, scale, leaf.shape), leaf.dtype), shapes
-    )
 
 
 def sizes(params: Any) -> dict[str, int]:
@@ -117,11 +106,14 @@ def brute_force(params: Any, image: np.ndarray) -> np.ndarray:
     return -(distances**2).sum(axis=0)
 
 
-def test_logits_are_those_of_the_paper_s_equations():
-    model = original_lenet5()
-    params = drawn(variables(model)["params"])
+def test_logits_are_those_of_the_paper_s_equations(quick_jit):
+    model, rng = original_lenet5(), np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.uniform(-0.2, 0.2, leaf.shape), leaf.dtype),
+        variables(model)["params"],
+    )
     images = np.random.default_rng(1).uniform(-0.1, 1.175, (2, 32, 32, 1)).astype(np.float32)
-    logits = jax.jit(model.apply, compiler_options=QUICK)({"params": params}, images)
+    logits = quick_jit(model.apply)({"params": params}, images)
     expected = np.stack([brute_force(params, image[..., 0].astype(float)) for image in images])
     # Each of 84 squares of up to 2.72 is off by 2 · 2.72 times the error of a unit, which is that
     # of sums of at most 400 products below 0.5, each of them rounded to 2^-25 of its size, through
@@ -147,12 +139,12 @@ def test_other_codes_differ_in_half_of_their_bits(classes):
     np.testing.assert_array_equal(found @ found.T, 84 * np.eye(classes))
 
 
-def test_the_nearest_code_wins():
+def test_the_nearest_code_wins(quick_jit):
     """Where F6 has no weights, its biases are its units before the activation."""
     model = original_lenet5()
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), variables(model)["params"])
     params["f6"]["bias"] = jnp.asarray(codes(10)[3])  # f(1) is 1, by the choice of 1.7159
-    run = jax.jit(model.apply, compiler_options=QUICK)
+    run = quick_jit(model.apply)
     (logits,) = run({"params": params}, jnp.zeros((1, 32, 32, 1)))
     # A bit that differs costs 4; 1.7159 tanh(2/3) = 1.00006, of which 84 squares remain.
     expected = -4.0 * (codes(10) != codes(10)[3]).sum(axis=1)
@@ -160,39 +152,15 @@ def test_the_nearest_code_wins():
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_intermediates_in_bfloat16(full):
-    model = OriginalLeNet5(full=full, classes=7, dtype=jnp.bfloat16)
-    images = jnp.ones((2, 32, 32, 1))
-    logits, updates = jax.eval_shape(
-        lambda v: model.apply(v, images, mutable=["intermediates"]), variables(model)
-    )
-    assert logits.shape == (2, 7) and logits.dtype == jnp.float32
-    named = {name: values[0] for name, values in updates["intermediates"].items()}
-    assert {name: value.shape for name, value in named.items()} == {
-        "stage1": (2, 14, 14, 6),
-        "stage2": (2, 5, 5, 16),
-        "features": (2, 84),
-    }
-    assert {value.dtype for value in named.values()} == {jnp.dtype("bfloat16")}
+def test_intermediates_in_bfloat16(full, assert_intermediates):
+    expected = {"stage1": (2, 14, 14, 6), "stage2": (2, 5, 5, 16), "features": (2, 84)}
+    assert_intermediates(OriginalLeNet5(full=full, classes=7), (2, 32, 32, 1), expected)
 
 
 @pytest.mark.parametrize("options", [{}, EVERYTHING_ADDER], ids=["float", "adder"])
 @pytest.mark.parametrize("full", [False, True], ids=["sparse", "full"])
-def test_a_step_reaches_every_parameter(full, options):
-    model = OriginalLeNet5(full=full, **options)
-    images = jnp.asarray(np.random.default_rng(0).normal(size=(4, 32, 32, 1)), jnp.float32)
-    optimizer = adder_recipe(10, weight_decay=0.0)  # so that only a gradient moves a parameter
-    shapes = variables(model)
-    params = drawn(shapes["params"])
-    stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes.get("batch_stats", {}))
-    state = State(jnp.int32(0), params, stats, optimizer.init(params), jax.random.key(0))
-    step = jax.jit(train_step(model, optimizer), compiler_options=QUICK)
-    after, metrics = step(state, (images, jnp.arange(4)))
-    assert np.isfinite(metrics["loss"]) and metrics["nonfinite"] == -1
-    for before, now in ((params, after.params), (stats, after.batch_stats)):
-        leaves = jax.tree_util.tree_leaves_with_path(before)
-        for (path, old), new in zip(leaves, jax.tree.leaves(now), strict=True):
-            assert np.isfinite(new).all() and (old != new).any(), path
+def test_a_step_reaches_every_parameter(full, options, assert_a_step_moves_everything):
+    assert_a_step_moves_everything(OriginalLeNet5(full=full, **options), (4, 32, 32, 1))
 
 
 def test_subsampling_begins_as_the_mean():

@@ -12,8 +12,6 @@ from nnlab.analysis import count
 from nnlab.arithmetics import ADDER, FLOAT
 from nnlab.models import PlainNet
 from nnlab.ops.convolution import conv
-from nnlab.optim import adder_recipe
-from nnlab.training import State, train_step
 
 IMAGE = jnp.ones((1, 32, 32, 3))
 
@@ -42,25 +40,9 @@ def test_multiply_adds():
 
 @pytest.mark.parametrize("arithmetic", [FLOAT, ADDER])
 @pytest.mark.parametrize("shortcuts", [False, True])
-def test_a_step_moves_every_parameter(arithmetic, shortcuts):
+def test_a_step_moves_every_parameter(arithmetic, shortcuts, assert_a_step_moves_everything):
     network = PlainNet(2, (4, 6, 8), 5, arithmetic, shortcuts=shortcuts)
-    optimizer = adder_recipe(10, weight_decay=0.0)
-    images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
-    shapes = variables(network, images)
-    stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes["batch_stats"])
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda leaf: jnp.asarray(rng.uniform(-1, 1, leaf.shape), leaf.dtype), shapes["params"]
-    )
-    state = State(jnp.int32(0), params, stats, optimizer.init(params), jax.random.key(0))
-    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    step = jax.jit(train_step(network, optimizer), compiler_options=quick)
-    after, metrics = step(state, (images, jnp.arange(4)))
-    assert np.isfinite(metrics["loss"]) and metrics["nonfinite"] == -1
-    for (path, old), new in zip(
-        jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(after.params), strict=True
-    ):
-        assert (old != new).any(), path
+    assert_a_step_moves_everything(network, (4, 8, 8, 3))
 
 
 def test_a_convolution_of_no_effect_leaves_what_went_in():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax.traverse_util import flatten_dict
 from torch import nn
 
 from nnlab.analysis import count
@@ -25,14 +26,9 @@ from nnlab.models import (
     resnext101_32x8d,
     resnext101_64x4d,
 )
-from nnlab.models.borrowing import borrow
 from nnlab.models.resnet import torch_names
-from nnlab.optim import adder_recipe
-from nnlab.training import State, train_step
 
 IMAGE = jnp.ones((1, 224, 224, 3))
-# What takes time is to compile, not to run.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 SMALL: dict[str, Any] = {
     "basic": {"stage_sizes": (1, 2), "bottleneck": False, "features": 8},
     "bottleneck": {"stage_sizes": (2, 1), "features": 8},
@@ -93,20 +89,15 @@ def test_multiply_adds():
 
 
 @pytest.mark.parametrize(("model", "channels"), [(resnet34, 64), (resnext50_32x4d, 256)])
-def test_intermediates(model, channels):
-    network = model(classes=7, dtype=jnp.bfloat16)
-    images = jnp.ones((2, 65, 64, 3))
-    apply = functools.partial(network.apply, mutable=["intermediates"])
-    logits, kept = jax.eval_shape(apply, shapes(network, images), images)
-    assert logits.shape == (2, 7) and logits.dtype == jnp.float32
-    named = {name: leaf.shape for name, (leaf,) in kept["intermediates"].items()}
-    assert named == {
+def test_intermediates(model, channels, assert_intermediates):
+    expected = {
         "stage1": (2, 17, 16, channels),
         "stage2": (2, 9, 8, 2 * channels),
         "stage3": (2, 5, 4, 4 * channels),
         "stage4": (2, 3, 2, 8 * channels),
         "features": (2, 8 * channels),
     }
+    assert_intermediates(model(classes=7), (2, 65, 64, 3), expected)
 
 
 def test_small_images_stay_large_with_their_stem():
@@ -153,27 +144,9 @@ def test_remat_changes_no_parameter(kind):
 
 @pytest.mark.parametrize("arithmetic", [FLOAT, ADDER], ids=["float", "adder"])
 @pytest.mark.parametrize("kind", ["basic", "groups"])
-def test_a_step_reaches_every_parameter(kind, arithmetic):
+def test_a_step_reaches_every_parameter(kind, arithmetic, assert_a_step_moves_everything):
     network = ResNet(4, arithmetic, **SMALL[kind] | {"stage_sizes": (1, 1)})
-    optimizer = adder_recipe(10, weight_decay=0.0)  # so that only a gradient moves a parameter
-    rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.normal(size=(4, 16, 16, 1)), jnp.float32)
-    fresh = shapes(network, images)
-    stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), fresh["batch_stats"])
-    params = jax.tree.map(
-        lambda leaf: jnp.asarray(rng.uniform(-1, 1, leaf.shape), leaf.dtype), fresh["params"]
-    )
-
-    def run(params):
-        state = State(jnp.int32(0), params, stats, optimizer.init(params), jax.random.key(0))
-        return train_step(network, optimizer)(state, (images, jnp.arange(4)))
-
-    after, metrics = jax.jit(run, compiler_options=QUICK)(params)
-    assert np.isfinite(metrics["loss"]) and metrics["nonfinite"] == -1
-    for before, now in ((params, after.params), (stats, after.batch_stats)):
-        leaves = jax.tree_util.tree_leaves_with_path(before)
-        for (path, old), new in zip(leaves, jax.tree.leaves(now), strict=True):
-            assert np.isfinite(new).all() and (old != new).any(), path
+    assert_a_step_moves_everything(network, (4, 16, 16, 1))
 
 
 class TorchBlock(nn.Module):
@@ -241,37 +214,17 @@ class TorchResNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-def shaken(reference):
-    """With weights of unit gain, and statistics, scales and offsets that differ by channel."""
-    for name, leaf in reference.state_dict().items():
-        if leaf.ndim > 1:
-            nn.init.kaiming_normal_(leaf)
-        elif name.endswith(("mean", "bias")):
-            leaf.normal_(0, 0.1)
-        elif name.endswith(("var", "weight")):
-            leaf.uniform_(0.5, 1.0)
-    return reference.eval()
-
-
 @pytest.mark.parametrize("kind", SMALL)
-def test_torchvision_weights_give_its_logits(kind):
-    torch.manual_seed(0)
+def test_torchvision_weights_give_its_logits(kind, randomised, assert_borrowed_logits):
     model = ResNet(5, **SMALL[kind])
-    reference = shaken(TorchResNet(model))
-    images = torch.randn(2, 3, 37, 32)
-    images_here = jnp.asarray(images.permute(0, 2, 3, 1).numpy())
-    weights = {name: leaf.numpy() for name, leaf in reference.state_dict().items()}
-    fresh = shapes(model, images_here)
-    variables = borrow(fresh, weights, torch_names(model))
-    logits = jax.jit(model.apply, compiler_options=QUICK)(variables, images_here)
-    with torch.no_grad():
-        expected = reference(images).numpy()
-    assert abs(expected[0] - expected[1]).max() > 0.1  # they do depend on the images
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+    images = np.random.default_rng(0).normal(size=(2, 37, 32, 3)).astype(np.float32)
+    theirs = randomised(TorchResNet(model))
+    borrowed = assert_borrowed_logits(model, torch_names(model), theirs, images)
     # Nothing in the table but what the model has.
-    paths = jax.tree_util.tree_leaves_with_path(fresh["params"])
-    layers = {"/".join(key.key for key in path[:-1]).removesuffix("/Conv_0") for path, _ in paths}
-    assert set(torch_names(model)) == layers
+    paths = flatten_dict(borrowed["params"])
+    assert set(torch_names(model)) == {
+        "/".join(path[:-1]).removesuffix("/Conv_0") for path in paths
+    }
 
 
 @pytest.mark.parametrize(

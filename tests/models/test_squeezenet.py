@@ -5,18 +5,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.errors import InputError
-from nnlab.models.borrowing import borrow
 from nnlab.models.squeezenet import SqueezeNet, squeezenet1_0, squeezenet1_1, torch_names
-from nnlab.optim import adder_recipe
-from nnlab.training import State, train_step
 
-# What takes time is to compile, not to run.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 # Inputs, squeezed and expanded channels of fire2 to fire9: table 1 of the paper.
 FIRES = [
     *((96, 16, 64), (128, 16, 64), (128, 32, 128), (256, 32, 128)),
@@ -51,23 +47,10 @@ def test_parameters(model, features, taps, published):
         (squeezenet1_1, ((111, 64), (55, 128), (27, 256), (13, 512))),
     ],
 )
-def test_intermediates_in_bfloat16(model, stages):
-    images = jnp.ones((2, 224, 224, 3))
+def test_intermediates_in_bfloat16(model, stages, assert_intermediates):
+    expected = {f"stage{i}": (2, size, size, width) for i, (size, width) in enumerate(stages, 1)}
     model = model(norm=True)
-    shapes = variables(model, 224, 224)
-    model = model.clone(dtype=jnp.bfloat16)
-
-    def run(variables):
-        return model.apply(variables, images, mutable=["intermediates"])
-
-    logits, updates = jax.eval_shape(run, shapes)
-    assert logits.shape == (2, 1000) and logits.dtype == jnp.float32
-    named = {name: values[0] for name, values in updates["intermediates"].items()}
-    assert {name: value.shape for name, value in named.items()} == {
-        "features": (2, 512),
-        **{f"stage{i}": (2, size, size, width) for i, (size, width) in enumerate(stages, 1)},
-    }
-    assert {value.dtype for value in named.values()} == {jnp.dtype("bfloat16")}
+    assert_intermediates(model, (2, 224, 224, 3), expected | {"features": (2, 512)})
 
 
 class TheirFire(torch.nn.Module):
@@ -106,26 +89,13 @@ class Torchvision(torch.nn.Module):
 
 
 @both
-def test_logits_are_those_of_pytorch(model):
+def test_logits_are_those_of_pytorch(model, randomised, assert_borrowed_logits):
     model = model(classes=5)
-    torch.manual_seed(0)
-    network = Torchvision(model.version, 5).eval()
-    for parameter in network.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.kaiming_normal_(parameter)
-        else:
-            torch.nn.init.uniform_(parameter, -0.2, 0.2)
     # Windows of all maxima leave the image on one side: 12 and 16, 6 and 8, 3 and 4 pixels of
     # height and width in version 1.0, and 14 and 18, 7 and 9, 3 and 4 in version 1.1.
-    size = (29, 37)
-    images = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
-    with torch.no_grad():
-        expected = network(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
-    arrays = {name: array.numpy() for name, array in network.state_dict().items()}
-    borrowed = borrow(variables(model, *size), arrays, torch_names(model))
-    logits = jax.jit(model.apply, compiler_options=QUICK)(borrowed, images)
-    assert 0.2 < expected.std() < 3
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+    images = np.random.default_rng(0).normal(size=(2, 29, 37, 3)).astype(np.float32)
+    network = randomised(Torchvision(model.version, 5))
+    assert_borrowed_logits(model, torch_names(model), network, images)
 
 
 def test_first_and_classifier_have_arithmetics_of_their_own():
@@ -139,42 +109,19 @@ def test_first_and_classifier_have_arithmetics_of_their_own():
         assert all(set(leaves) == {"adder_kernel", "bias"} for leaves in fire.values())
 
 
-def at_random(shapes: Any) -> Any:
-    """Parameters in the sizes with which training starts, but for biases and scales."""
-    rng = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        if path[-1].key == "kernel":  # He
-            values = rng.normal(size=leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1]))
-        elif path[-1].key == "adder_kernel":
-            values = rng.normal(size=leaf.shape)
-        else:
-            values = rng.uniform(-0.1, 0.1, leaf.shape) + (path[-1].key == "scale")
-        return jnp.asarray(values, leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "options", [{}, {"arithmetic": ADDER, "norm": True}], ids=["float", "adder"]
+    ("options", "optimizer"),
+    [
+        ({}, None),
+        # By signs: behind eight fires of adders the gradient of bn1 is 1e-14, lost in rounding.
+        ({"arithmetic": ADDER, "norm": True}, optax.sign_sgd(0.01)),
+    ],
+    ids=["float", "adder"],
 )
-def test_a_step_reaches_every_parameter(options):
+def test_a_step_reaches_every_parameter(options, optimizer, assert_a_step_moves_everything):
     model = squeezenet1_1(classes=4, **options)
-    rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.normal(size=(8, 32, 32, 3)), jnp.float32)
-    optimizer = adder_recipe(10, weight_decay=0.0)  # so that only a gradient moves a parameter
-    shapes = variables(model, 32, 32)
-    params = at_random(shapes["params"])
-    stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes.get("batch_stats", {}))
-    state = State(jnp.int32(0), params, stats, optimizer.init(params), jax.random.key(0))
-    step = jax.jit(train_step(model, optimizer), compiler_options=QUICK)
-    after, metrics = step(state, (images, jnp.arange(8) % 4))
-    assert np.isfinite(metrics["loss"]) and metrics["nonfinite"] == -1
-    for before, now in ((params, after.params), (stats, after.batch_stats)):
-        leaves = jax.tree_util.tree_leaves_with_path(before)
-        for (path, old), new in zip(leaves, jax.tree.leaves(now), strict=True):
-            assert np.isfinite(new).all() and (old != new).any(), path
+    assert_a_step_moves_everything(model, (8, 32, 32, 3), optimizer)
 
 
 def test_bad_arguments_are_named():

@@ -12,11 +12,7 @@ from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.errors import InputError
 from nnlab.models.borrowing import borrow
 from nnlab.models.vgg import VGG, torch_names, vgg11, vgg11_bn, vgg16, vgg16_bn, vgg19, vgg19_bn
-from nnlab.optim import adder_recipe
-from nnlab.training import State, train_step
 
-# What takes time is to compile, not to run.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 NARROW: Any = {"widths": (4, 6, 8, 6, 4), "hidden": 10, "classes": 5}
 ALL: Any = {"arithmetic": ADDER, "first": ADDER, "classifier": ADDER, "norm_dense": True}
 LAYERS = {  # torchvision's configurations A, B, D, E
@@ -55,25 +51,13 @@ def test_parameters(model, parameters):
         assert sum(leaf.size for leaf in leaves) == parameters
 
 
-def test_intermediates_in_bfloat16():
-    images = jnp.ones((2, 224, 224, 3))
-    model = vgg16(norm=True, norm_dense=True)
-    shapes = variables(model, 224, 224)
-    model = model.clone(dtype=jnp.bfloat16)
-
-    def run(variables):
-        return model.apply(variables, images, mutable=["intermediates"])
-
-    logits, updates = jax.eval_shape(run, shapes)
-    assert logits.shape == (2, 1000) and logits.dtype == jnp.float32
-    named = {name: values[0] for name, values in updates["intermediates"].items()}
+def test_intermediates_in_bfloat16(assert_intermediates):
     expected: dict[str, tuple[int, ...]] = {"features": (2, 4096)}
     for stage, features in enumerate((64, 128, 256, 512, 512), 1):
         size = 224 >> stage
         expected[f"stage{stage}"] = (2, 2 * size, 2 * size, features)
         expected[f"pool{stage}"] = (2, size, size, features)
-    assert {name: value.shape for name, value in named.items()} == expected
-    assert {value.dtype for value in named.values()} == {jnp.dtype("bfloat16")}
+    assert_intermediates(vgg16(norm=True, norm_dense=True), (2, 224, 224, 3), expected)
 
 
 class Torchvision(torch.nn.Module):
@@ -101,46 +85,22 @@ class Torchvision(torch.nn.Module):
         return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
 
 
-def theirs(model: VGG) -> Torchvision:
-    """The network in PyTorch with random weights and statistics."""
-    torch.manual_seed(0)
-    network = Torchvision(LAYERS[model.depth], model.norm, **NARROW).eval()
-    for name, parameter in network.named_parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.kaiming_normal_(parameter)
-        else:
-            positive = model.norm and name.startswith("features") and name.endswith("weight")
-            torch.nn.init.uniform_(parameter, 0.5 if positive else -0.5, 1.5 if positive else 0.5)
-    for name, buffer in network.named_buffers():
-        if not name.endswith("num_batches_tracked"):
-            torch.nn.init.uniform_(buffer, *((0.5, 1.5) if "var" in name else (-0.5, 0.5)))
-    return network
-
-
-def arrays(network: torch.nn.Module) -> dict[str, np.ndarray]:
-    return {name: array.numpy() for name, array in network.state_dict().items()}
-
-
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
-def test_logits_are_those_of_pytorch(norm):
+def test_logits_are_those_of_pytorch(norm, randomised, assert_borrowed_logits):
     model = VGG(11, norm=norm, **NARROW)
     size = (64, 96)  # 2×3 positions in the end, so that the order of flattened pixels matters
-    network = theirs(model)
     images = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
-    with torch.no_grad():
-        expected = network(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
-    borrowed = borrow(variables(model, *size), arrays(network), torch_names(model))
-    logits = jax.jit(model.apply, compiler_options=QUICK)(borrowed, images)
-    assert 0.3 < expected.std() < 3
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+    network = randomised(Torchvision(LAYERS[11], norm, **NARROW))
+    assert_borrowed_logits(model, torch_names(model), network, images)
 
 
 @pytest.mark.parametrize("depth", LAYERS)
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
-def test_layers_of_pytorch_in_their_order(depth, norm):
+def test_layers_of_pytorch_in_their_order(depth, norm, randomised):
     model = VGG(depth, norm=norm, **NARROW)
-    network = theirs(model)
-    params = borrow(variables(model, 32, 32), arrays(network), torch_names(model))["params"]
+    network = randomised(Torchvision(LAYERS[depth], norm, **NARROW))
+    arrays = {name: array.numpy() for name, array in network.state_dict().items()}
+    params = borrow(variables(model, 32, 32), arrays, torch_names(model))["params"]
     convolutions = [m for m in network.features if isinstance(m, torch.nn.Conv2d)]
     norms = [m for m in network.features if isinstance(m, torch.nn.BatchNorm2d)]
     names = [
@@ -165,22 +125,6 @@ def test_first_and_classifier_have_arithmetics_of_their_own():
     }
 
 
-def at_random(shapes: Any) -> Any:
-    """Parameters in the sizes with which training starts, but for biases and scales."""
-    rng = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        if path[-1].key == "kernel":  # He
-            values = rng.normal(size=leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1]))
-        elif path[-1].key == "adder_kernel":
-            values = rng.normal(size=leaf.shape)
-        else:
-            values = rng.uniform(-0.1, 0.1, leaf.shape) + (path[-1].key == "scale")
-        return jnp.asarray(values, leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
 @pytest.mark.parametrize(
     "model",
     [
@@ -189,31 +133,19 @@ def at_random(shapes: Any) -> Any:
     ],
     ids=["float", "adder"],
 )
-def test_a_step_reaches_every_parameter(model):
-    rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.normal(size=(4, 32, 32, 3)), jnp.float32)
-    optimizer = adder_recipe(10, weight_decay=0.0)  # so that only a gradient moves a parameter
-    shapes = variables(model, 32, 32)
-    params = at_random(shapes["params"])
-    stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes.get("batch_stats", {}))
-    state = State(jnp.int32(0), params, stats, optimizer.init(params), jax.random.key(0))
-    step = jax.jit(train_step(model, optimizer), compiler_options=QUICK)
-    after, metrics = step(state, (images, jnp.arange(4)))
-    assert np.isfinite(metrics["loss"]) and metrics["nonfinite"] == -1
-    for before, now in ((params, after.params), (stats, after.batch_stats)):
-        leaves = jax.tree_util.tree_leaves_with_path(before)
-        for (path, old), new in zip(leaves, jax.tree.leaves(now), strict=True):
-            if model.norm and path[0].key.startswith("conv") and path[-1].key == "bias":
-                continue  # BatchNorm takes it away
-            assert np.isfinite(new).all() and (old != new).any(), path
+def test_a_step_reaches_every_parameter(model, assert_a_step_moves_everything):
+    def spared(names):  # BatchNorm takes it away
+        return model.norm and names[0].startswith("conv") and names[-1] == "bias"
+
+    assert_a_step_moves_everything(model, (4, 32, 32, 3), spared=spared)
 
 
-def test_dropout_is_where_it_was_published():
+def test_dropout_is_where_it_was_published(quick_jit):
     """With a rate of 1 only the bias of the last layer remains."""
     model = vgg11(**NARROW, dropout=1.0)
     images = jnp.ones((1, 32, 32, 3))
     ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), variables(model, 32, 32))
-    run = jax.jit(lambda v: model.apply(v, images, train=True), compiler_options=QUICK)
+    run = quick_jit(lambda v: model.apply(v, images, train=True))
     np.testing.assert_array_equal(run(ones), np.ones((1, 5)))
 
 
