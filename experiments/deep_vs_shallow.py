@@ -5,12 +5,28 @@ layers, whose widths are chosen so that each has the same number of parameters t
 as CNN and as AdderNet; the deepest also with a shortcut around every convolution. SGD with momentum
 0.9, weight decay 5e-4 and a cosine from 0.1 for all, nothing tuned for one.
 
-What is known of CNNs: depth helps until plain networks become hard to train, 20 layers doing better
-than 56 on CIFAR-10 whatever the budget, and shortcuts cure that (He et al., Deep Residual Learning,
-CVPR 2016, https://arxiv.org/abs/1512.03385, figure 1). No figures are published for adder networks
-of equal size and different depth.
+What is known of CNNs: depth helps until plain networks become hard to train, so that on CIFAR-10
+one of 56 layers has more errors than one of 20, in training too, and shortcuts cure that (He et
+al., Deep Residual Learning, CVPR 2016, https://arxiv.org/abs/1512.03385, figures 1 and 6).
+No figures are published for adder networks of equal size and different depth.
 
-OURS
+Ours, 40,000 parameters, 3 epochs, seed 0; 78 minutes of training beside other programs on two cores
+of an AMD EPYC (`experiments/results/deep_vs_shallow.json` and `.png`); by number of layers:
+
+=======================  =====  =====  =====  =====  =============
+test accuracy / %        5      8      14     26     26, shortcuts
+=======================  =====  =====  =====  =====  =============
+Fashion-MNIST, CNN       88.40  90.55  90.63  88.33  89.86
+Fashion-MNIST, AdderNet  87.92  89.63  88.83  85.80  89.48
+CIFAR-10, CNN            60.43  66.14  65.85  46.63  57.29
+CIFAR-10, AdderNet       59.17  62.06  53.83  41.30  56.35
+=======================  =====  =====  =====  =====  =============
+
+Neither the widest nor the deepest is best: 8 layers, or 14 on Fashion-MNIST as CNN. Beyond that
+training accuracy falls with test accuracy, so it is learning that fails and not generalisation, and
+adders, whose best depth is never greater, lose more by it. Shortcuts cost no parameter and give
+back two thirds of the loss (CNN) and nearly all of it (AdderNet) on Fashion-MNIST, and 55 and 72 %
+on CIFAR-10; still, in 3 epochs no network of 26 layers is better than one of 8.
 
     python experiments/deep_vs_shallow.py --data-dir DIR
 """
@@ -144,18 +160,19 @@ def trained(
 
 
 def figure(rows: Sequence[dict[str, Any]]):
-    """Accuracy by depth, a panel a data set."""
+    """Accuracy by depth, a panel a data set; dashed, that of the deepest with shortcuts."""
     panels = []
     for name in dict.fromkeys(row["data"] for row in rows):
         lines = []
         for colour, network in enumerate(dict.fromkeys(row["network"] for row in rows)):
             some = [r for r in rows if (r["data"], r["network"]) == (name, network)]
             plain = [r for r in some if r["shortcuts"] == "no"]
-            cured = [plain[-1], *(r for r in some if r["shortcuts"] == "yes")]
-            for label, part in ((network, plain), (f"{network}, shortcuts", cured)):
-                depths, accuracies = ([r[key] for r in part] for key in ("layers", ACCURACY))
-                lines.append(Line(label, depths, accuracies, colour, part is cured))
-        panels.append(Panel(name, "layers", "test accuracy / %", lines))
+            depths, accuracies = ([r[key] for r in plain] for key in ("layers", ACCURACY))
+            lines.append(Line(network, depths, accuracies, colour))
+            level, deepest = some[-1][ACCURACY], some[-1]["layers"]
+            around = [deepest - 2, deepest + 2]
+            lines.append(Line(f"{network}, shortcuts", around, [level, level], colour, True))
+        panels.append(Panel(name, "layers", ACCURACY, lines))
     return figure_panels(panels)
 
 
