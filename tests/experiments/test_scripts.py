@@ -245,6 +245,20 @@ def test_arithmetics_and_then_their_weights(tmp_path):
     assert (out / "weights.png").is_file()
 
 
+def test_the_zoo_is_counted(tmp_path):
+    out = tmp_path / "run"
+    process = python(EXPERIMENTS / "zoo.py", "--models", "lenet5", "lenet5_full", "--out", out)
+    assert process.returncode == 0, process.stderr
+    table = json.loads((out / "result.json").read_text())["table"]
+    assert [(row["model"], row["parameters"]) for row in table] == [
+        ("lenet5", 61_942),
+        ("lenet5_full", 61_706),
+    ]
+    for row in table:  # of the layers but the first and the classifier no term is multiplied
+        saved = row["CNN multiplications"] - row["AdderNet multiplications"]
+        assert 240_000 < saved < 300_000
+
+
 @pytest.mark.slow
 def test_arithmetics_on_a_resnet(tmp_path):
     small = ["--dataset", "digits", "--epochs", 1, "--batch-size", 64, "--out", tmp_path / "run"]
@@ -315,6 +329,7 @@ def test_transfer_from_a_run_of_another_script(tmp_path):
         ("weight_distributions", ["--trained", "nowhere"], ["--trained", "nowhere"]),
         ("arithmetics_mnist", ["--arithmetics", "moon"], ["--arithmetics", "adder", "moon"]),
         ("arithmetics_cifar10", ["--depth", "9"], ["--depth", "6 n + 2", "9"]),
+        ("zoo", ["--models", "moonnet"], ["--models", "resnet50", "moonnet"]),
     ],
 )
 def test_other_bad_figures_get_one_sentence(script, args, words, said):
