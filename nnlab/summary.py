@@ -144,7 +144,8 @@ class Config:
 
 def _check_name(flag: str, name: str, names: Iterable[str]) -> None:
     if name not in names:
-        raise InputError(f"{flag} must be one of {', '.join(names)}, not {name}.")
+        shown = name if name.isprintable() else repr(name)
+        raise InputError(f"{flag} must be one of {', '.join(names)}, not {shown}.")
 
 
 def build(config: Config) -> nn.Module:

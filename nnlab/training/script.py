@@ -130,7 +130,8 @@ def check_choices(name: str, values: Collection[str], choices: Collection[str]) 
     """Raises `InputError` unless the field `name` holds some of the choices, each once."""
     wrong = [value for value in values if value not in choices]
     if wrong or not values or len(set(values)) < len(values):
-        given = ", ".join(wrong or values) or "nothing"
+        shown = (value if value.isprintable() else repr(value) for value in wrong or values)
+        given = ", ".join(shown) or "nothing"
         raise InputError(f"{_flag(name)} must be some of {', '.join(choices)}, not {given}.")
 
 

@@ -95,6 +95,7 @@ def test_help_shows_the_module_docstring_and_the_field_comments():
         (["--words", "any", "all"], "--words must be some of some, any, not all."),
         (["--words", "any", "any"], "--words must be some of some, any, not any, any."),
         (["--words"], "--words must be some of some, any, not nothing."),
+        (["--words", "an\ny"], "--words must be some of some, any, not 'an\\ny'."),
         (["--workers", "-1"], "--workers must be an integer from 0 to 2147483647, not -1."),
     ],
 )
