@@ -1,6 +1,6 @@
 """Architectures, one a file, each with `arithmetic=`."""
 
-from nnlab.models.alexnet import AlexNet, alexnet, original_alexnet, ungrouped_alexnet
+from nnlab.models.alexnet import AlexNet, original_alexnet, ungrouped_alexnet
 from nnlab.models.cifar_resnet import (
     CifarResNet,
     he_resnet20,
@@ -15,7 +15,7 @@ from nnlab.models.googlenet import GoogLeNet, googlenet_v1
 from nnlab.models.inception import InceptionCell
 from nnlab.models.inception_v3 import InceptionV3
 from nnlab.models.lenet import LeNet5
-from nnlab.models.lenet_original import OriginalLeNet5, full_lenet5, original_lenet5
+from nnlab.models.lenet_original import OriginalLeNet5, full_lenet5
 from nnlab.models.mlp import MLP
 from nnlab.models.plain_net import PlainNet
 from nnlab.models.resnet import (
@@ -49,7 +49,6 @@ __all__ = [
     "SmallCNN",
     "SqueezeNet",
     "VGGSmall",
-    "alexnet",
     "full_lenet5",
     "googlenet_v1",
     "he_resnet20",
@@ -58,7 +57,6 @@ __all__ = [
     "he_resnet56",
     "he_resnet110",
     "original_alexnet",
-    "original_lenet5",
     "resnet18",
     "resnet20",
     "resnet32",

@@ -5,9 +5,9 @@ first, the second and the last; 6×6 positions go into dense layers of 4,096, 4,
 Parameters with 1,000 classes, and multiply-adds at the image size of each:
 
 ====================  ==========================  ==========  =========  =============
-partial               widths                      parameters  image      multiply-adds
+network               widths                      parameters  image      multiply-adds
 ====================  ==========================  ==========  =========  =============
-`alexnet`             64, 192, 384, 256, 256      61,100,840  224×224    714,188,480
+`AlexNet`             64, 192, 384, 256, 256      61,100,840  224×224    714,188,480
 `original_alexnet`    96, 256, 384, 384, 256,     60,965,224  227×227    724,406,816
                       2 groups
 `ungrouped_alexnet`   the same, 1 group           62,378,344  227×227    1,135,256,096
@@ -125,7 +125,6 @@ class AlexNet(nn.Module):
 
 _KERNELS = (11, 5, 3, 3, 3)
 
-alexnet = AlexNet
 ungrouped_alexnet = functools.partial(
     AlexNet,
     widths=(96, 256, 384, 384, 256),

@@ -148,7 +148,6 @@ class OriginalLeNet5(nn.Module):
         return (norm(name="output_bn")(x) if self.norm else x).astype(wide)
 
 
-original_lenet5 = OriginalLeNet5
 full_lenet5 = functools.partial(OriginalLeNet5, full=True)
 
 

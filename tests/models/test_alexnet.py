@@ -11,7 +11,7 @@ import torch
 
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.errors import InputError
-from nnlab.models.alexnet import AlexNet, alexnet, original_alexnet, torch_names, ungrouped_alexnet
+from nnlab.models.alexnet import AlexNet, original_alexnet, torch_names, ungrouped_alexnet
 
 NARROW: Any = {"widths": (8, 12, 8, 4, 6), "hidden": 10, "classes": 5}
 EVERYTHING_ADDER: Any = {
@@ -29,7 +29,7 @@ def variables(model: AlexNet, *size: int) -> Any:
     [
         # 64 · 363, 192 · 64 · 25, 9 (192 · 384 + 384 · 256 + 256²), 4096 (9216 + 4096 + 1000), and
         # biases 64 + 192 + 384 + 256 + 256 + 4096 + 4096 + 1000.
-        (alexnet, 224, 23_232 + 307_200 + 2_138_112 + 58_621_952 + 10_344),
+        (AlexNet, 224, 23_232 + 307_200 + 2_138_112 + 58_621_952 + 10_344),
         # 96 · 363, 256 · 96 · 25 / 2, 9 (256 · 384 + 384² / 2 + 384 · 256 / 2), …
         (original_alexnet, 227, 34_848 + 307_200 + 1_990_656 + 58_621_952 + 10_568),
         # … without the halves.
@@ -37,7 +37,7 @@ def variables(model: AlexNet, *size: int) -> Any:
     ],
 )
 def test_parameters(model, size, parameters):
-    published = {alexnet: 61_100_840, original_alexnet: 60_965_224, ungrouped_alexnet: 62_378_344}
+    published = {AlexNet: 61_100_840, original_alexnet: 60_965_224, ungrouped_alexnet: 62_378_344}
     assert parameters == published[model]
     for arithmetic in (FLOAT, ADDER):
         network = model(arithmetic=arithmetic, first=arithmetic, classifier=arithmetic)
@@ -48,7 +48,7 @@ def test_parameters(model, size, parameters):
 @pytest.mark.parametrize(
     ("model", "size", "widths"),
     [
-        (alexnet(), 224, (64, 192)),
+        (AlexNet(), 224, (64, 192)),
         (original_alexnet(), 227, (96, 256)),
         (original_alexnet(padding=2, norm=True, norm_dense=True), 224, (96, 256)),  # the paper's
     ],
@@ -118,7 +118,7 @@ class Caffe(torch.nn.Module):
 
 @pytest.mark.parametrize(
     ("model", "theirs", "size", "scale"),
-    [(alexnet, Torchvision, (95, 127), 1.0), (original_alexnet, Caffe, (99, 131), 50.0)],
+    [(AlexNet, Torchvision, (95, 127), 1.0), (original_alexnet, Caffe, (99, 131), 50.0)],
 )
 def test_logits_are_those_of_pytorch(
     model, theirs, size, scale, randomised, assert_borrowed_logits
@@ -134,7 +134,7 @@ def test_logits_are_those_of_pytorch(
 
 
 def test_first_and_classifier_have_arithmetics_of_their_own():
-    params = variables(alexnet(arithmetic=ADDER, classifier=BINARY), 63, 63)["params"]
+    params = variables(AlexNet(arithmetic=ADDER, classifier=BINARY), 63, 63)["params"]
     inner, last = {"adder_kernel", "bias"}, {"binary_kernel", "bias"}
     assert {name: set(leaves) for name, leaves in params.items()} == {
         "conv1": {"kernel", "bias"},
@@ -146,7 +146,7 @@ def test_first_and_classifier_have_arithmetics_of_their_own():
 @pytest.mark.parametrize(
     "model",
     [
-        alexnet(**NARROW),
+        AlexNet(**NARROW),
         pytest.param(
             original_alexnet(**NARROW, **EVERYTHING_ADDER, padding=2), marks=pytest.mark.slow
         ),
@@ -160,7 +160,7 @@ def test_a_step_reaches_every_parameter(model, assert_a_step_moves_everything):
 @pytest.mark.parametrize(
     ("model", "logit"),
     [
-        (alexnet, 10 * 1 + 1),  # all inputs of fc7 are dropped, and its biases remain
+        (AlexNet, 10 * 1 + 1),  # all inputs of fc7 are dropped, and its biases remain
         (original_alexnet, 1),  # all inputs of fc8
     ],
 )

@@ -15,7 +15,6 @@ from nnlab.models.lenet_original import (
     Subsampling,
     codes,
     full_lenet5,
-    original_lenet5,
 )
 
 # Table 1 of the paper: a row a map of S2, a column a map of C3.
@@ -41,7 +40,7 @@ def sizes(params: Any) -> dict[str, int]:
 @pytest.mark.parametrize("arithmetic", [FLOAT, ADDER], ids=["float", "adder"])
 def test_parameters(arithmetic):
     options: Any = {"arithmetic": arithmetic, "first": arithmetic, "classifier": arithmetic}
-    found = sizes(variables(original_lenet5(**options))["params"])
+    found = sizes(variables(OriginalLeNet5(**options))["params"])
     assert found == {
         "c1": 156,
         "s2": 12,
@@ -107,7 +106,7 @@ def brute_force(params: Any, image: np.ndarray) -> np.ndarray:
 
 
 def test_logits_are_those_of_the_paper_s_equations(quick_jit):
-    model, rng = original_lenet5(), np.random.default_rng(0)
+    model, rng = OriginalLeNet5(), np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: jnp.asarray(rng.uniform(-0.2, 0.2, leaf.shape), leaf.dtype),
         variables(model)["params"],
@@ -141,7 +140,7 @@ def test_other_codes_differ_in_half_of_their_bits(classes):
 
 def test_the_nearest_code_wins(quick_jit):
     """Where F6 has no weights, its biases are its units before the activation."""
-    model = original_lenet5()
+    model = OriginalLeNet5()
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), variables(model)["params"])
     params["f6"]["bias"] = jnp.asarray(codes(10)[3])  # f(1) is 1, by the choice of 1.7159
     run = quick_jit(model.apply)
@@ -173,7 +172,7 @@ def test_subsampling_begins_as_the_mean():
 
 def test_bad_arguments_are_named():
     with pytest.raises(InputError, match=r"^LeNet-5 takes images \[batch, 32, 32, channels\], not"):
-        jax.eval_shape(original_lenet5().init, jax.random.key(0), jnp.ones((1, 28, 28, 1)))
+        jax.eval_shape(OriginalLeNet5().init, jax.random.key(0), jnp.ones((1, 28, 28, 1)))
     for classes in (0, 85):
         with pytest.raises(InputError, match=rf"^LeNet-5 has codes for 1 to 84 .* not {classes}\."):
-            variables(original_lenet5(classes=classes))
+            variables(OriginalLeNet5(classes=classes))
