@@ -17,6 +17,7 @@ from nnlab.models.inception_v3 import InceptionV3
 from nnlab.models.lenet import LeNet5
 from nnlab.models.lenet_original import OriginalLeNet5, full_lenet5
 from nnlab.models.mlp import MLP
+from nnlab.models.ntm import NTM
 from nnlab.models.plain_net import PlainNet
 from nnlab.models.recurrent_net import LanguageModel, RecurrentNet
 from nnlab.models.resnet import (
@@ -37,6 +38,7 @@ from nnlab.models.vgg_small import VGGSmall
 
 __all__ = [
     "MLP",
+    "NTM",
     "VGG",
     "AlexNet",
     "CifarResNet",
