@@ -26,4 +26,4 @@ def wholly_right(logits: jax.Array, labels: Labels) -> dict[str, jax.Array]:
     """{"right"}: the share of episodes without a wrong bit. A logit above 0 answers 1."""
     targets, mask = labels
     wrong = ((logits > 0) != (targets > 0.5)).any(-1) & (mask > 0)
-    return {"right": 1 - jnp.mean(wrong.any(-1))}
+    return {"right": jnp.mean(~wrong.any(-1))}
