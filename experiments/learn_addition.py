@@ -1,0 +1,156 @@
+"""placeholder"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nnlab import analysis, training
+from nnlab.analysis.panels import Line, Panel, figure_panels
+from nnlab.arithmetics import ADDER, FLOAT
+from nnlab.data.algorithmic_tasks import binary_addition
+from nnlab.data.episode_scores import bits_per_sequence, wholly_right
+from nnlab.layers import LSTMCell
+from nnlab.models import MLP, NTM, RecurrentNet
+from nnlab.training.script import check_positive_integer, check_seed, run
+
+RANGES = (1.0, 2.0, 5.0, 10.0, 100.0)  # numbers from minus this to this; trained on the first
+LENGTHS = (4, 8, 12, 16, 24, 32)
+TRAINED = (1, 8)  # bits of the numbers that the recurrent networks are trained on
+TESTED = 200  # additions
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    epochs: int = 100
+    """Of the units and layers; 100 steps each."""
+    recurrent_epochs: int = 40
+    """Of the networks that read bits; 100 steps each."""
+    batch_size: int = 32
+    seed: int = 0
+    out: str = "runs/learn_addition"
+    """Folder of the run."""
+    overwrite: bool = False
+    """Replace an earlier run in that folder."""
+    resume: bool = False
+    """Go on with the run in that folder, or start it."""
+
+    def __post_init__(self):
+        for field in ("epochs", "recurrent_epochs", "batch_size"):
+            check_positive_integer(field, getattr(self, field))
+        check_seed("seed", self.seed)
+
+
+class Unit(nn.Module):
+    """One unit with a bias, of any arithmetic."""
+
+    arithmetic: Any
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return self.arithmetic.dense(1, use_bias=True)(x)
+
+
+hidden = functools.partial(MLP, 1, depth=1, width=16, norm=False)
+UNITS: dict[str, nn.Module] = {
+    "linear unit": Unit(FLOAT),
+    "adder unit": Unit(ADDER),
+    "16 tanh units": hidden(activation=jnp.tanh),
+    "16 ReLUs": hidden(activation=nn.relu),
+}
+RECURRENT: dict[str, nn.Module] = {
+    "LSTM": RecurrentNet(1, 100, 1),
+    "NTM": NTM(1, LSTMCell, locations=64),
+}
+
+
+def pairs(key: jax.Array, batch: int, reach: float = RANGES[0]):
+    """Two numbers [batch, 2] and their sum [batch, 1]."""
+    numbers = jax.random.uniform(key, (batch, 2), minval=-reach, maxval=reach)
+    return numbers, numbers.sum(-1, keepdims=True)
+
+
+def squared_error(outputs: jax.Array, sums: jax.Array) -> jax.Array:
+    return jnp.mean(jnp.square(outputs - sums))
+
+
+def largest_error(outputs: jax.Array, sums: jax.Array) -> dict[str, jax.Array]:
+    return {"error": jnp.abs(outputs - sums).max()}
+
+
+def main(config: Config) -> None:
+    folder = training.RunFolder.create(config.out, config, config.overwrite, config.resume)
+    key = jax.random.key(config.seed + 1)
+    numbers, additions = [], []
+    for name, model in UNITS.items():
+        fns = pairs, squared_error, largest_error
+        params = trained(name, model, fns, config.epochs, config, folder)
+        row: dict[str, Any] = {"network": name}
+        for reach in RANGES:
+            x, sums = pairs(key, TESTED, reach)
+            error = largest_error(model.apply({"params": params}, x), sums)["error"]
+            row[f"error to ±{reach:g}"] = float(error)
+        numbers.append(row)
+    for name, model in RECURRENT.items():
+        make = functools.partial(binary_addition, lengths=TRAINED)
+        fns = make, bits_per_sequence, wholly_right
+        params = trained(name, model, fns, config.recurrent_epochs, config, folder)
+        apply: Any = jax.jit(model.apply)
+        row = {"network": name}
+        for length in LENGTHS:
+            x, labels = binary_addition(key, TESTED, (length, length))
+            right = wholly_right(apply({"params": params}, x), labels)["right"]
+            row[f"{length} bits"] = 100 * float(right)
+        additions.append(row)
+    result = {"config": dataclasses.asdict(config), "numbers": numbers, "right / %": additions}
+    folder.write_result(training.provenance() | result)
+    figure(numbers, additions).savefig(folder.curves, dpi=120)
+    analysis.print_table(numbers)
+    analysis.print_table(additions)
+
+
+def trained(name, model, fns, epochs: int, config: Config, folder):
+    make, loss, metrics = fns
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(10.0),
+        optax.adam(optax.cosine_decay_schedule(0.01 if make is pairs else 2e-3, 100 * epochs)),
+    )
+    test = make(jax.random.key(config.seed + 2), TESTED)
+    state, _ = training.fit(
+        name.replace(" ", "_"),
+        training.init(jax.random.key(config.seed), model, optimizer, test[0]),
+        training.train_step(model, optimizer, loss, metrics=metrics),
+        training.evaluation(model, loss, TESTED, metrics=metrics),
+        training.generated(functools.partial(make, batch=config.batch_size), 100),
+        test,
+        epochs=epochs,
+        folder=folder,
+        score=training.least_loss,
+    )
+    return state.params
+
+
+def figure(numbers, additions):
+    """Largest error by range; share of sums without a wrong bit by length."""
+    errors = [
+        Line(row["network"], RANGES, np.maximum(list(row.values())[1:], 1e-8), colour)
+        for colour, row in enumerate(numbers)
+    ]
+    right = [
+        Line(row["network"], LENGTHS, list(row.values())[1:], colour)
+        for colour, row in enumerate(additions)
+    ]
+    panels = [
+        Panel("Two numbers", "numbers up to", "largest error", errors, ("log", "log")),
+        Panel("Two numbers in bits", "bits", "right / %", right),
+    ]
+    return figure_panels(panels)
+
+
+if __name__ == "__main__":
+    run(main, Config)

@@ -1,0 +1,82 @@
+"""The tasks' script and that of addition: small runs, and that they go on where they stopped."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+def run(script, *args):
+    command = [sys.executable, EXPERIMENTS / f"{script}.py", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+
+
+@pytest.mark.slow
+def test_every_network_learns_and_is_tested(tmp_path):
+    out = tmp_path / "run"
+    small = ("--epochs", 2, "--steps", 2, "--batch-size", 2, "--lstm-width", 4)
+    small = ("--task", "associative_recall", *small, "--networks", "NTM", "NTM-LSTM", "LSTM")
+    process = run("ntm", *small, "--out", out)
+    assert process.returncode == 0, process.stderr
+    result = json.loads((out / "result.json").read_text())
+    networks = ["NTM", "NTM-LSTM", "LSTM"]
+    assert [row["network"] for row in result["trainings"]] == networks
+    tests = ["training", *(f"{n} items" for n in (2, 6, 8, 10, 12, 15, 20))]
+    assert [row["test"] for row in result["tests"]] == 3 * tests
+    assert all(0 < row["bits"] < 100 for row in result["tests"])
+    assert {name: len(curve["test_loss"]) for name, curve in result["curves"].items()} == {
+        name: 2 for name in networks
+    }
+    for name in ("curves", "NTM", "NTM-LSTM"):
+        assert (out / f"{name}.png").is_file()
+    before = result["tests"]
+    process = run("ntm", *small, "--out", out, "--resume")
+    assert process.returncode == 0, process.stderr
+    assert json.loads((out / "result.json").read_text())["tests"] == before
+
+
+@pytest.mark.slow
+def test_ngrams_have_an_optimum(tmp_path):
+    small = ("--epochs", 1, "--steps", 1, "--batch-size", 1, "--networks", "LSTM")
+    small = (*small, "--lstm-width", 2, "--lstm-layers", 1)
+    process = run("ntm", "--task", "ngrams", *small, "--out", tmp_path / "run")
+    assert process.returncode == 0, process.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    best, ours = result["tests"]
+    assert (best["network"], ours["network"]) == ("optimal", "LSTM")
+    # 195 bits of which nothing is known cost 195; an untrained network knows nothing.
+    assert 110 < best["bits"] < 145 < 190 < ours["bits"]
+
+
+@pytest.mark.slow
+def test_addition(tmp_path):
+    out = tmp_path / "run"
+    process = run("learn_addition", "--recurrent-epochs", 1, "--batch-size", 8, "--out", out)
+    assert process.returncode == 0, process.stderr
+    result = json.loads((out / "result.json").read_text())
+    rows = {row["network"]: row for row in result["numbers"]}
+    # Two roundings of sums up to 200 in float32 are below 1e-4.
+    assert rows["linear unit"]["error to ±100"] < 1e-4
+    assert rows["16 tanh units"]["error to ±1"] < 0.5
+    # The sum is up to 200, and all that tanh units can say is bounded.
+    assert rows["16 tanh units"]["error to ±100"] > 100
+    assert [row["network"] for row in result["right / %"]] == ["LSTM", "NTM"]
+    assert (out / "curves.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("script", "args", "names"),
+    [
+        ("ntm", ("--task", "sort"), ("--task", "priority_sort", "not sort")),
+        ("ntm", ("--networks", "GRU"), ("--networks", "NTM-LSTM", "not GRU")),
+        ("learn_addition", ("--epochs", "0"), ("--epochs", "from 1", "not 0")),
+    ],
+)
+def test_bad_input_is_named_in_one_sentence(script, args, names):
+    process = run(script, *args)
+    assert process.returncode == 2 and process.stderr.count("\n") == 1
+    assert all(name in process.stderr for name in names)
