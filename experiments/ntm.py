@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -20,6 +19,7 @@ from nnlab.layers import LSTMCell
 from nnlab.models import NTM, RecurrentNet
 from nnlab.training.script import (
     check_choices,
+    check_count,
     check_positive,
     check_positive_integer,
     check_seed,
@@ -44,7 +44,7 @@ def each(name: str, *lengths: int) -> dict[str, dict[str, Any]]:
 
 
 def repeated(*pairs: tuple[int, int]) -> dict[str, dict[str, Any]]:
-    return {f"{n} × {r}": {"lengths": (n, n), "repeats": (r, r)} for n, r in pairs}
+    return {f"{n} x {r}": {"lengths": (n, n), "repeats": (r, r)} for n, r in pairs}
 
 
 TASKS = {
@@ -76,6 +76,8 @@ class Config:
     lstm_layers: int = 3
     lstm_width: int = 128
     """Units a layer of the LSTM."""
+    heads: int = 0
+    """Of the NTM, of each kind; 0 is the task's own number."""
     seed: int = 0
     out: str = "runs/ntm"
     """Folder of the run."""
@@ -91,6 +93,7 @@ class Config:
             check_positive_integer(field, getattr(self, field))
         check_positive("learning_rate", self.learning_rate)
         check_positive("clip", self.clip)
+        check_count("heads", self.heads)
         check_seed("seed", self.seed)
 
 
@@ -109,7 +112,7 @@ def main(config: Config) -> None:
     if config.task == "ngrams":
         rows.append(scores("optimal", SEEN, tasks.ngram_estimates(test[0]), test[1]))
     for name in config.networks:
-        model: Any = network(name, test[1][0].shape[-1], task.heads, config)
+        model: Any = network(name, test[1][0].shape[-1], config.heads or task.heads, config)
         state, history = trained(name, model, task, test, config, folder)
         variables = {"params": state.params}
         apply = jax.jit(model.apply)

@@ -106,7 +106,9 @@ class TorchNTM(nn.Module):
         keys, strength, gate, sharpness, shifts = told.split([self.size, 1, 1, 1, 3], -1)
         keys = torch.tanh(keys)
         products = torch.einsum("bhw,bnw->bhn", keys, memory)
-        norms = (keys.square().sum(-1) + 1e-8)[..., None] * (memory.square().sum(-1) + 1e-8)[:, None]
+        norms = (keys.square().sum(-1) + 1e-8)[..., None] * (memory.square().sum(-1) + 1e-8)[
+            :, None
+        ]
         content = torch.softmax(functional.softplus(strength) * products * norms.rsqrt(), -1)
         gate = torch.sigmoid(gate)
         gated = gate * content + (1 - gate) * previous

@@ -50,9 +50,7 @@ def figure_heatmaps(maps: Sequence[HeatMap], x_label: str = "time") -> Figure:
     for row, (each, values) in enumerate(zip(maps, arrays, strict=True)):
         axes = figure.add_subplot(grid[row, 0])
         low, high = each.limits
-        axes.imshow(
-            values.T, "gray_r", aspect="auto", interpolation="nearest", vmin=low, vmax=high
-        )
+        axes.imshow(values.T, "gray_r", aspect="auto", interpolation="nearest", vmin=low, vmax=high)
         axes.set_title(each.title)
         axes.set_ylabel(each.y_label)
         if row + 1 < len(arrays):

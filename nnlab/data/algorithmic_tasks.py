@@ -41,9 +41,7 @@ WORDS_OF_ITEM = 3
 ORDER = 6  # bits of an n-gram, the last of which follows from the others
 
 
-def copy(
-    key: jax.Array, batch: int, lengths: tuple[int, int] = (1, 20), bits: int = 8
-) -> Episodes:
+def copy(key: jax.Array, batch: int, lengths: tuple[int, int] = (1, 20), bits: int = 8) -> Episodes:
     """Random words, then the end, then the same words."""
     shortest, longest = _range("lengths", lengths)
 
@@ -219,7 +217,7 @@ def binary_addition(key: jax.Array, batch: int, lengths: tuple[int, int] = (1, 8
             total = carry + pair.sum()
             return (total >= 2) * 1.0, total % 2
 
-        carry, total = lax.scan(add, jnp.zeros(()), jnp.pad(numbers, ((0, 1), (0, 0))))
+        total = lax.scan(add, jnp.zeros(()), jnp.pad(numbers, ((0, 1), (0, 0))))[1]
         ends = jnp.arange(longest + 1) == length
         shown = jnp.column_stack([jnp.pad(numbers, ((0, 1), (0, 0))), ends])
         wanted = jnp.zeros((2 * longest + 2, 1))

@@ -110,9 +110,7 @@ class NTMCell(nn.Module):
             shifts=jax.nn.softmax(heads[..., size + 3 :]),
         )
         words = read(state.memory, weightings[:, :reads])
-        memory = write(
-            state.memory, weightings[:, reads:], jax.nn.sigmoid(erase), jnp.tanh(add)
-        )
+        memory = write(state.memory, weightings[:, reads:], jax.nn.sigmoid(erase), jnp.tanh(add))
         h = jnp.concatenate([h, words.reshape(batch, -1)], axis=-1)
         logits = nn.Dense(self.outputs, name="output")(h)
         return NTMState(memory, words, weightings, tuple(carries)), (logits, weightings)

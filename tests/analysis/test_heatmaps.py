@@ -16,7 +16,7 @@ def test_maps_stand_one_above_the_other(tmp_path):
         "step",
     )
     axes: Any = figure.axes
-    assert [a.get_title() for a in axes] == ["input", "reads"]
+    assert [a.get_title("left") for a in axes] == ["input", "reads"]
     assert [a.get_ylabel() for a in axes] == ["bit", "location"]
     assert [a.get_xlabel() for a in axes] == ["", "step"]
     np.testing.assert_array_equal(axes[0].images[0].get_array(), np.eye(7)[:, :3].T)

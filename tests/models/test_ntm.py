@@ -1,4 +1,4 @@
-"""The Neural Turing Machine: its size, a run by loops in float64, its state, and what it refuses."""
+"""The Neural Turing Machine: its size, a run by loops in float64, its state, refusals."""
 
 from typing import Any
 
@@ -115,12 +115,14 @@ def test_a_run_is_that_of_loops(options):
     model: Any = NTM(2, **{**SMALL, **options})
     params = random_params(model, 4)
     x = np.random.default_rng(1).normal(size=(2, 5, 4)).astype(np.float32)
-    logits, weightings, state = jax.jit(lambda p, x: model.apply({"params": p}, x, method="unroll"))(
-        params, x
-    )
+    logits, weightings, state = jax.jit(
+        lambda p, x: model.apply({"params": p}, x, method="unroll")
+    )(params, x)
     for n in range(2):
         expected = by_loops(params, x[n], model)
-        for found, wanted in zip((logits[n], weightings[n], state.memory[n]), expected, strict=True):
+        for found, wanted in zip(
+            (logits[n], weightings[n], state.memory[n]), expected, strict=True
+        ):
             # Float32 rounds by 6e-8; five steps of sharpened softmaxes raise that some hundredfold.
             np.testing.assert_allclose(found, wanted, rtol=0, atol=5e-5)
 
@@ -159,7 +161,9 @@ def test_weightings_are_sown_and_the_memory_may_be_of_one_location():
     variables = {"params": random_params(model, 4)}
     apply = jax.jit(lambda x: model.apply(variables, x, mutable=["intermediates"]))
     logits, kept = apply(jnp.ones((2, 5, 4)))
-    (reads,), (writes,) = (kept["intermediates"][f"{kind}_weightings"] for kind in ("read", "write"))
+    (reads,), (writes,) = (
+        kept["intermediates"][f"{kind}_weightings"] for kind in ("read", "write")
+    )
     assert logits.shape == (2, 5, 2) and logits.dtype == jnp.float32
     np.testing.assert_array_equal(reads, np.ones((2, 5, 3, 1)))
     np.testing.assert_array_equal(writes, np.ones((2, 5, 2, 1)))
