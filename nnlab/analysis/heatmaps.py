@@ -28,7 +28,7 @@ class HeatMap(NamedTuple):
     limits: tuple[float, float] = (0.0, 1.0)
 
 
-@matplotlib.rc_context(STYLE | {"axes.grid": False})
+@matplotlib.rc_context({**STYLE, "axes.grid": False})
 def figure_heatmaps(maps: Sequence[HeatMap], x_label: str = "time") -> Figure:
     """The maps, each as high as its rows ask for, within limits.
 

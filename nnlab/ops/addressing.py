@@ -37,11 +37,12 @@ Reference:
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 EPSILON = 1e-8
 
 
-def cosine_similarity(keys: jax.Array, memory: jax.Array) -> jax.Array:
+def cosine_similarity(keys: ArrayLike, memory: ArrayLike) -> jax.Array:
     """Equation (1) of every key and location.
 
     Args:
@@ -66,19 +67,19 @@ def cosine_similarity(keys: jax.Array, memory: jax.Array) -> jax.Array:
     return products * lax.rsqrt(of_keys) * lax.rsqrt(of_memory)  # (1)
 
 
-def content_weighting(keys: jax.Array, strengths: jax.Array, memory: jax.Array) -> jax.Array:
+def content_weighting(keys: ArrayLike, strengths: ArrayLike, memory: ArrayLike) -> jax.Array:
     """Equation (2): weightings [..., H, N] of keys [..., H, W] with finite strengths [..., H]."""
     similarity = cosine_similarity(keys, memory)
     return jax.nn.softmax(_wide(strengths)[..., None] * similarity, axis=-1)  # (2)
 
 
-def interpolate(content: jax.Array, previous: jax.Array, gates: jax.Array) -> jax.Array:
+def interpolate(content: ArrayLike, previous: ArrayLike, gates: ArrayLike) -> jax.Array:
     """Equation (3): between two weightings [..., H, N] by gates [..., H]."""
     gates = _wide(gates)[..., None]
-    return gates * content + (1 - gates) * previous  # (3)
+    return gates * _wide(content) + (1 - gates) * _wide(previous)  # (3)
 
 
-def circular_shift(weightings: jax.Array, shifts: jax.Array) -> jax.Array:
+def circular_shift(weightings: ArrayLike, shifts: ArrayLike) -> jax.Array:
     """Equation (4).
 
     Args:
@@ -111,7 +112,7 @@ def circular_shift(weightings: jax.Array, shifts: jax.Array) -> jax.Array:
     )
 
 
-def sharpen(weightings: jax.Array, sharpness: jax.Array) -> jax.Array:
+def sharpen(weightings: ArrayLike, sharpness: ArrayLike) -> jax.Array:
     """Equation (5): weightings [..., H, N], not all 0, to the power of sharpness [..., H]."""
     weightings, sharpness = _wide(weightings), _wide(sharpness)
     positive = weightings > 0
@@ -121,13 +122,13 @@ def sharpen(weightings: jax.Array, sharpness: jax.Array) -> jax.Array:
 
 
 def address(
-    memory: jax.Array,
-    previous: jax.Array,
-    keys: jax.Array,
-    strengths: jax.Array,
-    gates: jax.Array,
-    shifts: jax.Array,
-    sharpness: jax.Array,
+    memory: ArrayLike,
+    previous: ArrayLike,
+    keys: ArrayLike,
+    strengths: ArrayLike,
+    gates: ArrayLike,
+    shifts: ArrayLike,
+    sharpness: ArrayLike,
 ) -> jax.Array:
     """The next weightings of all heads, equations (2) to (5).
 
@@ -146,12 +147,12 @@ def address(
     return sharpen(circular_shift(gated, shifts), sharpness)
 
 
-def read(memory: jax.Array, weightings: jax.Array) -> jax.Array:
+def read(memory: ArrayLike, weightings: ArrayLike) -> jax.Array:
     """Equation (6): [..., H, W] from a memory [..., N, W] by weightings [..., H, N]."""
     return jnp.einsum("...hn,...nw->...hw", _wide(weightings), _wide(memory))  # (6)
 
 
-def write(memory: jax.Array, weightings: jax.Array, erase: jax.Array, add: jax.Array) -> jax.Array:
+def write(memory: ArrayLike, weightings: ArrayLike, erase: ArrayLike, add: ArrayLike) -> jax.Array:
     """Equations (7) and (8): the memory [..., N, W] after all heads have written.
 
     Args:
@@ -160,12 +161,13 @@ def write(memory: jax.Array, weightings: jax.Array, erase: jax.Array, add: jax.A
         erase, add: [..., H, W].
     """
     memory, weightings = _wide(memory), _wide(weightings)
+    erase, add = _wide(erase), _wide(add)
     for head in range(weightings.shape[-2]):
         # As a product of matrices, not by broadcasting, its gradient is one too.
         erased = jnp.einsum("...n,...w->...nw", weightings[..., head, :], erase[..., head, :])
         memory = memory * (1 - erased)  # (7)
-    return memory + jnp.einsum("...hn,...hw->...nw", weightings, _wide(add))  # (8)
+    return memory + jnp.einsum("...hn,...hw->...nw", weightings, add)  # (8)
 
 
-def _wide(x: jax.Array) -> jax.Array:
+def _wide(x: ArrayLike) -> jax.Array:
     return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))

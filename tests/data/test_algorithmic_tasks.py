@@ -14,6 +14,14 @@ from nnlab.errors import InputError
 KEY = jax.random.key(0)
 
 
+def single(values):
+    return np.asarray(values, np.float32)
+
+
+def double(values):
+    return np.asarray(values, np.float64)
+
+
 def drawn(make, batch=24, **options):
     """Episodes one by one, as drawn in a compiled program."""
     program = jax.jit(functools.partial(make, batch=batch, **options))
@@ -103,7 +111,7 @@ estimates = jax.jit(tasks.ngram_estimates)
 def test_the_estimates_of_ngrams_by_hand():
     # Behind 00000 a 1 comes in the sixth bit, then 0s; 00000 returns after five of these. The next
     # bit is then 1 with (1 + 1/2) / 2 = 3/4, and after one more 0 with (1 + 1/2) / 3 = 1/2.
-    bits = np.float32([0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0])
+    bits = single([0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0])
     logits = np.asarray(estimates(bits[None, :, None]))[0, :, 0]
     expected = [0.5] * 10 + [3 / 4, 1 / 2]
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), expected, rtol=1e-6)
@@ -112,7 +120,7 @@ def test_the_estimates_of_ngrams_by_hand():
 def test_the_estimates_of_ngrams_by_counting():
     for inputs, _, _ in drawn(tasks.ngrams, batch=2, bits=120):
         bits = inputs[:, 0].astype(int).tolist()
-        found = 1 / (1 + np.exp(-np.float64(estimates(inputs[None])[0, :, 0])))
+        found = 1 / (1 + np.exp(-double(estimates(inputs[None])[0, :, 0])))
         for time in range(4, len(bits)):
             context = bits[time - 4 : time + 1]
             behind = [bits[t] for t in range(5, time + 1) if bits[t - 5 : t] == context]

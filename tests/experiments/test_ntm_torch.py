@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ SCRIPT = Path(__file__).parents[2] / "experiments" / "benchmarks" / "ntm_torch.p
 def test_outputs_and_gradients_are_pytorchs(monkeypatch):
     monkeypatch.syspath_prepend(SCRIPT.parent)
     script = importlib.import_module("ntm_torch")
-    model = NTM(3, width=5, locations=6, size=4)
+    model: Any = NTM(3, width=5, locations=6, size=4)
     inputs, labels = copy(jax.random.key(0), 2, (3, 3), bits=3)
     shapes = jax.eval_shape(model.init, jax.random.key(0), inputs)["params"]
     rng = np.random.default_rng(0)

@@ -16,7 +16,15 @@ from nnlab.layers import GravesLSTMCell, GRUCell, LSTMCell
 from nnlab.models import NTM
 
 KEY = jax.random.key(0)
-SMALL = {"width": 5, "locations": 6, "size": 3}
+SMALL: dict[str, Any] = {"width": 5, "locations": 6, "size": 3}
+
+
+def single(values):
+    return np.asarray(values, np.float32)
+
+
+def double(values):
+    return np.asarray(values, np.float64)
 
 
 def shapes(model, inputs):
@@ -46,7 +54,7 @@ def softmax(x):
 
 def by_loops(params, x, model):
     """Logits and weightings of one sequence [time, m], float64, a head after the other."""
-    params = jax.tree.map(np.float64, params)
+    params = jax.tree.map(double, params)
     cell, size, locations = params["cell"], model.size, model.locations
     heads, taps = model.read_heads + model.write_heads, 2 * model.reach + 1
     memory = np.full((locations, size), model.fill)
@@ -54,7 +62,7 @@ def by_loops(params, x, model):
     weightings = [softmax(row) for row in params["first_weightings"]]
     carry = [(np.zeros(model.width), np.zeros(model.width)) for _ in range(model.layers)]
     logits, seen = [], []
-    for step in np.float64(x):
+    for step in double(x):
         h = np.concatenate([step, *reads])
         for n in range(model.layers):
             layer = cell[f"controller{n + 1}"]
@@ -148,10 +156,10 @@ def test_the_start():
     model: Any = NTM(2, read_heads=2, **SMALL)
     params = random_params(model, 4)
     memory, reads, weightings, controller = model.apply({"params": params}, 3, method="start")
-    np.testing.assert_array_equal(memory, np.full((3, 6, 3), np.float32(1e-6)))
+    np.testing.assert_array_equal(memory, np.full((3, 6, 3), single(1e-6)))
     np.testing.assert_allclose(reads[1], np.tanh(params["first_reads"]), rtol=1e-6)
     for head in range(3):
-        expected = softmax(np.float64(params["first_weightings"][head]))
+        expected = softmax(double(params["first_weightings"][head]))
         np.testing.assert_allclose(weightings[2, head], expected, rtol=1e-5)
     assert controller == ()
 

@@ -13,6 +13,14 @@ from nnlab.ops import addressing
 EPS = 2.0**-23  # of float32
 
 
+def single(values):
+    return np.asarray(values, np.float32)
+
+
+def double(values):
+    return np.asarray(values, np.float64)
+
+
 def drawn(seed, batch, heads, locations, size, reach):
     """Random arguments of `address`, float32."""
     rng = np.random.default_rng(seed)
@@ -38,22 +46,22 @@ def by_loops(memory, previous, keys, strengths, gates, shifts, sharpness):
     found = np.zeros(previous.shape)
     for b in range(batch):
         for h in range(heads):
-            key = np.float64(keys[b, h])
+            key = double(keys[b, h])
             scores = np.zeros(locations)
             for i in range(locations):
-                word = np.float64(memory[b, i])
+                word = double(memory[b, i])
                 norms = (key @ key + 1e-8) * (word @ word + 1e-8)
                 scores[i] = strengths[b, h] * (key @ word) / np.sqrt(norms)
             content = np.exp(scores - scores.max())
             content /= content.sum()
-            gate = np.float64(gates[b, h])
+            gate = double(gates[b, h])
             gated = gate * content + (1 - gate) * previous[b, h]
             shifted = np.zeros(locations)
             for i in range(locations):
                 for offset in range(-reach, reach + 1):
-                    share = np.float64(shifts[b, h, offset + reach])
+                    share = double(shifts[b, h, offset + reach])
                     shifted[i] += gated[(i - offset) % locations] * share
-            sharp = shifted ** np.float64(sharpness[b, h])
+            sharp = shifted ** double(sharpness[b, h])
             found[b, h] = sharp / sharp.sum()
     return found
 
@@ -88,24 +96,24 @@ def test_worked_by_hand():
     # the content weighting is (2, 1/2, 1) / 3.5 = (4, 1, 2) / 7. Half of it and half of (0, 0, 1)
     # is (4, 1, 9) / 14. All weight on the offset +1 moves it to (9, 4, 1) / 14, and the power 2
     # makes it (81, 16, 1) / 98.
-    memory, key = np.float32([[1], [-1], [0]]), np.float32([[2]])
-    strength = np.float32([np.log(2)])
+    memory, key = single([[1], [-1], [0]]), single([[2]])
+    strength = single([np.log(2)])
     content = addressing.content_weighting(key, strength, memory)
     np.testing.assert_allclose(content, [np.array([4, 1, 2]) / 7], rtol=4 * EPS)
     weighting = jax.jit(addressing.address)(
         memory,
-        np.float32([[0, 0, 1]]),
+        single([[0, 0, 1]]),
         key,
         strength,
-        gates=np.float32([0.5]),
-        shifts=np.float32([[0, 0, 1]]),
-        sharpness=np.float32([2]),
+        gates=single([0.5]),
+        shifts=single([[0, 0, 1]]),
+        sharpness=single([2]),
     )
     np.testing.assert_allclose(weighting, [np.array([81, 16, 1]) / 98], rtol=8 * EPS)
     # Read: (81 - 16) / 98. Written with erase 1/2 and add 7 by the weighting (0, 1, 0): -1/2 + 7.
     np.testing.assert_allclose(addressing.read(memory, weighting), [[65 / 98]], rtol=8 * EPS)
-    one = np.float32([[0, 1, 0]])
-    written = addressing.write(memory, one, np.float32([[0.5]]), np.float32([[7]]))
+    one = single([[0, 1, 0]])
+    written = addressing.write(memory, one, single([[0.5]]), single([[7]]))
     np.testing.assert_array_equal(written, [[1], [6.5], [0]])
 
 
@@ -123,7 +131,7 @@ def test_a_shift_by_one_offset_rotates_exactly_and_shifts_compose(locations, rea
     twice = addressing.circular_shift(addressing.circular_shift(weighting, first), second)
     if 2 * reach <= locations:
         both = [[np.convolve(f[0], s[0])] for f, s in zip(first, second, strict=True)]
-        once = addressing.circular_shift(weighting, np.float32(both))
+        once = addressing.circular_shift(weighting, single(both))
         np.testing.assert_allclose(twice, once, rtol=0, atol=16 * EPS)
 
 
@@ -148,7 +156,7 @@ def test_gates_and_sharpness_at_their_ends():
     sharpest = addressing.sharpen(previous, 1e6 * ones)
     np.testing.assert_array_equal(sharpest, np.eye(6)[previous.argmax(-1)])
     # 100 to the power of 30 is beyond float32, and so is its inverse.
-    small = addressing.sharpen(np.float32([[0.01] * 100]), np.float32([30]))
+    small = addressing.sharpen(single([[0.01] * 100]), single([30]))
     np.testing.assert_allclose(small, 0.01, rtol=16 * EPS)
 
 
@@ -171,21 +179,21 @@ def test_several_writers_against_loops_in_any_order():
     erase = rng.uniform(size=(2, 3, 4)).astype(np.float32)
     add = rng.normal(size=(2, 3, 4)).astype(np.float32)
     weightings, memory = args["previous"], args["memory"]
-    expected = np.float64(memory)
+    expected = memory.astype(np.float64)
     for b, h, i, j in np.ndindex(2, 3, 5, 4):
-        expected[b, i, j] *= 1 - np.float64(weightings[b, h, i]) * erase[b, h, j]
+        expected[b, i, j] *= 1 - double(weightings[b, h, i]) * erase[b, h, j]
     for b, h, i, j in np.ndindex(2, 3, 5, 4):
-        expected[b, i, j] += np.float64(weightings[b, h, i]) * add[b, h, j]
+        expected[b, i, j] += double(weightings[b, h, i]) * add[b, h, j]
     for order in ([0, 1, 2], [2, 0, 1]):
         found = addressing.write(memory, weightings[:, order], erase[:, order], add[:, order])
         np.testing.assert_allclose(found, expected, rtol=0, atol=16 * EPS)
-    words = np.einsum("bhn,bnw->bhw", np.float64(weightings), memory)
+    words = np.einsum("bhn,bnw->bhw", weightings.astype(np.float64), memory)
     np.testing.assert_allclose(addressing.read(memory, weightings), words, rtol=0, atol=8 * EPS)
 
 
 def test_gradients():
     with jax.enable_x64(True):
-        args = {name: np.float64(each) for name, each in drawn(4, 1, 2, 4, 3, 1).items()}
+        args = {name: double(each) for name, each in drawn(4, 1, 2, 4, 3, 1).items()}
         check_grads(jax.jit(addressing.address), tuple(args.values()), 1, ["rev"])
         erase = np.random.default_rng(4).uniform(size=(1, 2, 3))
         written = args["memory"], args["previous"], erase, args["keys"]
