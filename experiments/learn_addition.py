@@ -36,7 +36,6 @@ from nnlab.models import MLP, NTM, RecurrentNet
 from nnlab.training.script import check_positive_integer, check_seed, run
 
 RANGES = (1.0, 2.0, 5.0, 10.0, 100.0)  # numbers from minus this to this; trained on the first
-LENGTHS = (4, 8, 12, 16, 24, 32)
 TRAINED = (1, 8)  # bits of the numbers that the recurrent networks are trained on
 TESTED = 200  # additions
 
@@ -47,6 +46,8 @@ class Config:
     """Of the units and layers; 100 steps each."""
     recurrent_epochs: int = 40
     """Of the networks that read bits; 100 steps each."""
+    lengths: tuple[int, ...] = (4, 8, 12, 16, 24, 32)
+    """Bits of the numbers that these are tested on."""
     batch_size: int = 32
     seed: int = 0
     out: str = "runs/learn_addition"
@@ -59,6 +60,8 @@ class Config:
     def __post_init__(self):
         for field in ("epochs", "recurrent_epochs", "batch_size"):
             check_positive_integer(field, getattr(self, field))
+        for length in self.lengths or (0,):
+            check_positive_integer("lengths", length)
         check_seed("seed", self.seed)
 
 
@@ -118,14 +121,14 @@ def main(config: Config) -> None:
         params = trained(name, model, fns, config.recurrent_epochs, config, folder)
         apply: Any = jax.jit(model.apply)
         row = {"network": name}
-        for length in LENGTHS:
+        for length in config.lengths:
             x, labels = binary_addition(key, TESTED, (length, length))
             right = wholly_right(apply({"params": params}, x), labels)["right"]
             row[f"{length} bits"] = 100 * float(right)
         additions.append(row)
     result = {"config": dataclasses.asdict(config), "numbers": numbers, "right / %": additions}
     folder.write_result(training.provenance() | result)
-    figure(numbers, additions).savefig(folder.curves, dpi=120)
+    figure(numbers, additions, config.lengths).savefig(folder.curves, dpi=120)
     analysis.print_table(numbers)
     analysis.print_table(additions)
 
@@ -151,14 +154,14 @@ def trained(name, model, fns, epochs: int, config: Config, folder):
     return state.params
 
 
-def figure(numbers, additions):
+def figure(numbers, additions, lengths):
     """Largest error by range; share of sums without a wrong bit by length."""
     errors = [
         Line(row["network"], RANGES, np.maximum(list(row.values())[1:], 1e-8), colour)
         for colour, row in enumerate(numbers)
     ]
     right = [
-        Line(row["network"], LENGTHS, list(row.values())[1:], colour)
+        Line(row["network"], lengths, list(row.values())[1:], colour)
         for colour, row in enumerate(additions)
     ]
     panels = [
