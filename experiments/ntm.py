@@ -68,7 +68,7 @@ TASKS = {
     "copy": Task(tasks.copy, each("lengths", 10, 20, 30, 50, 120)),
     "repeat_copy": Task(tasks.repeat_copy, repeated((10, 10), (10, 15), (10, 20), (20, 10))),
     "associative_recall": Task(
-        tasks.associative_recall, each("items", 2, 6, 8, 10, 12, 15, 20), heads=1
+        tasks.associative_recall, each("items", 2, 6, 8, 10, 12, 15, 20), heads=2
     ),
     "ngrams": Task(tasks.ngrams, {}),
     "priority_sort": Task(tasks.priority_sort, {}, heads=4),
