@@ -1,6 +1,7 @@
 """Architectures, one a file, each with `arithmetic=`."""
 
 from nnlab.models.alexnet import AlexNet, original_alexnet, ungrouped_alexnet
+from nnlab.models.autoencoder import AutoEncoder
 from nnlab.models.cifar_resnet import (
     CifarResNet,
     he_resnet20,
@@ -17,6 +18,7 @@ from nnlab.models.inception_v3 import InceptionV3
 from nnlab.models.lenet import LeNet5
 from nnlab.models.lenet_original import OriginalLeNet5, full_lenet5
 from nnlab.models.mlp import MLP
+from nnlab.models.next_value import NextValue
 from nnlab.models.plain_net import PlainNet
 from nnlab.models.recurrent_net import LanguageModel, RecurrentNet
 from nnlab.models.resnet import (
@@ -39,12 +41,14 @@ __all__ = [
     "MLP",
     "VGG",
     "AlexNet",
+    "AutoEncoder",
     "CifarResNet",
     "GoogLeNet",
     "InceptionCell",
     "InceptionV3",
     "LanguageModel",
     "LeNet5",
+    "NextValue",
     "OriginalLeNet5",
     "PlainNet",
     "RecurrentNet",
