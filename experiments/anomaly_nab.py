@@ -1,6 +1,6 @@
 """Q
 
-    taskset -c 1 python experiments/anomaly_nab.py --data-dir DIR
+taskset -c 1 python experiments/anomaly_nab.py --data-dir DIR
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ class Config:
     smoothing: int = 6
     """Rows over which surprise is averaged."""
     members: int = 3
-    """Networks of the ensemble, with seeds from `seed` on."""
+    """Networks of the ensemble, which start differently."""
     seed: int = 0
     rows: int = 10**9
     """Of each series, at most; fewer for a trial."""
@@ -108,7 +108,7 @@ def windows_of(series: Series, length: int) -> tuple[np.ndarray, np.ndarray]:
     return windows, windows
 
 
-def measured(network: Network, corpus: Sequence[Series], config: Config, seed: int) -> Rows:
+def measured(network: Network, corpus: Sequence[Series], config: Config, key: jax.Array) -> Rows:
     """What `measure` says of each row, before it is learned from.
 
     Blocks wholly in the probation are gone through `passes` times beforehand; then all come in
@@ -140,7 +140,7 @@ def measured(network: Network, corpus: Sequence[Series], config: Config, seed: i
         return learn_online(step, state, blocks, early | network.online)[1]["row"]
 
     lengths = np.array([len(series.values) for series in corpus])
-    keys = jax.random.split(jax.random.key(seed), len(corpus))
+    keys = jax.random.split(key, len(corpus))
     found: list[Any] = [None] * len(corpus)
     group = np.searchsorted(GROUPS, lengths)
     for some in (np.flatnonzero(group == number) for number in np.unique(group)):
@@ -215,14 +215,11 @@ def detectors(corpus: Sequence[Series], config: Config) -> dict[str, Rows]:
         defaults = {"parts": value_before, "loss": negative_log_likelihood, "measure": surprise}
         return Network(model, **(defaults | options))
 
-    def after(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-        return jnp.abs(targets - outputs[..., 0])
-
-    seeds = range(config.seed, config.seed + config.members)
-    members = [measured(network(), corpus, config, seed) for seed in seeds]
+    keys = jax.random.split(jax.random.key(config.seed), config.members)
+    members = [measured(network(), corpus, config, key) for key in keys]
     mean = [np.mean(each, axis=0) for each in zip(*members, strict=True)]
-    first = functools.partial(measured, corpus=corpus, config=config, seed=config.seed)
-    error = first(network(measure=after))
+    first = functools.partial(measured, corpus=corpus, config=config, key=keys[0])
+    error = first(network(measure=lambda y, values: jnp.abs(values - y[..., 0])))
     found = {
         "windowed Gaussian": [windowed_gaussian(each) for each in values],
         "value": value,
@@ -235,8 +232,8 @@ def detectors(corpus: Sequence[Series], config: Config) -> dict[str, Rows]:
         "value, level, LSTM error": greatest(value, level, surprised(error)),
         "LSTM surprise": surprised(members[0]),
     }
-    for seed, rows in zip(seeds, members, strict=True):
-        found[f"value, level, LSTM surprise; seed {seed}"] = greatest(value, level, surprised(rows))
+    for number, rows in enumerate(members, 1):
+        found[f"value, level, LSTM {number}"] = greatest(value, level, surprised(rows))
     found[f"value, level, surprise of {config.members} LSTMs"] = greatest(
         value, level, surprised(mean)
     )

@@ -148,9 +148,10 @@ def sweep(corpus: Sequence[Scored], profile: Profile = STANDARD) -> Sweep:
     for number, (given, limits) in enumerate(corpus):
         series = np.asarray(given, np.float64)
         if series.ndim != 1 or not np.isfinite(series).all():
+            bad = int(np.sum(~np.isfinite(series)))
             raise InputError(
-                f"Series {number} has scores of shape {series.shape}, {np.sum(~np.isfinite(series))}"
-                " of them not finite; expected one finite number for each row."
+                f"Series {number} has scores of shape {series.shape}, {bad} of them not finite;"
+                " expected one finite number for each row."
             )
         start = probation(series.size)
         values, member = row_values(series.size, limits)

@@ -2,7 +2,7 @@
 
 Dense layers narrow a window of w numbers to `code` and widen it again,
 w -> hidden -> code -> hidden -> w, with tanh between them: of h hidden units and a code of c
-2 (w h + h c) + 2 h + c + w parameters, 2,100 for the default on windows of 32.
+2 (w h + h c) + 2 h + c + w parameters, 2,008 for the default on windows of 32.
 The reconstruction error of a window is the baseline that prediction errors are compared with.
 
 References:

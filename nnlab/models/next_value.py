@@ -41,7 +41,7 @@ class NextValue(nn.Module):
     Attributes:
         features: units n a layer.
         layers: how many.
-        cell: class of the cells, of `nnlab.layers`.
+        cell: class of the cells, of `nnlab.layers`; forget gates of LSTMs start open, at 1.
         arithmetic: of the products of all cells.
         norm: LayerNorm in the cells, which adders need (`nnlab.layers.recurrent`).
         dtype: of the computation; outputs are float32 at least.
@@ -64,8 +64,14 @@ class NextValue(nn.Module):
         for name, value in (("layers", self.layers), ("features", self.features)):
             if value < 1:
                 raise InputError(f"{name} must be at least 1, not {value}.")
+        remembers = {"forget_bias": 1.0} if issubclass(self.cell, LSTMCell) else {}
         cell = functools.partial(
-            self.cell, self.features, self.arithmetic.dense, self.norm, dtype=self.dtype
+            self.cell,
+            self.features,
+            self.arithmetic.dense,
+            self.norm,
+            dtype=self.dtype,
+            **remembers,
         )
         stack = [
             Recurrent(cell(name=f"cell{number}"), name=f"layer{number}")
