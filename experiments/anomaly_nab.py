@@ -31,6 +31,7 @@ from nnlab.training.script import check_positive, check_positive_integer, check_
 TUNING = ("artificial", "realAWSCloudwatch", "realAdExchange", "realTraffic")
 GROUPS = (2600, 5400, 15_000)  # rows; series between two of them are padded to one length
 SHOWN = ("nyc_taxi", "machine_temp", "GOOG", "rds_cpu_utilization_e", "jumpsup", "speed_7578")
+CHOSEN = "value, level, surprise; all LSTMs"
 Rows = list[np.ndarray]  # of each series [rows] or [rows, n]
 
 
@@ -47,15 +48,13 @@ class Config:
     learning_rate: float = 5e-3
     window: int = 32
     """Rows that the auto-encoder sees."""
-    level: int = 24
-    """Rows of the mean that is the level of a series."""
-    smoothing: int = 6
-    """Rows over which surprise is averaged."""
-    members: int = 3
+    span: int = 24
+    """Rows of the means of value and surprise."""
+    members: int = 5
     """Networks of the ensemble, which start differently."""
     seed: int = 0
-    rows: int = 10**9
-    """Of each series, at most; fewer for a trial."""
+    thin: int = 1
+    """Every so many rows one is used; more for a trial."""
     out: str = "runs/anomaly_nab"
     """Folder of the run."""
     overwrite: bool = False
@@ -64,7 +63,7 @@ class Config:
     """Take an interrupted run's folder; it takes minutes, and starts again."""
 
     def __post_init__(self):
-        names = ("units", "block", "passes", "window", "level", "smoothing", "members", "rows")
+        names = ("units", "block", "passes", "window", "span", "members", "thin")
         for name in names:
             check_positive_integer(name, getattr(self, name))
         check_positive("learning_rate", self.learning_rate)
@@ -99,6 +98,10 @@ def value_and_clock(series: Series) -> tuple[np.ndarray, np.ndarray]:
     before, values = value_before(series)
     angle = 2 * np.pi * (series.times.astype(np.int64) % 86_400) / 86_400
     return np.stack([before[:, 0], np.sin(angle), np.cos(angle)], axis=-1), values
+
+
+def log_surprise(outputs: jax.Array, values: jax.Array) -> jax.Array:
+    return jnp.log1p(surprise(outputs, values))
 
 
 def windows_of(series: Series, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -204,57 +207,60 @@ def windowed_gaussian(values: np.ndarray, window: int = 6400, stride: int = 100)
 def detectors(corpus: Sequence[Series], config: Config) -> dict[str, Rows]:
     """The score of every row of every series, by detector."""
     values = [series.values for series in corpus]
-    value, level = outside(values, 1), outside(values, config.level)
+    value, level = outside(values, 1), outside(values, config.span)
     spatial = [np.where(each > 0.05, 1.0, 0.0) for each in value]
 
-    def surprised(rows: Rows) -> Rows:
-        return outside(rows, config.smoothing)
+    def with_values(rows: Rows) -> Rows:
+        return greatest(value, level, outside(rows, config.span))
 
-    def network(model: nn.Module | None = None, **options: Any) -> Network:
+    def forecast(model: nn.Module | None = None, **options: Any) -> Network:
         model = model or NextValue(config.units)
-        defaults = {"parts": value_before, "loss": negative_log_likelihood, "measure": surprise}
-        return Network(model, **(defaults | options))
+        defaults = {"parts": value_before, "loss": negative_log_likelihood}
+        return Network(model, **(defaults | {"measure": log_surprise} | options))
 
     keys = jax.random.split(jax.random.key(config.seed), config.members)
-    members = [measured(network(), corpus, config, key) for key in keys]
+    members = [measured(forecast(), corpus, config, key) for key in keys]
     mean = [np.mean(each, axis=0) for each in zip(*members, strict=True)]
     first = functools.partial(measured, corpus=corpus, config=config, key=keys[0])
-    error = first(network(measure=lambda y, values: jnp.abs(values - y[..., 0])))
-    found = {
-        "windowed Gaussian": [windowed_gaussian(each) for each in values],
-        "value": value,
-        "value, level": greatest(value, level),
-        "LSTM error": error,
-        "likelihood of LSTM error": likelihood(error),
-        "likelihood of LSTM error, spatial": greatest(likelihood(error), spatial),
-        "likelihood over 1 row, spatial": greatest(likelihood(error, 1), spatial),
-        "LSTM error outside": outside(error, config.smoothing),
-        "value, level, LSTM error": greatest(value, level, surprised(error)),
-        "LSTM surprise": surprised(members[0]),
-    }
-    for number, rows in enumerate(members, 1):
-        found[f"value, level, LSTM {number}"] = greatest(value, level, surprised(rows))
-    found[f"value, level, surprise of {config.members} LSTMs"] = greatest(
-        value, level, surprised(mean)
-    )
-    others = {
-        "LSTM, learns in probation only": network(online=False),
-        "LSTM that knows the time of day": network(parts=value_and_clock),
-        "GRU": network(NextValue(config.units, cell=GRUCell)),
-        "adder LSTM": network(NextValue(config.units, arithmetic=ADDER, norm=True)),
-        "auto-encoder": Network(
+    error = first(forecast(measure=lambda y, values: jnp.abs(values - y[..., 0])))
+    linear = [np.expm1(rows) for rows in members[0]]
+    rebuilt = first(
+        Network(
             AutoEncoder(),
             functools.partial(windows_of, length=config.window),
             lambda outputs, windows: jnp.square(outputs - windows).mean(axis=-1),
             reconstruction_error,
             recurrent=False,
-        ),
+        )
+    )
+    found = {
+        "windowed Gaussian": [windowed_gaussian(each) for each in values],
+        "value": value,
+        "value, level": greatest(value, level),
+        "error": error,
+        "likelihood of error": likelihood(error),
+        "likelihood of error, spatial": greatest(likelihood(error), spatial),
+        "likelihood of error over 1 row, spatial": greatest(likelihood(error, 1), spatial),
+        "error outside": outside(error, config.span),
+        "surprise outside": outside(members[0], config.span),
+        "value, surprise": greatest(value, outside(members[0], config.span)),
+        "value, level, error": with_values(error),
+        "value, level, surprise without log": with_values(linear),
+        "value, level, surprise over 3 rows": greatest(value, level, outside(members[0], 3)),
     }
-    for name, other in others.items():
-        rows = first(other)
-        found[f"value, level, {name}"] = greatest(value, level, surprised(rows))
-        if name == "auto-encoder":
-            found["likelihood of auto-encoder error"] = likelihood(rows)
+    for number, rows in enumerate(members, 1):
+        found[f"value, level, surprise; LSTM {number}"] = with_values(rows)
+    found[CHOSEN] = with_values(mean)
+    others = {
+        "learns in probation only": forecast(online=False),
+        "knows the time of day": forecast(parts=value_and_clock),
+        "GRU": forecast(NextValue(config.units, cell=GRUCell)),
+        "adder LSTM": forecast(NextValue(config.units, arithmetic=ADDER, norm=True)),
+    }
+    for name, network in others.items():
+        found[f"value, level, surprise; {name}"] = with_values(first(network))
+    found["likelihood of auto-encoder error, spatial"] = greatest(likelihood(rebuilt), spatial)
+    found["value, level, auto-encoder error"] = with_values(rebuilt)
     return found
 
 
@@ -282,12 +288,11 @@ def row_of(name: str, corpus: Sequence[Series], scores: Rows) -> dict[str, Any]:
 
 def main(config: Config) -> None:
     folder = training.RunFolder.create(config.out, config, config.overwrite, config.resume)
-    corpus = [shortened(series, config.rows) for series in load_nab(config.data_dir)]
+    corpus = [thinned(series, config.thin) for series in load_nab(config.data_dir)]
     start = time.perf_counter()
     found = detectors(corpus, config)
     table = [row_of(name, corpus, scores) for name, scores in found.items()]
-    chosen = f"value, level, surprise of {config.members} LSTMs"
-    everything = scored(corpus, found[chosen])
+    everything = scored(corpus, found[CHOSEN])
     thresholds = {name: nab.sweep(everything, p).best()[0] for name, p in nab.PROFILES.items()}
     raw = {
         name: nab.raw_scores(everything, thresholds[name], profile)
@@ -302,18 +307,18 @@ def main(config: Config) -> None:
         "config": dataclasses.asdict(config),
         "seconds": round(time.perf_counter() - start, 1),
         "table": table,
-        "detector of the series": chosen,
+        "detector of the series": CHOSEN,
         "thresholds": thresholds,
         "series": by_series,
     }
     folder.write_result(training.provenance() | result)
-    figure(corpus, found[chosen], thresholds["standard"]).savefig(folder.curves, dpi=120)
+    figure(corpus, found[CHOSEN], thresholds["standard"]).savefig(folder.curves, dpi=120)
     analysis.print_table(table)
 
 
-def shortened(series: Series, rows: int) -> Series:
-    windows = [window for window in series.windows if window[1] < rows]
-    return Series(series.name, series.times[:rows], series.values[:rows], windows)
+def thinned(series: Series, every: int) -> Series:
+    windows = [(-(-first // every), last // every) for first, last in series.windows]
+    return Series(series.name, series.times[::every], series.values[::every], windows)
 
 
 def figure(corpus: Sequence[Series], scores: Rows, threshold: float):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,7 @@ def series_of(seed, rows):
     return Series(f"some/{seed}.csv", times, values, [])
 
 
+@pytest.mark.slow
 def test_no_detector_sees_ahead(script):
     config = script.Config(units=3, block=4, passes=2, window=8)
     whole = series_of(0, 120)  # 18 rows of probation
@@ -53,22 +55,31 @@ def test_no_detector_sees_ahead(script):
         rows, others = (script.measured(network, [s], config, key)[0] for s in (whole, changed))
         np.testing.assert_array_equal(rows[:70], others[:70])
         assert rows[70] != others[70]
-    for score in (script.windowed_gaussian, lambda x: script.outside([x], 6)[0]):
+    for score in (
+        script.windowed_gaussian,
+        lambda x: script.outside([x], 6)[0],
+        lambda x: script.likelihood([x], 3)[0],
+    ):
         np.testing.assert_array_equal(score(whole.values)[:70], score(changed.values)[:70])
 
 
-def test_series_of_several_lengths_are_each_on_its_own(script):
-    config = script.Config(units=3, block=4, passes=1)
+def test_what_networks_are_given_is_of_rows_before(script):
+    whole = series_of(0, 120)
+    changed = whole._replace(values=np.where(np.arange(120) < 70, whole.values, 50.0))
+    for parts, seen in ((script.value_and_clock, 71), (lambda s: script.windows_of(s, 8), 70)):
+        inputs, others = parts(whole)[0], parts(changed)[0]
+        np.testing.assert_array_equal(inputs[:seen], others[:seen])
+        assert not np.array_equal(inputs[seen], others[seen])
+
+
+def test_blocks_are_padded_count_from_the_second_row_and_are_early_in_probation(script):
     network = script.Network(NextValue(3), script.value_before, negative_log_likelihood, surprise)
-    both = [series_of(1, 90), series_of(2, 61)]
-    key = jax.random.key(0)
-    rows = script.measured(network, both, config, key)
-    assert [len(each) for each in rows] == [90, 61]
-    (alone,) = script.measured(network, [both[0]._replace(values=both[0].values)], config, key)
-    # other series in the program change the order of sums alone
-    keys = jax.random.split(key, 2)
-    assert not np.array_equal(*jax.random.key_data(keys))
-    assert len(alone) == 90 and rows[0][0] == 0 and np.all(np.isfinite(rows[1]))
+    some = [series_of(1, 90), series_of(2, 61)]  # 13 and 9 rows of probation
+    (inputs, (targets, counts)), early = script.blocked(some, network, 4)
+    assert inputs.shape == (2, 23, 1, 4, 1) and targets.shape == counts.shape == (2, 23, 1, 4)
+    assert counts.reshape(2, -1).sum(axis=1).tolist() == [89, 60]
+    assert counts[:, 0, 0, 0].tolist() == [0, 0]
+    assert early.sum(axis=1).tolist() == [3, 2] and early[:, :2].all()
 
 
 def test_the_windowed_gaussian_of_a_hand_worked_row(script):
@@ -79,8 +90,11 @@ def test_the_windowed_gaussian_of_a_hand_worked_row(script):
 
 
 @pytest.mark.slow
-def test_a_small_run(tmp_path, original_data):
-    small = ["--rows", "200", "--units", "2", "--passes", "1", "--members", "2", "--window", "8"]
+def test_a_small_run(tmp_path, script):
+    original_data = os.environ.get("NNLAB_TEST_DATA")
+    if not original_data:
+        pytest.skip("NNLAB_TEST_DATA does not name a folder with the original files")
+    small = ["--thin", "20", "--units", "2", "--passes", "1", "--members", "2", "--window", "8"]
     out = ["--data-dir", original_data, "--out", tmp_path / "run"]
     command = [sys.executable, SCRIPT, *small, *out]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -88,5 +102,5 @@ def test_a_small_run(tmp_path, original_data):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert len(result["series"]) == 58
     names = [row["detector"] for row in result["table"]]
-    assert {"windowed Gaussian", "value, level, LSTM 2", "value, level, adder LSTM"} <= set(names)
+    assert {"windowed Gaussian", script.CHOSEN, "value, level, surprise; adder LSTM"} <= set(names)
     assert (tmp_path / "run" / "curves.png").is_file()

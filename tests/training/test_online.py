@@ -22,6 +22,9 @@ STEP = training.train_step(
 )
 
 
+RUN = jax.jit(lambda *given: learn_online(STEP, *given))
+
+
 def blocks_of(seed, blocks=6, rows=4):
     values = np.random.default_rng(seed).normal(size=blocks * rows + 1).astype(np.float32)
     x, y = values[:-1].reshape(blocks, 1, rows, 1), values[1:].reshape(blocks, 1, rows)
@@ -32,7 +35,8 @@ def blocks_of(seed, blocks=6, rows=4):
 def test_rows_are_judged_before_they_are_learned_from_and_held_states_keep_all_but_the_carry():
     state, (x, y) = blocks_of(0)
     learns = np.array([True, True, False, True, False, False])
-    end, metrics = jax.jit(lambda *a: learn_online(STEP, *a))(state, (x, y), learns)
+    end, metrics = RUN(state, (x, y), learns)
+    one = jax.jit(STEP)
     params, opt_state, carry, step = state.params, state.opt_state, state.carry, state.step
     for number, wanted in enumerate(learns):
         variables = {"params": params, "carry": carry}
@@ -41,7 +45,7 @@ def test_rows_are_judged_before_they_are_learned_from_and_held_states_keep_all_b
         np.testing.assert_allclose(metrics["surprise"][number], expected, rtol=1e-5, atol=1e-6)
         if wanted:
             state = training.State(step, params, {}, opt_state, state.key, carry)
-            state, _ = jax.jit(STEP)(state, (x[number], y[number]))
+            state, _ = one(state, (x[number], y[number]))
             params, opt_state, step = state.params, state.opt_state, state.step
         carry = after["carry"]
     jax.tree.map(
@@ -56,10 +60,10 @@ def test_rows_are_judged_before_they_are_learned_from_and_held_states_keep_all_b
 def test_what_comes_later_changes_nothing_before():
     state, (x, y) = blocks_of(1)
     learns = np.ones(6, bool)
-    _, metrics = learn_online(STEP, state, (x, y), learns)
+    _, metrics = RUN(state, (x, y), learns)
     x2, y2 = x.copy(), y.copy()
     x2[4:], y2[4:] = 9.0, -9.0
-    _, other = learn_online(STEP, state, (x2, y2), learns)
+    _, other = RUN(state, (x2, y2), learns)
     np.testing.assert_array_equal(metrics["surprise"][:4], other["surprise"][:4])
     assert np.all(metrics["surprise"][4] != other["surprise"][4])
 
@@ -70,7 +74,7 @@ def test_many_streams_mapped_are_each_on_its_own():
     learns = np.ones((2, 6), bool)
     _, mapped = jax.jit(jax.vmap(lambda *a: learn_online(STEP, *a)))(state, blocks, learns)
     for number, (state, blocks) in enumerate(each):
-        _, metrics = learn_online(STEP, state, blocks, learns[0])
+        _, metrics = RUN(state, blocks, learns[0])
         np.testing.assert_allclose(
             mapped["surprise"][number], metrics["surprise"], rtol=1e-4, atol=1e-5
         )
