@@ -26,11 +26,18 @@ from nnlab.models import AutoEncoder, NextValue
 from nnlab.models.autoencoder import reconstruction_error
 from nnlab.models.next_value import negative_log_likelihood, surprise
 from nnlab.training.online import learn_online
-from nnlab.training.script import check_positive, check_positive_integer, check_seed, run
+from nnlab.training.script import (
+    check_choices,
+    check_positive,
+    check_positive_integer,
+    check_seed,
+    run,
+)
 
 TUNING = ("artificial", "realAWSCloudwatch", "realAdExchange", "realTraffic")
 GROUPS = (2600, 5400, 15_000)  # rows; series between two of them are padded to one length
 SHOWN = ("nyc_taxi", "machine_temp", "GOOG", "rds_cpu_utilization_e", "jumpsup", "speed_7578")
+OTHERS = ("probation", "clock", "GRU", "adder", "auto-encoder")
 CHOSEN = "value, level, surprise; all LSTMs"
 Rows = list[np.ndarray]  # of each series [rows] or [rows, n]
 
@@ -53,6 +60,8 @@ class Config:
     members: int = 5
     """Networks of the ensemble, which start differently."""
     seed: int = 0
+    compare: tuple[str, ...] = OTHERS
+    """Networks to compare the LSTM with: some of probation, clock, GRU, adder, auto-encoder."""
     thin: int = 1
     """Every so many rows one is used; more for a trial."""
     out: str = "runs/anomaly_nab"
@@ -66,6 +75,7 @@ class Config:
         names = ("units", "block", "passes", "window", "span", "members", "thin")
         for name in names:
             check_positive_integer(name, getattr(self, name))
+        check_choices("compare", self.compare, OTHERS)
         check_positive("learning_rate", self.learning_rate)
         check_seed("seed", self.seed)
 
@@ -224,15 +234,6 @@ def detectors(corpus: Sequence[Series], config: Config) -> dict[str, Rows]:
     first = functools.partial(measured, corpus=corpus, config=config, key=keys[0])
     error = first(forecast(measure=lambda y, values: jnp.abs(values - y[..., 0])))
     linear = [np.expm1(rows) for rows in members[0]]
-    rebuilt = first(
-        Network(
-            AutoEncoder(),
-            functools.partial(windows_of, length=config.window),
-            lambda outputs, windows: jnp.square(outputs - windows).mean(axis=-1),
-            reconstruction_error,
-            recurrent=False,
-        )
-    )
     found = {
         "windowed Gaussian": [windowed_gaussian(each) for each in values],
         "value": value,
@@ -252,15 +253,23 @@ def detectors(corpus: Sequence[Series], config: Config) -> dict[str, Rows]:
         found[f"value, level, surprise; LSTM {number}"] = with_values(rows)
     found[CHOSEN] = with_values(mean)
     others = {
-        "learns in probation only": forecast(online=False),
-        "knows the time of day": forecast(parts=value_and_clock),
+        "probation": forecast(online=False),
+        "clock": forecast(parts=value_and_clock),
         "GRU": forecast(NextValue(config.units, cell=GRUCell)),
-        "adder LSTM": forecast(NextValue(config.units, arithmetic=ADDER, norm=True)),
+        "adder": forecast(NextValue(config.units, arithmetic=ADDER, norm=True)),
+        "auto-encoder": Network(
+            AutoEncoder(),
+            functools.partial(windows_of, length=config.window),
+            lambda outputs, windows: jnp.square(outputs - windows).mean(axis=-1),
+            reconstruction_error,
+            recurrent=False,
+        ),
     }
-    for name, network in others.items():
-        found[f"value, level, surprise; {name}"] = with_values(first(network))
-    found["likelihood of auto-encoder error, spatial"] = greatest(likelihood(rebuilt), spatial)
-    found["value, level, auto-encoder error"] = with_values(rebuilt)
+    for name in config.compare:
+        rows = first(others[name])
+        if name == "auto-encoder":
+            found["likelihood of auto-encoder, spatial"] = greatest(likelihood(rows), spatial)
+        found[f"value, level, {name}"] = with_values(rows)
     return found
 
 
