@@ -157,7 +157,7 @@ def measured(network: Network, corpus: Sequence[Series], config: Config, key: ja
     found: list[Any] = [None] * len(corpus)
     group = np.searchsorted(GROUPS, lengths)
     for some in (np.flatnonzero(group == number) for number in np.unique(group)):
-        blocks, early = blocked([corpus[i] for i in some], network, config.block)
+        blocks, early = blocked([corpus[int(i)] for i in some], network, config.block)
         out = np.asarray(of(keys[some], blocks, early)).reshape(len(some), -1)
         for i, row in zip(some, out, strict=True):
             found[i] = row[: lengths[i]]
@@ -223,16 +223,12 @@ def detectors(corpus: Sequence[Series], config: Config) -> dict[str, Rows]:
     def with_values(rows: Rows) -> Rows:
         return greatest(value, level, outside(rows, config.span))
 
-    def forecast(model: nn.Module | None = None, **options: Any) -> Network:
-        model = model or NextValue(config.units)
-        defaults = {"parts": value_before, "loss": negative_log_likelihood}
-        return Network(model, **(defaults | {"measure": log_surprise} | options))
-
+    lstm = Network(NextValue(config.units), value_before, negative_log_likelihood, log_surprise)
     keys = jax.random.split(jax.random.key(config.seed), config.members)
-    members = [measured(forecast(), corpus, config, key) for key in keys]
+    members = [measured(lstm, corpus, config, key) for key in keys]
     mean = [np.mean(each, axis=0) for each in zip(*members, strict=True)]
     first = functools.partial(measured, corpus=corpus, config=config, key=keys[0])
-    error = first(forecast(measure=lambda y, values: jnp.abs(values - y[..., 0])))
+    error = first(lstm._replace(measure=lambda y, values: jnp.abs(values - y[..., 0])))
     linear = [np.expm1(rows) for rows in members[0]]
     found = {
         "windowed Gaussian": [windowed_gaussian(each) for each in values],
@@ -253,10 +249,10 @@ def detectors(corpus: Sequence[Series], config: Config) -> dict[str, Rows]:
         found[f"value, level, surprise; LSTM {number}"] = with_values(rows)
     found[CHOSEN] = with_values(mean)
     others = {
-        "probation": forecast(online=False),
-        "clock": forecast(parts=value_and_clock),
-        "GRU": forecast(NextValue(config.units, cell=GRUCell)),
-        "adder": forecast(NextValue(config.units, arithmetic=ADDER, norm=True)),
+        "probation": lstm._replace(online=False),
+        "clock": lstm._replace(parts=value_and_clock),
+        "GRU": lstm._replace(model=NextValue(config.units, cell=GRUCell)),
+        "adder": lstm._replace(model=NextValue(config.units, arithmetic=ADDER, norm=True)),
         "auto-encoder": Network(
             AutoEncoder(),
             functools.partial(windows_of, length=config.window),

@@ -158,7 +158,8 @@ def accuracy(outputs: jax.Array, labels: Any) -> dict[str, jax.Array]:
 
 def xavier(key: jax.Array, params: Any) -> Any:
     """Normal weights of variance 2 / (inputs + outputs), and forget gates that start open."""
-    flat, init = flatten_dict(params), jax.nn.initializers.glorot_normal()
+    flat: dict[Any, Any] = dict(flatten_dict(params))
+    init = jax.nn.initializers.glorot_normal()
     for number, (path, leaf) in enumerate(sorted(flat.items())):
         if path[-1] == "kernel":
             flat[path] = init(jax.random.fold_in(key, number), leaf.shape)
@@ -192,7 +193,7 @@ def trained(name: str, config: Config, folder: training.RunFolder) -> dict[str, 
     optimizer = optax.chain(
         optax.clip(config.clip), optax.sgd(config.learning_rate, momentum=0.9, nesterov=True)
     )
-    state = training.init(jax.random.key(config.seed), model, optimizer, train.values)
+    state = training.init(jax.random.key(config.seed), model, optimizer, jnp.asarray(train.values))
     params = xavier(jax.random.fold_in(jax.random.key(config.seed), 2), state.params)
     state, history = training.fit(
         name,

@@ -26,7 +26,8 @@ RUN = jax.jit(lambda *given: learn_online(STEP, *given))
 
 
 def blocks_of(seed, blocks=6, rows=4):
-    values = np.random.default_rng(seed).normal(size=blocks * rows + 1).astype(np.float32)
+    values = np.random.default_rng(seed).normal(size=blocks * rows + 1)
+    values = jnp.asarray(values, jnp.float32)
     x, y = values[:-1].reshape(blocks, 1, rows, 1), values[1:].reshape(blocks, 1, rows)
     state = training.init(jax.random.key(seed), MODEL, OPTIMIZER, x[0], streams=1)
     return state, (x, y)
@@ -61,8 +62,7 @@ def test_what_comes_later_changes_nothing_before():
     state, (x, y) = blocks_of(1)
     learns = np.ones(6, bool)
     _, metrics = RUN(state, (x, y), learns)
-    x2, y2 = x.copy(), y.copy()
-    x2[4:], y2[4:] = 9.0, -9.0
+    x2, y2 = x.at[4:].set(9.0), y.at[4:].set(-9.0)
     _, other = RUN(state, (x2, y2), learns)
     np.testing.assert_array_equal(metrics["surprise"][:4], other["surprise"][:4])
     assert np.all(metrics["surprise"][4] != other["surprise"][4])
