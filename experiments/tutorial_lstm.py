@@ -1,6 +1,36 @@
-"""Q
+"""What does the configuration of the classic LSTM tutorials learn?
 
-python experiments/tutorial_lstm.py --data-dir DIR
+That of DeepLearning4j's "Sequence classification of synthetic control data" when it had a Graves
+LSTM: seed 123, Xavier start, SGD of rate 0.005 with Nesterov momentum 0.9, each entry of the
+gradient clipped to ±0.5, one `GravesLSTM` of 1 input and 10 units with tanh whose forget gates
+start open, a softmax output at every step, batches of 10, 40 epochs. Ours ends early where the loss
+on a validation part has not fallen for 5 epochs. The network is saved, read again, and gives the
+same bits. Two tasks:
+
+- charts, the tutorial's: control charts of 60 steps in six classes, of which only the last step
+  counts. UCI's 600 are simulated; these are, too, by the same equations (Alcock & Manolopoulos,
+  Time-series similarity queries employing a feature-based approach, 1999).
+- windows, an anomaly detector of the same configuration: the series of NAB behind their probation,
+  standardised by it, in pieces of up to 200 rows, padded and masked; two classes a step, within a
+  labelled window or not. Training, validation and test are different series.
+
+Ours, 3 seconds of training a task on one core of an AMD EPYC
+(`experiments/results/tutorial_lstm.json`):
+
+=======  ==========  ======  ========  ==========  ========  ==============  ====
+task     parameters  epochs  training  validation  test      majority class  AUC
+=======  ==========  ======  ========  ==========  ========  ==============  ====
+charts   576         40      98.9 %    97.8 %      94.7 %    20.0 %
+windows  532         12      89.5 %    90.0 %      90.6 %    90.6 %          0.56
+=======  ==========  ======  ========  ==========  ========  ==============  ====
+
+The charts are learned. The windows are not: the network says "no anomaly" at every step of the
+test, which is the majority class, and ranks steps hardly better than chance. A window is a stretch
+around an anomaly in which most rows are normal, and what is normal differs by series; supervision
+of 60 series cannot tell. `experiments/anomaly_nab.py` is how it is done: learn each series, and
+score what is unlike it.
+
+    python experiments/tutorial_lstm.py --data-dir DIR
 """
 
 import dataclasses
@@ -169,7 +199,7 @@ def xavier(key: jax.Array, params: Any) -> Any:
 
 
 def evaluation(model: RecurrentNet, variables: Any, data: Sequences) -> dict[str, float]:
-    """Accuracy and, for two classes, how much of a chance ranking is beaten (AUC), of 1."""
+    """Accuracy and, for two classes, how often the right one of two steps ranks higher (AUC)."""
     outputs = model.apply(variables, jnp.asarray(data.values))
     assert isinstance(outputs, jax.Array)
     found = {"accuracy": float(accuracy(outputs, data.batch()[1])["accuracy"])}
