@@ -138,13 +138,13 @@ def main(config: Config) -> None:
     corpus = load_text(config.corpus, config.data_dir)
     vocabulary = Vocabulary.of(corpus.train + corpus.valid + corpus.test + "\n")
     train, valid, test = map(vocabulary.encode, corpus[1:4])
-    data = windows(train, config.streams, config.window)
+    inputs, labels = map(jnp.asarray, windows(train, config.streams, config.window))
     model = network(config, len(vocabulary))
-    feed = training.in_memory(data, config.streams, shuffle=False)
+    feed = training.in_memory((inputs, labels), config.streams, shuffle=False)
     optimizer = optimiser(config, config.epochs * feed.steps_per_epoch)
     folder = training.RunFolder.create(config.out, config, config.overwrite, config.resume)
     key = jax.random.key(config.seed)
-    state = training.init(key, model, optimizer, data[0], streams=config.streams)
+    state = training.init(key, model, optimizer, inputs, streams=config.streams)
     evaluate = training.long_evaluation(model, length=config.window)
     last, history = training.fit(
         NAME,
@@ -152,7 +152,7 @@ def main(config: Config) -> None:
         training.train_step(model, optimizer),
         evaluate,
         feed,
-        windows(valid, PIECES, len(valid) // PIECES - 1),
+        in_pieces(valid),
         epochs=config.epochs,
         folder=folder,
         patience=config.patience,
@@ -169,22 +169,29 @@ def main(config: Config) -> None:
         "network": f"{config.cell} {config.layers}x{config.features}",
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(last.params)),
         "best epoch": epoch,
-        **figures("validation", evaluate(last, stream(valid, vocabulary))),
-        **(figures("test", evaluate(last, stream(test, vocabulary))) if len(test) else {}),
+        **figures("validation", evaluate(last, whole(valid, vocabulary))),
+        **(figures("test", evaluate(last, whole(test, vocabulary))) if len(test) else {}),
         "seconds / epoch": float(np.median(history["seconds"])),
     }
     notes = {"vocabulary": vocabulary.characters, "start": SEPARATOR if corpus.files else "\n"}
     notes |= {"corpus": corpus.name, "validation loss": row["validation loss / nats"]}
-    save_model(folder.network, model, variables, data[0][:1], notes=notes, overwrite=True)
+    save_model(folder.network, model, variables, inputs[:1], notes=notes, overwrite=True)
     samples = written(model, variables, vocabulary, notes["start"], config)
     result = {"config": dataclasses.asdict(config), "table": [row], "history": history}
     folder.write_result(training.provenance() | result | {"samples": samples})
     analysis.print_table([row])
 
 
-def stream(symbols: np.ndarray, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+def in_pieces(symbols: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """Inputs and labels [PIECES, time]."""
+    inputs, labels = windows(symbols, PIECES, max(1, len(symbols) // PIECES - 1))
+    return jnp.asarray(inputs), jnp.asarray(labels)
+
+
+def whole(symbols: np.ndarray, vocabulary: Vocabulary) -> tuple[jax.Array, jax.Array]:
     """Inputs and labels [1, characters], every character once a label; a line break is before."""
-    return np.concatenate([vocabulary.encode("\n"), symbols[:-1]])[None], symbols[None]
+    inputs = np.concatenate([vocabulary.encode("\n"), symbols[:-1]])
+    return jnp.asarray(inputs[None]), jnp.asarray(symbols[None])
 
 
 def figures(part: str, found: dict[str, Any]) -> dict[str, float]:
@@ -204,7 +211,7 @@ def written(
 
     @jax.jit
     def write(temperature: jax.Array) -> jax.Array:
-        position = begin(model, variables, vocabulary.encode(start)[None])
+        position = begin(model, variables, jnp.asarray(vocabulary.encode(start)[None]))
         key = jax.random.key(config.seed)
         return proceed(model, variables, key, position, config.length, temperature=temperature)[1][
             0

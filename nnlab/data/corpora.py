@@ -162,5 +162,7 @@ def _of_folder(name: str, root: Path, pattern: str, edit: Callable[[str], str]) 
             )
         return edit(source) + SEPARATOR
 
-    parts = ("".join(text(place) for place in sorted(part)) for part in (train, valid, test))
-    return Corpus(name, *parts, True)
+    def joined(part: list[Path]) -> str:
+        return "".join(text(place) for place in sorted(part))
+
+    return Corpus(name, joined(train), joined(valid), joined(test), True)
