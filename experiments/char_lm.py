@@ -21,6 +21,8 @@ import numpy as np
 import optax
 
 from nnlab import analysis, training
+from nnlab.analysis.page import heading, picture, table, verbatim, write_page
+from nnlab.analysis.panels import Line, Panel, figure_panels
 from nnlab.arithmetics import NAMED
 from nnlab.data.corpora import SEPARATOR, load_text
 from nnlab.data.text import Vocabulary, windows
@@ -43,6 +45,11 @@ CELLS = {"simple": SimpleCell, "gru": GRUCell, "lstm": LSTMCell, "graves_lstm": 
 TEMPERATURES = (0.5, 0.8, 1.0)
 NAME = "network"  # of the training in its folder
 PIECES = 16  # of the validation text, side by side, to choose the best epoch by
+
+CURVES = (
+    "Loss in nats; training with dropout, as means over the epoch. The validation text is read in"
+    f" {PIECES} pieces here, and as one in the table, which is of the epoch with the least loss."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +186,9 @@ def main(config: Config) -> None:
     samples = written(model, variables, vocabulary, notes["start"], config)
     result = {"config": dataclasses.asdict(config), "table": [row], "history": history}
     folder.write_result(training.provenance() | result | {"samples": samples})
+    report(row, history, samples, config, folder)
     analysis.print_table([row])
+    print(f"Report: {folder.report}")
 
 
 def in_pieces(symbols: np.ndarray) -> tuple[jax.Array, jax.Array]:
@@ -221,6 +230,44 @@ def written(
         f"temperature {each}": vocabulary.decode(np.asarray(write(jnp.float32(each))))
         for each in TEMPERATURES
     }
+
+
+def report(
+    row: dict[str, Any],
+    history: dict[str, list[float]],
+    samples: dict[str, str],
+    config: Config,
+    folder: training.RunFolder,
+) -> None:
+    epochs = range(1, 1 + len(history["seconds"]))
+    panels = [
+        Panel(
+            "",
+            "epoch",
+            f"{name} of the next character",
+            [
+                Line("validation", epochs, history[f"test_{name}"], 0),
+                Line("training", epochs, history[f"train_{name}"], 0, dashed=True),
+            ],
+        )
+        for name in ("loss", "accuracy")
+    ]
+    curves = figure_panels(panels)
+    curves.savefig(folder.curves, dpi=120)
+    write_page(
+        folder.report,
+        title=f"Characters of {row['corpus']}",
+        provenance={"seed": config.seed} | training.provenance(),
+        sections=[
+            heading("Result"),
+            table([{"": key, "value": value} for key, value in row.items()]),
+            heading("Learning curves"),
+            picture(curves, "Loss and accuracy by epoch", CURVES),
+            *(heading(f"A sample at {name}") + verbatim(text) for name, text in samples.items()),
+            heading("Configuration"),
+            table([{"setting": k, "value": str(v)} for k, v in vars(config).items()]),
+        ],
+    )
 
 
 if __name__ == "__main__":
