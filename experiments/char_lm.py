@@ -170,20 +170,22 @@ def main(config: Config) -> None:
     if step != int(last.step):
         last = training.restore(folder.checkpoints / NAME / f"step_{step}", like=last)
     variables = {"params": last.params}
+    notes = {"vocabulary": vocabulary.characters, "start": "\n", "end": None}
+    notes |= dict.fromkeys(("start", "end"), SEPARATOR) if corpus.files else {}
+    start = vocabulary.encode(notes["start"])
     row = {
         "corpus": corpus.name,
         "arithmetic": config.arithmetic,
         "network": f"{config.cell} {config.layers}x{config.features}",
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(last.params)),
         "best epoch": epoch,
-        **figures("validation", evaluate(last, whole(valid, vocabulary))),
-        **(figures("test", evaluate(last, whole(test, vocabulary))) if len(test) else {}),
+        **figures("validation", evaluate(last, whole(valid, start))),
+        **(figures("test", evaluate(last, whole(test, start))) if len(test) else {}),
         "seconds / epoch": float(np.median(history["seconds"])),
     }
-    notes = {"vocabulary": vocabulary.characters, "start": SEPARATOR if corpus.files else "\n"}
     notes |= {"corpus": corpus.name, "validation loss": row["validation loss / nats"]}
     save_model(folder.network, model, variables, inputs[:1], notes=notes, overwrite=True)
-    samples = written(model, variables, vocabulary, notes["start"], config)
+    samples = written(model, variables, vocabulary, start, config)
     result = {"config": dataclasses.asdict(config), "table": [row], "history": history}
     folder.write_result(training.provenance() | result | {"samples": samples})
     report(row, history, samples, config, folder)
@@ -197,9 +199,9 @@ def in_pieces(symbols: np.ndarray) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(inputs), jnp.asarray(labels)
 
 
-def whole(symbols: np.ndarray, vocabulary: Vocabulary) -> tuple[jax.Array, jax.Array]:
-    """Inputs and labels [1, characters], every character once a label; a line break is before."""
-    inputs = np.concatenate([vocabulary.encode("\n"), symbols[:-1]])
+def whole(symbols: np.ndarray, start: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """Inputs and labels [1, characters], every character once a label; `start` is before."""
+    inputs = np.concatenate([start, symbols[:-1]])
     return jnp.asarray(inputs[None]), jnp.asarray(symbols[None])
 
 
@@ -214,13 +216,13 @@ def figures(part: str, found: dict[str, Any]) -> dict[str, float]:
 
 
 def written(
-    model: LanguageModel, variables: Any, vocabulary: Vocabulary, start: str, config: Config
+    model: LanguageModel, variables: Any, vocabulary: Vocabulary, start: np.ndarray, config: Config
 ) -> dict[str, str]:
     """A text from the beginning at each temperature."""
 
     @jax.jit
     def write(temperature: jax.Array) -> jax.Array:
-        position = begin(model, variables, jnp.asarray(vocabulary.encode(start)[None]))
+        position = begin(model, variables, jnp.asarray(start[None]))
         key = jax.random.key(config.seed)
         return proceed(model, variables, key, position, config.length, temperature=temperature)[1][
             0
