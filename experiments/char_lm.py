@@ -189,7 +189,7 @@ def main(config: Config) -> None:
     result = {"config": dataclasses.asdict(config), "table": [row], "history": history}
     folder.write_result(training.provenance() | result | {"samples": samples})
     report(row, history, samples, config, folder)
-    analysis.print_table([row])
+    analysis.print_table([{"": key, "value": value} for key, value in row.items()])
     print(f"Report: {folder.report}")
 
 
