@@ -1,5 +1,7 @@
 """Corpora: the published files in the published parts, and texts of one's own."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -54,7 +56,7 @@ def test_a_folder_is_cut_by_files(folder):
     corpus = load_text(str(folder))
     parts = [part.split(SEPARATOR)[:-1] for part in (corpus.train, corpus.valid, corpus.test)]
     assert [len(part) for part in parts] == [8, 2, 2] and corpus.files
-    assert sorted(sum(parts, [])) == sorted(f"text {number}\n" for number in range(12))
+    assert sorted(itertools.chain(*parts)) == sorted(f"text {number}\n" for number in range(12))
     assert load_text(str(folder)) == corpus
 
 

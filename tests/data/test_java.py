@@ -16,7 +16,7 @@ from nnlab.data.java import code_only, without_comments
         ('f("}\\")") + g', "f()+g"),
         ("'\\'' + '{'", "+"),
         ('s = "/* no comment */"; }', "s=;}"),
-        ("/* \" */ }", "}"),
+        ('/* " */ }', "}"),
         ('x = """\n "quoted" { \\""" { """; }', "x=;}"),
         ('x = "no end {\n}', "x=}"),
         ("it's { \n }", "it}"),
