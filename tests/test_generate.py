@@ -9,6 +9,7 @@ import time
 import jax
 import jax.numpy as jnp
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from nnlab import generate
 from nnlab.deployment import save_model
@@ -24,8 +25,9 @@ def save(path, characters=CHARACTERS, end=None, bias=None):
     symbols = jnp.zeros((1, 3), jnp.int32)
     variables = model.init(jax.random.key(0), symbols)
     if bias is not None:
-        classifier = variables["params"]["network"]["classifier"]
-        classifier["bias"] = classifier["bias"].at[-1].set(bias)
+        leaves = flatten_dict(variables)
+        name = "params", "network", "classifier", "bias"
+        variables = unflatten_dict(leaves | {name: jnp.asarray(leaves[name]).at[-1].set(bias)})
     notes = {"vocabulary": characters, "start": "\n", "end": end}
     save_model(path, model, variables, symbols, notes=notes)
     return path
