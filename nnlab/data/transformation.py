@@ -1,0 +1,390 @@
+r"""From the columns of a table to what a network reads, the same way every time.
+
+A `Transformation` says which columns a network reads, how each is normalised, with which constants
+and on which rows they were fitted. It is fitted once, saved with the network as JSON, and applied
+to whole tables or to one row at a time, which gives the same bits. For a number x of a column:
+
+==============  ===========================================================================
+normaliser      features
+==============  ===========================================================================
+`Standardize`   (x - mean) / standard deviation                                         (1)
+`MinMax`        (x - least) / (greatest - least)                                        (2)
+`Log`           (s - mean) / standard deviation of s = sign(x) log(1 + abs(x))          (3)
+`Robust`        (x - median) / (third quartile - first quartile)                        (4)
+`OneHot`        of a text: 1 at its place among the fitted texts, or at the last place where
+                it is not one of them; 0 elsewhere
+`Keys`          of a text: its place among the fitted texts, or their number
+`TimeOfDay`     of a timestamp: sine and cosine of its share of the day
+`TimeOfWeek`    of a timestamp: sine and cosine of its share of the week
+==============  ===========================================================================
+
+A column that is constant on the fitted rows is divided by 1, so that later values show in its own
+units; where only the quartiles of (4) coincide, by the standard deviation. (4) is moved by no
+outliers while they are fewer than a quarter of the rows, (3) by their order of magnitude, (1) and
+(2) by all of their size. No value is clipped before `limit`, 1e4 unless said otherwise, which keeps
+one absurd row from making the state of a network infinite.
+
+All is computed in float64, number by number (a vectorised sine may differ in the last bit with the
+length of the array), and given as float32.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from nnlab.data.tables import Cell, Kind, Table, table_of
+from nnlab.errors import InputError
+
+VERSION = 1
+_DAY = 86_400_000_000  # microseconds
+_MONDAY = np.datetime64("1970-01-05", "us")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled:
+    """A number from which `offset` is subtracted and which is then divided by `scale`."""
+
+    column: str
+    offset: float
+    scale: float
+    kind: ClassVar[Kind] = "number"
+    width: ClassVar[int] = 1
+
+    def __post_init__(self):
+        _check_finite(self)
+        if not self.scale > 0:
+            raise InputError(f"scale of {self.column!r} is {self.scale}, expected more than 0")
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """float64 [n] to float64 [n, 1]."""
+        return ((values - self.offset) / self.scale)[:, np.newaxis]
+
+
+@dataclasses.dataclass(frozen=True)
+class Standardize(Scaled):
+    """Equation (1)."""
+
+    @classmethod
+    def fit(cls, column: str, values: np.ndarray) -> Self:
+        return cls(column, *_moments(values))
+
+
+@dataclasses.dataclass(frozen=True)
+class MinMax(Scaled):
+    """Equation (2): from 0 to 1 on the fitted rows."""
+
+    @classmethod
+    def fit(cls, column: str, values: np.ndarray) -> Self:
+        low, high = float(values.min()), float(values.max())
+        return cls(column, low, high - low or 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Robust(Scaled):
+    """Equation (4)."""
+
+    @classmethod
+    def fit(cls, column: str, values: np.ndarray) -> Self:
+        first, median, third = (float(q) for q in np.quantile(values, (0.25, 0.5, 0.75)))
+        return cls(column, median, third - first or _moments(values)[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Log(Scaled):
+    """Equation (3)."""
+
+    @classmethod
+    def fit(cls, column: str, values: np.ndarray) -> Self:
+        return cls(column, *_moments(_signed_log(values)))
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """float64 [n] to float64 [n, 1]."""
+        return super().apply(_signed_log(values))
+
+
+@dataclasses.dataclass(frozen=True)
+class Keys:
+    """The place of a text among `keys`, their number for any other text."""
+
+    column: str
+    keys: tuple[str, ...]
+    kind: ClassVar[Kind] = "text"
+
+    def __post_init__(self):
+        if len(set(self.keys)) < len(self.keys):
+            raise InputError(f"keys of {self.column!r} hold a text twice, expected each once")
+
+    @classmethod
+    def fit(cls, column: str, values: np.ndarray) -> Self:
+        """The texts in alphabetical order."""
+        return cls(column, tuple(sorted(set(values.tolist()))))
+
+    @property
+    def width(self) -> int:
+        return 1
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Texts [n] to float64 [n, 1]."""
+        return self._places(values).astype(np.float64)[:, np.newaxis]
+
+    def _places(self, values: np.ndarray) -> np.ndarray:
+        place = {key: i for i, key in enumerate(self.keys)}
+        return np.array([place.get(value, len(place)) for value in values.tolist()], np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class OneHot(Keys):
+    """1 at the place of a text among `keys`, or at the last place for any other text."""
+
+    @property
+    def width(self) -> int:
+        return len(self.keys) + 1
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Texts [n] to float64 [n, keys + 1]."""
+        return np.eye(self.width)[self._places(values)]
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeOfDay:
+    """Sine and cosine of the share of the day, 0 at midnight."""
+
+    column: str
+    kind: ClassVar[Kind] = "timestamp"
+    width: ClassVar[int] = 2
+    days: ClassVar[int] = 1
+
+    @classmethod
+    def fit(cls, column: str, values: np.ndarray) -> Self:
+        return cls(column)
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """datetime64[us] [n] to float64 [n, 2]."""
+        period = self.days * _DAY
+        shares = ((values - _MONDAY).astype(np.int64) % period) / period
+        angles = [2 * math.pi * share for share in shares.tolist()]
+        return np.array([(math.sin(a), math.cos(a)) for a in angles], np.float64).reshape(-1, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeOfWeek(TimeOfDay):
+    """Sine and cosine of the share of the week, 0 at midnight before Monday."""
+
+    days: ClassVar[int] = 7
+
+
+Normaliser = Standardize | MinMax | Log | Robust | Keys | OneHot | TimeOfDay | TimeOfWeek
+_NORMALISERS: dict[str, type[Normaliser]] = {
+    kind.__name__: kind
+    for kind in (Standardize, MinMax, Log, Robust, Keys, OneHot, TimeOfDay, TimeOfWeek)
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Transformation:
+    """Fitted normalisers.
+
+    Attributes:
+        normalisers: in the order of their features.
+        rows: the first row on which they were fitted, and the one behind the last.
+        window: rows that the network reads together.
+        limit: features are clipped to [-limit, limit].
+    """
+
+    normalisers: tuple[Normaliser, ...]
+    rows: tuple[int, int]
+    window: int = 1
+    limit: float = 1e4
+
+    def __post_init__(self):
+        start, stop = self.rows
+        if not 0 <= start < stop:
+            raise InputError(f"rows are {start} to {stop}, expected at least one")
+        if self.window < 1:
+            raise InputError(f"window is {self.window}, expected at least 1")
+        if not 0 < self.limit < math.inf:
+            raise InputError(f"limit is {self.limit}, expected a positive finite number")
+        if not self.normalisers:
+            raise InputError("a transformation has no columns, expected at least one")
+        for name in self.kinds:
+            kinds = {each.kind for each in self.normalisers if each.column == name}
+            if len(kinds) > 1:
+                raise InputError(f"column {name!r} is read as {' and '.join(sorted(kinds))}")
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """The columns to read and the kind of each, as the readers of `tables` take them."""
+        return {each.column: each.kind for each in self.normalisers}
+
+    @property
+    def features(self) -> int:
+        """Numbers that come out of a row."""
+        return sum(each.width for each in self.normalisers)
+
+    def apply(self, table: Table) -> np.ndarray:
+        """float32 [n, features] of a whole table.
+
+        Raises:
+            InputError: the table lacks a column, has it in another kind, or holds NaN or infinity.
+        """
+        columns = [_column(table, each.column, each.kind) for each in self.normalisers]
+        with np.errstate(over="ignore"):  # clipped
+            parts = [
+                each.apply(column) for each, column in zip(self.normalisers, columns, strict=True)
+            ]
+        return np.concatenate(parts, 1).clip(-self.limit, self.limit).astype(np.float32)
+
+    def apply_row(self, cells: Mapping[str, Cell]) -> np.ndarray:
+        """float32 [features] of one row, bit for bit that of `apply`.
+
+        Raises:
+            InputError: the row lacks a column, has it in another kind, or holds NaN or infinity.
+        """
+        for name, kind in self.kinds.items():
+            if name not in cells:
+                raise InputError(f"a row has the columns {_listed(cells)}, expected {name!r}")
+            if not isinstance(cells[name], _PYTHON[kind]) or isinstance(cells[name], bool):
+                raise InputError(f"a row has {name} = {cells[name]!r}, expected a {kind}")
+        return self.apply(table_of(self.kinds, [cells]))[0]
+
+    def to_json(self) -> str:
+        """All of it as JSON; floats have the digits that give them back exactly."""
+        fields = dataclasses.asdict(self)
+        fields["normalisers"] = [
+            {"normaliser": type(each).__name__} | dataclasses.asdict(each)
+            for each in self.normalisers
+        ]
+        return json.dumps({"version": VERSION} | fields, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            InputError: it is not such a text, or one of another version.
+        """
+        try:
+            fields = json.loads(text)
+            if not isinstance(fields, dict) or fields.pop("version") != VERSION:
+                raise InputError(f"{text[:60]!r}… is no transformation of version {VERSION}")
+            normalisers = tuple(_normaliser(each) for each in fields.pop("normalisers"))
+            start, stop, window = (_whole(n) for n in [*fields.pop("rows"), fields.pop("window")])
+            return cls(normalisers, (start, stop), window, float(fields.pop("limit")))
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise InputError(
+                f"{text[:60]!r}… is no transformation: {type(error).__name__} {error}"
+            ) from error
+
+
+def fit(
+    table: Table,
+    normalisers: Iterable[tuple[type[Normaliser], str]],
+    *,
+    rows: tuple[int, int] | None = None,
+    window: int = 1,
+    limit: float = 1e4,
+) -> Transformation:
+    """Fits the constants of a transformation.
+
+    Args:
+        table: with those columns.
+        normalisers: what to do with which column, such as `[(Standardize, "value"), (TimeOfDay,
+            "timestamp")]`; a column may come several times.
+        rows: the first row to look at and the one behind the last; all if None.
+        window: rows that the network reads together.
+        limit: features are clipped to [-limit, limit].
+
+    Raises:
+        InputError: the table lacks a column, has it in another kind, or holds NaN or infinity or
+            numbers so large that a constant is infinite; or there are no such rows.
+    """
+    start, stop = rows or (0, len(table))
+    if not 0 <= start < stop <= len(table):
+        raise InputError(f"rows are {start} to {stop}, expected some of the {len(table)}")
+    fitted = []
+    for normaliser, name in normalisers:
+        values = _column(table, name, normaliser.kind)[start:stop]
+        with np.errstate(over="ignore", invalid="ignore"):  # refused by the constructor
+            fitted.append(normaliser.fit(name, values))
+    return Transformation(tuple(fitted), (start, stop), window, limit)
+
+
+def windows(features: np.ndarray, window: int) -> np.ndarray:
+    """All runs of consecutive rows: [n, …] to [n - window + 1, window, …], a view.
+
+    Raises:
+        InputError: there are fewer rows than a window has.
+    """
+    if len(features) < window:
+        raise InputError(f"there are {len(features)} rows, expected at least a window of {window}")
+    runs = np.lib.stride_tricks.sliding_window_view(features, window, axis=0)
+    return np.moveaxis(runs, -1, 1)
+
+
+_PYTHON = {"number": float | int, "timestamp": datetime, "text": str}
+
+
+def _column(table: Table, name: str, kind: Kind) -> np.ndarray:
+    if name not in table.kinds:
+        raise InputError(f"the table has the columns {_listed(table.kinds)}, expected {name!r}")
+    if table.kinds[name] != kind:
+        raise InputError(f"column {name!r} is a {table.kinds[name]}, expected a {kind}")
+    values = table.columns[name]
+    if kind != "text":
+        bad = np.isnat(values) if kind == "timestamp" else ~np.isfinite(values)
+        if bad.any():
+            first = int(np.argmax(bad))
+            raise InputError(
+                f"row {first} of column {name!r} is {values[first]}, expected a {kind}"
+            )
+    return values
+
+
+def _moments(values: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation; 1 for the latter where all values are the same."""
+    if values.min() == values.max():  # whose computed deviation may be 1e-17
+        return float(values[0]), 1.0
+    return float(values.mean()), float(values.std()) or 1.0
+
+
+def _signed_log(values: np.ndarray) -> np.ndarray:
+    return np.array([math.copysign(math.log1p(abs(x)), x) for x in values.tolist()], np.float64)
+
+
+def _check_finite(scaled: Scaled) -> None:
+    for constant in (scaled.offset, scaled.scale):
+        if not math.isfinite(constant):
+            raise InputError(
+                f"column {scaled.column!r} has the offset {scaled.offset} and the scale"
+                f" {scaled.scale}, expected finite ones"
+            )
+
+
+def _normaliser(fields: dict[str, Any]) -> Normaliser:
+    name, column = fields.pop("normaliser"), fields.pop("column")
+    if name not in _NORMALISERS or not isinstance(column, str):
+        raise InputError(f"there is no normaliser {name!r} of {column!r}")
+    if "keys" in fields:
+        if not all(isinstance(key, str) for key in fields["keys"]):
+            raise InputError(f"keys of {column!r} are not all texts")
+        fields["keys"] = tuple(fields["keys"])
+    else:
+        fields = {name: float(value) for name, value in fields.items()}
+    return _NORMALISERS[name](column, **fields)
+
+
+def _whole(number: object) -> int:
+    if type(number) is not int:
+        raise InputError(f"a transformation has {number!r}, expected a whole number")
+    return number
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names)) or "none"
