@@ -31,7 +31,7 @@ length of the array), and given as float32.
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Self
 
@@ -42,6 +42,7 @@ from nnlab.errors import InputError
 
 VERSION = 1
 _DAY = 86_400_000_000  # microseconds
+_FLOAT32 = float(np.finfo(np.float32).max)
 _MONDAY = np.datetime64("1970-01-05", "us")
 
 
@@ -193,7 +194,7 @@ class Transformation:
         normalisers: in the order of their features.
         rows: the first row on which they were fitted, and the one behind the last.
         window: rows that the network reads together.
-        limit: features are clipped to [-limit, limit].
+        limit: features of numbers are clipped to [-limit, limit].
     """
 
     normalisers: tuple[Normaliser, ...]
@@ -207,8 +208,8 @@ class Transformation:
             raise InputError(f"rows are {start} to {stop}, expected at least one")
         if self.window < 1:
             raise InputError(f"window is {self.window}, expected at least 1")
-        if not 0 < self.limit < math.inf:
-            raise InputError(f"limit is {self.limit}, expected a positive finite number")
+        if not 0 < self.limit < _FLOAT32:
+            raise InputError(f"limit is {self.limit}, expected a positive finite float32")
         if not self.normalisers:
             raise InputError("a transformation has no columns, expected at least one")
         for name in self.kinds:
@@ -232,12 +233,12 @@ class Transformation:
         Raises:
             InputError: the table lacks a column, has it in another kind, or holds NaN or infinity.
         """
-        columns = [_column(table, each.column, each.kind) for each in self.normalisers]
-        with np.errstate(over="ignore"):  # clipped
-            parts = [
-                each.apply(column) for each, column in zip(self.normalisers, columns, strict=True)
-            ]
-        return np.concatenate(parts, 1).clip(-self.limit, self.limit).astype(np.float32)
+        parts = []
+        for each in self.normalisers:
+            with np.errstate(over="ignore"):  # clipped
+                part = each.apply(_column(table, each.column, each.kind))
+            parts.append(part.clip(-self.limit, self.limit) if each.kind == "number" else part)
+        return np.concatenate(parts, 1).astype(np.float32)
 
     def apply_row(self, cells: Mapping[str, Cell]) -> np.ndarray:
         """float32 [features] of one row, bit for bit that of `apply`.
@@ -299,7 +300,7 @@ def fit(
             "timestamp")]`; a column may come several times.
         rows: the first row to look at and the one behind the last; all if None.
         window: rows that the network reads together.
-        limit: features are clipped to [-limit, limit].
+        limit: features of numbers are clipped to [-limit, limit].
 
     Raises:
         InputError: the table lacks a column, has it in another kind, or holds NaN or infinity or
