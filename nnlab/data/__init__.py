@@ -2,9 +2,22 @@
 
 from nnlab.data.augment import random_crop, random_crop_and_flip, random_flip
 from nnlab.data.dataset import Dataset, RandomAccess, Records, Split, check_arrays
+from nnlab.data.normalisers import (
+    Keys,
+    Log,
+    MinMax,
+    OneHot,
+    Robust,
+    Standardize,
+    TimeOfDay,
+    TimeOfWeek,
+)
+from nnlab.data.rows import Malformed, Row, csv_rows, json_rows
 from nnlab.data.sources import load, record_source
 from nnlab.data.state_dicts import read_state_dict
 from nnlab.data.stream import Stream, to_device
+from nnlab.data.tables import Table, read_csv, read_json_lines
+from nnlab.data.transformation import Transformation, fit_transformation, windows
 from nnlab.data.transforms import (
     Whitening,
     channel_statistics,
@@ -22,21 +35,38 @@ from nnlab.data.transforms import (
 
 __all__ = [
     "Dataset",
+    "Keys",
+    "Log",
+    "Malformed",
+    "MinMax",
+    "OneHot",
     "RandomAccess",
     "Records",
+    "Robust",
+    "Row",
     "Split",
+    "Standardize",
     "Stream",
+    "Table",
+    "TimeOfDay",
+    "TimeOfWeek",
+    "Transformation",
     "Whitening",
     "channel_statistics",
     "check_arrays",
+    "csv_rows",
     "decorrelate",
+    "fit_transformation",
     "fit_whitening",
+    "json_rows",
     "load",
     "pad_to",
     "pca_whiten",
     "random_crop",
     "random_crop_and_flip",
     "random_flip",
+    "read_csv",
+    "read_json_lines",
     "read_state_dict",
     "record_source",
     "record_statistics",
@@ -45,5 +75,6 @@ __all__ = [
     "standardizer",
     "to_device",
     "to_float",
+    "windows",
     "zca_whiten",
 ]

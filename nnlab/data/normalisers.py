@@ -31,7 +31,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from nnlab.data.tables import Kind
+from nnlab.data.rows import Kind
 from nnlab.errors import InputError
 
 _DAY = 86_400_000_000  # microseconds

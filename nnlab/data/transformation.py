@@ -18,7 +18,8 @@ from typing import Any, Self
 import numpy as np
 
 from nnlab.data.normalisers import NORMALISERS, Normaliser
-from nnlab.data.tables import Cell, Kind, Table, table_of
+from nnlab.data.rows import Cell, Kind
+from nnlab.data.tables import Table, table_of
 from nnlab.errors import InputError
 
 VERSION = 1
@@ -123,7 +124,7 @@ class Transformation:
             ) from error
 
 
-def fit(
+def fit_transformation(
     table: Table,
     normalisers: Iterable[tuple[type[Normaliser], str]],
     *,
