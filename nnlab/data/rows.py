@@ -72,7 +72,7 @@ def csv_rows(
         if line is None:
             raise InputError(f"{source} is empty, expected a header with {_listed(kinds)}")
         try:
-            header = _split(_text(line.removeprefix(b"\xef\xbb\xbf")), delimiter)
+            header = _split(decoded(line.removeprefix(b"\xef\xbb\xbf")), delimiter)
         except ValueError as error:
             raise InputError(f"{source}: the header in line {number} {error}") from error
     _check_header(header, kinds, source)
@@ -122,12 +122,12 @@ def _rows(
 ) -> Iterator[Row | Malformed]:
     for number, line in numbered:
         try:
-            yield Row(number, cells(_text(line)))
+            yield Row(number, cells(decoded(line)))
         except ValueError as error:
             yield Malformed(number, str(error))
 
 
-def _text(line: bytes) -> str:
+def decoded(line: bytes) -> str:
     """The line without its end, `ValueError` where it holds nothing or is not UTF-8."""
     try:
         text = line.decode().rstrip("\r\n")

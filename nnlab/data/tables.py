@@ -62,17 +62,17 @@ def read_csv(
         InputError: there is no such file, it is empty, has no rows or too many malformed ones, or
             its header names a column twice or lacks one.
     """
-    with _opened(path) as lines:
+    with opened(path) as lines:
         rows = csv_rows(lines, kinds, delimiter=delimiter, source=path)
-        return _gathered(rows, kinds, max_malformed, path)
+        return gathered(rows, kinds, max_malformed, path)
 
 
 def read_json_lines(
     path: str | os.PathLike[str], kinds: Mapping[str, Kind], *, max_malformed: float = 0.01
 ) -> Table:
     """Reads a whole file of JSON objects, one a line; arguments and errors as of `read_csv`."""
-    with _opened(path) as lines:
-        return _gathered(json_rows(lines, kinds), kinds, max_malformed, path)
+    with opened(path) as lines:
+        return gathered(json_rows(lines, kinds), kinds, max_malformed, path)
 
 
 def table_of(kinds: Mapping[str, Kind], rows: Iterable[Mapping[str, Cell]]) -> Table:
@@ -84,7 +84,7 @@ def table_of(kinds: Mapping[str, Kind], rows: Iterable[Mapping[str, Cell]]) -> T
     return Table(kinds, {name: _array(values, kinds[name]) for name, values in columns.items()})
 
 
-def _gathered(
+def gathered(
     rows: Iterable[Row | Malformed], kinds: Mapping[str, Kind], max_malformed: float, source: object
 ) -> Table:
     good: list[dict[str, Cell]] = []
@@ -117,7 +117,7 @@ def _array(values: list[Cell], kind: Kind) -> np.ndarray:
     return np.array(values, dtypes[kind])
 
 
-def _opened(path: str | os.PathLike[str]):
+def opened(path: str | os.PathLike[str]):
     try:
         return open(path, "rb")
     except OSError as error:
