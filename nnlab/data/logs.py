@@ -18,8 +18,11 @@ References:
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-from nnlab.data.rows import Malformed, Row, decoded
+import numpy as np
+
+from nnlab.data.rows import Kind, Malformed, Row, decoded
 from nnlab.data.tables import Table, gathered, opened
 from nnlab.errors import InputError
 
@@ -57,7 +60,7 @@ def read_log(
     path: str | os.PathLike[str], log_format: str, *, max_malformed: float = 0.01
 ) -> Table:
     """Reads a whole log into columns of texts; arguments and errors as of `read_csv`."""
-    kinds = dict.fromkeys(_fields(log_format), "text")
+    kinds: dict[str, Kind] = {name: "text" for name in _fields(log_format)}
     with opened(path) as lines:
         return gathered(log_rows(lines, log_format), kinds, max_malformed, path)
 
@@ -99,6 +102,47 @@ def sliding_sessions(events: Sequence[int], length: int, stride: int) -> list[Se
     last = max(len(events) - length, 0)
     starts = [*range(0, last, stride), last] if events else []
     return [events[start : start + length] for start in starts]
+
+
+class Windows(NamedTuple):
+    """What came before each event of some sessions, and the event itself.
+
+    Attributes:
+        before: int32 [n, window], the last of the events before; -1 where there were none.
+        next: int32 [n], the event, or what `end` says where the session ends.
+        session: int32 [n], its session.
+    """
+
+    before: np.ndarray
+    next: np.ndarray
+    session: np.ndarray
+
+
+def next_event_windows(
+    sessions: Iterable[Sequence[int]], window: int, end: int | None = None
+) -> Windows:
+    """Every event of every session with the `window` events before it.
+
+    Args:
+        sessions: events, numbers from 0.
+        window: at least 1.
+        end: an event that is put at the end of every session; none if None.
+
+    Raises:
+        InputError: there are no events.
+    """
+    last = [] if end is None else [end]
+    each = [np.array([*session, *last], np.int32) for session in sessions]
+    each = [events for events in each if len(events)]
+    if not each:
+        raise InputError("the sessions hold no events, expected at least one")
+    blank = np.full(window, -1, np.int32)
+    before = [
+        np.lib.stride_tricks.sliding_window_view(np.concatenate([blank, events[:-1]]), window)
+        for events in each
+    ]
+    numbers = np.repeat(np.arange(len(each), dtype=np.int32), [len(events) for events in each])
+    return Windows(np.concatenate(before), np.concatenate(each), numbers)
 
 
 def _fields(log_format: str) -> list[str]:

@@ -6,10 +6,11 @@ without is taken as it stands) or a *text*. Columns that are not asked for are n
 A row is a line. A line that cannot be read as one (cells too many or too few, a number that is none
 or is NaN or infinite, broken JSON, bytes that are not UTF-8, a quoted cell that does not end on its
 line, nothing at all) is *malformed*: it comes out as a `Malformed` with its line number and what is
-wrong with it, beside the good rows. Nothing is dropped unseen; `nnlab.data.tables` reads whole files.
+wrong with it, beside the good rows, and nothing is dropped unseen. Whole files are read by
+`nnlab.data.tables`.
 
-The functions read no line ahead of the row they give, so that they work on a growing
-file: pass an iterator that waits for the next whole line.
+The functions read no line ahead of the row they give, so that they work on a growing file: pass an
+iterator that waits for the next whole line.
 
 References:
     RFC 4180 (CSV), but for line breaks inside quotes; https://jsonlines.org;

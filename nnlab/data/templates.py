@@ -95,9 +95,9 @@ class Templates:
             raise wrong from error
         if not isinstance(fields, dict) or fields.get("version") != VERSION:
             raise wrong
-        lists = fields.get("templates"), fields.get("masks")
-        if not all(isinstance(l, list) and all(isinstance(t, str) for t in l) for l in lists):
-            raise wrong
+        for texts in (fields.get("templates"), fields.get("masks")):
+            if not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
+                raise wrong
         return cls(tuple(fields["templates"]), tuple(fields["masks"]))
 
 
