@@ -6,13 +6,14 @@ from nnlab.deployment.layers import network_layers
 from nnlab.deployment.models import quantize
 from nnlab.deployment.network import IntegerNetwork, Node, run, run_nodes
 from nnlab.deployment.reference import reference
-from nnlab.deployment.saved_models import load_model, save_model
+from nnlab.deployment.saved_models import SavedModel, load_model, save_model
 from nnlab.deployment.stablehlo import load_program, save_program
 from nnlab.deployment.vectors import write_vectors
 
 __all__ = [
     "IntegerNetwork",
     "Node",
+    "SavedModel",
     "accumulator_bounds",
     "load_model",
     "load_network",

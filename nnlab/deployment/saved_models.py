@@ -8,14 +8,16 @@ example) are stored as the real numbers behind it, from which the model quantise
 
 The header (`nnlab.deployment.container`) says "model", the name of the class, and "fields", its
 constructor's arguments: numbers, texts, None and lists of them as they are, an arithmetic as
-{"arithmetic": "BINARY"} by its name in `nnlab.arithmetics`, a dtype as {"dtype": "bfloat16"}; and
-"input", the shape of an image and the dtype. Arrays are named by their paths, such as
-params/BinaryConv_0/binary_kernel.
+{"arithmetic": "BINARY"} by its name in `nnlab.arithmetics`, a class of layers as {"layer":
+"LSTMCell"} by its name in `nnlab.layers`, a dtype as {"dtype": "bfloat16"}; "input", the shape of
+one input and the dtype; and "notes", whatever else the network's user needs. Arrays are named by
+their paths, such as params/BinaryConv_0/binary_kernel.
 """
 
 import dataclasses
 import os
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -23,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from nnlab import arithmetics, models
+from nnlab import arithmetics, layers, models
 from nnlab.analysis.storage import kept_as_signs
 from nnlab.arithmetics import Arithmetic
 from nnlab.deployment import container
@@ -31,6 +33,14 @@ from nnlab.deployment.packing import SIGNS
 from nnlab.errors import InputError
 
 _PLAIN = (bool, int, float, str, type(None))
+
+
+class SavedModel(NamedTuple):
+    """What a file holds: the model, its variables, and what was noted beside them."""
+
+    model: nn.Module
+    variables: Any
+    notes: dict[str, Any]
 
 
 def export_variables(model: nn.Module, variables: Any, image: Any) -> dict[str, np.ndarray]:
@@ -65,6 +75,7 @@ def save_model(
     variables: Any,
     image: Any,
     *,
+    notes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Writes `model` and `variables` to one file.
@@ -73,7 +84,10 @@ def save_model(
         path: the file; missing parent folders are made.
         model: of `nnlab.models`; its arithmetics are values of `nnlab.arithmetics`.
         variables: its parameters and statistics.
-        image: [1, height, width, channels], an array or a `jax.ShapeDtypeStruct`.
+        image: [1, height, width, channels], or one of what else the model takes, an array or a
+            `jax.ShapeDtypeStruct`.
+        notes: what else its user needs, as JSON can hold it: names of classes, a vocabulary, what
+            happens to data before they go in.
         overwrite: replace a file that is there.
 
     Raises:
@@ -82,12 +96,13 @@ def save_model(
     arrays = export_variables(model, variables, image)
     about = {"model": _name_of(model), "fields": _fields(model)}
     about["input"] = {"shape": image.shape[1:], "dtype": jnp.dtype(image.dtype).name}
+    about["notes"] = dict(notes or {})
     codes = {name: SIGNS for name, array in arrays.items() if array.dtype == np.int8}
     container.write(path, arrays, about=about, codes=codes, overwrite=overwrite)
 
 
-def load_model(path: str | os.PathLike[str]) -> tuple[nn.Module, Any]:
-    """Reads what `save_model` wrote: the model and its variables, signs as float32 -1 and +1.
+def load_model(path: str | os.PathLike[str]) -> SavedModel:
+    """Reads what `save_model` wrote; variables that are signs come as float32 -1 and +1.
 
     Raises:
         InputError: there is no such file, it is damaged, or holds no model of `nnlab.models`.
@@ -105,7 +120,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[nn.Module, Any]:
         for name, array in arrays.items()
     }
     variables = jax.tree.map(jnp.asarray, unflatten_dict(floats, sep="/"))
-    return kind(**fields), variables
+    return SavedModel(kind(**fields), variables, about.get("notes", {}))
 
 
 def _name_of(model: nn.Module) -> str:
@@ -134,14 +149,16 @@ def _described(name: str, value: Any) -> Any:
         for known, arithmetic in vars(arithmetics).items():
             if arithmetic is value:
                 return {"arithmetic": known}
+    elif isinstance(value, type) and getattr(layers, value.__name__, None) is value:
+        return {"layer": value.__name__}
     else:
         try:
             return {"dtype": jnp.dtype(value).name}
         except TypeError:
             pass
     raise InputError(
-        f"a file cannot name {name}={value!r}; expected numbers, texts, dtypes or values of"
-        " nnlab.arithmetics."
+        f"a file cannot name {name}={value!r}; expected numbers, texts, dtypes, values of"
+        " nnlab.arithmetics or classes of nnlab.layers."
     )
 
 
@@ -151,7 +168,10 @@ def _value(described: Any) -> Any:
     if not isinstance(described, dict):
         return described
     ((kind, name),) = described.items()
-    value = getattr(arithmetics, name, None) if kind == "arithmetic" else jnp.dtype(name)
-    if kind == "arithmetic" and not isinstance(value, Arithmetic):
-        raise InputError(f"nnlab.arithmetics has no {name}; expected one that this nnlab knows.")
+    if kind == "dtype":
+        return jnp.dtype(name)
+    room, wanted = {"arithmetic": (arithmetics, Arithmetic), "layer": (layers, type)}[kind]
+    value = getattr(room, name, None)
+    if not isinstance(value, wanted):
+        raise InputError(f"{room.__name__} has no {name}; expected one that this nnlab knows.")
     return value

@@ -9,6 +9,8 @@ from nnlab.layers.maxout import Maxout
 from nnlab.layers.pooling import StochasticPool
 from nnlab.layers.power import PowerActivation
 from nnlab.layers.product import ProductConv, ProductDense
+from nnlab.layers.recurrent import Cell, GravesLSTMCell, GRUCell, LSTMCell, SimpleCell
+from nnlab.layers.sequences import Bidirectional, Recurrent, Stacked
 from nnlab.layers.shift import ShiftPSConv, ShiftPSDense
 from nnlab.layers.shift_add import ShiftAddConv, ShiftAddDense
 from nnlab.layers.swish import Swish
@@ -17,21 +19,29 @@ from nnlab.layers.transposed import ConvTranspose
 __all__ = [
     "AdderConv",
     "AdderDense",
+    "Bidirectional",
     "BinaryConv",
     "BinaryDense",
+    "Cell",
     "Conv",
     "ConvTranspose",
+    "GRUCell",
+    "GravesLSTMCell",
     "GroupedConv",
+    "LSTMCell",
     "LpAdderConv",
     "LpAdderDense",
     "Maxout",
     "PowerActivation",
     "ProductConv",
     "ProductDense",
+    "Recurrent",
     "ShiftAddConv",
     "ShiftAddDense",
     "ShiftPSConv",
     "ShiftPSDense",
+    "SimpleCell",
+    "Stacked",
     "StochasticPool",
     "Swish",
 ]

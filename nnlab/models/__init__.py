@@ -18,6 +18,7 @@ from nnlab.models.lenet import LeNet5
 from nnlab.models.lenet_original import OriginalLeNet5, full_lenet5
 from nnlab.models.mlp import MLP
 from nnlab.models.plain_net import PlainNet
+from nnlab.models.recurrent_net import LanguageModel, RecurrentNet
 from nnlab.models.resnet import (
     ResNet,
     resnet18,
@@ -42,9 +43,11 @@ __all__ = [
     "GoogLeNet",
     "InceptionCell",
     "InceptionV3",
+    "LanguageModel",
     "LeNet5",
     "OriginalLeNet5",
     "PlainNet",
+    "RecurrentNet",
     "ResNet",
     "SmallCNN",
     "SqueezeNet",

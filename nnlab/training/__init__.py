@@ -1,11 +1,11 @@
 """Pure training steps, the loop around them, and what a run leaves on disk."""
 
 from nnlab.training.checkpoints import restore, save
-from nnlab.training.distillation import Distillation, distillation_loss
+from nnlab.training.distillation import Distillation, distillation_loss, student_accuracy
 from nnlab.training.environment import hardware, provenance, versions
 from nnlab.training.evaluation import evaluation, in_batches
-from nnlab.training.feeds import Feed, in_memory, streamed
-from nnlab.training.loop import fit
+from nnlab.training.feeds import Feed, generated, in_memory, streamed
+from nnlab.training.loop import best_accuracy, fit, least_loss
 from nnlab.training.losses import (
     cross_entropy,
     mean_squared_error,
@@ -18,6 +18,8 @@ from nnlab.training.run_folder import RunFolder
 from nnlab.training.steps import (
     Batch,
     State,
+    accuracy,
+    generated_steps,
     init,
     leaf_name,
     steps_per_epoch,
@@ -34,17 +36,22 @@ __all__ = [
     "Feed",
     "RunFolder",
     "State",
+    "accuracy",
     "after_warm_up",
+    "best_accuracy",
     "cross_entropy",
     "data_mesh",
     "distillation_loss",
     "evaluation",
     "fit",
+    "generated",
+    "generated_steps",
     "hardware",
     "in_batches",
     "in_memory",
     "init",
     "leaf_name",
+    "least_loss",
     "mean_squared_error",
     "provenance",
     "restore",
@@ -53,6 +60,7 @@ __all__ = [
     "steps_per_epoch",
     "stopped_improving",
     "streamed",
+    "student_accuracy",
     "train_epoch",
     "train_step",
     "train_steps",

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,7 @@ class Course:
         sums: over the steps of the present epoch.
         steps_per_epoch: of the data.
         checkpoints, folder: where to save, and what errors name.
+        score: of what a test gives; larger is better.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Course:
     steps_per_epoch: int
     checkpoints: Checkpoints
     folder: RunFolder
+    score: Callable[[dict[str, float]], float]
 
     @classmethod
     def start(
@@ -50,6 +53,7 @@ class Course:
         steps_per_epoch: int,
         checkpoints: Checkpoints,
         folder: RunFolder,
+        score: Callable[[dict[str, float]], float],
         mesh: Mesh | None,
     ) -> "Course":
         """At the newest checkpoint, or at `state`."""
@@ -59,16 +63,16 @@ class Course:
         if mesh is not None:
             state = replicate(state, mesh)
         history, sums = about["history"], about["sums"]
-        return cls(name, state, history, sums, steps_per_epoch, checkpoints, folder)
+        return cls(name, state, history, sums, steps_per_epoch, checkpoints, folder, score)
 
     @property
     def step(self) -> int:
         return int(self.state.step)
 
     def ended(self, epochs: int, patience: int | None) -> bool:
-        accuracies = self.history.get("test_accuracy", [])
-        return len(accuracies) >= epochs or (
-            patience is not None and stopped_improving(accuracies, patience)
+        scores = self._scores()
+        return len(scores) >= epochs or (
+            patience is not None and stopped_improving(scores, patience)
         )
 
     @property
@@ -83,8 +87,14 @@ class Course:
 
     @property
     def best_step(self) -> int | None:
-        accuracies = self.history.get("test_accuracy")
-        return (1 + int(np.argmax(accuracies))) * self.steps_per_epoch if accuracies else None
+        scores = self._scores()
+        return (1 + int(np.argmax(scores))) * self.steps_per_epoch if scores else None
+
+    def _scores(self) -> list[float]:
+        """Of the epochs that have been tested."""
+        tested = {key[5:]: each for key, each in self.history.items() if key.startswith("test_")}
+        epochs = zip(*tested.values(), strict=True)
+        return [self.score(dict(zip(tested, values, strict=True))) for values in epochs]
 
     def train(self, advance: Advance, count: int) -> float:
         """Takes up to `count` steps and returns the seconds of one."""
@@ -108,12 +118,11 @@ class Course:
     def figures(self) -> dict[str, float]:
         """Of the epoch so far, for the progress line."""
         means = self._means()
-        accuracy = self.history.get("test_accuracy", [means["accuracy"]])[-1]
-        return {
-            "epoch": self.step / self.steps_per_epoch,
-            "loss": means["loss"],
-            "accuracy": accuracy,
-        }
+        figures = {"epoch": self.step / self.steps_per_epoch, "loss": means["loss"]}
+        if "accuracy" in means:
+            accuracies = self.history.get("test_accuracy", [means["accuracy"]])
+            figures["accuracy"] = accuracies[-1]
+        return figures
 
     def close_epoch(self, tested: dict[str, float]) -> None:
         if not math.isfinite(tested["loss"]):

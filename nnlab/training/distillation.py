@@ -25,7 +25,7 @@ weight decay draws it to.
     model = Distillation(resnet20(arithmetic=ADDER), resnet20())
     optimizer = adder_recipe(steps)
     state = training.init(key, model, optimizer, images)
-    step = train_step(model, optimizer, distillation_loss(), logits=lambda out: out.student)
+    step = train_step(model, optimizer, distillation_loss(), metrics=student_accuracy)
     evaluate = training.evaluation(model)  # of the student alone
 
 The student's own variables are then `state.params["student"]` and `state.batch_stats["student"]`.
@@ -53,6 +53,7 @@ from nnlab.layers.lp_adder import LpAdderConv
 from nnlab.layers.normalization import batch_norm
 from nnlab.ops.windows import kernel_axes
 from nnlab.training.losses import cross_entropy
+from nnlab.training.steps import Metrics, accuracy
 
 _ADDERS = (AdderConv, LpAdderConv)
 
@@ -133,6 +134,11 @@ def distillation_loss(
         return beta * outputs.distance + blend + cross_entropy(outputs.teacher, labels)  # (3)
 
     return loss
+
+
+def student_accuracy(outputs: Outputs, labels: jax.Array) -> Metrics:
+    """{"accuracy"}, the student's."""
+    return accuracy(outputs.student, labels)
 
 
 class _Kernel(nn.Module):

@@ -10,7 +10,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from nnlab.training.losses import cross_entropy
-from nnlab.training.steps import Batch, Loss, Metrics, State, split_images
+from nnlab.training.steps import Batch, Loss, Metrics, State, accuracy, split_images
 
 
 def evaluation(
@@ -19,12 +19,14 @@ def evaluation(
     batch_size: int = 500,
     weights: Callable[[State], Any] = lambda state: state.params,
     *,
+    metrics: Callable[[Any, Any], Metrics] = accuracy,
     mesh: Mesh | None = None,
 ) -> Callable[[State, Batch], Metrics]:
-    """Returns `evaluate(state, (images, labels)) -> {"loss", "accuracy"}` over all images.
+    """Returns `evaluate(state, (inputs, labels)) -> {"loss", ...}` over all examples.
 
-    Runs in evaluation mode: BatchNorm uses its running statistics, dropout is off. `weights` says
-    which parameters of the state to use, such as their moving average. On a `mesh`, as of
+    Runs in evaluation mode: BatchNorm uses its running statistics, dropout is off, and recurrent
+    layers start at zeros. `weights` says which parameters of the state to use, such as their moving
+    average; beside the loss there are the `metrics`, as of `train_step`. On a `mesh`, as of
     `train_steps`, every device computes its part of each batch.
     """
 
@@ -35,9 +37,8 @@ def evaluation(
         def apply(images):
             return model.apply(variables, images, train=False)
 
-        logits = in_batches(apply, data[0], batch_size, mesh=mesh)
-        accuracy = jnp.mean(logits.argmax(-1) == data[1])
-        return {"loss": loss(logits, data[1]), "accuracy": accuracy}
+        outputs = in_batches(apply, data[0], batch_size, mesh=mesh)
+        return {"loss": loss(outputs, data[1]), **metrics(outputs, data[1])}
 
     return evaluate
 

@@ -19,12 +19,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from nnlab.data.stream import DeviceBatches, Stream, to_device
+from nnlab.errors import InputError
 from nnlab.training.parallel import AXIS, BY_IMAGE, EVERYWHERE, compiler_options, replicate
 from nnlab.training.steps import (
     Batch,
     State,
     Step,
     check_divides,
+    generated_steps,
     steps_per_epoch,
     train_steps,
 )
@@ -36,7 +38,7 @@ class Feed(NamedTuple):
     """Data for `nnlab.training.fit`.
 
     Attributes:
-        batch_size: images a step, of all devices together.
+        batch_size: examples a step, of all devices together.
         steps_per_epoch: full batches of the data.
         compile: `with compile(step, state, mesh) as advance`; of the state only step, shapes and
             placement matter. `advance` gives away the memory of the state that it gets.
@@ -47,8 +49,11 @@ class Feed(NamedTuple):
     compile: Callable[[Step, State, Mesh | None], contextlib.AbstractContextManager[Advance]]
 
 
-def in_memory(data: Batch, batch_size: int) -> Feed:
-    """Arrays (images, labels) on every device; steps run inside one program, `train_steps`.
+def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
+    """Arrays (inputs, labels) on every device; steps run inside one program, `train_steps`.
+
+    Without `shuffle` every epoch takes the batches as they lie, for a state that is carried from
+    each to the next.
 
     Raises:
         InputError: the batch is larger than the data, or, on compilation, the devices of the mesh
@@ -59,19 +64,49 @@ def in_memory(data: Batch, batch_size: int) -> Feed:
     @contextlib.contextmanager
     def compile(step: Step, state: State, mesh: Mesh | None) -> Iterator[Advance]:
         arrays = data if mesh is None else replicate(data, mesh)
-        run = _jit(train_steps(step, batch_size, mesh=mesh), mesh).lower(state, arrays, 1).compile()
-
-        def advance(state: State, count: int) -> tuple[State, dict[str, np.ndarray]]:
-            before = int(state.step)
-            state, metrics = run(state, arrays, count)
-            first, made = before % steps, int(state.step) - before
-            refused = made < min(count, steps - first)  # the metrics of that step are there too
-            last = first + made + refused
-            return state, {name: np.asarray(each)[first:last] for name, each in metrics.items()}
-
-        yield advance
+        program = train_steps(step, batch_size, shuffle=shuffle, mesh=mesh)
+        run = _jit(program, mesh).lower(state, arrays, 1).compile()
+        yield _advance(lambda state, count: run(state, arrays, count), steps)
 
     return Feed(batch_size, steps, compile)
+
+
+def generated(make: Callable[[jax.Array], Batch], steps_per_epoch: int) -> Feed:
+    """Batches that are drawn as they are needed, inside one program, `generated_steps`.
+
+    Args:
+        make: `make(key) -> (inputs, labels)`, pure, always of the same shapes.
+        steps_per_epoch: after so many steps the training is evaluated.
+
+    Raises:
+        InputError: `steps_per_epoch` is below 1, or, on compilation, there is a mesh.
+    """
+    if steps_per_epoch < 1:
+        raise InputError(f"steps_per_epoch must be at least 1, not {steps_per_epoch}.")
+    batch_size = len(jax.eval_shape(make, jax.random.key(0))[0])
+
+    @contextlib.contextmanager
+    def compile(step: Step, state: State, mesh: Mesh | None) -> Iterator[Advance]:
+        if mesh is not None:
+            raise InputError("generated batches are made on one device, not on a mesh.")
+        run = _jit(generated_steps(step, make, steps_per_epoch), None).lower(state, 1).compile()
+        yield _advance(run, steps_per_epoch)
+
+    return Feed(batch_size, steps_per_epoch, compile)
+
+
+def _advance(run: Callable[[State, int], tuple[State, Any]], steps: int) -> Advance:
+    """`run`, whose metrics are those of an epoch, with the metrics of its steps alone."""
+
+    def advance(state: State, count: int) -> tuple[State, dict[str, np.ndarray]]:
+        before = int(state.step)
+        state, metrics = run(state, count)
+        first, made = before % steps, int(state.step) - before
+        refused = made < min(count, steps - first)  # the metrics of that step are there too
+        last = first + made + refused
+        return state, {name: np.asarray(each)[first:last] for name, each in metrics.items()}
+
+    return advance
 
 
 def streamed(stream: Stream) -> Feed:

@@ -6,6 +6,7 @@ that goes on gets the same bits as one that was never interrupted.
 """
 
 import contextlib
+import operator
 import signal
 import time
 from collections.abc import Callable
@@ -25,10 +26,22 @@ from nnlab.training.run_folder import RunFolder
 from nnlab.training.steps import Batch, Metrics, State, Step
 
 Evaluate = Callable[[State, Batch], Metrics]
+Score = Callable[[dict[str, float]], float]
+
+
+def best_accuracy(tested: dict[str, float]) -> float:
+    """The accuracy."""
+    return tested["accuracy"]
+
+
+def least_loss(tested: dict[str, float]) -> float:
+    """The loss, smaller being better."""
+    return -tested["loss"]
+
 
 # A signal waits for no more than this:
 _SECONDS = 1.0  # of training, or one step
-_IMAGES = 1000  # of evaluation
+_EXAMPLES = 1000  # of evaluation
 
 
 def fit(
@@ -46,6 +59,7 @@ def fit(
     checkpoint_steps: int | None = None,
     keep: int = 2,
     patience: int | None = None,
+    score: Score = best_accuracy,
 ) -> tuple[State, History]:
     """Trains for `epochs` passes over `train` and evaluates on `test` after each.
 
@@ -53,7 +67,7 @@ def fit(
         name: of the network; its progress line, its metrics and its checkpoints carry it.
         state, step, evaluate: from `nnlab.training.steps`.
         train: from `nnlab.training.feeds`.
-        test: (images, labels), checked by `nnlab.data.check_arrays`.
+        test: (inputs, labels); images checked by `nnlab.data.check_arrays`.
         epochs: how many passes.
         folder: receives metrics after every epoch, and checkpoints. Where it is to be resumed, the
             training goes on from its newest checkpoint of that name.
@@ -61,15 +75,16 @@ def fit(
             With several processes each calls `fit` alike; all read the folder, process 0 writes.
         checkpoint_minutes: between checkpoints.
         checkpoint_steps: make them at multiples of this too. There is one after each epoch with the
-            best test accuracy so far, and one at the end.
+            best score so far, and one at the end.
         keep: how many of the newest checkpoints to keep; that of the best epoch is kept too.
-        patience: end when more epochs than this in a row have not had a better test accuracy.
+        patience: end when more epochs than this in a row have not had a better score.
+        score: of what `evaluate` gives, the larger the better: `best_accuracy`, `least_loss`, ….
 
     Returns:
-        The final state and, one value an epoch, `train_loss`, `train_accuracy` (means over the
-        epoch in training mode), `test_loss`, `test_accuracy` (evaluation mode), `seconds` of
-        training, compilation and evaluation left out, and under `optax.apply_if_finite` the number
-        of steps `skipped` so far.
+        The final state and, one value an epoch, `train_loss`, `train_accuracy` and what other
+        metrics the step has (means over the epoch in training mode), `test_loss`, `test_accuracy`
+        and others that `evaluate` gives, `seconds` of training, compilation and evaluation left
+        out, and under `optax.apply_if_finite` the number of steps `skipped` so far.
 
     Raises:
         InputError: the folder holds checkpoints of that name and is not to be resumed, or there
@@ -88,7 +103,7 @@ def fit(
             raise InputError(
                 f"{folder.path} already holds checkpoints of {name}; give another name."
             )
-        course = Course.start(name, state, train.steps_per_epoch, checkpoints, folder, mesh)
+        course = Course.start(name, state, train.steps_per_epoch, checkpoints, folder, score, mesh)
         if course.ended(epochs, patience):
             return course.state, course.history
         with contextlib.ExitStack() as stack:
@@ -109,7 +124,7 @@ def fit(
                     if checkpoint_steps:
                         count = min(count, checkpoint_steps - course.step % checkpoint_steps)
                     seconds = course.train(advance, hosts.greatest(count))
-                    report(**course.figures(), images_per_second=train.batch_size / seconds)
+                    report(**course.figures(), examples_per_second=train.batch_size / seconds)
                     count = max(1, int(_SECONDS / seconds))
                     due = bool(checkpoint_steps) and course.step % checkpoint_steps == 0
                 elif tested := _mean_over_pieces(pieces, course.state, stop):
@@ -140,10 +155,11 @@ Piece = tuple[Callable[[State, Batch], Metrics], Batch]
 def _compiled_pieces(
     evaluate: Evaluate, state: State, test: Batch, mesh: Mesh | None
 ) -> list[Piece]:
-    """The test images in pieces, each with the program for its size."""
+    """The test data in pieces, each with the program for its size."""
     pieces, programs = [], {}
-    for start in range(0, len(test[0]), _IMAGES):
-        piece = (test[0][start : start + _IMAGES], test[1][start : start + _IMAGES])
+    for start in range(0, len(test[0]), _EXAMPLES):
+        chosen = slice(start, start + _EXAMPLES)
+        piece = jax.tree.map(operator.itemgetter(chosen), test)
         if mesh is not None:
             piece = replicate(piece, mesh)
         if len(piece[0]) not in programs:
@@ -155,7 +171,7 @@ def _compiled_pieces(
 def _mean_over_pieces(
     pieces: list[Piece], state: State, stop: Callable[[], Any]
 ) -> dict[str, float]:
-    """The metrics over all test images; nothing where a signal comes in between."""
+    """The metrics over all test data; nothing where a signal comes in between."""
     sums: dict[str, float] = {}
     for program, piece in pieces:
         if stop():
@@ -163,5 +179,5 @@ def _mean_over_pieces(
         for key, value in program(state, piece).items():
             sums[key] = sums.get(key, 0.0) + float(value) * len(piece[0])
     return {
-        key: value / sum(len(labels) for _, (_, labels) in pieces) for key, value in sums.items()
+        key: value / sum(len(inputs) for _, (inputs, _) in pieces) for key, value in sums.items()
     }

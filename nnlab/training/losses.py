@@ -36,7 +36,10 @@ def with_auxiliary(
 ) -> Callable[[Any, jax.Array], jax.Array]:
     """The loss of a network with auxiliary heads: its own plus `weight` times that of every head.
 
-        step = train_step(model, optimizer, with_auxiliary(), logits=lambda out: out.logits)
+        def of_network(outputs, labels):
+            return training.accuracy(outputs.logits, labels)
+
+        step = train_step(model, optimizer, with_auxiliary(), metrics=of_network)
 
     Args:
         loss: of logits against labels.

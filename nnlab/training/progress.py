@@ -22,7 +22,7 @@ def progress(
     """Shows a progress line while the `with` block runs.
 
         with progress("CNN", epochs=30) as report:
-            report(epoch=1, loss=0.31, accuracy=0.91, images_per_second=20_000.0)
+            report(epoch=1, loss=0.31, accuracy=0.91, examples_per_second=20_000.0)
 
     Args:
         name: what is being trained; shown as it is.
@@ -30,9 +30,9 @@ def progress(
         console: a `rich.console.Console` to draw on in place of standard error.
 
     Yields:
-        `report(*, epoch, loss, accuracy, images_per_second)`, all numbers or arrays of shape []:
-        epochs completed (a fraction moves the bar too), mean loss, accuracy from 0 to 1, and
-        images trained on in a second. Time left is known from the second report on.
+        `report(*, epoch, loss, examples_per_second, accuracy=None)`, all numbers or arrays of shape
+        []: epochs completed (a fraction moves the bar too), mean loss, examples trained on in a
+        second, and accuracy from 0 to 1. Time left is known from the second report on.
     """
     from rich import progress as rich_progress
     from rich.console import Console
@@ -58,11 +58,12 @@ def progress(
     with display:
         task = display.add_task(name, total=epochs, figures="")
 
-        def report(*, epoch: float, loss: float, accuracy: float, images_per_second: float) -> None:
-            figures = (
-                f"  loss {float(loss):.4f}  accuracy {100 * float(accuracy):.2f} %"
-                f"  {float(images_per_second):,.0f} images/s"
-            )
+        def report(
+            *, epoch: float, loss: float, examples_per_second: float, accuracy: float | None = None
+        ) -> None:
+            right = "" if accuracy is None else f"  accuracy {100 * float(accuracy):.2f} %"
+            rate = f"  {float(examples_per_second):,.0f} examples/s"
+            figures = f"  loss {float(loss):.4f}{right}{rate}"
             display.update(task, completed=float(epoch), figures=figures)
 
         yield report

@@ -6,6 +6,7 @@ metrics.jsonl     one JSON object a line: network, step and its figures
 tensorboard/      the finite ones as TensorBoard events, one sub-folder a network
 checkpoints/      training states (`nnlab.training.checkpoints`)
 curves.png        learning curves, from some scripts
+network.*         `network.safetensors`, the trained network (`nnlab.deployment.save_model`)
 result.json       the result, written last; it is there whole or not at all
 report.html       the report (`nnlab.analysis`)
 ================  ==================================================================
@@ -29,7 +30,7 @@ from nnlab.training import hosts
 
 _WRITTEN = (
     *("metrics.jsonl", "tensorboard", "checkpoints"),
-    *("curves.png", "result.json", "report.html"),
+    *("curves.png", "network.safetensors", "result.json", "report.html"),
 )
 # Left by a kill while writing.
 _PARTIAL = ("config.json.partial", "result.json.partial", "metrics.jsonl.partial")
@@ -110,6 +111,11 @@ class RunFolder:
     def curves(self) -> Path:
         """The file for learning curves (`nnlab.analysis.plots.figure_curves`)."""
         return self.path / "curves.png"
+
+    @property
+    def network(self) -> Path:
+        """The file for the trained network (`nnlab.deployment.save_model`), from some scripts."""
+        return self.path / "network.safetensors"
 
     @property
     def report(self) -> Path:

@@ -2,9 +2,10 @@
 
 `State` is everything that must be saved: the same state and the same data give the same next state
 to the bit. Randomness comes from `state.key`, folded with the step (augmentation, dropout) or with
-the epoch (order of the images); the key itself never changes.
+the epoch (order of the examples); the key itself never changes.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,8 +21,8 @@ from nnlab.kernels.batch import vary_alike
 from nnlab.optim.freezing import fill, frozen_paths, without
 from nnlab.training.losses import cross_entropy
 
-Batch = tuple[jax.Array, jax.Array]
-Loss = Callable[[jax.Array, jax.Array], jax.Array]
+Batch = tuple[jax.Array, Any]  # inputs and labels; these may be a tree of arrays
+Loss = Callable[[Any, Any], jax.Array]
 Metrics = dict[str, jax.Array]
 
 
@@ -33,6 +34,8 @@ class State(NamedTuple):
         params, batch_stats: Flax collections.
         opt_state: of the optax transformation.
         key: typed PRNG key that all randomness is folded from.
+        carry: the Flax collection of what recurrent layers carry from batch to batch, where they
+            do (`init`), otherwise empty.
     """
 
     step: jax.Array
@@ -40,6 +43,7 @@ class State(NamedTuple):
     batch_stats: Any
     opt_state: optax.OptState
     key: jax.Array
+    carry: Any = ()
 
 
 Step = Callable[[State, Batch], tuple[State, Metrics]]
@@ -55,28 +59,61 @@ class Watched(NamedTuple):
 
 
 def init(
-    key: jax.Array, model: nn.Module, optimizer: optax.GradientTransformation, images: jax.Array
+    key: jax.Array,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    inputs: jax.Array,
+    *,
+    streams: int | None = None,
 ) -> State:
-    """A fresh state; of `images` [batch, height, width, channels] only shape and dtype matter."""
+    """A fresh state.
+
+    Args:
+        key: that of the run.
+        model, optimizer: what is trained.
+        inputs: [examples, ...], images for example; only shape and dtype matter.
+        streams: the size of the batches, where each goes on where the one before it has ended and
+            recurrent layers keep their state from one to the next: truncated back-propagation
+            through time. By default every batch starts afresh. An epoch begins with zeros.
+
+    Raises:
+        InputError: the model has no recurrent layer that could carry something.
+    """
     params_key, key = jax.random.split(key)
-    variables = jax.jit(model.init, static_argnames="train")(params_key, images[:1], train=False)
+    variables = jax.jit(model.init, static_argnames="train")(params_key, inputs[:1], train=False)
     params = variables["params"]
     stats = variables.get("batch_stats", {})
-    return State(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), key)
+    carry = () if streams is None else _carry(model, variables, inputs, streams)
+    return State(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), key, carry)
+
+
+def _carry(model: nn.Module, variables: Any, inputs: jax.Array, streams: int) -> Any:
+    """Zeros of the collection "carry" for a batch of `streams` sequences."""
+    batch = jax.ShapeDtypeStruct((streams, *inputs.shape[1:]), inputs.dtype)
+    apply = functools.partial(model.apply, train=False, mutable=["carry"])
+    found = jax.eval_shape(apply, variables, batch)[1].get("carry")
+    if not found:
+        raise InputError(f"{type(model).__name__} has no recurrent layer that carries a state.")
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), found)
+
+
+def accuracy(logits: jax.Array, labels: jax.Array) -> Metrics:
+    """{"accuracy"}: how often the largest of logits [..., classes] is that of the label [...]."""
+    return {"accuracy": jnp.mean(logits.argmax(-1) == labels)}
 
 
 def train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    loss: Callable[[Any, jax.Array], jax.Array] = cross_entropy,
+    loss: Loss = cross_entropy,
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     *,
-    logits: Callable[[Any], jax.Array] = lambda outputs: outputs,
+    metrics: Callable[[Any, Any], Metrics] = accuracy,
     accumulate: int = 1,
     axis_name: str | None = None,
     combine: Callable[[Any, str], Any] = lax.pmean,
 ) -> Step:
-    """Returns `step(state, (images, labels)) -> (state, metrics)`, pure and unjitted.
+    """Returns `step(state, (inputs, labels)) -> (state, metrics)`, pure and unjitted.
 
     A step that would leave a number that is not finite is not taken: the state comes back as it
     was, and the metrics tell which leaf it was. Under `optax.apply_if_finite` a gradient that is
@@ -88,8 +125,9 @@ def train_step(
     Args:
         model, optimizer, loss: the loss of the model's outputs against labels is a mean over the
             batch.
-        augment: `augment(key, images)`, applied to the images of each step.
-        logits: of the model's outputs, for the accuracy; by default they are the outputs.
+        augment: `augment(key, inputs)`, applied to the inputs of each step.
+        metrics: `metrics(outputs, labels)`, named scalars, each a mean over the batch; by default
+            the accuracy of outputs that are logits.
         accumulate: how many parts of the batch go through the network one after the other, to
             save memory. The gradient is that of the whole batch, except that BatchNorm normalises
             each part by its own statistics; the running ones take the mean over the parts.
@@ -101,18 +139,25 @@ def train_step(
             mean.
 
     Returns:
-        The function. Its metrics are scalars: "loss" and "accuracy", means over the batch in
-        training mode before the update, and "nonfinite", int32, -1 or the number of the first leaf
-        of `Watched` with a number that is not finite, which `leaf_name` gives its name.
+        The function. Its metrics are scalars: "loss" and those of `metrics`, means over the batch
+        in training mode before the update, and "nonfinite", int32, -1 or the number of the first
+        leaf of `Watched` with a number that is not finite, which `leaf_name` gives its name.
 
     Raises:
-        InputError: `accumulate` is below 1, or, on the call, does not divide the batch.
+        InputError: `accumulate` is below 1, or, on the call, does not divide the batch; or there is
+            a carried state and it is above 1, or there is an `axis_name`.
     """
     if accumulate < 1:
         raise InputError(f"accumulate must be at least 1, not {accumulate}.")
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         images, labels = batch
+        carried = {"carry": state.carry} if state.carry else {}
+        if carried and (accumulate > 1 or axis_name is not None):
+            raise InputError(
+                "a carried state needs whole batches, accumulate=1 and no axis_name, not "
+                f"{accumulate} and {axis_name}."
+            )
         params, stats = _varying_like(images, (state.params, state.batch_stats))
         key = jax.random.fold_in(_step_key(state), state.step)
         if axis_name is not None:
@@ -126,16 +171,15 @@ def train_step(
 
         def objective(trained, images, labels, key):
             outputs, updates = model.apply(
-                {"params": fill(trained, params), "batch_stats": stats},
+                {"params": fill(trained, params), "batch_stats": stats, **carried},
                 images,
                 train=True,
-                mutable=["batch_stats"],
+                mutable=["batch_stats", *carried],
                 rngs={"dropout": key},
             )
             value = loss(outputs, labels)
-            hits = logits(outputs).argmax(-1) == labels
-            metrics = {"loss": value, "accuracy": jnp.mean(hits)}
-            return value, (updates.get("batch_stats", {}), metrics)
+            found = {"loss": value, **metrics(outputs, labels)}
+            return value, (updates.get("batch_stats", {}), found, updates.get("carry", ()))
 
         def of_part(images, labels, key):
             trained = without(params, frozen)
@@ -147,23 +191,24 @@ def train_step(
         else:
             keys = jax.random.split(dropout_key, accumulate)
             results = _mean_over_parts(of_part, *_parts(batch, accumulate), keys)
-        grads, new_stats, metrics = results
+        grads, new_stats, found, carry = results
         if axis_name is not None:
             grads = combine(grads, axis_name)
-            new_stats, metrics = lax.pmean((new_stats, metrics), axis_name)
+            new_stats, found = lax.pmean((new_stats, found), axis_name)
 
         grads = fill(grads, jax.tree.map(jnp.zeros_like, state.params))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         new_params = optax.apply_updates(state.params, updates)
         new_params = fill(without(new_params, frozen), state.params)
-        after = State(state.step + 1, new_params, new_stats, opt_state, state.key)
-        watched = Watched(new_stats, metrics["loss"], grads, new_params)
+        after = State(state.step + 1, new_params, new_stats, opt_state, state.key, carry)
+        watched = Watched(new_stats, found["loss"], grads, new_params)
         if isinstance(opt_state, optax.ApplyIfFiniteState):
             held = _select(_first_nonfinite(watched) < 0, new_stats, state.batch_stats)
-            after = after._replace(batch_stats=held)
+            kept = _select(_first_nonfinite(watched) < 0, carry, state.carry)
+            after = after._replace(batch_stats=held, carry=kept)
             watched = Watched(held, jnp.zeros(()), jax.tree.map(jnp.zeros_like, grads), new_params)
         bad = _first_nonfinite(watched)
-        return _select(bad < 0, after, state), metrics | {"nonfinite": bad}
+        return _select(bad < 0, after, state), found | {"nonfinite": bad}
 
     return step
 
@@ -196,14 +241,17 @@ def train_steps(
     step: Step,
     batch_size: int,
     *,
+    shuffle: bool = True,
     mesh: Mesh | None = None,
 ) -> Callable[[State, Batch, jax.Array | int], tuple[State, Metrics]]:
-    """Returns `run(state, (images, labels), count) -> (state, metrics)`, pure and unjitted.
+    """Returns `run(state, (inputs, labels), count) -> (state, metrics)`, pure and unjitted.
 
     It takes `count` steps over arrays in memory, fewer where the epoch ends, and stops before a
-    step that would leave something not finite. The images of an epoch come in an order drawn from
+    step that would leave something not finite. The examples of an epoch come in an order drawn from
     `state.key` and the number of the epoch; those that do not fill a last batch are left out,
-    others in every epoch. Metrics are [steps an epoch], filled in at the steps that were made.
+    others in every epoch. Without `shuffle` they come as they lie, and a state that is carried from
+    batch to batch starts an epoch with zeros. Metrics are [steps an epoch], filled in at the steps
+    that were made.
 
     The count is a number in the compiled program, not in its structure, so one program serves all
     counts: an epoch cut in pieces anywhere gives the same bits as the whole.
@@ -220,31 +268,69 @@ def train_steps(
         check_divides(mesh.shape["data"], batch_size)
 
     def run(state: State, data: Batch, count: jax.Array | int) -> tuple[State, Metrics]:
-        images, labels = data
         steps = steps_per_epoch(data, batch_size)
-        epoch, first = jnp.divmod(state.step, steps)
-        key = jax.random.fold_in(_order_key(state), epoch)
-        order = jax.random.permutation(key, len(images))[: steps * batch_size]
-        order = order.reshape(steps, batch_size)
-        last = jnp.minimum(first + count, steps)
+        order = jnp.arange(len(data[0]))
+        if shuffle:
+            key = jax.random.fold_in(_order_key(state), state.step // steps)
+            order = jax.random.permutation(key, order)
+        order = order[: steps * batch_size].reshape(steps, batch_size)
 
-        def body(carry):
-            number, _, state, metrics = carry
+        def batch(number: jax.Array) -> Batch:
             chosen = split_images(order[number], mesh)
-            batch = split_images(images[chosen], mesh), split_images(labels[chosen], mesh)
-            state, new = step(state, batch)
-            metrics = jax.tree.map(lambda all, one: all.at[number].set(one), metrics, new)
-            return number + 1, new.get("nonfinite", -1) < 0, state, metrics
+            return jax.tree.map(lambda array: split_images(array[chosen], mesh), data)
 
-        def wanted(carry):
-            number, finite, _, _ = carry
-            return (number < last) & finite
-
-        shapes = jax.eval_shape(step, state, (images[:batch_size], labels[:batch_size]))[1]
-        metrics = jax.tree.map(lambda m: jnp.zeros((steps, *m.shape), m.dtype), shapes)
-        return lax.while_loop(wanted, body, (first, jnp.array(True), state, metrics))[2:]
+        return _steps(step, state, batch, steps, count)
 
     return run
+
+
+def generated_steps(
+    step: Step, make: Callable[[jax.Array], Batch], steps: int
+) -> Callable[[State, jax.Array | int], tuple[State, Metrics]]:
+    """Returns `run(state, count) -> (state, metrics)`: `train_steps` on batches that are drawn.
+
+    The batch of a step is `make(key)`, of a key folded from `state.key` and the step, so that no
+    two are alike; `steps` of them make an epoch.
+    """
+
+    def run(state: State, count: jax.Array | int) -> tuple[State, Metrics]:
+        first = state.step - state.step % steps
+
+        def batch(number: jax.Array) -> Batch:
+            return make(jax.random.fold_in(_order_key(state), first + number))
+
+        return _steps(step, state, batch, steps, count)
+
+    return run
+
+
+def _steps(
+    step: Step,
+    state: State,
+    batch: Callable[[jax.Array], Batch],
+    steps: int,
+    count: jax.Array | int,
+) -> tuple[State, Metrics]:
+    """Up to `count` steps on `batch(number)`, number from 0 to `steps` - 1 within an epoch."""
+    first = state.step % steps
+    last = jnp.minimum(first + count, steps)
+
+    def body(loop):
+        number, _, state, metrics = loop
+        if state.carry:
+            fresh = jax.tree.map(lambda leaf: jnp.where(number == 0, 0, leaf), state.carry)
+            state = state._replace(carry=fresh)
+        state, new = step(state, batch(number))
+        metrics = jax.tree.map(lambda all, one: all.at[number].set(one), metrics, new)
+        return number + 1, new.get("nonfinite", -1) < 0, state, metrics
+
+    def wanted(loop):
+        number, finite, _, _ = loop
+        return (number < last) & finite
+
+    shapes = jax.eval_shape(lambda state: step(state, batch(jnp.array(0))), state)[1]
+    metrics = jax.tree.map(lambda m: jnp.zeros((steps, *m.shape), m.dtype), shapes)
+    return lax.while_loop(wanted, body, (first, jnp.array(True), state, metrics))[2:]
 
 
 def split_images(images: jax.Array, mesh: Mesh | None) -> jax.Array:
@@ -280,12 +366,12 @@ def _parts(batch: Batch, n: int) -> Batch:
     def split(a):
         return jnp.moveaxis(a.reshape(images // n, n, *a.shape[1:]), 1, 0)
 
-    return split(batch[0]), split(batch[1])
+    return jax.tree.map(split, batch)
 
 
-def _mean_over_parts(fn: Callable[..., Any], *parts: jax.Array) -> Any:
+def _mean_over_parts(fn: Callable[..., Any], *parts: Any) -> Any:
     """The mean of `fn(*part)` over the first axis of `parts`, one part after the other."""
-    shapes = jax.eval_shape(fn, *(part[0] for part in parts))
+    shapes = jax.eval_shape(fn, *jax.tree.map(lambda part: part[0], parts))
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     zeros = _varying_like(parts[0], zeros)
 

@@ -19,7 +19,7 @@ from nnlab.models import GoogLeNet, googlenet_v1
 from nnlab.models.borrowing import Flattened
 from nnlab.models.googlenet import AuxiliaryHead, torch_names
 from nnlab.models.inception import InceptionCell, Outputs, Unit
-from nnlab.training import with_auxiliary
+from nnlab.training import accuracy, with_auxiliary
 
 # Pixels, and of table 1: 1×1, reduction and 3×3, reduction and 5×5, projection.
 WIDTHS = [
@@ -110,7 +110,10 @@ def test_an_adder_classifier_can_be_normalised_within_the_heads():
 
 
 # The loss of three terms.
-OPTIONS: Any = {"loss": with_auxiliary(), "logits": lambda outputs: outputs.logits}
+OPTIONS: Any = {
+    "loss": with_auxiliary(),
+    "metrics": lambda outputs, labels: accuracy(outputs.logits, labels),
+}
 
 
 class Headed(nn.Module):

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from nnlab.errors import DivergedError
-from nnlab.training import RunFolder, State
+from nnlab.training import RunFolder, State, best_accuracy
 from nnlab.training.checkpoints import Checkpoints
 from nnlab.training.course import Course
 
@@ -30,7 +30,7 @@ def begin(tmp_path):
     def call(opt_state=()):
         checkpoints = Checkpoints(folder.checkpoints / "CNN")
         state = State(jnp.int32(0), {"w": jnp.zeros(2)}, {}, opt_state, jax.random.key(0))
-        return Course.start("CNN", state, 4, checkpoints, folder, None)
+        return Course.start("CNN", state, 4, checkpoints, folder, best_accuracy, None)
 
     return call
 

@@ -21,7 +21,7 @@ from nnlab.training import (
     init,
     train_step,
 )
-from nnlab.training.distillation import Outputs, _Kernel
+from nnlab.training.distillation import Outputs, _Kernel, student_accuracy
 
 WIDTHS = (2, 3, 3)
 STUDENT, TEACHER = SmallCNN(arithmetic=ADDER, widths=WIDTHS), SmallCNN(widths=WIDTHS)
@@ -136,7 +136,7 @@ def test_the_teacher_learns_from_labels_alone_and_the_student_from_all():
 def test_a_step_and_the_evaluation_are_the_usual_ones():
     optimizer = adder_recipe(4)
     state = jax.eval_shape(lambda key: init(key, MODEL, optimizer, IMAGES), jax.random.key(0))
-    step = train_step(MODEL, optimizer, distillation_loss(), logits=lambda out: out.student)
+    step = train_step(MODEL, optimizer, distillation_loss(), metrics=student_accuracy)
     after, metrics = jax.eval_shape(step, state, (IMAGES, LABELS))
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
     assert set(metrics) == {"loss", "accuracy", "nonfinite"}

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from nnlab.training.progress import progress
 
-FIGURES = {"loss": 0.03125, "accuracy": 0.9891, "images_per_second": 20_480.0}
+FIGURES = {"loss": 0.03125, "accuracy": 0.9891, "examples_per_second": 20_480.0}
 
 
 def drawn(name="CNN", terminal=True, reports=(1, 2, 3), **environment):
@@ -27,7 +27,7 @@ def drawn(name="CNN", terminal=True, reports=(1, 2, 3), **environment):
 
 def test_a_terminal_shows_every_figure():
     text = drawn()
-    for part in ("CNN", "epoch 3/4", "loss 0.0312", "accuracy 98.91 %", "20,480 images/s"):
+    for part in ("CNN", "epoch 3/4", "loss 0.0312", "accuracy 98.91 %", "20,480 examples/s"):
         assert part in text
     assert "…" not in text, "cut at 80 columns"
     assert re.search(r"\d:\d\d:\d\d", text), "no time left after three reports"
@@ -59,7 +59,7 @@ def test_a_redirected_error_stream_stays_empty():
     code = (
         "from nnlab.training.progress import progress\n"
         "with progress('CNN', epochs=1) as report:\n"
-        "    report(epoch=1, loss=0.1, accuracy=0.9, images_per_second=1.0)\n"
+        "    report(epoch=1, loss=0.1, accuracy=0.9, examples_per_second=1.0)\n"
         "print('result')\n"
     )
     done = subprocess.run(

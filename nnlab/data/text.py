@@ -1,0 +1,96 @@
+"""Text as arrays: a vocabulary of characters, and windows in the order that training wants them.
+
+Truncated back-propagation reads a text as a number of streams side by side: the batch of step k is
+window k of every stream, and the state at its end is where window k + 1 goes on.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from nnlab.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """The characters of a text; a symbol is a character's place among them."""
+
+    characters: str
+
+    @classmethod
+    def of(cls, text: str) -> "Vocabulary":
+        """All characters of `text`, sorted.
+
+        Raises:
+            InputError: the text is empty.
+        """
+        if not text:
+            raise InputError("a vocabulary needs at least one character of text, not none.")
+        return cls("".join(sorted(set(text))))
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def encode(self, text: str) -> np.ndarray:
+        """The symbols of the text, int32 [characters].
+
+        Raises:
+            InputError: a character is not in the vocabulary; it is named with its place.
+        """
+        places = {character: place for place, character in enumerate(self.characters)}
+        found = np.fromiter((places.get(character, -1) for character in text), np.int32, len(text))
+        if (found < 0).any():
+            first = int(np.argmin(found))
+            raise InputError(
+                f"character {text[first]!r} at place {first} is not among the"
+                f" {len(self)} characters that the network knows."
+            )
+        return found
+
+    def decode(self, symbols: Iterable[int]) -> str:
+        """The text of the symbols."""
+        return "".join(self.characters[symbol] for symbol in symbols)
+
+
+def read_text(path: Path) -> str:
+    """A file of UTF-8 text, whole.
+
+    Raises:
+        InputError: there is none, it is empty, or not UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read as UTF-8 text: {reason}.") from error
+    if not text:
+        raise InputError(f"{path} is empty; expected a text.")
+    return text
+
+
+def windows(symbols: np.ndarray, streams: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and labels, each [steps × streams, length], for `in_memory(…, shuffle=False)`.
+
+    The text is cut into `streams` pieces of equal length, and rows k × streams to (k + 1) × streams
+    are window k of all pieces. A label is the symbol behind its input. What does not fill a window
+    of every stream is left out, at the end of each: less than `streams` × (`length` + 1) symbols.
+
+    Raises:
+        InputError: there are not enough symbols for one window.
+    """
+    steps = (len(symbols) // streams - 1) // length
+    if steps < 1:
+        raise InputError(
+            f"{len(symbols)} symbols are too few for {streams} streams of windows of {length}; "
+            f"expected at least {streams * (length + 1)}."
+        )
+    piece = len(symbols) // streams
+    rows = symbols[: streams * piece].reshape(streams, piece)
+
+    def cut(first: int) -> np.ndarray:
+        part = rows[:, first : first + steps * length].reshape(streams, steps, length)
+        return part.swapaxes(0, 1).reshape(steps * streams, length)
+
+    return cut(0), cut(1)

@@ -1,0 +1,192 @@
+"""Recurrent cells whose matrix products are of any arithmetic: `nnlab.ops.recurrent` with weights.
+
+They are cells as Flax has them, `cell(carry, x) -> (carry, y)`, and go wherever Flax's own go
+(`flax.linen.RNN`, for example); Flax's go wherever these go, into `nnlab.layers.Recurrent`. In
+float and with the same weights they give what Flax's give. Beside that they take `dense`, the layer
+that multiplies, such as `ADDER.dense`; one product serves all gates; and `Recurrent` makes the
+products of all inputs at once, in front of its loop.
+
+=================  =======  ==================================
+cell               gates    parameters in float
+=================  =======  ==================================
+`SimpleCell`       1        n (m + n + 1)
+`GRUCell`          r z n    3 n (m + n + 1) + n
+`LSTMCell`         i f g o  4 n (m + n + 1)
+`GravesLSTMCell`   i f g o  4 n (m + n + 1) + 3 n
+=================  =======  ==================================
+
+for m inputs and n units. `norm` adds a LayerNorm without offset behind each of the two products,
+over all of its gates, and one in front of the tanh of an LSTM's output (Ba et al., Layer
+normalization, 2016, https://arxiv.org/abs/1607.06450, eqs. 20 to 22). Adder products need it: they
+lie near minus the number of their terms, where every gate is shut and flat.
+
+References:
+    Those of `nnlab.ops.recurrent`; for the start of the forget gate's bias Gers et al., Learning to
+    forget, 2000, and Jozefowicz et al., ICML 2015.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Dtype, Initializer
+
+from nnlab.ops.recurrent import Peepholes, gru_step, lstm_step, simple_step
+
+
+class Cell(nn.RNNCellBase):
+    """What the cells share: two products, their bias, and a step in two halves.
+
+    Attributes:
+        features: units n.
+        dense: makes the layer of each product, called as `dense(features, use_bias=…, dtype=…)`;
+            by default Flax's.
+        norm: LayerNorm behind each product.
+        kernel_init, recurrent_kernel_init: of the weights of input and state; by default those of
+            `dense`, and for Flax's layer LeCun's and an orthogonal matrix a gate.
+        dtype: of the computation, by default that of inputs and parameters together.
+    """
+
+    gates: ClassVar[int]
+
+    features: int
+    dense: Callable[..., nn.Module] = nn.Dense
+    norm: bool = False
+    kernel_init: Initializer | None = None
+    recurrent_kernel_init: Initializer | None = None
+    dtype: Dtype | None = None
+
+    def setup(self):
+        inputs, state = self.kernel_init, self.recurrent_kernel_init
+        if self.dense is nn.Dense:
+            state = state or _a_gate(nn.initializers.orthogonal(), self.gates)
+        self.input = self._product(inputs)
+        self.recurrent = self._product(state)
+        self.bias = self.param("bias", self._bias_init, (self.gates * self.features,))
+        if self.norm:
+            self.input_norm, self.recurrent_norm = self._layer_norm(), self._layer_norm()
+
+    def _product(self, kernel_init: Initializer | None) -> nn.Module:
+        start = {} if kernel_init is None else {"kernel_init": kernel_init}
+        size = self.gates * self.features
+        return self.dense(size, use_bias=False, dtype=self.dtype, **start)
+
+    def _layer_norm(self) -> nn.LayerNorm:
+        return nn.LayerNorm(use_bias=False, use_fast_variance=False, dtype=self.dtype)
+
+    def _bias_init(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return jnp.zeros(shape)
+
+    def input_products(self, x: jax.Array) -> jax.Array:
+        """What inputs [..., m] contribute to the gates, [..., gates n]."""
+        y = self.input(x)
+        y = self.input_norm(y) if self.norm else y
+        return y + self.bias.astype(y.dtype)
+
+    def state_products(self, h: jax.Array, kept: jax.Array | None) -> jax.Array:
+        """What states [..., n] contribute; `kept` [..., n] are factors of dropout."""
+        y = self.recurrent(h if kept is None else h * kept.astype(h.dtype))
+        return self.recurrent_norm(y) if self.norm else y
+
+    def step(self, carry: Any, x: jax.Array, kept: jax.Array | None = None) -> tuple[Any, Any]:
+        """`(carry, y)` after one step, of the `input_products` x [..., gates n]."""
+        raise NotImplementedError
+
+    def __call__(self, carry: Any, inputs: jax.Array) -> tuple[Any, Any]:
+        return self.step(carry, self.input_products(inputs))
+
+    @nn.nowrap
+    def initialize_carry(self, rng: jax.Array, input_shape: tuple[int, ...]) -> Any:
+        """Zeros for inputs [..., m]; `rng` is there because Flax's cells have it."""
+        return jnp.zeros((*input_shape[:-1], self.features), self.dtype or jnp.float32)
+
+    @property
+    def num_feature_axes(self) -> int:
+        return 1
+
+
+class SimpleCell(Cell):
+    """Elman's, eq. 1; the carry is the state h [batch, n]."""
+
+    gates = 1
+
+    def step(self, carry, x, kept=None):
+        h = simple_step(x, self.state_products(carry, kept)).astype(carry.dtype)
+        return h, h
+
+
+class GRUCell(Cell):
+    """The gated recurrent unit, eqs. 2 and 3; the carry is the state h [batch, n]."""
+
+    gates = 3
+
+    def setup(self):
+        super().setup()
+        self.recurrent_bias = self.param("recurrent_bias", nn.initializers.zeros, (self.features,))
+
+    def step(self, carry, x, kept=None):
+        bias = self.recurrent_bias.astype(x.dtype)
+        h = gru_step(carry, x, self.state_products(carry, kept), bias).astype(carry.dtype)
+        return h, h
+
+
+class LSTMCell(Cell):
+    """Long short-term memory, eqs. 4 to 6; the carry is (c, h), each [batch, n].
+
+    `forget_bias` is what the forget gate's bias starts at: 0 as in Flax, with 1 the cell remembers
+    until it learns not to.
+    """
+
+    gates = 4
+    forget_bias: float = 0.0
+
+    def setup(self):
+        super().setup()
+        if self.norm:
+            self.cell_norm = self._layer_norm()
+
+    def _bias_init(self, key, shape):
+        return jnp.zeros(shape).at[self.features : 2 * self.features].set(self.forget_bias)
+
+    def _peepholes(self) -> Peepholes | None:
+        return None
+
+    def step(self, carry, x, kept=None):
+        norm = {"norm": self.cell_norm} if self.norm else {}
+        c, h = lstm_step(
+            carry[0], x, self.state_products(carry[1], kept), self._peepholes(), **norm
+        )
+        carry = c.astype(carry[0].dtype), h.astype(carry[1].dtype)
+        return carry, carry[1]
+
+    @nn.nowrap
+    def initialize_carry(self, rng, input_shape):
+        zeros = super().initialize_carry(rng, input_shape)
+        return zeros, zeros
+
+
+class GravesLSTMCell(LSTMCell):
+    """The LSTM with diagonal peepholes [n] of eqs. 4 and 6, which start at zero."""
+
+    def setup(self):
+        super().setup()
+        zeros = nn.initializers.zeros
+        self.peepholes = [
+            self.param(f"{gate}_peephole", zeros, (self.features,)) for gate in Peepholes._fields
+        ]
+
+    def _peepholes(self):
+        return Peepholes(*self.peepholes)
+
+
+def _a_gate(init: Initializer, gates: int) -> Initializer:
+    """`init` for each gate's part of a kernel [n, gates n]."""
+
+    def of_all(key, shape, dtype=jnp.float32):
+        keys = jax.random.split(key, gates)
+        part = (shape[0], shape[1] // gates)
+        return jnp.concatenate([init(key, part, dtype) for key in keys], axis=1)
+
+    return of_all

@@ -1,0 +1,139 @@
+"""Layers of sequences [batch, time, features] around recurrent cells.
+
+**Padding.** `lengths` [batch], int32, are the steps of each sequence that count; behind them the
+output is zero and the state stays what it was.
+
+**State from call to call.** Without more every call starts at zeros. If the Flax collection "carry"
+is mutable, the state at the end is put there, and if the variables hold one, that is the start:
+
+    y, after = model.apply(variables, x, mutable=["carry"])
+    y, after = model.apply(variables | after, next_x, mutable=["carry"])
+
+That is how a network runs on, one step or one piece at a time, and, as no gradient flows through
+variables that are given, how back-propagation through time is truncated
+(`nnlab.training.init(streams=…)`).
+
+**Dropout.** One draw serves all steps of a sequence, of inputs (`Stacked`) as of states
+(`Recurrent`), from the stream "dropout": Gal & Ghahramani, A theoretically grounded application of
+dropout in recurrent neural networks, NeurIPS 2016, https://arxiv.org/abs/1512.05287, section 4.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nnlab.errors import InputError
+from nnlab.layers.recurrent import Cell
+
+
+class Recurrent(nn.Module):
+    """A cell along time, [batch, time, m] to [batch, time, n].
+
+    Attributes:
+        cell: of `nnlab.layers` or of Flax.
+        reverse: from the last step to the first; such a layer carries no state from call to call.
+        dropout: rate of the states' dropout, for a cell of `nnlab.layers`.
+
+    Raises:
+        InputError: on the call, for inputs that are not [batch, time, m], lengths that are not
+            [batch], or dropout of a cell of Flax's.
+    """
+
+    cell: nn.RNNCellBase
+    reverse: bool = False
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, lengths: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
+        _check(x, lengths)
+        ours = isinstance(self.cell, Cell)
+        kept = None
+        if self.dropout and train:
+            if not ours:
+                raise InputError(
+                    f"dropout of states needs a cell of nnlab.layers, not {type(self.cell)}."
+                )
+            ones = jnp.ones((len(x), self.cell.features))
+            kept = nn.Dropout(self.dropout, deterministic=False, name="dropout")(ones)
+
+        def step(cell: Any, carry: Any, of_step: Any) -> tuple[Any, jax.Array]:
+            x, counts = of_step
+            after, y = cell.step(carry, x, kept) if ours else cell(carry, x)
+            if counts is not None:
+                after = jax.tree.map(lambda a, b: jnp.where(counts[:, None], a, b), after, carry)
+                y = jnp.where(counts[:, None], y, 0)
+            return after, y
+
+        scan = nn.scan(
+            step,
+            variable_broadcast="params",
+            split_rngs={"params": False, "dropout": False},
+            in_axes=1,
+            out_axes=1,
+            reverse=self.reverse,
+        )
+        counts = None if lengths is None else jnp.arange(x.shape[1]) < lengths[:, None]
+        start = self._start(x)
+        inputs = self.cell.input_products(x) if ours else x
+        end, y = scan(self.cell, start, (inputs, counts))
+        if self._carries():
+            self.put_variable("carry", "state", end)
+        return y
+
+    def _carries(self) -> bool:
+        return (
+            self.is_mutable_collection("carry") and not self.reverse and not self.is_initializing()
+        )
+
+    def _start(self, x: jax.Array) -> Any:
+        if self.has_variable("carry", "state") and not self.reverse:
+            return self.get_variable("carry", "state")
+        return self.cell.initialize_carry(jax.random.key(0), x[:, 0].shape)
+
+
+class Bidirectional(nn.Module):
+    """Two layers of one input, one of them from the end, side by side: [batch, time, n + n'].
+
+    Both are `Recurrent`, or layers that are called like it.
+    """
+
+    forward: nn.Module
+    backward: nn.Module
+
+    def __call__(
+        self, x: jax.Array, lengths: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
+        both = [layer(x, lengths, train) for layer in (self.forward, self.backward)]
+        return jnp.concatenate(both, axis=-1)
+
+
+class Stacked(nn.Module):
+    """Layers one on the other, with dropout in front of each and behind the last."""
+
+    layers: Sequence[nn.Module]
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, lengths: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
+        def dropped(x: jax.Array) -> jax.Array:
+            return nn.Dropout(self.dropout, broadcast_dims=(1,), deterministic=not train)(x)
+
+        for layer in self.layers:
+            x = layer(dropped(x), lengths, train)
+        return dropped(x)
+
+
+def _check(x: jax.Array, lengths: jax.Array | None) -> None:
+    if x.ndim != 3:
+        raise InputError(f"a sequence layer takes [batch, time, features], not {list(x.shape)}.")
+    if lengths is not None and lengths.shape != x.shape[:1]:
+        raise InputError(
+            f"lengths must be one for each of the {len(x)} sequences, not {list(lengths.shape)}."
+        )
