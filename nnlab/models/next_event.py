@@ -11,8 +11,9 @@ one is abnormal. What is not known is never predicted: its rank is the last.
 
 The paper's choices for HDFS: 2 layers of 64 units, window 10, k = 9. Deviations: windows at the
 beginning of a session are padded with blanks, so that its first events are judged, and its end is
-judged as an event; the paper says neither. An LSTM of n events, without normalisation, has
-256 (n + 65) + 256·129 + 65 (n + 1) parameters: 57,551 for 14 events.
+judged as an event; the paper says neither. A one-hot vector has -1 where others have 0, because
+the sign of 0, which a binary cell sees, tells nothing; a blank is -1 everywhere. An LSTM of n events, without normalisation, has
+256 (n + 65) + 256·129 + 65 (n + 1) parameters: 54,223 for 14 events.
 
 References:
     Du, Li, Zheng and Srikumar, DeepLog: anomaly detection and diagnosis from system logs through
@@ -80,9 +81,10 @@ class NextEvent(nn.Module):
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if before.ndim != 2 or not jnp.issubdtype(before.dtype, jnp.integer):
             raise InputError(
-                f"events are {before.dtype} {list(before.shape)}, expected integers [batch, window]."
+                f"events are {before.dtype} {list(before.shape)}, expected integers"
+                " [batch, window]."
             )
-        x = jax.nn.one_hot(before, self.events, dtype=self.dtype or jnp.float32)
+        x = 2 * jax.nn.one_hot(before, self.events, dtype=self.dtype or jnp.float32) - 1
         dense = self.arithmetic.dense
         cells = [
             self.cell(self.features, dense, self.norm, dtype=self.dtype, name=f"cell{number}")
