@@ -13,8 +13,10 @@ different ones), and on all abnormal sessions. Precision depends on the share of
 it is given for those at hand ("here") and, from the same rates, for the numbers of the published
 test. One false alarm among 4,855 is worth 0.6 points of that precision.
 
-Baselines: tables of n-grams, which call an event that never followed the n - 1 before it the least
-likely, and "unseen", which looks only for events that training did not have.
+"surprise" is another rule on the same network: a session is abnormal if an event, or its end, had a
+probability below exp(-threshold). Baselines: tables of n-grams, which call an event that never
+followed the n - 1 before it the least likely, and "unseen", which looks only for events that
+training did not have.
 
     python experiments/anomaly_hdfs.py --data-dir DIR
 """
@@ -47,7 +49,9 @@ from nnlab.training.script import (
 )
 
 ARITHMETICS = {"float": FLOAT, "adder": ADDER, "binary": BINARY}
-Judge = Callable[[data.Windows], np.ndarray]  # ranks of the events
+Judge = Callable[[data.Windows], np.ndarray]  # ranks, or surprise in nats, of the events
+SURPRISE = ", surprise"
+RANKS, NATS = range(1, 14), range(1, 21)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +59,11 @@ class Config:
     networks: tuple[str, ...] = ("float", "adder", "binary")
     data_dir: str | None = None
     """Folder with the sessions; otherwise looked for and downloaded."""
-    folds: int = 5
+    folds: int = 3
     """Parts of the normal sessions, at least 2."""
     sessions: int = 16_838
     """At most so many of each kind."""
-    epochs: int = 4
+    epochs: int = 5
     batch_size: int = 256
     learning_rate: float = 0.003
     """Of Adam at the start of its cosine."""
@@ -101,21 +105,24 @@ def main(config: Config) -> None:
         judges: dict[str, Judge] = {f"{n}-grams": ngrams(train, n) for n in (2, 3, 6)}
         judges["unseen"] = functools.partial(unseen, len(known))
         for network in config.networks:
-            judges[f"{network} LSTM"] = trained(
-                network, fold, train, both[0], known, config, folder
-            )
+            both_rules = trained(network, fold, train, both[0], known, config, folder)
+            judges |= {f"{network} LSTM{rule}": judge for rule, judge in both_rules.items()}
         for name, judge in judges.items():
             largest[name].append([of_sessions(judge(windows), windows.session) for windows in both])
     table = [
-        row(name, k, [np.concatenate(each) for each in zip(*parts, strict=True)])
+        row(name, threshold, [np.concatenate(each) for each in zip(*parts, strict=True)])
         for name, parts in largest.items()
-        for k in ((1,) if name == "unseen" else range(1, 14))
+        for threshold in thresholds(name)
     ]
     folder.write_result(
         training.provenance() | {"config": dataclasses.asdict(config), "table": table}
     )
     figure(table).savefig(folder.curves, dpi=120)
-    analysis.print_table([row for row in table if row["k"] in (1, 5, 6, 9)])
+    analysis.print_table([row for row in table if row["threshold"] in (1, 5, 6, 9, 12)])
+
+
+def thresholds(name: str) -> Sequence[int]:
+    return NATS if name.endswith(SURPRISE) else (1,) if name == "unseen" else RANKS
 
 
 def numbered(sessions: Sequence[Sequence[int]], known: Sequence[int]) -> list[list[int]]:
@@ -132,13 +139,15 @@ def trained(
     known: Sequence[int],
     config: Config,
     folder: training.RunFolder,
-) -> Judge:
+) -> dict[str, Judge]:
+    """Judges by rank and by surprise."""
     model = NextEvent(
         len(known),
         config.features,
         window=config.window,
         arithmetic=ARITHMETICS[network],
         norm=network != "float",
+        absent=-1.0 if network == "binary" else 0.0,
     )
     examples, tests = ((jnp.asarray(each.before), jnp.asarray(each.next)) for each in (train, held))
     steps = config.epochs * training.steps_per_epoch(examples, config.batch_size)
@@ -161,16 +170,17 @@ def trained(
         save_model(folder.network, model, variables, window, notes=notes, overwrite=True)
 
     @jax.jit
-    def judged(before, following):
+    def judged(before: jax.Array, following: jax.Array) -> dict[str, jax.Array]:
         logits = training.in_batches(lambda b: model.apply(variables, b), before, 1024)
-        return ranks(logits, following)
+        surprise = optax.softmax_cross_entropy_with_integer_labels(logits, following)
+        return {"": ranks(logits, following), SURPRISE: surprise}
 
-    def judge(windows: data.Windows) -> np.ndarray:
+    def judge(rule: str, windows: data.Windows) -> np.ndarray:
         both = np.concatenate([windows.before, windows.next[:, None]], axis=1)
         different, place = np.unique(both, axis=0, return_inverse=True)
-        return np.asarray(judged(different[:, :-1], different[:, -1]))[place.ravel()]
+        return np.asarray(judged(different[:, :-1], different[:, -1])[rule])[place.ravel()]
 
-    return judge
+    return {rule: functools.partial(judge, rule) for rule in ("", SURPRISE)}
 
 
 def unseen(known: int, windows: data.Windows) -> np.ndarray:
@@ -197,17 +207,17 @@ def ngrams(train: data.Windows, n: int) -> Judge:
 
 
 def of_sessions(ranks: np.ndarray, session: np.ndarray) -> np.ndarray:
-    """The largest rank of each session."""
-    largest = np.zeros(session.max() + 1, np.int64)
+    """The largest of each session."""
+    largest = np.zeros(session.max() + 1)
     np.maximum.at(largest, session, ranks)
     return largest
 
 
-def row(name: str, k: int, largest: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Figures of a detector at one k, from the largest ranks of normal and abnormal sessions."""
+def row(name: str, threshold: int, largest: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Figures of a detector at one threshold, from the largest of normal and abnormal sessions."""
     normal, abnormal = largest
     there = np.arange(len(normal) + len(abnormal)) >= len(normal)
-    rates = analysis.found(np.concatenate(largest) >= k, there)
+    rates = analysis.found(np.concatenate(largest) >= threshold, there)
     here = rates.among(ABNORMAL_IN_TEST, len(normal))
     published = rates.among(ABNORMAL_IN_TEST, NORMAL_IN_TEST)
     figures = {
@@ -218,22 +228,24 @@ def row(name: str, k: int, largest: Sequence[np.ndarray]) -> dict[str, Any]:
         "precision / %": published.precision,
         "F1 / %": published.f1,
     }
-    return {"detector": name, "k": k} | {
+    return {"detector": name, "threshold": threshold} | {
         key: round(100 * value, 2) for key, value in figures.items()
     }
 
 
 def figure(table: Sequence[dict[str, Any]]):
-    """By k, a line a detector."""
+    """By threshold, a line a detector; above by rank, below by surprise."""
     panels = []
-    for key in ("false alarms / %", "recall / %", "F1 / %"):
-        lines = []
-        for colour, name in enumerate(dict.fromkeys(row["detector"] for row in table)):
-            rows = [row for row in table if row["detector"] == name and len(table) > 1]
-            if len(rows) > 1:
-                x, y = ([row[column] for row in rows] for column in ("k", key))
-                lines.append(Line(name, x, y, colour, dashed="LSTM" not in name))
-        panels.append(Panel("", "k", key, lines))
+    for rule, label in (("", "k"), (SURPRISE, "surprise / nats")):
+        names = dict.fromkeys(row["detector"] for row in table if row["detector"] != "unseen")
+        chosen = [name for name in names if name.endswith(SURPRISE) == bool(rule)]
+        for key in ("false alarms / %", "recall / %", "F1 / %"):
+            lines = []
+            for colour, name in enumerate(chosen):
+                rows = [row for row in table if row["detector"] == name]
+                x, y = ([row[column] for row in rows] for column in ("threshold", key))
+                lines.append(Line(name.removesuffix(rule), x, y, colour, "grams" in name))
+            panels.append(Panel("", label, key, lines))
     return figure_panels(panels)
 
 

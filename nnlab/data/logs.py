@@ -133,15 +133,16 @@ def next_event_windows(
     """
     last = [] if end is None else [end]
     each = [np.array([*session, *last], np.int32) for session in sessions]
-    each = [events for events in each if len(events)]
-    if not each:
+    lengths = [len(events) for events in each]
+    if not sum(lengths):
         raise InputError("the sessions hold no events, expected at least one")
     blank = np.full(window, -1, np.int32)
     before = [
         np.lib.stride_tricks.sliding_window_view(np.concatenate([blank, events[:-1]]), window)
         for events in each
+        if len(events)
     ]
-    numbers = np.repeat(np.arange(len(each), dtype=np.int32), [len(events) for events in each])
+    numbers = np.repeat(np.arange(len(each), dtype=np.int32), lengths)
     return Windows(np.concatenate(before), np.concatenate(each), numbers)
 
 

@@ -11,9 +11,11 @@ one is abnormal. What is not known is never predicted: its rank is the last.
 
 The paper's choices for HDFS: 2 layers of 64 units, window 10, k = 9. Deviations: windows at the
 beginning of a session are padded with blanks, so that its first events are judged, and its end is
-judged as an event; the paper says neither. A one-hot vector has -1 where others have 0, because
-the sign of 0, which a binary cell sees, tells nothing; a blank is -1 everywhere. An LSTM of n events, without normalisation, has
-256 (n + 65) + 256·129 + 65 (n + 1) parameters: 54,223 for 14 events.
+judged as an event; the paper says neither. Binary cells need `absent=-1`, because the sign of 0,
+which they would see of every event that did not come, is that of the 1 of the one that did.
+
+An LSTM of n events, without normalisation, has 256 (n + 65) + 256·129 + 65 (n + 1) parameters:
+54,223 for 14 events.
 
 References:
     Du, Li, Zheng and Srikumar, DeepLog: anomaly detection and diagnosis from system logs through
@@ -36,7 +38,8 @@ from nnlab.layers.sequences import Recurrent, Stacked
 class NextEvent(nn.Module):
     """Events int [batch, window] to logits [batch, events + 2] of the next one.
 
-    A number outside of [0, events) goes in as a blank. The logit of `unknown` is the least float.
+    A number outside of [0, events) goes in as a blank, all `absent`. The logit of `unknown` is the
+    least float.
 
     Attributes:
         events: known ones.
@@ -47,6 +50,7 @@ class NextEvent(nn.Module):
         arithmetic: of the products of all cells.
         classifier: of the output layer.
         norm: LayerNorm in the cells, which adders need (`nnlab.layers.recurrent`).
+        absent: what a one-hot vector holds for the events that did not come.
         dtype: of the computation; outputs are float32 at least.
 
     Raises:
@@ -62,6 +66,7 @@ class NextEvent(nn.Module):
     arithmetic: Arithmetic = FLOAT
     classifier: Arithmetic = FLOAT
     norm: bool = False
+    absent: float = 0.0
     dtype: Dtype | None = None
 
     @property
@@ -84,7 +89,8 @@ class NextEvent(nn.Module):
                 f"events are {before.dtype} {list(before.shape)}, expected integers"
                 " [batch, window]."
             )
-        x = 2 * jax.nn.one_hot(before, self.events, dtype=self.dtype or jnp.float32) - 1
+        x = jax.nn.one_hot(before, self.events, dtype=self.dtype or jnp.float32)
+        x = jnp.where(x == 0, self.absent, x)
         dense = self.arithmetic.dense
         cells = [
             self.cell(self.features, dense, self.norm, dtype=self.dtype, name=f"cell{number}")
