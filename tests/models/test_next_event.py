@@ -70,7 +70,14 @@ def test_one_at_a_time_is_the_whole_session(variables):
     assert recent.tolist() == [1, 0, 2, SMALL.end]
 
 
-@pytest.mark.parametrize("arithmetic", [FLOAT, ADDER, BINARY], ids=["float", "adder", "binary"])
+@pytest.mark.parametrize(
+    "arithmetic",
+    [
+        pytest.param(FLOAT, id="float"),
+        pytest.param(ADDER, id="adder", marks=pytest.mark.slow),
+        pytest.param(BINARY, id="binary", marks=pytest.mark.slow),
+    ],
+)
 def test_learns_a_cycle(arithmetic):
     """0 1 2 0 1 2 …, whose end comes after six: what follows then is certain."""
     absent = -1.0 if arithmetic is BINARY else 0.0
