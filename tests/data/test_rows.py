@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnlab.data import Malformed, Row, csv_rows, json_rows
+from nnlab.data.rows import Kind
 from nnlab.errors import InputError
 
-KINDS = {"time": "timestamp", "value": "number", "name": "text"}
+KINDS: dict[str, Kind] = {"time": "timestamp", "value": "number", "name": "text"}
 NOON = datetime(2014, 7, 1, 12)
 
 
@@ -55,9 +56,10 @@ def test_csv_cells_by_hand():
 def test_a_malformed_line_of_csv(line, reason):
     good = b"2014-07-01 12:00,1,a\n"
     rows = list(csv_rows([b"time,value,name\n", good, line, good], KINDS))
-    assert [type(row) for row in rows] == [Row, Malformed, Row]
-    assert rows[1].line == 3 and rows[1].reason.startswith(reason), rows[1]
-    assert rows[2].line == 4 and rows[0].cells == rows[2].cells
+    before, bad, after = rows
+    assert isinstance(bad, Malformed) and bad.line == 3
+    assert bad.reason.startswith(reason), bad
+    assert isinstance(before, Row) and after == Row(4, before.cells)
 
 
 @pytest.mark.parametrize(
@@ -82,9 +84,10 @@ def test_a_malformed_line_of_csv(line, reason):
 def test_a_malformed_line_of_json(line, reason):
     good = b'{"name": "a", "value": 1, "time": "2014-07-01 12:00", "more": {}}'
     rows = list(json_rows([good, line, good], KINDS))
-    assert [type(row) for row in rows] == [Row, Malformed, Row]
-    assert rows[1].line == 2 and rows[1].reason.startswith(reason), rows[1]
-    assert rows[2] == Row(3, {"time": NOON, "value": 1.0, "name": "a"})
+    before, bad, after = rows
+    assert isinstance(bad, Malformed) and bad.line == 2
+    assert bad.reason.startswith(reason), bad
+    assert isinstance(before, Row) and after == Row(3, {"time": NOON, "value": 1.0, "name": "a"})
 
 
 def test_a_whole_number_of_any_length():
@@ -137,7 +140,7 @@ cells = st.tuples(
 @given(st.lists(cells))
 def test_what_was_written_is_read(rows):
     """By Python's own writers; a text of blanks alone in its row is a blank line."""
-    kinds = {"x": "number", "t": "timestamp", "s": "text"}
+    kinds: dict[str, Kind] = {"x": "number", "t": "timestamp", "s": "text"}
     expected = [dict(zip(kinds, row, strict=True)) for row in rows]
     file = io.StringIO()
     csv.writer(file).writerows([list(kinds), *([repr(x), t, s] for x, t, s in rows)])

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from nnlab.data import Malformed, read_csv, read_json_lines
+from nnlab.data.rows import Kind
 from nnlab.errors import InputError
 
-KINDS = {"time": "timestamp", "value": "number", "name": "text"}
+KINDS: dict[str, Kind] = {"time": "timestamp", "value": "number", "name": "text"}
 
 
 def written(tmp_path, text, name="table.csv"):

@@ -23,10 +23,11 @@ from nnlab.data import (
     fit_transformation,
     windows,
 )
+from nnlab.data.rows import Kind
 from nnlab.data.tables import table_of
 from nnlab.errors import InputError
 
-KINDS = {"x": "number", "t": "timestamp", "s": "text"}
+KINDS: dict[str, Kind] = {"x": "number", "t": "timestamp", "s": "text"}
 ALL = [
     *((kind, "x") for kind in (Standardize, MinMax, Log, Robust)),
     *((kind, "s") for kind in (Keys, OneHot)),
@@ -46,7 +47,8 @@ def applied(kind, fitted, given=None, column="x"):
 def test_constants_by_hand():
     values = [1.0, 2.0, 3.0, 4.0, 10.0]  # mean 4, variance (9 + 4 + 1 + 0 + 36) / 5 = 10
     np.testing.assert_array_equal(
-        applied(Standardize, values), np.float32([[(v - 4) / math.sqrt(10)] for v in values])
+        applied(Standardize, values),
+        np.array([[(v - 4) / math.sqrt(10)] for v in values], np.float32),
     )
     assert applied(MinMax, [2.0, 4.0, 6.0], [3.0, 8.0]) == [[0.25], [1.5]]
     assert applied(Robust, values) == [[-1.0], [-0.5], [0.0], [0.5], [3.5]]  # quartiles 2, 3, 4
