@@ -30,13 +30,10 @@ def test_as_scikit_learn_has_it(pairs):
         theirs = metrics.confusion_matrix(there, flagged, labels=[False, True]).ravel().tolist()
         tn, fp, fn, tp = theirs
         assert counts == Found(tp, fp, fn, tn)
-        for ours, name in ((counts.precision, "precision"), (counts.recall, "recall")):
-            assert ours == getattr(metrics, f"{name}_score")(there, flagged, zero_division=0)
-        # They multiply and divide in another order.
-        theirs = metrics.precision_recall_fscore_support(
-            there, flagged, average="binary", zero_division=0
-        )
-        assert math.isclose(counts.f1, float(theirs[2]))
+        ours = {"precision": counts.precision, "recall": counts.recall, "f1": counts.f1}
+        for name, value in ours.items():
+            score = getattr(metrics, f"{name}_score")(there, flagged, zero_division=0)
+            assert math.isclose(value, score)  # F1 is multiplied and divided in another order
     else:
         assert counts == (0, 0, 0, 0) and counts.precision == counts.recall == counts.f1 == 0
 
