@@ -24,6 +24,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnlab.errors import InputError
 from nnlab.layers.recurrent import Cell
@@ -146,7 +147,8 @@ def _check(x: jax.Array, lengths: jax.Array | None) -> None:
             f"{lengths.dtype}{list(lengths.shape)}."
         )
     if not isinstance(lengths, jax.core.Tracer):
-        least, most = int(lengths.min(initial=0)), int(lengths.max(initial=0))
+        known = np.asarray(lengths)
+        least, most = known.min(initial=0), known.max(initial=0)
         if least < 0 or most > x.shape[1]:
             raise InputError(
                 f"lengths must be from 0 to the {x.shape[1]} steps, not from {least} to {most}."
