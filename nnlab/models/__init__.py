@@ -18,11 +18,8 @@ from nnlab.models.inception_v3 import InceptionV3
 from nnlab.models.lenet import LeNet5
 from nnlab.models.lenet_original import OriginalLeNet5, full_lenet5
 from nnlab.models.mlp import MLP
-<<<<<<< HEAD
-from nnlab.models.next_value import NextValue
-=======
 from nnlab.models.next_event import NextEvent, no_events, observe, ranks
->>>>>>> db25704efdeb95f59e97d4d29d4791ae1a17ba10
+from nnlab.models.next_value import NextValue
 from nnlab.models.plain_net import PlainNet
 from nnlab.models.recurrent_net import LanguageModel, RecurrentNet
 from nnlab.models.resnet import (
@@ -52,11 +49,8 @@ __all__ = [
     "InceptionV3",
     "LanguageModel",
     "LeNet5",
-<<<<<<< HEAD
-    "NextValue",
-=======
     "NextEvent",
->>>>>>> db25704efdeb95f59e97d4d29d4791ae1a17ba10
+    "NextValue",
     "OriginalLeNet5",
     "PlainNet",
     "RecurrentNet",
