@@ -17,6 +17,7 @@ from nnlab.models.inception_v3 import InceptionV3
 from nnlab.models.lenet import LeNet5
 from nnlab.models.lenet_original import OriginalLeNet5, full_lenet5
 from nnlab.models.mlp import MLP
+from nnlab.models.next_event import NextEvent, no_events, observe, ranks
 from nnlab.models.plain_net import PlainNet
 from nnlab.models.recurrent_net import LanguageModel, RecurrentNet
 from nnlab.models.resnet import (
@@ -45,6 +46,7 @@ __all__ = [
     "InceptionV3",
     "LanguageModel",
     "LeNet5",
+    "NextEvent",
     "OriginalLeNet5",
     "PlainNet",
     "RecurrentNet",
@@ -59,7 +61,10 @@ __all__ = [
     "he_resnet44",
     "he_resnet56",
     "he_resnet110",
+    "no_events",
+    "observe",
     "original_alexnet",
+    "ranks",
     "resnet18",
     "resnet20",
     "resnet32",
