@@ -133,7 +133,6 @@ FREE = frozenset(
     for names in [
         "broadcast_in_dim reshape transpose squeeze rev pad slice dynamic_slice gather scatter",
         "dynamic_update_slice concatenate split stack unstack tile select_n iota copy zeros_like",
-        "empty empty2",
         "abs neg real imag conj complex",
         "convert_element_type bitcast_convert_type reduce_precision",
         "stop_gradient name optimization_barrier debug_callback debug_print platform_index",

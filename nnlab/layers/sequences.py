@@ -25,6 +25,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from nnlab.errors import InputError
 from nnlab.layers.recurrent import Cell
@@ -146,7 +147,7 @@ def _check(x: jax.Array, lengths: jax.Array | None) -> None:
             f"lengths must be an integer for each of the {len(x)} sequences, not "
             f"{lengths.dtype}{list(lengths.shape)}."
         )
-    if not isinstance(lengths, jax.core.Tracer):
+    if not isinstance(lengths, Tracer):
         known = np.asarray(lengths)
         least, most = known.min(initial=0), known.max(initial=0)
         if least < 0 or most > x.shape[1]:

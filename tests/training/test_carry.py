@@ -102,7 +102,7 @@ def test_an_epoch_is_truncated_back_propagation_by_hand():
     def untruncated(params, carry):
         x = DATA[0][:4].reshape(2, STREAMS, LENGTH, 2)
         _, after = Net().apply({"params": params, "carry": carry}, x[0], mutable=["carry"])
-        y = Net().apply({"params": params, **after}, x[1])
+        y: Any = Net().apply({"params": params, **after}, x[1])
         return cross_entropy(y, DATA[1][2:4])
 
     # The gradient through both windows is another, so the comparison above could fail.
