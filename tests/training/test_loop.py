@@ -276,7 +276,6 @@ def test_a_score_that_the_test_does_not_have_is_named(folder):
     )
     with pytest.raises(InputError, match=sentence):
         fitted(folder, evaluate=evaluate)
-    assert not (folder.path / "metrics.jsonl").exists()
 
 
 def test_patience_ends_the_run_and_so_it_stays(folder):
