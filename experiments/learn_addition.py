@@ -106,6 +106,7 @@ def main(config: Config) -> None:
     folder = training.RunFolder.create(config.out, config, config.overwrite, config.resume)
     key = jax.random.key(config.seed + 1)
     numbers, additions = [], []
+    model: Any
     for name, model in UNITS.items():
         fns = pairs, squared_error, largest_error
         params = trained(name, model, fns, config.epochs, config, folder)

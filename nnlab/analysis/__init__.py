@@ -6,6 +6,7 @@ Pictures and the HTML report import matplotlib; they are `nnlab.analysis.plots` 
 
 from nnlab.analysis.costs import inference_costs
 from nnlab.analysis.counting import Counts, count
+from nnlab.analysis.detection import Found, found, grouping_accuracy
 from nnlab.analysis.distributions import Fit, Fits, fit_weights
 from nnlab.analysis.energy import energy
 from nnlab.analysis.features import Geometry, Plane, Separation, class_geometry, class_plane
@@ -23,6 +24,7 @@ __all__ = [
     "Counts",
     "Fit",
     "Fits",
+    "Found",
     "Geometry",
     "Mass",
     "Plane",
@@ -34,6 +36,8 @@ __all__ = [
     "energy",
     "expected_mass_removed",
     "fit_weights",
+    "found",
+    "grouping_accuracy",
     "inference_costs",
     "markdown_table",
     "mass_removed",

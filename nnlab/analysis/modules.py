@@ -7,7 +7,8 @@ addition, or an XNOR and an addition.
 
 Modules mapped by `flax.linen.vmap`, such as the groups of a grouped convolution, are traced once
 and with the weights of one of them. They are no layers: all of them together are that of the module
-that maps them.
+that maps them. Modules in a loop, such as a recurrent cell, have the operations of one step, each
+time that Flax traces them; the other steps are in "between layers".
 """
 
 import functools

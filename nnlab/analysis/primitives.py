@@ -137,7 +137,7 @@ FREE = frozenset(
         "convert_element_type bitcast_convert_type reduce_precision",
         "stop_gradient name optimization_barrier debug_callback debug_print platform_index",
         "sharding_constraint layout_constraint reshard device_put pvary axis_index",
-        "all_gather all_to_all ppermute pbroadcast",
+        "all_gather all_to_all ppermute pbroadcast empty2",
         "random_wrap random_unwrap random_seed random_split random_fold_in random_clone",
     ]
     for name in names.split()

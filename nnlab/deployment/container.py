@@ -63,8 +63,8 @@ def write(
         overwrite: replace a file that is there.
 
     Raises:
-        InputError: the file exists, cannot be written, or an array has another dtype or does not
-            fit its code.
+        InputError: the file exists, cannot be written, an array has another dtype or does not fit
+            its code, or `about` is not JSON.
     """
     stored, tensors = {}, {}
     for name, array in arrays.items():
@@ -77,7 +77,10 @@ def write(
         array = np.array(array, array.dtype.newbyteorder("<"), order="C")
         stored[name], tensors[name] = array, entry | {"sha256": _digest(array)}
     header = {"format": FORMAT, **about, "tensors": tensors}
-    text = json.dumps(header, allow_nan=False, separators=(",", ":"))
+    try:
+        text = json.dumps(header, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} cannot hold what is not JSON: {error}.") from error
     digest = hashlib.sha256(text.encode()).hexdigest()
     with replacing(path, overwrite) as partial:
         from safetensors.numpy import save

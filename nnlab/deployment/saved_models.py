@@ -14,6 +14,7 @@ one input and the dtype; and "notes", whatever else the network's user needs. Ar
 their paths, such as params/BinaryConv_0/binary_kernel.
 """
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping
@@ -137,6 +138,7 @@ def _fields(model: nn.Module) -> dict[str, Any]:
     return {name: _described(name, getattr(model, name)) for name in names}
 
 
+_ROOMS = {"arithmetic": (arithmetics, Arithmetic), "layer": (layers, type)}
 _LINEN = ("parent", "name")  # every Linen module has these
 
 
@@ -152,10 +154,8 @@ def _described(name: str, value: Any) -> Any:
     elif isinstance(value, type) and getattr(layers, value.__name__, None) is value:
         return {"layer": value.__name__}
     else:
-        try:
+        with contextlib.suppress(TypeError, ValueError):
             return {"dtype": jnp.dtype(value).name}
-        except TypeError:
-            pass
     raise InputError(
         f"a file cannot name {name}={value!r}; expected numbers, texts, dtypes, values of"
         " nnlab.arithmetics or classes of nnlab.layers."
@@ -170,7 +170,9 @@ def _value(described: Any) -> Any:
     ((kind, name),) = described.items()
     if kind == "dtype":
         return jnp.dtype(name)
-    room, wanted = {"arithmetic": (arithmetics, Arithmetic), "layer": (layers, type)}[kind]
+    if kind not in _ROOMS:
+        raise InputError(f"the file names a {kind}; expected one of {', '.join(_ROOMS)} or dtype.")
+    room, wanted = _ROOMS[kind]
     value = getattr(room, name, None)
     if not isinstance(value, wanted):
         raise InputError(f"{room.__name__} has no {name}; expected one that this nnlab knows.")

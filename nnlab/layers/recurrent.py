@@ -3,8 +3,7 @@
 They are cells as Flax has them, `cell(carry, x) -> (carry, y)`, and go wherever Flax's own go
 (`flax.linen.RNN`, for example); Flax's go wherever these go, into `nnlab.layers.Recurrent`. In
 float and with the same weights they give what Flax's give. Beside that they take `dense`, the layer
-that multiplies, such as `ADDER.dense`; one product serves all gates; and `Recurrent` makes the
-products of all inputs at once, in front of its loop.
+that multiplies, such as `ADDER.dense`, and one product serves all gates.
 
 =================  =======  ==================================
 cell               gates    parameters in float
@@ -37,16 +36,20 @@ from nnlab.ops.recurrent import Peepholes, gru_step, lstm_step, simple_step
 
 
 class Cell(nn.RNNCellBase):
-    """What the cells share: two products, their bias, and a step in two halves.
+    """What the cells share: the products of input and state, and their bias.
+
+    A cell is called as `cell(carry, x, kept=None)`, x [..., m], and gives `(carry, y)`, y [..., n];
+    `kept` [..., n] are factors of the state where it enters its product, for dropout.
 
     Attributes:
         features: units n.
         dense: makes the layer of each product, called as `dense(features, use_bias=…, dtype=…)`;
             by default Flax's.
         norm: LayerNorm behind each product.
-        kernel_init, recurrent_kernel_init: of the weights of input and state; by default those of
-            `dense`, and for Flax's layer LeCun's and an orthogonal matrix a gate.
-        dtype: of the computation, by default that of inputs and parameters together.
+        kernel_init, recurrent_kernel_init: of the weights of input and state; by default that of
+            `dense`, but for Flax's layer LeCun's and an orthogonal matrix a gate.
+        dtype: of the computation, by default that of inputs and parameters together; the carry is
+            float32 at least, for many small steps add up in it.
     """
 
     gates: ClassVar[int]
@@ -60,7 +63,8 @@ class Cell(nn.RNNCellBase):
 
     def setup(self):
         inputs, state = self.kernel_init, self.recurrent_kernel_init
-        if self.dense is nn.Dense:
+        if getattr(self.dense, "func", self.dense) is nn.Dense:  # or a partial, as in FLOAT
+            inputs = inputs or nn.initializers.lecun_normal()
             state = state or _a_gate(nn.initializers.orthogonal(), self.gates)
         self.input = self._product(inputs)
         self.recurrent = self._product(state)
@@ -79,28 +83,24 @@ class Cell(nn.RNNCellBase):
     def _bias_init(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return jnp.zeros(shape)
 
-    def input_products(self, x: jax.Array) -> jax.Array:
-        """What inputs [..., m] contribute to the gates, [..., gates n]."""
-        y = self.input(x)
-        y = self.input_norm(y) if self.norm else y
-        return y + self.bias.astype(y.dtype)
+    def _products(
+        self, x: jax.Array, h: jax.Array, kept: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """What input and state contribute to the gates, each [..., gates n].
 
-    def state_products(self, h: jax.Array, kept: jax.Array | None) -> jax.Array:
-        """What states [..., n] contribute; `kept` [..., n] are factors of dropout."""
-        y = self.recurrent(h if kept is None else h * kept.astype(h.dtype))
-        return self.recurrent_norm(y) if self.norm else y
-
-    def step(self, carry: Any, x: jax.Array, kept: jax.Array | None = None) -> tuple[Any, Any]:
-        """`(carry, y)` after one step, of the `input_products` x [..., gates n]."""
-        raise NotImplementedError
-
-    def __call__(self, carry: Any, inputs: jax.Array) -> tuple[Any, Any]:
-        return self.step(carry, self.input_products(inputs))
+        Both are made step by step: all inputs in one product in front of the loop would be fewer
+        calls, but write and read an array of [batch, time, gates n], which on a CPU takes longer.
+        """
+        x, s = self.input(x), self.recurrent(h if kept is None else h * kept.astype(h.dtype))
+        if self.norm:
+            x, s = self.input_norm(x), self.recurrent_norm(s)
+        return x + self.bias.astype(x.dtype), s
 
     @nn.nowrap
     def initialize_carry(self, rng: jax.Array, input_shape: tuple[int, ...]) -> Any:
         """Zeros for inputs [..., m]; `rng` is there because Flax's cells have it."""
-        return jnp.zeros((*input_shape[:-1], self.features), self.dtype or jnp.float32)
+        dtype = jnp.promote_types(self.dtype or jnp.float32, jnp.float32)
+        return jnp.zeros((*input_shape[:-1], self.features), dtype)
 
     @property
     def num_feature_axes(self) -> int:
@@ -112,9 +112,10 @@ class SimpleCell(Cell):
 
     gates = 1
 
-    def step(self, carry, x, kept=None):
-        h = simple_step(x, self.state_products(carry, kept)).astype(carry.dtype)
-        return h, h
+    def __call__(self, carry, inputs, kept=None):
+        x, s = self._products(inputs, carry, kept)
+        h = simple_step(x, s)
+        return h.astype(carry.dtype), h.astype(x.dtype)
 
 
 class GRUCell(Cell):
@@ -126,10 +127,10 @@ class GRUCell(Cell):
         super().setup()
         self.recurrent_bias = self.param("recurrent_bias", nn.initializers.zeros, (self.features,))
 
-    def step(self, carry, x, kept=None):
-        bias = self.recurrent_bias.astype(x.dtype)
-        h = gru_step(carry, x, self.state_products(carry, kept), bias).astype(carry.dtype)
-        return h, h
+    def __call__(self, carry, inputs, kept=None):
+        x, s = self._products(inputs, carry, kept)
+        h = gru_step(carry, x, s, self.recurrent_bias.astype(x.dtype))
+        return h.astype(carry.dtype), h.astype(x.dtype)
 
 
 class LSTMCell(Cell):
@@ -153,13 +154,11 @@ class LSTMCell(Cell):
     def _peepholes(self) -> Peepholes | None:
         return None
 
-    def step(self, carry, x, kept=None):
+    def __call__(self, carry, inputs, kept=None):
+        x, s = self._products(inputs, carry[1], kept)
         norm = {"norm": self.cell_norm} if self.norm else {}
-        c, h = lstm_step(
-            carry[0], x, self.state_products(carry[1], kept), self._peepholes(), **norm
-        )
-        carry = c.astype(carry[0].dtype), h.astype(carry[1].dtype)
-        return carry, carry[1]
+        c, h = lstm_step(carry[0], x, s, self._peepholes(), **norm)
+        return (c.astype(carry[0].dtype), h.astype(carry[1].dtype)), h.astype(x.dtype)
 
     @nn.nowrap
     def initialize_carry(self, rng, input_shape):

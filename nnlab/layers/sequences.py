@@ -24,6 +24,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from nnlab.errors import InputError
 from nnlab.layers.recurrent import Cell
@@ -39,7 +41,8 @@ class Recurrent(nn.Module):
 
     Raises:
         InputError: on the call, for inputs that are not [batch, time, m], lengths that are not
-            [batch], or dropout of a cell of Flax's.
+            integers [batch] or, where they are known, not from 0 to time, a state carried from
+            a batch of another size, or dropout of a cell of Flax's.
     """
 
     cell: nn.RNNCellBase
@@ -51,19 +54,17 @@ class Recurrent(nn.Module):
         self, x: jax.Array, lengths: jax.Array | None = None, train: bool = False
     ) -> jax.Array:
         _check(x, lengths)
-        ours = isinstance(self.cell, Cell)
         kept = None
         if self.dropout and train:
-            if not ours:
-                raise InputError(
-                    f"dropout of states needs a cell of nnlab.layers, not {type(self.cell)}."
-                )
+            if not isinstance(self.cell, Cell):
+                name = type(self.cell).__name__
+                raise InputError(f"dropout of states needs a cell of nnlab.layers, not {name}.")
             ones = jnp.ones((len(x), self.cell.features))
             kept = nn.Dropout(self.dropout, deterministic=False, name="dropout")(ones)
 
         def step(cell: Any, carry: Any, of_step: Any) -> tuple[Any, jax.Array]:
             x, counts = of_step
-            after, y = cell.step(carry, x, kept) if ours else cell(carry, x)
+            after, y = cell(carry, x) if kept is None else cell(carry, x, kept)
             if counts is not None:
                 after = jax.tree.map(lambda a, b: jnp.where(counts[:, None], a, b), after, carry)
                 y = jnp.where(counts[:, None], y, 0)
@@ -77,10 +78,11 @@ class Recurrent(nn.Module):
             out_axes=1,
             reverse=self.reverse,
         )
-        counts = None if lengths is None else jnp.arange(x.shape[1]) < lengths[:, None]
-        start = self._start(x)
-        inputs = self.cell.input_products(x) if ours else x
-        end, y = scan(self.cell, start, (inputs, counts))
+        counts = None
+        if lengths is not None:
+            counts = jnp.arange(x.shape[1]) < lengths[:, None]
+            x = jnp.where(counts[..., None], x, 0)  # so that no NaN of the padding meets a gradient
+        end, y = scan(self.cell, self._start(x), (x, counts))
         if self._carries():
             self.put_variable("carry", "state", end)
         return y
@@ -91,9 +93,14 @@ class Recurrent(nn.Module):
         )
 
     def _start(self, x: jax.Array) -> Any:
-        if self.has_variable("carry", "state") and not self.reverse:
-            return self.get_variable("carry", "state")
-        return self.cell.initialize_carry(jax.random.key(0), x[:, 0].shape)
+        zeros = self.cell.initialize_carry(jax.random.key(0), (len(x), x.shape[-1]))
+        if self.reverse or not self.has_variable("carry", "state"):
+            return zeros
+        carried = self.get_variable("carry", "state")
+        there, here = ([leaf.shape for leaf in jax.tree.leaves(each)] for each in (carried, zeros))
+        if there != here:
+            raise InputError(f"the carried state must be of shapes {here}, not {there}.")
+        return carried
 
 
 class Bidirectional(nn.Module):
@@ -133,7 +140,17 @@ class Stacked(nn.Module):
 def _check(x: jax.Array, lengths: jax.Array | None) -> None:
     if x.ndim != 3:
         raise InputError(f"a sequence layer takes [batch, time, features], not {list(x.shape)}.")
-    if lengths is not None and lengths.shape != x.shape[:1]:
+    if lengths is None:
+        return
+    if lengths.shape != x.shape[:1] or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise InputError(
-            f"lengths must be one for each of the {len(x)} sequences, not {list(lengths.shape)}."
+            f"lengths must be an integer for each of the {len(x)} sequences, not "
+            f"{lengths.dtype}{list(lengths.shape)}."
         )
+    if not isinstance(lengths, Tracer):
+        known = np.asarray(lengths)
+        least, most = known.min(initial=0), known.max(initial=0)
+        if least < 0 or most > x.shape[1]:
+            raise InputError(
+                f"lengths must be from 0 to the {x.shape[1]} steps, not from {least} to {most}."
+            )

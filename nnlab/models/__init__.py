@@ -1,6 +1,7 @@
 """Architectures, one a file, each with `arithmetic=`."""
 
 from nnlab.models.alexnet import AlexNet, original_alexnet, ungrouped_alexnet
+from nnlab.models.autoencoder import AutoEncoder
 from nnlab.models.cifar_resnet import (
     CifarResNet,
     he_resnet20,
@@ -17,6 +18,8 @@ from nnlab.models.inception_v3 import InceptionV3
 from nnlab.models.lenet import LeNet5
 from nnlab.models.lenet_original import OriginalLeNet5, full_lenet5
 from nnlab.models.mlp import MLP
+from nnlab.models.next_event import NextEvent, no_events, observe, ranks
+from nnlab.models.next_value import NextValue
 from nnlab.models.ntm import NTM
 from nnlab.models.plain_net import PlainNet
 from nnlab.models.recurrent_net import LanguageModel, RecurrentNet
@@ -41,12 +44,15 @@ __all__ = [
     "NTM",
     "VGG",
     "AlexNet",
+    "AutoEncoder",
     "CifarResNet",
     "GoogLeNet",
     "InceptionCell",
     "InceptionV3",
     "LanguageModel",
     "LeNet5",
+    "NextEvent",
+    "NextValue",
     "OriginalLeNet5",
     "PlainNet",
     "RecurrentNet",
@@ -61,7 +67,10 @@ __all__ = [
     "he_resnet44",
     "he_resnet56",
     "he_resnet110",
+    "no_events",
+    "observe",
     "original_alexnet",
+    "ranks",
     "resnet18",
     "resnet20",
     "resnet32",

@@ -1,9 +1,8 @@
 r"""Recurrent steps: from the products of input and state to the next state.
 
 Every step takes products that are already made, :math:`x = W x_t + b` of the input and
-:math:`s = U h_{t-1}` of the state, by whatever arithmetic, so that the products of all inputs can
-be one matrix product in front of the loop. Of G gates both are [..., G n], gate by gate in the
-order given.
+:math:`s = U h_{t-1}` of the state, by whatever arithmetic. Of G gates both are [..., G n], gate by
+gate in the order given.
 
 Elman's network, one gate:
 

@@ -5,6 +5,7 @@ from nnlab.training.distillation import Distillation, distillation_loss, student
 from nnlab.training.environment import hardware, provenance, versions
 from nnlab.training.evaluation import evaluation, in_batches
 from nnlab.training.feeds import Feed, generated, in_memory, streamed
+from nnlab.training.long_sequences import long_evaluation
 from nnlab.training.loop import best_accuracy, fit, least_loss
 from nnlab.training.losses import (
     cross_entropy,
@@ -52,6 +53,7 @@ __all__ = [
     "init",
     "leaf_name",
     "least_loss",
+    "long_evaluation",
     "mean_squared_error",
     "provenance",
     "restore",

@@ -26,6 +26,7 @@ from nnlab.training.steps import (
     State,
     Step,
     check_divides,
+    check_nothing_carried,
     generated_steps,
     steps_per_epoch,
     train_steps,
@@ -57,7 +58,7 @@ def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
 
     Raises:
         InputError: the batch is larger than the data, or, on compilation, the devices of the mesh
-            do not divide it.
+            do not divide it or a state is carried in spite of `shuffle`.
     """
     steps = steps_per_epoch(data, batch_size)
 
@@ -79,7 +80,8 @@ def generated(make: Callable[[jax.Array], Batch], steps_per_epoch: int) -> Feed:
         steps_per_epoch: after so many steps the training is evaluated.
 
     Raises:
-        InputError: `steps_per_epoch` is below 1, or, on compilation, there is a mesh.
+        InputError: `steps_per_epoch` is below 1, or, on compilation, there is a mesh or a carried
+            state.
     """
     if steps_per_epoch < 1:
         raise InputError(f"steps_per_epoch must be at least 1, not {steps_per_epoch}.")
@@ -114,12 +116,13 @@ def streamed(stream: Stream) -> Feed:
 
     Raises:
         InputError: the batch is larger than the data, or, on compilation, the devices of the mesh
-            do not divide it.
+            do not divide it or there is a carried state.
     """
     steps = stream.steps_per_epoch
 
     @contextlib.contextmanager
     def compile(step: Step, state: State, mesh: Mesh | None) -> Iterator[Advance]:
+        check_nothing_carried(state)
         if mesh is not None:
             check_divides(mesh.shape[AXIS], stream.batch_size)
         sharding = None if mesh is None else NamedSharding(mesh, BY_IMAGE)

@@ -30,7 +30,12 @@ Score = Callable[[dict[str, float]], float]
 
 
 def best_accuracy(tested: dict[str, float]) -> float:
-    """The accuracy."""
+    """The accuracy; raises `InputError` where there is none."""
+    if "accuracy" not in tested:
+        raise InputError(
+            f"the test gives {', '.join(tested)} and no accuracy to go by; give fit a score, such"
+            " as least_loss."
+        )
     return tested["accuracy"]
 
 

@@ -74,7 +74,8 @@ def init(
         inputs: [examples, ...], images for example; only shape and dtype matter.
         streams: the size of the batches, where each goes on where the one before it has ended and
             recurrent layers keep their state from one to the next: truncated back-propagation
-            through time. By default every batch starts afresh. An epoch begins with zeros.
+            through time. By default every batch starts afresh. An epoch begins with zeros. It needs
+            batches in their order, `in_memory(…, shuffle=False)`.
 
     Raises:
         InputError: the model has no recurrent layer that could carry something.
@@ -237,6 +238,15 @@ def check_divides(devices: int, images: int) -> None:
         raise InputError(f"--batch-size must be a multiple of the {devices} devices, not {images}.")
 
 
+def check_nothing_carried(state: State) -> None:
+    """Raises `InputError` for a state with a carry, where batches are in no order."""
+    if state.carry:
+        raise InputError(
+            "a carried state needs batches that go on from one another, as of"
+            " in_memory(…, shuffle=False)."
+        )
+
+
 def train_steps(
     step: Step,
     batch_size: int,
@@ -261,8 +271,8 @@ def train_steps(
     those without a mesh.
 
     Raises:
-        InputError: on the call, for fewer images than `batch_size`, or at once for a batch that the
-            devices do not divide.
+        InputError: on the call, for fewer images than `batch_size` or a carried state and
+            `shuffle`, or at once for a batch that the devices do not divide.
     """
     if mesh is not None:
         check_divides(mesh.shape["data"], batch_size)
@@ -271,6 +281,7 @@ def train_steps(
         steps = steps_per_epoch(data, batch_size)
         order = jnp.arange(len(data[0]))
         if shuffle:
+            check_nothing_carried(state)
             key = jax.random.fold_in(_order_key(state), state.step // steps)
             order = jax.random.permutation(key, order)
         order = order[: steps * batch_size].reshape(steps, batch_size)
@@ -291,9 +302,13 @@ def generated_steps(
 
     The batch of a step is `make(key)`, of a key folded from `state.key` and the step, so that no
     two are alike; `steps` of them make an epoch.
+
+    Raises:
+        InputError: on the call, for a carried state.
     """
 
     def run(state: State, count: jax.Array | int) -> tuple[State, Metrics]:
+        check_nothing_carried(state)
         first = state.step - state.step % steps
 
         def batch(number: jax.Array) -> Batch:

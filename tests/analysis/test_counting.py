@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 from nnlab.analysis import Counts, count
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.errors import InputError
-from nnlab.models import resnet20
+from nnlab.models import LanguageModel, resnet20
 from nnlab.ops.adder import adder_conv, adder_dense
 from nnlab.ops.binary import binary_conv, sign_ste
 from nnlab.ops.conjugate_adder import conjugate_adder_conv
@@ -368,3 +368,15 @@ def test_winograd_takes_16_distances_where_the_adder_takes_36():
         15 * 14,
     )
     assert 16 * tiles * 3 * 5 * 36 == 16 * TERMS
+
+
+def test_adders_within_a_loop_over_time():
+    model = LanguageModel(5, features=4, layers=1, arithmetic=ADDER)
+    symbols = jnp.zeros((1, 7), jnp.int32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), symbols)
+    counts = count(model.apply, variables, symbols)
+    assert not counts.unknown
+    # A step: two products of 4 by 16 with two additions a term, their sum, the bias, the new cell;
+    # the classifier's product of 4 by 5, its bias; three products of a gate and 4 units.
+    assert counts.additions["float32"] == 7 * (2 * 2 * 4 * 16 + 16 + 16 + 4 + 4 * 5 + 5)
+    assert counts.multiplications == {"float32": 7 * (4 * 5 + 3 * 4)}

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from nnlab.analysis import stored_bytes
-from nnlab.arithmetics import ADDER, BINARY
+from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.deployment import container
 from nnlab.deployment.saved_models import export_variables, load_model, save_model
 from nnlab.errors import InputError
-from nnlab.models import CifarResNet, LeNet5, SmallCNN
+from nnlab.layers import GravesLSTMCell
+from nnlab.models import CifarResNet, LanguageModel, LeNet5, SmallCNN
 
 
 def random_variables(model, image):
@@ -110,6 +111,75 @@ def test_the_header_tells_what_the_model_is(tmp_path):
     assert about["fields"]["classes"] == 3
     assert about["input"] == {"shape": [8, 8, 3], "dtype": "bfloat16"}
     assert load_model(tmp_path / "x")[0].dtype == jnp.bfloat16
+
+
+NOTES = {"characters": "ab\u00e9\n", "mean": 1.5, "window": [1, 2], "none": None}
+
+
+@pytest.mark.parametrize("arithmetic", [FLOAT, BINARY])
+def test_a_recurrent_model_comes_back_with_its_notes(tmp_path, arithmetic):
+    model = LanguageModel(5, 8, cell=GravesLSTMCell, arithmetic=arithmetic, norm=True)
+    symbols = jnp.asarray(np.random.default_rng(0).integers(0, 5, (2, 7)), jnp.int32)
+    variables = random_variables(model, symbols[:1])
+    path = tmp_path / "network.safetensors"
+    save_model(path, model, variables, symbols[:1], notes=NOTES)
+    header, size = file_bytes(path)
+    assert size == header + stored_bytes(model.apply, variables, symbols[:1])
+    loaded = load_model(path)
+    assert (loaded.model, loaded.notes) == (model, NOTES)
+    assert loaded.model.cell is GravesLSTMCell
+    # In two pieces, with the state that the first leaves.
+    run = jax.jit(functools.partial(loaded.model.apply, mutable=["carry"]))
+    expected, _ = run(variables, symbols)
+    assert np.array_equal(run(loaded.variables, symbols)[0], expected)
+    first, after = run(loaded.variables, symbols[:, :3])
+    second, _ = run(loaded.variables | after, symbols[:, 3:])
+    # Seven steps of float32 sums of eight terms below 10.
+    np.testing.assert_allclose(jnp.concatenate([first, second], 1), expected, atol=1e-4)
+
+
+def test_a_file_from_before_there_were_notes(tmp_path):
+    model, image = SmallCNN(), jnp.zeros((1, 8, 8, 1))
+    path = tmp_path / "network.safetensors"
+    save_model(path, model, random_variables(model, image), image)
+    about, arrays = container.read(path)
+    del about["notes"]
+    container.write(tmp_path / "old", arrays, about=about)
+    assert load_model(tmp_path / "old").notes == {}
+
+
+@pytest.mark.parametrize("note", [float("nan"), np.float32(1), {1, 2}])
+def test_notes_that_are_not_json_are_refused(tmp_path, note):
+    model, image = SmallCNN(), jnp.zeros((1, 8, 8, 1))
+    with pytest.raises(InputError, match="cannot hold what is not JSON: "):
+        save_model(tmp_path / "x", model, random_variables(model, image), image, notes={"a": note})
+    assert not (tmp_path / "x").exists()
+
+
+class OwnCell(GravesLSTMCell):
+    pass
+
+
+def test_a_cell_of_another_house_is_refused(tmp_path):
+    model, symbols = LanguageModel(5, 8, cell=OwnCell), jnp.zeros((1, 3), jnp.int32)
+    with pytest.raises(InputError, match=r"cannot name cell=.*or classes of nnlab\.layers\."):
+        save_model(tmp_path / "x", model, random_variables(model, symbols), symbols)
+
+
+@pytest.mark.parametrize(
+    ("field", "sentence"),
+    [
+        ({"layer": "TransformerCell"}, r"nnlab\.layers has no TransformerCell; expected one that"),
+        ({"layer": "recurrent"}, r"nnlab\.layers has no recurrent; expected one that this nnlab"),
+        ({"arithmetic": "TERNARY2"}, r"nnlab\.arithmetics has no TERNARY2; expected one that"),
+        ({"codec": "x"}, "the file names a codec; expected one of arithmetic, layer or dtype"),
+    ],
+)
+def test_names_that_this_nnlab_does_not_know(tmp_path, field, sentence):
+    about = {"model": "LanguageModel", "fields": {"symbols": 5, "cell": field}}
+    container.write(tmp_path / "x", {}, about=about)
+    with pytest.raises(InputError, match=sentence):
+        load_model(tmp_path / "x")
 
 
 def test_what_a_header_cannot_name_is_refused(tmp_path):

@@ -17,7 +17,8 @@ SCRIPTS = [
     *("adder_vs_cnn", "adder_mnist_ablation", "adder_cifar10", "arithmetics_mnist"),
     *("arithmetics_cifar10", "deploy_adder", "posit_mnist", "pruning"),
     *("sign_direction", "sign_optimizers", "deep_vs_shallow", "vanishing_gradients"),
-    *("transfer_learning", "ntm", "learn_addition"),
+    *("transfer_learning", "char_lm", "java_brackets", "anomaly_hdfs"),
+    *("anomaly_nab", "tutorial_lstm", "ntm", "learn_addition"),
 ]
 
 

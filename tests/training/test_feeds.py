@@ -11,7 +11,7 @@ import pytest
 
 from nnlab.data import Stream
 from nnlab.errors import InputError
-from nnlab.training import State, in_memory, streamed
+from nnlab.training import State, data_mesh, generated, in_memory, streamed
 
 IMAGES = jnp.arange(23)
 DATA = IMAGES, IMAGES
@@ -72,7 +72,9 @@ def key(epoch):
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), epoch)
 
 
-@pytest.mark.parametrize("feed", [in_memory(DATA, 5), streamed(STREAM)])
+@pytest.mark.parametrize(
+    "feed", [in_memory(DATA, 5), streamed(STREAM), generated(lambda _: DATA, 4)]
+)
 def test_a_refused_step_is_the_last_and_its_metrics_are_there(feed):
     with feed.compile(record, start(), None) as advance:
         state, _ = advance(start(), 4)
@@ -85,6 +87,53 @@ def test_a_stream_goes_on_from_the_step_of_the_state():
     with streamed(STREAM).compile(record, start()._replace(step=jnp.int32(3)), None) as advance:
         _, metrics = advance(start()._replace(step=jnp.int32(3)), 1)
     assert metrics["seen"].reshape(-1, 5).tolist() == whole[3:4]
+
+
+@pytest.mark.parametrize("counts", [[4, 2], [1] * 6, [3, 100, 1, 1], [100, 2]])
+def test_without_shuffle_batches_come_as_they_lie(counts):
+    feed = in_memory(DATA, 5, shuffle=False)
+    assert (feed.batch_size, feed.steps_per_epoch) == (5, 4)
+    epoch = np.arange(20).reshape(4, 5).tolist()
+    assert seen_in(feed, counts) == (epoch + epoch[:2], 6)
+
+
+def drawn(key):
+    """Five numbers below 2^31, no two of them alike but by chance."""
+    numbers = jax.random.randint(key, (5,), 0, 2**31 - 1)
+    return numbers, numbers
+
+
+@pytest.mark.parametrize("counts", [[4, 2], [1] * 6, [3, 100, 1, 1], [100, 2]])
+def test_generated_batches_are_those_of_their_step(counts):
+    feed = generated(drawn, 4)
+    assert (feed.batch_size, feed.steps_per_epoch) == (5, 4)
+    order = jax.random.fold_in(jax.random.key(0), 0)
+    expected = [drawn(jax.random.fold_in(order, step))[1].tolist() for step in range(6)]
+    assert len({number for batch in expected for number in batch}) == 30
+    assert seen_in(feed, counts) == (expected, 6)
+    start_at = start()._replace(step=jnp.int32(3))
+    with feed.compile(record, start_at, None) as advance:
+        _, metrics = advance(start_at, 1)
+    assert metrics["seen"].tolist() == expected[3:4]
+
+
+def test_generated_batches_that_cannot_be():
+    with pytest.raises(InputError, match=r"^steps_per_epoch must be at least 1, not 0\.$"):
+        generated(drawn, 0)
+    sentence = r"^generated batches are made on one device, not on a mesh\.$"
+    feed = generated(drawn, 4)
+    with pytest.raises(InputError, match=sentence), feed.compile(record, start(), data_mesh()):
+        pass
+
+
+def test_a_stream_cannot_carry_a_state():
+    carrying = start()._replace(carry={"h": jnp.zeros(5)})
+    sentence = r"^a carried state needs batches that go on from one another"
+    with (
+        pytest.raises(InputError, match=sentence),
+        streamed(STREAM).compile(record, carrying, None),
+    ):
+        pass
 
 
 def test_no_full_batch():

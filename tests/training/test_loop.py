@@ -20,6 +20,7 @@ from nnlab.training import (
     fit,
     in_memory,
     init,
+    least_loss,
     restore,
     train_epoch,
     train_step,
@@ -250,6 +251,31 @@ def test_the_newest_and_the_best_checkpoints_stay(folder):
     fitted(folder, evaluate=evaluate, epochs=5, checkpoint_steps=5, keep=2)
     with Checkpoints(folder.checkpoints / "CNN") as checkpoints:
         assert checkpoints.steps() == [8, 15, 20]
+
+
+def test_the_least_loss_is_the_best_where_it_is_what_counts(folder):
+    losses = jnp.array([0.9, 0.1, 0.3, 0.2, 0.4])
+
+    def evaluate(state, data):
+        return {"loss": losses[state.step // 4 - 1], "bits": jnp.float32(1)}
+
+    options = {"evaluate": evaluate, "score": least_loss, "epochs": 5, "keep": 1}
+    _, history = fitted(folder, patience=2, **options)
+    assert history["test_loss"] == [pytest.approx(value) for value in (0.9, 0.1, 0.3, 0.2, 0.4)]
+    assert history["test_bits"] == [1.0] * 5 and "test_accuracy" not in history
+    with Checkpoints(folder.checkpoints / "CNN") as checkpoints:
+        assert checkpoints.steps() == [8, 20]
+
+
+def test_a_score_that_the_test_does_not_have_is_named(folder):
+    def evaluate(state, data):
+        return {"loss": jnp.float32(1), "bits": jnp.float32(1)}
+
+    sentence = (
+        r"^the test gives bits, loss and no accuracy to go by; give fit a score, such as least"
+    )
+    with pytest.raises(InputError, match=sentence):
+        fitted(folder, evaluate=evaluate)
 
 
 def test_patience_ends_the_run_and_so_it_stays(folder):

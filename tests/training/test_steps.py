@@ -16,6 +16,7 @@ from nnlab.layers.normalization import batch_norm
 from nnlab.training import (
     State,
     cross_entropy,
+    evaluation,
     init,
     squared_hinge,
     steps_per_epoch,
@@ -210,6 +211,52 @@ def test_accumulation_is_the_gradient_of_the_whole_batch():
     ]
     mean = jax.tree.map(lambda *leaves: sum(leaves) / 4, *parts)
     chex.assert_trees_all_close(four.batch_stats, mean, atol=1e-6)
+
+
+class Pair(nn.Module):
+    """Two outputs: classes of every example, and a number."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        x = x.reshape(len(x), -1)
+        return {"classes": nn.Dense(3)(x), "number": nn.Dense(1)(x)[:, 0]}
+
+
+def pair_loss(outputs, labels):
+    numbers = jnp.mean(jnp.square(outputs["number"] - labels["number"]))
+    return numbers + cross_entropy(outputs["classes"], labels["class"])
+
+
+def pair_metrics(outputs, labels):
+    return {
+        "hits": jnp.mean(outputs["classes"].argmax(-1) == labels["class"]),
+        "error": jnp.mean(jnp.abs(outputs["number"] - labels["number"])),
+    }
+
+
+def test_outputs_and_labels_may_be_trees_and_metrics_are_those_given():
+    labels = {"class": LABELS[:20], "number": IMAGES[:20, 0, 0, 0]}
+    data = IMAGES[:20], labels
+    state = init(jax.random.key(0), Pair(), SGD, IMAGES)
+    outputs = Pair().apply({"params": state.params}, data[0])
+    wanted = {"loss": pair_loss(outputs, labels), **pair_metrics(outputs, labels)}
+    for parts in (1, 4):
+        step = train_step(Pair(), SGD, pair_loss, metrics=pair_metrics, accumulate=parts)
+        after, metrics = jax.jit(step)(state, data)
+        assert metrics.keys() == {"loss", "hits", "error", "nonfinite"}
+        # Means of 20 numbers of about 1 in another order.
+        chex.assert_trees_all_close({key: metrics[key] for key in wanted}, wanted, atol=2e-6)
+        assert after.step == 1
+    tested = evaluation(Pair(), pair_loss, 7, metrics=pair_metrics)(state, data)
+    chex.assert_trees_all_close(tested, wanted, atol=2e-6)
+    # Labels are drawn with their images: of a network that has the label in its input, no error.
+    _, metrics = train_epoch(_echo, 5)(state, (IMAGES[:20], labels))
+    assert not metrics["error"].any()
+
+
+def _echo(state, batch):
+    error = jnp.abs(batch[0][:, 0, 0, 0] - batch[1]["number"]).max()
+    return state._replace(step=state.step + 1), {"error": error}
 
 
 def test_accumulation_in_parts_that_do_not_fit_is_refused():

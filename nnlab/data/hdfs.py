@@ -1,0 +1,60 @@
+"""HDFS: sessions of a file system's log, each the events of one block.
+
+The log is that of 200 machines over two days; what it says of a block is normal or, by the judgment
+of its system's experts, abnormal. The files hold a session a line, as numbers of templates: 4,855
+normal sessions, those that DeepLog was trained on, and all 16,838 abnormal ones. The 553,366 other
+normal sessions, on which DeepLog was tested, are not in them.
+
+References:
+    Xu et al., Detecting large-scale system problems by mining console logs, SOSP 2009: the log;
+    Du et al., DeepLog, CCS 2017: the counts; https://github.com/wuyifan18/DeepLog: the
+    files.
+"""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from nnlab.data.locate import Source, locate
+from nnlab.errors import InputError
+
+HDFS = Source(
+    name="hdfs",
+    folders=("hdfs",),
+    file_sets=(("hdfs_train", "hdfs_test_abnormal"),),
+    mirrors=("https://raw.githubusercontent.com/wuyifan18/DeepLog/master/data/",),
+    md5={
+        "hdfs_train": "1c0c488d54ba5a80afba70004d9d7751",
+        "hdfs_test_abnormal": "33b29caf6dfdaac86e99006bacfa9c1b",
+    },
+)
+NORMAL_IN_TEST, ABNORMAL_IN_TEST = 553_366, 16_838
+"""Sessions of the published test."""
+
+
+class Sessions(NamedTuple):
+    """Sessions of event numbers, normal ones and abnormal ones."""
+
+    normal: list[list[int]]
+    abnormal: list[list[int]]
+
+
+def load_hdfs(data_dir: str | os.PathLike | None = None) -> Sessions:
+    """Reads the sessions, downloading them into the cache where they are nowhere.
+
+    Raises:
+        InputError: they are nowhere and cannot be downloaded, or a line is not made of numbers.
+    """
+    return Sessions(*map(_read, locate(HDFS, data_dir)))
+
+
+def _read(path: Path) -> list[list[int]]:
+    sessions = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        events = line.split()
+        if not events or not all(event.isdigit() for event in events):
+            raise InputError(f"{path}, line {number}, is {line[:40]!r}, expected numbers of events")
+        sessions.append([int(event) for event in events])
+    if not sessions:
+        raise InputError(f"{path} is empty, expected a session a line")
+    return sessions

@@ -1,0 +1,65 @@
+"""A recurrent network's answers to sequences that are too long to keep all of them in memory."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from nnlab.errors import InputError
+from nnlab.training.losses import cross_entropy
+from nnlab.training.steps import Batch, Loss, Metrics, State, accuracy
+
+
+def long_evaluation(
+    model: nn.Module,
+    loss: Loss = cross_entropy,
+    length: int = 100,
+    weights: Callable[[State], Any] = lambda state: state.params,
+    *,
+    metrics: Callable[[Any, Any], Metrics] = accuracy,
+) -> Callable[[State, Batch], Metrics]:
+    """Returns `evaluate(state, (inputs, labels)) -> {"loss", ...}` over all sequences whole.
+
+    It is `nnlab.training.evaluation` for inputs and labels [sequences, time, ...] and a model that
+    carries its state (`nnlab.layers.sequences`): of `length` steps at a time the outputs are in
+    memory, and the state goes on from piece to piece. The figures are those of the whole sequences,
+    which start at zeros.
+
+    Raises:
+        InputError: `length` is below 1.
+    """
+    if length < 1:
+        raise InputError(f"length must be at least 1, not {length}.")
+
+    @jax.jit
+    def evaluate(state: State, data: Batch) -> Metrics:
+        variables = {"params": weights(state), "batch_stats": state.batch_stats}
+
+        def piece(carry: Any, batch: Batch) -> tuple[Any, Metrics]:
+            outputs, after = model.apply(
+                variables | carry, batch[0], train=False, mutable=["carry"]
+            )
+            return after, {"loss": loss(outputs, batch[1]), **metrics(outputs, batch[1])}
+
+        pieces, rest = divmod(data[0].shape[1], length)
+        full = jax.tree.map(lambda a: _pieces(a, pieces, length), data)
+        last = jax.tree.map(lambda a: a[:, pieces * length :], data)
+        shapes = jax.eval_shape(piece, {}, jax.tree.map(lambda a: a[:, :1], data))[0]
+        carry = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        carry, found = lax.scan(piece, carry, full)
+        total = jax.tree.map(lambda m: m.sum(0) * length, found)
+        if rest:
+            found = piece(carry, last)[1]
+            total = jax.tree.map(lambda t, m: t + m * rest, total, found)
+        return jax.tree.map(lambda t: t / data[0].shape[1], total)
+
+    return evaluate
+
+
+def _pieces(array: jax.Array, count: int, length: int) -> jax.Array:
+    """Of [sequences, time, ...] the first `count` pieces, [count, sequences, length, ...]."""
+    cut = array[:, : count * length].reshape(len(array), count, length, *array.shape[2:])
+    return jnp.moveaxis(cut, 1, 0)

@@ -1,0 +1,255 @@
+"""The state that recurrent layers carry from batch to batch: truncated back-propagation."""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nnlab.errors import InputError
+from nnlab.layers import LSTMCell, Recurrent
+from nnlab.models import SmallCNN
+from nnlab.training import (
+    RunFolder,
+    State,
+    cross_entropy,
+    evaluation,
+    fit,
+    generated,
+    in_memory,
+    init,
+    least_loss,
+    restore,
+    save,
+    train_step,
+    train_steps,
+)
+
+RNG = np.random.default_rng(0)
+STREAMS, LENGTH, STEPS = 2, 3, 4
+ROWS = STREAMS * STEPS
+DATA = (
+    jnp.asarray(RNG.normal(size=(ROWS, LENGTH, 2)), jnp.float32),
+    jnp.asarray(RNG.integers(0, 3, (ROWS, LENGTH)), jnp.int32),
+)
+SGD = optax.sgd(0.5)
+KEY = jax.random.key(0)
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        return nn.Dense(3)(Recurrent(LSTMCell(4))(x))
+
+
+# What takes time is to compile, not to run.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+STEP = train_step(Net(), SGD)
+START = init(KEY, Net(), SGD, DATA[0], streams=STREAMS)
+RUN = jax.jit(train_steps(STEP, STREAMS, shuffle=False), compiler_options=QUICK)
+
+
+def same_bits(a, b):
+    chex.assert_trees_all_equal(
+        *(state._replace(key=jax.random.key_data(state.key)) for state in (a, b))
+    )
+
+
+def test_init_makes_zeros_for_every_stream():
+    shapes = jax.tree.map(jnp.shape, START.carry)
+    assert shapes == {"Recurrent_0": {"state": ((2, 4), (2, 4))}}
+    assert not any(leaf.any() for leaf in jax.tree.leaves(START.carry))
+    assert init(KEY, Net(), SGD, DATA[0]).carry == ()
+    with pytest.raises(InputError, match=r"^SmallCNN has no recurrent layer that carries a state"):
+        init(KEY, SmallCNN(), SGD, jnp.zeros((1, 8, 8, 1)), streams=2)
+
+
+def test_an_epoch_is_truncated_back_propagation_by_hand():
+    """A window after the other, the gradient of each with the state before it a constant."""
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def by_hand(params, carry, x, labels):
+        def loss(params):
+            y, after = Net().apply({"params": params, "carry": carry}, x, mutable=["carry"])
+            return cross_entropy(y, labels), after["carry"]
+
+        grads, after = jax.grad(loss, has_aux=True)(params)
+        return jax.tree.map(lambda p, g: p - 0.5 * g, params, grads), after
+
+    state, params = START, START.params
+    for _ in range(2):
+        carry = jax.tree.map(jnp.zeros_like, START.carry)
+        for step in range(STEPS):
+            rows = slice(step * STREAMS, (step + 1) * STREAMS)
+            params, carry = by_hand(params, carry, DATA[0][rows], DATA[1][rows])
+        state, _ = RUN(state, DATA, STEPS)
+        # Eight steps of float32 sums of a dozen terms below 1, in two programs.
+        chex.assert_trees_all_close((state.params, state.carry), (params, carry), atol=2e-6)
+    assert state.step == 8
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.grad
+    def untruncated(params, carry):
+        x = DATA[0][:4].reshape(2, STREAMS, LENGTH, 2)
+        _, after = Net().apply({"params": params, "carry": carry}, x[0], mutable=["carry"])
+        y: Any = Net().apply({"params": params, **after}, x[1])
+        return cross_entropy(y, DATA[1][2:4])
+
+    # The gradient through both windows is another, so the comparison above could fail.
+    first = RUN(START, DATA, 1)[0]
+    truncated = by_hand(START.params, first.carry, DATA[0][2:4], DATA[1][2:4])[0]
+    other = jax.tree.map(
+        lambda p, g: p - 0.5 * g, START.params, untruncated(START.params, START.carry)
+    )
+    assert max(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.abs(a - b).max(), other, truncated)))
+
+
+def test_an_epoch_begins_with_zeros_and_a_step_within_it_does_not():
+    def with_carry(state, value):
+        carry = jax.tree.map(lambda leaf: jnp.full_like(leaf, value), state.carry)
+        return state._replace(carry=carry)
+
+    same_bits(RUN(with_carry(START, 0.5), DATA, 2)[0], RUN(START, DATA, 2)[0])
+    second = RUN(START, DATA, STEPS)[0]
+    assert all(leaf.any() for leaf in jax.tree.leaves(second.carry))
+    same_bits(RUN(with_carry(second, 0.5), DATA, 1)[0], RUN(second, DATA, 1)[0])
+    within = RUN(START, DATA, 1)[0]
+    a, b = (RUN(each, DATA, 1)[0] for each in (with_carry(within, 0.5), within))
+    assert (a.params["Dense_0"]["kernel"] != b.params["Dense_0"]["kernel"]).any()
+
+
+@pytest.mark.parametrize("counts", [[4], [1, 1, 1, 1], [3, 100]])
+def test_pieces_of_any_length_have_the_same_bits(counts):
+    state = START
+    for count in counts:
+        state, _ = RUN(state, DATA, count)
+    same_bits(state, RUN(START, DATA, STEPS)[0])
+
+
+@dataclass
+class Config:
+    pass
+
+
+def test_a_run_that_goes_on_within_an_epoch_has_the_same_bits(tmp_path):
+    def fitted(folder):
+        options = {"epochs": 2, "checkpoint_steps": 1, "keep": 99, "score": least_loss}
+        feed, evaluate = in_memory(DATA, STREAMS, shuffle=False), evaluation(Net())
+        return fit("LSTM", START, STEP, evaluate, feed, DATA, folder=folder, **options)
+
+    folder = RunFolder.create(tmp_path, Config())
+    whole, history = fitted(folder)
+    assert whole.step == 8
+    for step in (7, 8):
+        shutil.rmtree(folder.checkpoints / "LSTM" / f"step_{step}")
+    resumed, again = fitted(RunFolder(folder.path, resume=True))
+    same_bits(resumed, whole)
+    assert again["train_loss"] == history["train_loss"]
+
+
+class OldState(NamedTuple):
+    """The fields that a state had before there was a carry."""
+
+    step: Any
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    key: Any
+
+
+def test_a_checkpoint_from_before_there_was_a_carry(tmp_path):
+    state = init(KEY, Net(), SGD, DATA[0])
+    save(tmp_path / "old", OldState(*state[:5]))
+    loaded = restore(tmp_path / "old", init(jax.random.key(1), Net(), SGD, DATA[0]))
+    assert isinstance(loaded, State)
+    same_bits(loaded, state)
+    with pytest.raises(InputError, match=r"carry\['Recurrent_0'\].* is absent in it, not float32"):
+        restore(tmp_path / "old", START)
+
+
+@pytest.mark.parametrize("skipping", [False, True])
+def test_a_step_that_is_not_finite_leaves_the_carry(skipping):
+    optimizer = optax.apply_if_finite(SGD, 3) if skipping else SGD
+    step = jax.jit(train_step(Net(), optimizer))
+    state = init(KEY, Net(), optimizer, DATA[0], streams=STREAMS)
+    state, _ = step(state, (DATA[0][:2], DATA[1][:2]))
+    after, metrics = step(state, (DATA[0][2:4].at[0, 2, 0].set(jnp.nan), DATA[1][2:4]))
+    chex.assert_trees_all_equal(after.carry, state.carry)
+    chex.assert_trees_all_equal(after.params, state.params)
+    assert (metrics["nonfinite"] < 0) == skipping and after.step == state.step + skipping
+
+
+@pytest.mark.parametrize("options", [{"accumulate": 2}, {"axis_name": "data"}])
+def test_a_carry_needs_whole_batches(options):
+    step = train_step(Net(), SGD, **options)
+    with pytest.raises(InputError, match=r"^a carried state needs whole batches, accumulate=1 and"):
+        step(START, (DATA[0][:2], DATA[1][:2]))
+
+
+def test_a_carry_needs_batches_in_their_order():
+    sentence = r"^a carried state needs batches that go on from one another, as of in_memory\(…, sh"
+    for feed in (in_memory(DATA, STREAMS), generated(lambda key: DATA, 3)):
+        with pytest.raises(InputError, match=sentence), feed.compile(STEP, START, None):
+            pass
+
+
+def test_batches_of_another_size_than_the_streams_are_refused():
+    sentence = r"^the carried state must be of shapes \[\(4, 4\), \(4, 4\)\], not \[\(2, 4\), \(2, "
+    with pytest.raises(InputError, match=sentence):
+        STEP(START, (DATA[0][:4], DATA[1][:4]))
+
+
+ON_A_MESH = """
+import jax, jax.numpy as jnp, numpy as np, optax
+import flax.linen as nn
+from nnlab.layers import LSTMCell, Recurrent
+from nnlab.training import data_mesh, in_memory, init, parallel, train_step
+
+jax.config.update("jax_enable_x64", True)
+assert jax.device_count() == 4
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        layer = Recurrent(LSTMCell(4, dtype=jnp.float64))
+        return nn.Dense(3, dtype=jnp.float64)(layer(x))
+
+rng = np.random.default_rng(0)
+data = rng.normal(size=(24, 3, 2)), rng.integers(0, 3, (24, 3)).astype(np.int32)
+data = jax.tree.map(jnp.asarray, data)
+sgd = optax.sgd(0.5)
+step = train_step(Net(), sgd)
+ends = []
+for mesh in (None, data_mesh(jax.devices()[:2]), data_mesh()):
+    state = init(jax.random.key(0), Net(), sgd, data[0], streams=8)
+    if mesh is not None:
+        state = parallel.replicate(state, mesh)
+    with in_memory(data, 8, shuffle=False).compile(step, state, mesh) as advance:
+        for _ in range(4):
+            state, metrics = advance(state, 2)
+    assert state.step == 6 and np.isfinite(metrics["loss"]).all()
+    ends.append((state.params, state.carry))
+for end in ends[1:]:
+    # Six steps of float64 sums of 24 terms of about 1; what one rounds otherwise may grow tenfold.
+    for a, b in zip(jax.tree.leaves(end), jax.tree.leaves(ends[0]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=6 * 24 * 10 * 2.0**-53)
+        assert a.dtype == b.dtype and np.any(a)
+"""
+
+
+@pytest.mark.slow
+def test_on_several_devices_a_carry_is_that_of_one():
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", ON_A_MESH]
+    done = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
