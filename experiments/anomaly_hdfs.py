@@ -2,9 +2,8 @@
 
 DeepLog's LSTM (`nnlab.models.NextEvent`) in float, with adders and with signs, on the sessions of
 the HDFS log. A session is abnormal if one of its events, or its end, is not among the k likeliest.
-Published (Du et al., DeepLog, CCS 2017, figure 5 and table 1): precision 95 %, recall 96 %, F1 96 %
-at k = 9, trained on 4,855 normal sessions, tested on 553,366 other normal ones and 16,838 abnormal
-ones.
+Published (Du et al., DeepLog, CCS 2017): F1 96 % at k = 9, trained on 4,855 normal sessions, tested
+on 553,366 other normal ones and 16,838 abnormal ones.
 
 The other normal sessions are in no file that is left of that test. So the 4,855 are split into
 folds: a network is trained on all but one fold and judged on that one, which gives each normal
@@ -17,6 +16,32 @@ test. One false alarm among 4,855 is worth 0.6 points of that precision.
 probability below exp(-threshold). Baselines: tables of n-grams, which call an event that never
 followed the n - 1 before it the least likely, and "unseen", which looks only for events that
 training did not have.
+
+Ours, 3 folds, 5 epochs, seed 0; 18 minutes of training on one core of an AMD EPYC that was shared
+with other programs (`experiments/results/anomaly_hdfs.json` and `.png`); F1 at its best threshold
+(all were tried, none was tuned apart):
+
+=============  =========  ============  ======  =========  ====  =========
+detector       threshold  false alarms  recall  precision  F1    F1 here
+=============  =========  ============  ======  =========  ====  =========
+float LSTM     k = 6      0.47          92.9    85.7       89.1  96.3
+adder LSTM     k = 5      0.74          99.6    80.3       88.9  99.7
+binary LSTM    k = 5      0.76          94.2    79.0       85.9  96.9
+float LSTM     8 nats     0.43          96.5    87.2       91.6  98.2
+adder LSTM     7 nats     0.49          97.2    85.7       91.1  98.5
+binary LSTM    8 nats     0.39          94.6    88.0       91.2  97.1
+float LSTM     k = 9      0.29          68.0    87.8       76.6  80.9
+2-grams        k = 13     0.27          83.6    90.5       86.9  91.0
+6-grams        k = 8      3.95          100     43.5       60.6  99.4
+unseen         1          0             47.0    100        63.9  63.9
+=============  =========  ============  ======  =========  ====  =========
+
+All in %. The three arithmetics find about the same. At k = 9 of the paper our networks miss a third
+of the abnormal sessions: of the 28 events of the files they know the 14 that normal sessions have,
+so that nine allow most. 47 % of the abnormal sessions hold an event that training lacks, which is
+found without any network; of the others most end too early, so that
+judging the end of a session decides. The rank of an event that was never seen where it stands is
+a matter of chance between networks, its probability is not, and so surprise is the better rule.
 
     python experiments/anomaly_hdfs.py --data-dir DIR
 """
@@ -118,7 +143,7 @@ def main(config: Config) -> None:
         training.provenance() | {"config": dataclasses.asdict(config), "table": table}
     )
     figure(table).savefig(folder.curves, dpi=120)
-    analysis.print_table([row for row in table if row["threshold"] in (1, 5, 6, 9, 12)])
+    analysis.print_table([row for row in table if row["threshold"] in (1, 5, 6, 8, 9)])
 
 
 def thresholds(name: str) -> Sequence[int]:

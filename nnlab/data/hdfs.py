@@ -7,7 +7,7 @@ normal sessions, on which DeepLog was tested, are not in them.
 
 References:
     Xu et al., Detecting large-scale system problems by mining console logs, SOSP 2009: the log;
-    Du et al., DeepLog, CCS 2017, table 1: the counts; https://github.com/wuyifan18/DeepLog: the
+    Du et al., DeepLog, CCS 2017: the counts; https://github.com/wuyifan18/DeepLog: the
     files.
 """
 

@@ -19,7 +19,7 @@ An LSTM of n events, without normalisation, has 256 (n + 65) + 256·129 + 65 (n 
 
 References:
     Du, Li, Zheng and Srikumar, DeepLog: anomaly detection and diagnosis from system logs through
-    deep learning, CCS 2017, sections 3.1 and 5.1.
+    deep learning, CCS 2017, section 3.
 """
 
 from typing import Any

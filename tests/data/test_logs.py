@@ -227,7 +227,7 @@ def test_log_transformations_that_cannot_be_used():
 
 
 def test_sessions_of_hdfs(original_data, tmp_path):
-    """The counts are those of the paper's table 1 (4,855) and of its abnormal sessions (16,838)."""
+    """The counts are the paper's."""
     normal, abnormal = load_hdfs(original_data)
     assert (len(normal), len(abnormal)) == (4855, 16838)
     assert normal[0][:5] == [5, 5, 5, 22, 11]
