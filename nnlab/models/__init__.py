@@ -1,6 +1,7 @@
 """Architectures, one a file, each with `arithmetic=`."""
 
 from nnlab.models.alexnet import AlexNet, original_alexnet, ungrouped_alexnet
+from nnlab.models.autoencoder import AutoEncoder
 from nnlab.models.cifar_resnet import (
     CifarResNet,
     he_resnet20,
@@ -18,6 +19,7 @@ from nnlab.models.lenet import LeNet5
 from nnlab.models.lenet_original import OriginalLeNet5, full_lenet5
 from nnlab.models.mlp import MLP
 from nnlab.models.next_event import NextEvent, no_events, observe, ranks
+from nnlab.models.next_value import NextValue
 from nnlab.models.plain_net import PlainNet
 from nnlab.models.recurrent_net import LanguageModel, RecurrentNet
 from nnlab.models.resnet import (
@@ -40,6 +42,7 @@ __all__ = [
     "MLP",
     "VGG",
     "AlexNet",
+    "AutoEncoder",
     "CifarResNet",
     "GoogLeNet",
     "InceptionCell",
@@ -47,6 +50,7 @@ __all__ = [
     "LanguageModel",
     "LeNet5",
     "NextEvent",
+    "NextValue",
     "OriginalLeNet5",
     "PlainNet",
     "RecurrentNet",

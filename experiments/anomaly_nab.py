@@ -1,0 +1,352 @@
+"""Q
+
+taskset -c 1 python experiments/anomaly_nab.py --data-dir DIR
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.scipy.special import log_ndtr
+
+from nnlab import analysis, training
+from nnlab.analysis import anomaly_likelihood, nab, seen_range
+from nnlab.analysis.panels import Line, Panel, figure_panels
+from nnlab.arithmetics import ADDER
+from nnlab.data.nab import Series, load_nab
+from nnlab.layers import GRUCell
+from nnlab.models import AutoEncoder, NextValue
+from nnlab.models.autoencoder import reconstruction_error
+from nnlab.models.next_value import negative_log_likelihood, surprise
+from nnlab.training.online import learn_online
+from nnlab.training.script import (
+    check_choices,
+    check_positive,
+    check_positive_integer,
+    check_seed,
+    run,
+)
+
+TUNING = ("artificial", "realAWSCloudwatch", "realAdExchange", "realTraffic")
+GROUPS = (2600, 5400, 15_000)  # rows; series between two of them are padded to one length
+SHOWN = ("nyc_taxi", "machine_temp", "GOOG", "rds_cpu_utilization_e", "jumpsup", "speed_7578")
+OTHERS = ("probation", "clock", "GRU", "adder", "auto-encoder")
+CHOSEN = "value, level, surprise; all LSTMs"
+Rows = list[np.ndarray]  # of each series [rows] or [rows, n]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    data_dir: str | None = None
+    """Folder of the NAB corpus, with `data` and `labels` in it."""
+    units: int = 24
+    """Of the LSTM."""
+    block: int = 16
+    """Rows between two updates, through which gradients flow."""
+    passes: int = 5
+    """Over the probation before the rows are taken in order."""
+    learning_rate: float = 5e-3
+    window: int = 32
+    """Rows that the auto-encoder sees."""
+    span: int = 24
+    """Rows of the means of value and surprise."""
+    members: int = 5
+    """Networks of the ensemble, which start differently."""
+    seed: int = 0
+    compare: tuple[str, ...] = OTHERS
+    """Networks to compare the LSTM with: some of probation, clock, GRU, adder, auto-encoder."""
+    thin: int = 1
+    """Every so many rows one is used; more for a trial."""
+    out: str = "runs/anomaly_nab"
+    """Folder of the run."""
+    overwrite: bool = False
+    """Replace an earlier run in that folder."""
+    resume: bool = False
+    """Take an interrupted run's folder; it takes minutes, and starts again."""
+
+    def __post_init__(self):
+        names = ("units", "block", "passes", "window", "span", "members", "thin")
+        for name in names:
+            check_positive_integer(name, getattr(self, name))
+        check_choices("compare", self.compare, OTHERS)
+        check_positive("learning_rate", self.learning_rate)
+        check_seed("seed", self.seed)
+
+
+class Network(NamedTuple):
+    """What is trained on each series: `parts` gives inputs and targets by row."""
+
+    model: nn.Module
+    parts: Callable[[Series], tuple[np.ndarray, np.ndarray]]
+    loss: Callable[[jax.Array, jax.Array], jax.Array]  # by row
+    measure: Callable[[jax.Array, jax.Array], jax.Array]  # by row
+    recurrent: bool = True
+    online: bool = True  # otherwise it learns in the probation only
+
+
+def standardized(series: Series) -> np.ndarray:
+    """Values by mean and deviation of the probation, in units that grow like a logarithm."""
+    seen = series.values[: nab.probation(len(series.values))]
+    scale = seen.std() or 1e-3 * max(abs(seen.mean()), 1.0)
+    return np.clip(np.arcsinh((series.values - seen.mean()) / scale), -20, 20)
+
+
+def value_before(series: Series) -> tuple[np.ndarray, np.ndarray]:
+    values = standardized(series)
+    return np.concatenate([[0.0], values[:-1]])[:, None], values
+
+
+def value_and_clock(series: Series) -> tuple[np.ndarray, np.ndarray]:
+    """With sine and cosine of the time of day, which is known beforehand."""
+    before, values = value_before(series)
+    angle = 2 * np.pi * (series.times.astype(np.int64) % 86_400) / 86_400
+    return np.stack([before[:, 0], np.sin(angle), np.cos(angle)], axis=-1), values
+
+
+def log_surprise(outputs: jax.Array, values: jax.Array) -> jax.Array:
+    return jnp.log1p(surprise(outputs, values))
+
+
+def windows_of(series: Series, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """The last values up to each row, which are inputs and targets both."""
+    padded = np.concatenate([np.zeros(length - 1), standardized(series)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, length)
+    return windows, windows
+
+
+def measured(network: Network, corpus: Sequence[Series], config: Config, key: jax.Array) -> Rows:
+    """What `measure` says of each row, before it is learned from.
+
+    Blocks wholly in the probation are gone through `passes` times beforehand; then all come in
+    order, a network a series, series of like length together in one program.
+    """
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate))
+
+    def loss(outputs, labels):
+        targets, counts = labels
+        return (counts * network.loss(outputs, targets)).mean()
+
+    def metrics(outputs, labels):
+        return {"row": labels[1] * network.measure(outputs, labels[0])}
+
+    step = training.train_step(network.model, optimizer, loss, metrics=metrics)
+    rehearsed = max(1, 750 // config.block)  # blocks, at most
+
+    @jax.jit
+    @jax.vmap
+    def of(key, blocks, early):
+        streams = 1 if network.recurrent else None
+        fresh = training.init(key, network.model, optimizer, blocks[0][0], streams=streams)
+
+        def rehearse(state, _):
+            first = jax.tree.map(lambda x: x[:rehearsed], (blocks, early))
+            return learn_online(step, state, *first)[0]._replace(carry=fresh.carry), None
+
+        state, _ = jax.lax.scan(rehearse, fresh, length=config.passes)
+        return learn_online(step, state, blocks, early | network.online)[1]["row"]
+
+    lengths = np.array([len(series.values) for series in corpus])
+    keys = jax.random.split(key, len(corpus))
+    found: list[Any] = [None] * len(corpus)
+    group = np.searchsorted(GROUPS, lengths)
+    for some in (np.flatnonzero(group == number) for number in np.unique(group)):
+        blocks, early = blocked([corpus[int(i)] for i in some], network, config.block)
+        out = np.asarray(of(keys[some], blocks, early)).reshape(len(some), -1)
+        for i, row in zip(some, out, strict=True):
+            found[i] = row[: lengths[i]]
+    return found
+
+
+def blocked(some: Sequence[Series], network: Network, size: int) -> tuple[Any, np.ndarray]:
+    """Inputs and (targets, counts) [series, blocks, …], and which blocks are early."""
+    lengths = np.array([len(series.values) for series in some])
+    number = -(-lengths.max() // size)
+
+    def shaped(x: np.ndarray) -> np.ndarray:
+        padded = np.zeros((number * size, *x.shape[1:]), np.float32)
+        padded[: len(x)] = x
+        stream = (1,) if network.recurrent else ()
+        return padded.reshape(number, *stream, size, *x.shape[1:])
+
+    parts = [network.parts(series) for series in some]
+    inputs, targets = (np.array([shaped(part[i]) for part in parts]) for i in (0, 1))
+    counts = np.array([shaped(np.arange(n) > 0) for n in lengths])  # nothing foretells row 0
+    ends = size * np.arange(1, number + 1)
+    return (inputs, (targets, counts)), ends <= [[nab.probation(n)] for n in lengths]
+
+
+def along(function: Callable, rows: Rows) -> Rows:
+    """`function` of [series, rows], causal, on series padded to one length."""
+    length = max(map(len, rows))
+    padded = np.zeros((len(rows), length), np.float32)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+    out = np.asarray(function(padded), np.float64)
+    return [each[: len(row)] for each, row in zip(out, rows, strict=True)]
+
+
+def outside(rows: Rows, length: int) -> Rows:
+    return along(functools.partial(seen_range.of_series, length=length), rows)
+
+
+def likelihood(rows: Rows, short: int = 10) -> Rows:
+    return along(lambda x: anomaly_likelihood.of_series(x, short=short).score, rows)
+
+
+def greatest(*channels: Rows) -> Rows:
+    return [np.maximum.reduce(each) for each in zip(*channels, strict=True)]
+
+
+def windowed_gaussian(values: np.ndarray, window: int = 6400, stride: int = 100) -> np.ndarray:
+    """NAB's: log of the tail's probability among the `window` values before, moved by `stride`."""
+    scores = np.zeros(len(values))
+    for i in range(1, len(values)):
+        first = max(0, i - window) // stride * stride
+        seen = values[first : min(i, first + window)]
+        scores[i] = abs(values[i] - seen.mean()) / (seen.std() or 1e-6)
+    return -np.asarray(log_ndtr(-scores))
+
+
+def detectors(corpus: Sequence[Series], config: Config) -> dict[str, Rows]:
+    """The score of every row of every series, by detector."""
+    values = [series.values for series in corpus]
+    value, level = outside(values, 1), outside(values, config.span)
+    spatial = [np.where(each > 0.05, 1.0, 0.0) for each in value]
+
+    def with_values(rows: Rows) -> Rows:
+        return greatest(value, level, outside(rows, config.span))
+
+    lstm = Network(NextValue(config.units), value_before, negative_log_likelihood, log_surprise)
+    keys = jax.random.split(jax.random.key(config.seed), config.members)
+    members = [measured(lstm, corpus, config, key) for key in keys]
+    mean = [np.mean(each, axis=0) for each in zip(*members, strict=True)]
+    first = functools.partial(measured, corpus=corpus, config=config, key=keys[0])
+    error = first(lstm._replace(measure=lambda y, values: jnp.abs(values - y[..., 0])))
+    linear = [np.expm1(rows) for rows in members[0]]
+    found = {
+        "windowed Gaussian": [windowed_gaussian(each) for each in values],
+        "value": value,
+        "value, level": greatest(value, level),
+        "error": error,
+        "likelihood of error": likelihood(error),
+        "likelihood of error, spatial": greatest(likelihood(error), spatial),
+        "likelihood of error over 1 row, spatial": greatest(likelihood(error, 1), spatial),
+        "error outside": outside(error, config.span),
+        "surprise outside": outside(members[0], config.span),
+        "value, surprise": greatest(value, outside(members[0], config.span)),
+        "value, level, error": with_values(error),
+        "value, level, surprise without log": with_values(linear),
+        "value, level, surprise over 3 rows": greatest(value, level, outside(members[0], 3)),
+    }
+    for number, rows in enumerate(members, 1):
+        found[f"value, level, surprise; LSTM {number}"] = with_values(rows)
+    found[CHOSEN] = with_values(mean)
+    others = {
+        "probation": lstm._replace(online=False),
+        "clock": lstm._replace(parts=value_and_clock),
+        "GRU": lstm._replace(model=NextValue(config.units, cell=GRUCell)),
+        "adder": lstm._replace(model=NextValue(config.units, arithmetic=ADDER, norm=True)),
+        "auto-encoder": Network(
+            AutoEncoder(),
+            functools.partial(windows_of, length=config.window),
+            lambda outputs, windows: jnp.square(outputs - windows).mean(axis=-1),
+            reconstruction_error,
+            recurrent=False,
+        ),
+    }
+    for name in config.compare:
+        rows = first(others[name])
+        if name == "auto-encoder":
+            found["likelihood of auto-encoder, spatial"] = greatest(likelihood(rows), spatial)
+        found[f"value, level, {name}"] = with_values(rows)
+    return found
+
+
+def scored(corpus: Sequence[Series], scores: Rows) -> list[nab.Scored]:
+    return [nab.Scored(rows, series.windows) for rows, series in zip(scores, corpus, strict=True)]
+
+
+def row_of(name: str, corpus: Sequence[Series], scores: Rows) -> dict[str, Any]:
+    """Normalised scores with a threshold from the corpus, as NAB has it, and from `TUNING`."""
+    row: dict[str, Any] = {"detector": name}
+    everything = scored(corpus, scores)
+    for profile, weights in nab.PROFILES.items():
+        swept = nab.sweep(everything, weights)
+        row[profile] = round(nab.normalized(swept.best()[1], swept.windows, weights), 2)
+    tuned = [series.name.startswith(TUNING) for series in corpus]
+    tuning = nab.sweep([each for each, is_in in zip(everything, tuned, strict=True) if is_in])
+    others = nab.sweep([each for each, is_in in zip(everything, tuned, strict=True) if not is_in])
+    threshold = tuning.best()[0]
+    swept = nab.sweep(everything)
+    row["tuning folders"] = round(nab.normalized(tuning.best()[1], tuning.windows), 2)
+    row["all at their threshold"] = round(nab.normalized(swept.at(threshold), swept.windows), 2)
+    row["others at it"] = round(nab.normalized(others.at(threshold), others.windows), 2)
+    return row
+
+
+def main(config: Config) -> None:
+    folder = training.RunFolder.create(config.out, config, config.overwrite, config.resume)
+    corpus = [thinned(series, config.thin) for series in load_nab(config.data_dir)]
+    start = time.perf_counter()
+    found = detectors(corpus, config)
+    table = [row_of(name, corpus, scores) for name, scores in found.items()]
+    everything = scored(corpus, found[CHOSEN])
+    thresholds = {name: nab.sweep(everything, p).best()[0] for name, p in nab.PROFILES.items()}
+    raw = {
+        name: nab.raw_scores(everything, thresholds[name], profile)
+        for name, profile in nab.PROFILES.items()
+    }
+    by_series = [
+        {"series": series.name, "windows": len(series.windows)}
+        | {name: round(float(values[i]), 3) for name, values in raw.items()}
+        for i, series in enumerate(corpus)
+    ]
+    result = {
+        "config": dataclasses.asdict(config),
+        "seconds": round(time.perf_counter() - start, 1),
+        "table": table,
+        "detector of the series": CHOSEN,
+        "thresholds": thresholds,
+        "series": by_series,
+    }
+    folder.write_result(training.provenance() | result)
+    figure(corpus, found[CHOSEN], thresholds["standard"]).savefig(folder.curves, dpi=120)
+    analysis.print_table(table)
+
+
+def thinned(series: Series, every: int) -> Series:
+    windows = [(-(-first // every), last // every) for first, last in series.windows]
+    return Series(series.name, series.times[::every], series.values[::every], windows)
+
+
+def figure(corpus: Sequence[Series], scores: Rows, threshold: float):
+    """Some series with their windows; below, the score in thresholds, cut at 4."""
+    panels = []
+    for series, score in zip(corpus, scores, strict=True):
+        if not any(name in series.name for name in SHOWN):
+            continue
+        rows, values = np.arange(len(score)), series.values
+        scaled = (values - values.min()) / (np.ptp(values) or 1.0)
+        marked = np.full(len(score), np.nan)
+        for first, last in series.windows:
+            marked[first : last + 1] = 1.08
+        height = 0.15 * np.clip(score / threshold, 0, 4) - 0.75
+        lines = [
+            Line("value", rows, scaled, 0),
+            Line("window", rows, marked, 1),
+            Line("score", rows, height, 2),
+            Line("threshold", rows[[0, -1]], [-0.6, -0.6], None, True),
+        ]
+        panels.append(Panel(series.name.split("/")[1][:28], "row", "", lines))
+    return figure_panels(panels)
+
+
+if __name__ == "__main__":
+    run(main, Config)

@@ -1,0 +1,97 @@
+"""The corpus of the Numenta Anomaly Benchmark: 58 series of one value a row, 116 windows.
+
+`data/FOLDER/NAME.csv` has a header `timestamp,value` and rows such as `2014-04-01 00:00:00,20.0`;
+`labels/combined_windows.json` has for each file the first and last timestamp of every window around
+an anomaly. Timestamps are local: where clocks are turned back some come twice, and a window ends at
+the first row that has its timestamp, as in the benchmark's own reader.
+
+References:
+    https://github.com/numenta/NAB, version 1.1; Ahmad et al., Unsupervised real-time anomaly
+    detection for streaming data, Neurocomputing 2017.
+"""
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nnlab.data.locate import given_roots
+from nnlab.errors import InputError
+
+WINDOWS = "labels/combined_windows.json"
+
+
+class Series(NamedTuple):
+    """One file of the corpus.
+
+    Attributes:
+        name: its folder and file, such as "realTweets/Twitter_volume_AAPL.csv".
+        times: datetime64[s] [rows].
+        values: float64 [rows], finite.
+        windows: of each anomaly the first and the last row.
+    """
+
+    name: str
+    times: np.ndarray
+    values: np.ndarray
+    windows: list[tuple[int, int]]
+
+
+def load_nab(data_dir: str | os.PathLike | None = None) -> list[Series]:
+    """Reads every file that the labels name, by name.
+
+    Looks in `data_dir` and in `NNLAB_DATA_DIR`, in each also below "nab" and "NAB".
+
+    Raises:
+        InputError: the corpus is in none of them, or a file is not what it should be.
+    """
+    roots = [root / name for root in given_roots(data_dir) for name in ("", "nab", "NAB")]
+    for root in roots:
+        if (root / WINDOWS).is_file():
+            return [read_series(root, name, windows) for name, windows in _windows(root / WINDOWS)]
+    raise InputError(
+        f"The NAB corpus is in none of {', '.join(map(str, roots)) or 'no folder at all'}; name a"
+        f" folder with data and {WINDOWS}, as of https://github.com/numenta/NAB, with data_dir or"
+        " NNLAB_DATA_DIR."
+    )
+
+
+def read_series(root: Path, name: str, windows: list[list[str]]) -> Series:
+    """One file below `root`, with windows as the labels have them.
+
+    Raises:
+        InputError: the file is missing or empty, a row is not a time and a finite number, or a
+            window does not begin and end at rows of the file.
+    """
+    path = root / "data" / name
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.reader(file))[1:]
+        times = np.array([row[0] for row in rows], "datetime64[s]")
+        values = np.array([row[1] for row in rows], np.float64)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{path} has a row that is not a time and a number: {error}") from error
+    if not rows or not np.isfinite(values).all():
+        bad = int(np.sum(~np.isfinite(values)))
+        raise InputError(f"{path} has {len(rows)} rows, {bad} of them not finite, expected some.")
+    return Series(name, times, values, [_rows(path, times, window) for window in windows])
+
+
+def _windows(path: Path) -> list[tuple[str, list[list[str]]]]:
+    try:
+        return sorted(json.loads(path.read_text()).items())
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path} is not a JSON object of windows: {error}") from error
+
+
+def _rows(path: Path, times: np.ndarray, window: list[str]) -> tuple[int, int]:
+    try:
+        first, last = (int(np.flatnonzero(times == np.datetime64(t, "s"))[0]) for t in window)
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{path} has no rows for the window {window}.") from error
+    return first, last

@@ -1,0 +1,57 @@
+"""An auto-encoder of windows of a series: what it cannot rebuild is unlike what it has seen.
+
+Dense layers narrow a window of w numbers to `code` and widen it again,
+w -> hidden -> code -> hidden -> w, with tanh between them: of h hidden units and a code of c
+2 (w h + h c) + 2 h + c + w parameters, 2,008 for the default on windows of 32.
+The reconstruction error of a window is the baseline that prediction errors are compared with.
+
+References:
+    Sakurada & Yairi, Anomaly detection using autoencoders with nonlinear dimensionality reduction,
+    MLSDA 2014.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Dtype
+
+from nnlab.arithmetics import FLOAT, Arithmetic
+from nnlab.errors import InputError
+
+
+class AutoEncoder(nn.Module):
+    """[batch, w] to [batch, w].
+
+    Attributes:
+        hidden: units of the layers around the code.
+        code: numbers that a window is narrowed to.
+        arithmetic: of the layers between the first and the last, which are float.
+        dtype: of the computation; outputs are float32 at least.
+
+    Raises:
+        InputError: `hidden` or `code` is below 1, or the input is not [batch, w].
+    """
+
+    hidden: int = 24
+    code: int = 8
+    arithmetic: Arithmetic = FLOAT
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        for name, value in (("hidden", self.hidden), ("code", self.code)):
+            if value < 1:
+                raise InputError(f"{name} must be at least 1, not {value}.")
+        if x.ndim != 2:
+            raise InputError(f"an auto-encoder takes windows [batch, w], not {list(x.shape)}.")
+        inner, options = self.arithmetic.dense, {"use_bias": True, "dtype": self.dtype}
+        y = jnp.tanh(nn.Dense(self.hidden, dtype=self.dtype, name="first")(x))
+        y = jnp.tanh(inner(self.code, name="encode", **options)(y))
+        y = jnp.tanh(inner(self.hidden, name="decode", **options)(y))
+        y = nn.Dense(x.shape[-1], dtype=self.dtype, name="last")(y)
+        return y.astype(jnp.promote_types(y.dtype, jnp.float32))
+
+
+def reconstruction_error(outputs: jax.Array, windows: jax.Array) -> jax.Array:
+    """Root of the mean squared difference of each window, [batch]."""
+    return jnp.sqrt(jnp.mean(jnp.square(outputs - windows), axis=-1))

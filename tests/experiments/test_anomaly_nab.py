@@ -1,0 +1,107 @@
+"""NAB's experiment: what a detector may see, and a small run on the corpus."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from nnlab.data.nab import Series
+from nnlab.models import NextValue
+from nnlab.models.next_value import negative_log_likelihood, surprise
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "anomaly_nab.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("anomaly_nab", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def series_of(seed, rows):
+    times = np.datetime64("2014-04-01", "s") + 300 * np.arange(rows)
+    values = np.random.default_rng(seed).normal(size=rows)
+    return Series(f"some/{seed}.csv", times, values, [])
+
+
+@pytest.mark.slow
+def test_no_detector_sees_ahead(script):
+    config = script.Config(units=3, block=4, passes=2, window=8)
+    whole = series_of(0, 120)  # 18 rows of probation
+    changed = whole._replace(values=np.where(np.arange(120) < 70, whole.values, 50.0))
+    forecast = script.Network(
+        NextValue(3), script.value_and_clock, negative_log_likelihood, surprise
+    )
+    rebuilt = forecast._replace(
+        model=script.AutoEncoder(4, 2),
+        parts=lambda series: script.windows_of(series, 8),
+        loss=lambda y, x: ((y - x) ** 2).mean(-1),
+        measure=script.reconstruction_error,
+        recurrent=False,
+    )
+    key = jax.random.key(0)
+    for network in (forecast, rebuilt):
+        rows, others = (script.measured(network, [s], config, key)[0] for s in (whole, changed))
+        np.testing.assert_array_equal(rows[:70], others[:70])
+        assert rows[70] != others[70]
+    for score in (
+        script.windowed_gaussian,
+        lambda x: script.outside([x], 6)[0],
+        lambda x: script.likelihood([x], 3)[0],
+    ):
+        np.testing.assert_array_equal(score(whole.values)[:70], score(changed.values)[:70])
+
+
+def test_what_networks_are_given_is_of_rows_before(script):
+    whole = series_of(0, 120)
+    changed = whole._replace(values=np.where(np.arange(120) < 70, whole.values, 50.0))
+    for parts, seen in ((script.value_and_clock, 71), (lambda s: script.windows_of(s, 8), 70)):
+        inputs, others = parts(whole)[0], parts(changed)[0]
+        np.testing.assert_array_equal(inputs[:seen], others[:seen])
+        assert not np.array_equal(inputs[seen], others[seen])
+
+
+def test_blocks_are_padded_count_from_the_second_row_and_are_early_in_probation(script):
+    network = script.Network(NextValue(3), script.value_before, negative_log_likelihood, surprise)
+    some = [series_of(1, 90), series_of(2, 61)]  # 13 and 9 rows of probation
+    (inputs, (targets, counts)), early = script.blocked(some, network, 4)
+    assert inputs.shape == (2, 23, 1, 4, 1) and targets.shape == counts.shape == (2, 23, 1, 4)
+    assert counts.reshape(2, -1).sum(axis=1).tolist() == [89, 60]
+    assert counts[:, 0, 0, 0].tolist() == [0, 0]
+    assert early.sum(axis=1).tolist() == [3, 2] and early[:, :2].all()
+
+
+def test_the_windowed_gaussian_of_a_hand_worked_row(script):
+    from scipy.stats import norm
+
+    values = np.array([1.0, 3.0, 1.0, 3.0, 6.0])  # mean 2, deviation 1 before the last, so z = 4
+    assert script.windowed_gaussian(values)[-1] == pytest.approx(-norm.logsf(4), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_small_run(tmp_path, script):
+    original_data = os.environ.get("NNLAB_TEST_DATA")
+    if not original_data:
+        pytest.skip("NNLAB_TEST_DATA does not name a folder with the original files")
+    small = ["--thin", "20", "--units", "2", "--passes", "1", "--members", "1", "--window", "8"]
+    small += ["--compare", "auto-encoder"]
+    out = ["--data-dir", original_data, "--out", tmp_path / "run"]
+    command = [sys.executable, SCRIPT, *small, *out]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert len(result["series"]) == 58
+    names = [row["detector"] for row in result["table"]]
+    assert {"windowed Gaussian", script.CHOSEN, "value, level, auto-encoder"} <= set(names)
+    assert (tmp_path / "run" / "curves.png").is_file()

@@ -1,0 +1,70 @@
+"""The tutorials' configuration: its data against their equations, its start, and a small run."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "tutorial_lstm.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("tutorial_lstm", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_charts_follow_their_equations(script):
+    data = script.control_charts(jax.random.key(0), 40)
+    normal, cyclic, up, down, higher, lower = data.values[..., 0].reshape(6, 40, 60)
+    assert np.abs(normal - 30).max() <= 6
+    assert 16 > np.abs(cyclic - 30).max(axis=1).min() > 9
+    ends = [(x[:, -5:].mean(axis=1) - x[:, :5].mean(axis=1)) for x in (up, down, higher, lower)]
+    # a slope of 0.2 to 0.5 over 55 steps or a step of 7.5 to 20, and noise of at most 6 each side
+    assert ends[0].min() > 11 - 12 and ends[0].mean() == pytest.approx(0.35 * 55, abs=3)
+    np.testing.assert_allclose(ends[1].mean(), -ends[0].mean(), atol=3)
+    assert ends[2].mean() == pytest.approx(13.75, abs=3) and ends[3].max() < 0
+    assert data.counts.sum(axis=1).tolist() == [1.0] * 240
+    assert np.bincount(data.labels[:, -1]).tolist() == [40] * 6
+
+
+def test_padding_counts_for_nothing(script):
+    outputs = jax.random.normal(jax.random.key(0), (2, 4, 2))
+    labels = jnp.array([[0, 1, 1, 0], [1, 1, 0, 0]])
+    counts = jnp.array([[1.0, 1, 0, 0], [1, 1, 1, 0]])
+    changed = outputs.at[0, 2:].set(9.0).at[1, 3:].set(-7.0)
+    for function in (script.loss, lambda *a: script.accuracy(*a)["accuracy"]):
+        assert function(outputs, (labels, counts)) == function(changed, (labels, counts))
+    # hand-worked: two steps with the right class at log-odds 0, so log 2 each, over one sequence
+    value = script.loss(jnp.zeros((1, 3, 2)), (jnp.zeros((1, 3), int), jnp.array([[1.0, 1, 0]])))
+    assert value == pytest.approx(2 * np.log(2))
+
+
+@pytest.mark.slow
+def test_a_small_run(tmp_path):
+    small = ["--tasks", "charts", "--epochs", "1", "--charts", "10", "--out", tmp_path / "run"]
+    command = [sys.executable, SCRIPT, *small]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    (row,) = json.loads((tmp_path / "run" / "result.json").read_text())["table"]
+    assert row["reloaded"] == "same bits"
+    assert row["parameters"] == 4 * 10 * (1 + 10 + 1) + 3 * 10 + 11 * 6
+    assert (tmp_path / "run" / "charts.safetensors").is_file()
+
+
+def test_without_the_corpus_it_says_so(tmp_path, script):
+    from nnlab.errors import InputError
+
+    with pytest.raises(InputError, match="NAB corpus"):
+        script.series_pieces(str(tmp_path), 50)

@@ -1,0 +1,80 @@
+"""Learning from a stream, against a loop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nnlab import training
+from nnlab.models import NextValue
+from nnlab.models.next_value import negative_log_likelihood, surprise
+from nnlab.training.online import learn_online
+
+MODEL, OPTIMIZER = NextValue(3), optax.adam(1e-2)
+
+
+def loss(outputs, labels):
+    return negative_log_likelihood(outputs, labels).mean()
+
+
+STEP = training.train_step(
+    MODEL, OPTIMIZER, loss, metrics=lambda y, t: {"surprise": surprise(y, t)}
+)
+
+
+RUN = jax.jit(lambda *given: learn_online(STEP, *given))
+
+
+def blocks_of(seed, blocks=6, rows=4):
+    values = np.random.default_rng(seed).normal(size=blocks * rows + 1)
+    values = jnp.asarray(values, jnp.float32)
+    x, y = values[:-1].reshape(blocks, 1, rows, 1), values[1:].reshape(blocks, 1, rows)
+    state = training.init(jax.random.key(seed), MODEL, OPTIMIZER, x[0], streams=1)
+    return state, (x, y)
+
+
+def test_rows_are_judged_before_they_are_learned_from_and_held_states_keep_all_but_the_carry():
+    state, (x, y) = blocks_of(0)
+    learns = np.array([True, True, False, True, False, False])
+    end, metrics = RUN(state, (x, y), learns)
+    one = jax.jit(STEP)
+    params, opt_state, carry, step = state.params, state.opt_state, state.carry, state.step
+    for number, wanted in enumerate(learns):
+        variables = {"params": params, "carry": carry}
+        outputs, after = MODEL.apply(variables, x[number], mutable=["carry"])
+        expected = surprise(outputs, y[number])
+        np.testing.assert_allclose(metrics["surprise"][number], expected, rtol=1e-5, atol=1e-6)
+        if wanted:
+            state = training.State(step, params, {}, opt_state, state.key, carry)
+            state, _ = one(state, (x[number], y[number]))
+            params, opt_state, step = state.params, state.opt_state, state.step
+        carry = after["carry"]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), end.params, params
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), end.carry, carry
+    )
+    assert end.step == 3
+
+
+def test_what_comes_later_changes_nothing_before():
+    state, (x, y) = blocks_of(1)
+    learns = np.ones(6, bool)
+    _, metrics = RUN(state, (x, y), learns)
+    x2, y2 = x.at[4:].set(9.0), y.at[4:].set(-9.0)
+    _, other = RUN(state, (x2, y2), learns)
+    np.testing.assert_array_equal(metrics["surprise"][:4], other["surprise"][:4])
+    assert np.all(metrics["surprise"][4] != other["surprise"][4])
+
+
+def test_many_streams_mapped_are_each_on_its_own():
+    each = [blocks_of(seed) for seed in (2, 3)]
+    state, blocks = jax.tree.map(lambda *a: jnp.stack(a), *each)
+    learns = np.ones((2, 6), bool)
+    _, mapped = jax.jit(jax.vmap(lambda *a: learn_online(STEP, *a)))(state, blocks, learns)
+    for number, (state, blocks) in enumerate(each):
+        _, metrics = RUN(state, blocks, learns[0])
+        np.testing.assert_allclose(
+            mapped["surprise"][number], metrics["surprise"], rtol=1e-4, atol=1e-5
+        )
