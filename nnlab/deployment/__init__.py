@@ -7,6 +7,7 @@ from nnlab.deployment.models import quantize
 from nnlab.deployment.network import IntegerNetwork, Node, run, run_nodes
 from nnlab.deployment.reference import reference
 from nnlab.deployment.saved_models import SavedModel, load_model, save_model
+from nnlab.deployment.series_detector import SeriesDetector
 from nnlab.deployment.stablehlo import load_program, save_program
 from nnlab.deployment.vectors import write_vectors
 
@@ -14,6 +15,7 @@ __all__ = [
     "IntegerNetwork",
     "Node",
     "SavedModel",
+    "SeriesDetector",
     "accumulator_bounds",
     "load_model",
     "load_network",
