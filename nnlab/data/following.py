@@ -131,6 +131,11 @@ class Follower:
         return Position(inode, self._offset, self._lines, hashlib.sha256(self._head).hexdigest())
 
     @property
+    def exists(self) -> bool:
+        """Whether there was a file at the last read."""
+        return self._descriptor is not None
+
+    @property
     def unfinished(self) -> int:
         """Bytes that were read of a line that has no end yet."""
         return self._passed + len(self._rest)

@@ -3,6 +3,7 @@
 from nnlab.deployment.bounds import accumulator_bounds
 from nnlab.deployment.files import load_network, save_network
 from nnlab.deployment.layers import network_layers
+from nnlab.deployment.log_detector import LogDetector
 from nnlab.deployment.models import quantize
 from nnlab.deployment.network import IntegerNetwork, Node, run, run_nodes
 from nnlab.deployment.reference import reference
@@ -13,6 +14,7 @@ from nnlab.deployment.vectors import write_vectors
 
 __all__ = [
     "IntegerNetwork",
+    "LogDetector",
     "Node",
     "SavedModel",
     "SeriesDetector",

@@ -58,6 +58,14 @@ class Detector(Protocol):
         """
         ...
 
+    def passed_over(self, memory: Any, first: Line) -> Any:
+        """The memory where the lines of a file are passed over, of which this is the first.
+
+        Raises:
+            InputError: as `judge`.
+        """
+        ...
+
     def keep(self, memory: Any) -> Kept:
         """A memory for a file."""
         ...

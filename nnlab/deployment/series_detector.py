@@ -80,9 +80,7 @@ def begin(model: NextValue, variables: Any, columns: int, clock: int, short: int
     return State(carry, values, jnp.array(False), errors)
 
 
-def step(
-    model: NextValue, variables: Any, state: State, row: jax.Array
-) -> tuple[State, jax.Array]:
+def step(model: NextValue, variables: Any, state: State, row: jax.Array) -> tuple[State, jax.Array]:
     """Takes one row in; pure.
 
     Args:
@@ -210,6 +208,11 @@ class SeriesDetector:
             for row in read
         ]
         return Memory(header, state), judgments
+
+    def passed_over(self, memory: Memory, first: Line) -> Memory:
+        if self.format != "csv":
+            return memory
+        return dataclasses.replace(memory, header=self._header(first, memory.header))
 
     def keep(self, memory: Memory) -> Kept:
         header = None if memory.header is None else list(memory.header)
