@@ -39,6 +39,9 @@ def surprises(model: NextEvent, variables: Any, before: jax.Array, events: jax.A
     return jnp.where(events < model.events, jnp.minimum(found, MOST), MOST)
 
 
+_surprises = jax.jit(surprises, static_argnums=0)
+
+
 class LogDetector:
     """A `nnlab.deployment.detection.Detector` of logs.
 

@@ -121,6 +121,9 @@ def steps(
     return jax.lax.fori_loop(0, count, body, (state, scores))
 
 
+_steps = jax.jit(steps, static_argnums=0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Memory:
     """The names of the file's columns, None before its header; and the network's state."""
@@ -165,10 +168,7 @@ class SeriesDetector:
         state = begin(self.model, self.variables, self.columns, clock, short)
         self._fresh = Memory(None, state)
         if start is not None:
-            leaves = _named(state)
-            arrays = {name: np.asarray(start.get(name), leaves[name].dtype) for name in leaves}
-            self._fresh = self.recall(Kept({"header": None}, arrays))
-        self._steps = jax.jit(functools.partial(steps, self.model))
+            self._fresh = self.recall(Kept({"header": None}, _arrays(start, state)))
 
     def fresh(self) -> Memory:
         return self._fresh
@@ -180,7 +180,7 @@ class SeriesDetector:
             part = features[start : start + CHUNK]
             padded = np.zeros((CHUNK, features.shape[1]), np.float32)
             padded[: len(part)] = part
-            state, scores = self._steps(self.variables, state, padded, len(part))
+            state, scores = _steps(self.model, self.variables, state, padded, len(part))
             found.append(np.asarray(scores)[: len(part)])
         return state, np.concatenate(found)
 
@@ -265,3 +265,12 @@ class SeriesDetector:
 def _named(state: State) -> dict[str, np.ndarray]:
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _arrays(lists: Any, state: State) -> dict[str, np.ndarray]:
+    """What was `_named`, from lists, at the dtypes of a state."""
+    try:
+        dtypes = {name: array.dtype for name, array in _named(state).items()}
+        return {name: np.asarray(each, dtypes.get(name)) for name, each in lists.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"the notes hold no memory to start with: {error}.") from error
