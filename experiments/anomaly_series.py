@@ -18,7 +18,6 @@ PUBLISHED
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax

@@ -28,7 +28,6 @@ import fcntl
 import hashlib
 import io
 import json
-import math
 import os
 import sys
 import time

@@ -1,4 +1,4 @@
-"""`python -m nnlab.watch` as a user runs it: on files that grow, through kills, with wrong things."""
+"""`python -m nnlab.watch` as a user runs it: on growing files, through kills, with wrong input."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def rows(first, last):
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    """A network file; `LSTM` of random weights, since what matters is what becomes of its errors."""
+    """A network of random weights, whose errors are large where the values jump."""
     path = tmp_path_factory.mktemp("network") / "network.safetensors"
     table = Table({"value": "number"}, {"value": values()[:200]})
     record = fit_transformation(table, [(Standardize, "value")])
@@ -113,7 +113,7 @@ def test_shows_anomalies_among_the_lines_around_them(expected):
     assert len([n for n in marked if not 302 <= n < 618]) <= 2
     around = {n + i for n in marked for i in (-2, -1, 0, 1, 2)}
     assert set(numbers) == around & set(range(2, 702))
-    text = (["id,value"] + rows(0, 700).splitlines())[min(marked) - 1]
+    text = ["id,value", *rows(0, 700).splitlines()][min(marked) - 1]
     assert re.fullmatch(
         rf"> +{min(marked)} \| {re.escape(text)}  score 0\.\d+", anomalies(expected)[0]
     )
@@ -217,7 +217,8 @@ def test_a_file_that_comes_later_and_another_watch_of_it(folder, file, expected,
     content = file.read_text()
     file.unlink()
     with start(folder, file, "--json") as process:
-        time.sleep(1)
+        while not list(folder.glob("watch-*.safetensors")):
+            time.sleep(0.1)
         file.write_text(content)
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["anomaly"] is False

@@ -11,6 +11,7 @@ import pytest
 from nnlab.analysis import anomaly_likelihood
 from nnlab.data import Standardize, TimeOfDay, fit_transformation
 from nnlab.data.following import Line
+from nnlab.data.rows import Kind
 from nnlab.data.tables import Table
 from nnlab.deployment import SavedModel, SeriesDetector
 from nnlab.deployment.detection import CUT, Kept
@@ -25,7 +26,8 @@ ROWS = 300
 def table(columns):
     rng = np.random.default_rng(0)
     times = np.datetime64("2024-01-01", "us") + np.arange(ROWS) * np.timedelta64(1, "h")
-    kinds = {f"v{k}": "number" for k in range(columns)} | {"time": "timestamp"}
+    kinds: dict[str, Kind] = {f"v{k}": "number" for k in range(columns)}
+    kinds["time"] = "timestamp"
     values = {f"v{k}": 10 * k + rng.normal(size=ROWS).cumsum() for k in range(columns)}
     return Table(kinds, values | {"time": times})
 
@@ -47,7 +49,7 @@ def csv_lines(data):
     names = list(data.columns)
     lines = [",".join(names)]
     for row in zip(*(data.columns[name].tolist() for name in names), strict=True):
-        lines.append(",".join(str(cell) if isinstance(cell, float) else str(cell) for cell in row))
+        lines.append(",".join(map(str, row)))
     return [Line(i, line.encode()) for i, line in enumerate(lines, 1)]
 
 
