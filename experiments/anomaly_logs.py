@@ -15,7 +15,13 @@ watches a log that grows:
 
     python -m nnlab.watch runs/anomaly_logs service.log
 
-PUBLISHED
+Published: nothing that compares. Ours, seed 0: 12 templates in the first 1,200 lines; the mean
+surprise of the 300 lines held out is 1.84 nats, and 2.38 by how often an event comes, each with one
+line that fits no template, at 100 nats, among them. In the last 500 lines 6 alarms, 5 of such
+lines. 53,581 parameters, 12 epochs in 1.3 seconds on one core of an AMD EPYC
+(`experiments/results/anomaly_logs.json` and `.png`).
+
+    python experiments/anomaly_logs.py --data-dir DIR
 """
 
 import dataclasses

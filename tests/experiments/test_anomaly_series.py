@@ -70,7 +70,7 @@ def test_a_log_from_file_to_watch(tmp_path):
     row, saved = trained("anomaly_logs", "--file", file, "--out", out, *small)
     assert row["templates"] == 3 and row["alarms"] <= 1  # the first, which nothing stands before
     assert row["surprise held out / nats"] < 0.1 < row["without the events before / nats"]
-    assert LogDetector(saved).threshold == row["threshold"]
+    assert LogDetector(saved).threshold == row["threshold / nats"]
     with file.open("a") as log:
         log.write("12:00 opened the file\n12:00 closed the file\n12:00 on fire\n")
     process = script("", "-m", "nnlab.watch", out, file, "--once", "--from-start", "--context", 0)
