@@ -18,7 +18,8 @@ SCRIPTS = [
     *("arithmetics_cifar10", "deploy_adder", "posit_mnist", "pruning"),
     *("sign_direction", "sign_optimizers", "deep_vs_shallow", "vanishing_gradients"),
     *("transfer_learning", "char_lm", "java_brackets", "anomaly_hdfs"),
-    *("anomaly_nab", "tutorial_lstm", "ntm", "learn_addition"),
+    *("anomaly_nab", "tutorial_lstm", "anomaly_series", "anomaly_logs"),
+    *("ntm", "learn_addition"),
 ]
 
 
