@@ -8,7 +8,21 @@ AdderNet's rate a layer. The figures are those of the epoch with the least valid
 Validation and test text are each read as one stream from a state of zeros, and every character of
 them counts.
 
-    python experiments/char_lm.py --corpus tinyshakespeare --data-dir DIR
+Published, on tiny-shakespeare: 1.4697 nats a character by a transformer of 6 layers of 384
+(nanoGPT's readme); char-rnn, whose default is an LSTM of 2×128, gives no figure.
+
+Ours, seed 0, one core of an AMD EPYC beside other programs (`experiments/results/char_lm.json`,
+with samples):
+
+================  ==========  ======  ======  =====  =======
+tiny-shakespeare  parameters  epochs  nats    bits   minutes
+================  ==========  ======  ======  =====  =======
+LSTM 2×256        1,083,969   16      1.4437  2.083  40
+LSTM 2×128        279,873     12      1.5077  2.175  5
+================  ==========  ======  ======  =====  =======
+
+    python experiments/char_lm.py --features 256 --dropout 0.3 --epochs 16
+    python experiments/char_lm.py --features 128 --epochs 12
 """
 
 import dataclasses

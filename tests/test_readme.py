@@ -33,7 +33,7 @@ THERE = {
     "var": "running_var",
 }
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-TRAINING, TRANSFER, DEPLOYMENT, RULE, PARALLEL = EXAMPLES
+TRAINING, TRANSFER, SEQUENCES, DEPLOYMENT, RULE, PARALLEL = EXAMPLES
 
 
 @pytest.mark.slow
@@ -63,6 +63,14 @@ def test_transfer_example_is_traced(tmp_path, monkeypatch):
     assert (state.params["fc"]["kernel"] != 0.5).any()
     after, _ = jax.eval_shape(step, state, (names["images"], jnp.zeros(2, int)))
     chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+
+
+@pytest.mark.slow
+def test_sequences_example_runs():
+    names: dict = {"jax": jax, "jnp": jnp, "training": training, "ADDER": ADDER}
+    names["optimizer"] = adder_recipe(20)
+    exec(SEQUENCES.replace("features=256", "features=8"), names)
+    assert np.isfinite(names["metrics"]["loss"]).all() and names["state"].step == 20
 
 
 @pytest.mark.slow
@@ -132,6 +140,25 @@ def test_benchmark_tables_are_the_committed_ones(monkeypatch, module, name):
     monkeypatch.syspath_prepend(ROOT / "experiments" / "benchmarks")
     result = json.loads((RESULTS / f"{name}.json").read_text())
     assert importlib.import_module(module).markdown(result) in README
+
+
+def test_losses_of_characters_are_the_committed_ones():
+    for result in json.loads((RESULTS / "char_lm.json").read_text())["runs"]:
+        (row,) = result["table"]
+        layers, features = row["network"].split()[1].split("x")
+        figure = f"{row['validation loss / nats']:.3f}"
+        assert re.search(rf"\b{layers}.{features} {re.escape(figure)}", README), row
+
+
+def test_anomaly_figures_are_the_committed_ones():
+    nab = json.loads((RESULTS / "anomaly_nab.json").read_text())
+    rows = {row["detector"]: row for row in nab["table"]}
+    best = rows[nab["detector of the series"]]
+    figures = (best[k] for k in ("standard", "all at their threshold", "others at it"))
+    ours = "{:.1f}; with the threshold of the tuning folders {:.1f}, and on the other two"
+    ours += " folders {:.1f}"
+    assert ours.format(*figures) in README
+    assert f"by the range of values alone, {rows['value']['standard']:.1f}" in README
 
 
 def test_table_of_models_is_the_committed_one():
