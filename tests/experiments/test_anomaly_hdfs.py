@@ -1,6 +1,5 @@
 """DeepLog on HDFS: the script's baselines by hand, and a run on a few made-up sessions."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -14,17 +13,6 @@ from nnlab import data
 from nnlab.deployment import load_model
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "anomaly_hdfs.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("anomaly_hdfs", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 def test_ngrams_by_hand(script):

@@ -1,6 +1,5 @@
 """NAB's experiment: what a detector may see, and a small run on the corpus."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -16,17 +15,6 @@ from nnlab.models import NextValue
 from nnlab.models.next_value import negative_log_likelihood, surprise
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "anomaly_nab.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("anomaly_nab", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 def series_of(seed, rows):

@@ -1,6 +1,5 @@
 """Character models in small: a run and what it leaves, going on with it, and its brackets."""
 
-import importlib.util
 import json
 import math
 import subprocess
@@ -15,18 +14,6 @@ from nnlab.errors import InputError
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SMALL = ["--features", "12", "--layers", "1", "--epochs", "3", "--window", "20", "--streams", "4"]
-
-
-@pytest.fixture
-def script(request):
-    path = EXPERIMENTS / f"{request.param}.py"
-    spec = importlib.util.spec_from_file_location(f"small_{request.param}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Networks of equal size: the script's formula against the networks themselves, and a small run."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -14,17 +13,6 @@ from nnlab.arithmetics import ADDER, FLOAT
 from nnlab.models import PlainNet
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "deep_vs_shallow.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("deep_vs_shallow", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -1,6 +1,5 @@
 """The tutorials' configuration: its data against their equations, its start, and a small run."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -12,17 +11,6 @@ import numpy as np
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "tutorial_lstm.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("tutorial_lstm", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 def test_charts_follow_their_equations(script):
