@@ -56,12 +56,12 @@ class Task(NamedTuple):
     heads: int = 1
 
 
-def each(name: str, *lengths: int) -> dict[str, dict[str, Any]]:
-    return {f"{length} {name}": {name: (length, length)} for length in lengths}
+def each(name: str, *counts: int) -> dict[str, dict[str, Any]]:
+    return {f"{name[:-1]} {count}": {name: (count, count)} for count in counts}
 
 
 def repeated(*pairs: tuple[int, int]) -> dict[str, dict[str, Any]]:
-    return {f"{n} x {r}": {"lengths": (n, n), "repeats": (r, r)} for n, r in pairs}
+    return {f"length {n}, {r} times": {"lengths": (n, n), "repeats": (r, r)} for n, r in pairs}
 
 
 TASKS = {

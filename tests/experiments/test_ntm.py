@@ -45,7 +45,7 @@ def test_lengths_beyond_those_of_training(tmp_path):
     assert process.returncode == 0, process.stderr
     tests = json.loads((tmp_path / "run" / "result.json").read_text())["tests"]
     lengths = [10, 20, 30, 50, 120]
-    assert [row["test"] for row in tests] == ["training", *(f"{n} lengths" for n in lengths)]
+    assert [row["test"] for row in tests] == ["training", *(f"length {n}" for n in lengths)]
     # A network that knows nothing pays 8 bits a word, and this one not much more.
     for row, length in zip(tests[1:], lengths, strict=True):
         assert 7.9 * length < row["bits"] < 9 * length
