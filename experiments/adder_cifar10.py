@@ -25,6 +25,7 @@ from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.models import resnet20
 from nnlab.optim import adder_recipe
 from nnlab.training import hosts
+from nnlab.training.epochs import check_divides
 from nnlab.training.script import (
     check_count,
     check_positive,
@@ -32,7 +33,6 @@ from nnlab.training.script import (
     check_seed,
     run,
 )
-from nnlab.training.steps import check_divides
 
 ARITHMETICS = {"CNN": FLOAT, "AdderNet": ADDER, "BNN": BINARY}
 PUBLISHED = {"CNN": 92.25, "AdderNet": 91.84, "BNN": 84.87}  # after 400 epochs

@@ -221,10 +221,8 @@ def trained(
         patience=config.patience,
         score=training.least_loss,
     )
-    step = (1 + int(np.argmin(history["test_loss"]))) * feed.steps_per_epoch
-    if step != int(last.step):
-        last = training.restore(folder.checkpoints / NAME / f"step_{step}", like=last)
-    return {"params": last.params}, history
+    best, _ = training.best_state(NAME, last, history, folder, training.least_loss)
+    return {"params": best.params}, history
 
 
 def by_frequency(fit: np.ndarray, held: np.ndarray, model: NextEvent) -> float:

@@ -182,11 +182,8 @@ def main(config: Config) -> None:
         patience=config.patience,
         score=training.least_loss,
     )
-    epoch = 1 + int(np.argmin(history["test_loss"]))
-    step = epoch * feed.steps_per_epoch
-    if step != int(last.step):
-        last = training.restore(folder.checkpoints / NAME / f"step_{step}", like=last)
-    variables = {"params": last.params}
+    best, epoch = training.best_state(NAME, last, history, folder, training.least_loss)
+    variables = {"params": best.params}
     notes = {"vocabulary": vocabulary.characters, "start": "\n", "end": None}
     notes |= dict.fromkeys(("start", "end"), SEPARATOR) if corpus.files else {}
     start = vocabulary.encode(notes["start"])
@@ -194,10 +191,10 @@ def main(config: Config) -> None:
         "corpus": corpus.name,
         "arithmetic": config.arithmetic,
         "network": f"{config.cell} {config.layers}x{config.features}",
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(last.params)),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(best.params)),
         "best epoch": epoch,
-        **figures("validation", evaluate(last, whole(valid, start))),
-        **(figures("test", evaluate(last, whole(test, start))) if len(test) else {}),
+        **figures("validation", evaluate(best, whole(valid, start))),
+        **(figures("test", evaluate(best, whole(test, start))) if len(test) else {}),
         "seconds / epoch": float(np.median(history["seconds"])),
     }
     notes |= {"corpus": corpus.name, "validation loss": row["validation loss / nats"]}

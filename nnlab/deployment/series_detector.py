@@ -12,7 +12,6 @@ anomaly likelihood's score S of log(1 + e) (`nnlab.analysis.anomaly_likelihood`,
 
 import csv
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -29,6 +28,7 @@ from nnlab.data.transformation import Transformation
 from nnlab.deployment.detection import CUT, Judgment, Kept, matching
 from nnlab.deployment.saved_models import SavedModel
 from nnlab.errors import InputError
+from nnlab.layers.sequences import no_carry
 from nnlab.models import NextValue
 from nnlab.models.next_value import surprise
 
@@ -72,9 +72,7 @@ def begin(model: NextValue, variables: Any, columns: int, clock: int, short: int
     """
     values = jnp.zeros(columns)
     inputs = inputs_of(values, jnp.zeros(clock))[:, None]
-    apply = functools.partial(model.apply, mutable=["carry"])
-    shapes = jax.eval_shape(apply, variables, inputs)[1]
-    carry = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    carry = no_carry(model, variables, inputs)
     one = anomaly_likelihood.init(short)
     errors = jax.tree.map(lambda leaf: jnp.stack([leaf] * columns), one)
     return State(carry, values, jnp.array(False), errors)

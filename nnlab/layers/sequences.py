@@ -137,6 +137,21 @@ class Stacked(nn.Module):
         return dropped(x)
 
 
+def no_carry(model: nn.Module, variables: Any, inputs: Any) -> dict[str, Any]:
+    """{"carry": zeros}, which is where `model` starts without; {} if it carries nothing.
+
+    Args:
+        model, variables: called as `model.apply(variables, inputs)`.
+        inputs: an array or a `jax.ShapeDtypeStruct`; only shape and dtype matter.
+    """
+
+    def apply(variables: Any, inputs: jax.Array) -> Any:
+        return model.apply(variables, inputs, mutable=["carry"])[1]
+
+    shapes = jax.eval_shape(apply, variables, inputs)
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), dict(shapes))
+
+
 def _check(x: jax.Array, lengths: jax.Array | None) -> None:
     if x.ndim != 3:
         raise InputError(f"a sequence layer takes [batch, time, features], not {list(x.shape)}.")

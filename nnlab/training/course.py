@@ -22,6 +22,13 @@ from nnlab.training.stopping import stopped_improving
 History = dict[str, list[float]]
 
 
+def scores(history: History, score: Callable[[dict[str, float]], float]) -> list[float]:
+    """Of each epoch that has been tested, what `score` makes of its test."""
+    tested = {key[5:]: each for key, each in history.items() if key.startswith("test_")}
+    epochs = zip(*tested.values(), strict=True)
+    return [score(dict(zip(tested, values, strict=True))) for values in epochs]
+
+
 @dataclasses.dataclass
 class Course:
     """A training under way.
@@ -70,9 +77,9 @@ class Course:
         return int(self.state.step)
 
     def ended(self, epochs: int, patience: int | None) -> bool:
-        scores = self._scores()
-        return len(scores) >= epochs or (
-            patience is not None and stopped_improving(scores, patience)
+        scored = scores(self.history, self.score)
+        return len(scored) >= epochs or (
+            patience is not None and stopped_improving(scored, patience)
         )
 
     @property
@@ -87,14 +94,8 @@ class Course:
 
     @property
     def best_step(self) -> int | None:
-        scores = self._scores()
-        return (1 + int(np.argmax(scores))) * self.steps_per_epoch if scores else None
-
-    def _scores(self) -> list[float]:
-        """Of the epochs that have been tested."""
-        tested = {key[5:]: each for key, each in self.history.items() if key.startswith("test_")}
-        epochs = zip(*tested.values(), strict=True)
-        return [self.score(dict(zip(tested, values, strict=True))) for values in epochs]
+        scored = scores(self.history, self.score)
+        return (1 + int(np.argmax(scored))) * self.steps_per_epoch if scored else None
 
     def train(self, advance: Advance, count: int) -> float:
         """Takes up to `count` steps and returns the seconds of one."""

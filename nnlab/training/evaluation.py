@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
 
+from nnlab.training.epochs import split_images
 from nnlab.training.losses import cross_entropy
-from nnlab.training.steps import Batch, Loss, Metrics, State, accuracy, split_images
+from nnlab.training.steps import Batch, Loss, Metrics, State, accuracy
 
 
 def evaluation(

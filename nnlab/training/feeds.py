@@ -20,17 +20,15 @@ from jax.sharding import Mesh, NamedSharding
 
 from nnlab.data.stream import DeviceBatches, Stream, to_device
 from nnlab.errors import InputError
-from nnlab.training.parallel import AXIS, BY_IMAGE, EVERYWHERE, compiler_options, replicate
-from nnlab.training.steps import (
-    Batch,
-    State,
-    Step,
+from nnlab.training.epochs import (
     check_divides,
     check_nothing_carried,
     generated_steps,
     steps_per_epoch,
     train_steps,
 )
+from nnlab.training.parallel import AXIS, BY_IMAGE, EVERYWHERE, compiler_options, replicate
+from nnlab.training.steps import Batch, State, Step
 
 Advance = Callable[[State, int], tuple[State, dict[str, np.ndarray]]]
 

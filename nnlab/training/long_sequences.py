@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nnlab.errors import InputError
+from nnlab.layers.sequences import no_carry
 from nnlab.training.losses import cross_entropy
 from nnlab.training.steps import Batch, Loss, Metrics, State, accuracy
 
@@ -47,9 +48,7 @@ def long_evaluation(
         pieces, rest = divmod(data[0].shape[1], length)
         full = jax.tree.map(lambda a: _pieces(a, pieces, length), data)
         last = jax.tree.map(lambda a: a[:, pieces * length :], data)
-        shapes = jax.eval_shape(piece, {}, jax.tree.map(lambda a: a[:, :1], data))[0]
-        carry = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        carry, found = lax.scan(piece, carry, full)
+        carry, found = lax.scan(piece, no_carry(model, variables, data[0][:, :1]), full)
         total = jax.tree.map(lambda m: m.sum(0) * length, found)
         if rest:
             found = piece(carry, last)[1]

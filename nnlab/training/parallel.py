@@ -32,7 +32,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from nnlab.errors import InputError
-from nnlab.training.steps import Batch, Metrics, State, Step, check_divides
+from nnlab.training.epochs import check_divides
+from nnlab.training.steps import Batch, Metrics, State, Step
 
 Tree = TypeVar("Tree")
 

@@ -1,11 +1,10 @@
-"""The pure functions of training: `init`, `step`, `epoch`.
+"""The pure functions of training: `init` and `step`.
 
 `State` is everything that must be saved: the same state and the same data give the same next state
 to the bit. Randomness comes from `state.key`, folded with the step (augmentation, dropout) or with
 the epoch (order of the examples); the key itself never changes.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nnlab.errors import InputError
 from nnlab.kernels.batch import vary_alike
+from nnlab.layers.sequences import no_carry
 from nnlab.optim.freezing import fill, frozen_paths, without
 from nnlab.training.losses import cross_entropy
 
@@ -89,13 +88,12 @@ def init(
 
 
 def _carry(model: nn.Module, variables: Any, inputs: jax.Array, streams: int) -> Any:
-    """Zeros of the collection "carry" for a batch of `streams` sequences."""
+    """The collection "carry" in front of a batch of `streams` sequences."""
     batch = jax.ShapeDtypeStruct((streams, *inputs.shape[1:]), inputs.dtype)
-    apply = functools.partial(model.apply, train=False, mutable=["carry"])
-    found = jax.eval_shape(apply, variables, batch)[1].get("carry")
+    found = no_carry(model, variables, batch).get("carry")
     if not found:
         raise InputError(f"{type(model).__name__} has no recurrent layer that carries a state.")
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), found)
+    return found
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> Metrics:
@@ -218,154 +216,6 @@ def leaf_name(state: State, number: int) -> str:
     """The name of a leaf by its number in a step's metric "nonfinite"."""
     tree = Watched(state.batch_stats, state.step, state.params, state.params)
     return jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(tree)[number][0])[1:]
-
-
-def steps_per_epoch(data: Batch, batch_size: int) -> int:
-    """How many full batches the images hold.
-
-    Raises:
-        InputError: not one.
-    """
-    images = len(data[0])
-    if batch_size > images:
-        raise InputError(f"--batch-size must be at most the {images} images, not {batch_size}.")
-    return images // batch_size
-
-
-def check_divides(devices: int, images: int) -> None:
-    """Raises `InputError` unless the images of a batch make equal parts for the devices."""
-    if images % devices:
-        raise InputError(f"--batch-size must be a multiple of the {devices} devices, not {images}.")
-
-
-def check_nothing_carried(state: State) -> None:
-    """Raises `InputError` for a state with a carry, where batches are in no order."""
-    if state.carry:
-        raise InputError(
-            "a carried state needs batches that go on from one another, as of"
-            " in_memory(…, shuffle=False)."
-        )
-
-
-def train_steps(
-    step: Step,
-    batch_size: int,
-    *,
-    shuffle: bool = True,
-    mesh: Mesh | None = None,
-) -> Callable[[State, Batch, jax.Array | int], tuple[State, Metrics]]:
-    """Returns `run(state, (inputs, labels), count) -> (state, metrics)`, pure and unjitted.
-
-    It takes `count` steps over arrays in memory, fewer where the epoch ends, and stops before a
-    step that would leave something not finite. The examples of an epoch come in an order drawn from
-    `state.key` and the number of the epoch; those that do not fill a last batch are left out,
-    others in every epoch. Without `shuffle` they come as they lie, and a state that is carried from
-    batch to batch starts an epoch with zeros. Metrics are [steps an epoch], filled in at the steps
-    that were made.
-
-    The count is a number in the compiled program, not in its structure, so one program serves all
-    counts: an epoch cut in pieces anywhere gives the same bits as the whole.
-
-    With a `mesh`, as by `nnlab.training.parallel.data_mesh`, state and arrays lie on every device,
-    and each takes its part of a batch from its own copy, so that no image travels. The batches are
-    those without a mesh.
-
-    Raises:
-        InputError: on the call, for fewer images than `batch_size` or a carried state and
-            `shuffle`, or at once for a batch that the devices do not divide.
-    """
-    if mesh is not None:
-        check_divides(mesh.shape["data"], batch_size)
-
-    def run(state: State, data: Batch, count: jax.Array | int) -> tuple[State, Metrics]:
-        steps = steps_per_epoch(data, batch_size)
-        order = jnp.arange(len(data[0]))
-        if shuffle:
-            check_nothing_carried(state)
-            key = jax.random.fold_in(_order_key(state), state.step // steps)
-            order = jax.random.permutation(key, order)
-        order = order[: steps * batch_size].reshape(steps, batch_size)
-
-        def batch(number: jax.Array) -> Batch:
-            chosen = split_images(order[number], mesh)
-            return jax.tree.map(lambda array: split_images(array[chosen], mesh), data)
-
-        return _steps(step, state, batch, steps, count)
-
-    return run
-
-
-def generated_steps(
-    step: Step, make: Callable[[jax.Array], Batch], steps: int
-) -> Callable[[State, jax.Array | int], tuple[State, Metrics]]:
-    """Returns `run(state, count) -> (state, metrics)`: `train_steps` on batches that are drawn.
-
-    The batch of a step is `make(key)`, of a key folded from `state.key` and the step, so that no
-    two are alike; `steps` of them make an epoch.
-
-    Raises:
-        InputError: on the call, for a carried state.
-    """
-
-    def run(state: State, count: jax.Array | int) -> tuple[State, Metrics]:
-        check_nothing_carried(state)
-        first = state.step - state.step % steps
-
-        def batch(number: jax.Array) -> Batch:
-            return make(jax.random.fold_in(_order_key(state), first + number))
-
-        return _steps(step, state, batch, steps, count)
-
-    return run
-
-
-def _steps(
-    step: Step,
-    state: State,
-    batch: Callable[[jax.Array], Batch],
-    steps: int,
-    count: jax.Array | int,
-) -> tuple[State, Metrics]:
-    """Up to `count` steps on `batch(number)`, number from 0 to `steps` - 1 within an epoch."""
-    first = state.step % steps
-    last = jnp.minimum(first + count, steps)
-
-    def body(loop):
-        number, _, state, metrics = loop
-        if state.carry:
-            fresh = jax.tree.map(lambda leaf: jnp.where(number == 0, 0, leaf), state.carry)
-            state = state._replace(carry=fresh)
-        state, new = step(state, batch(number))
-        metrics = jax.tree.map(lambda all, one: all.at[number].set(one), metrics, new)
-        return number + 1, new.get("nonfinite", -1) < 0, state, metrics
-
-    def wanted(loop):
-        number, finite, _, _ = loop
-        return (number < last) & finite
-
-    shapes = jax.eval_shape(lambda state: step(state, batch(jnp.array(0))), state)[1]
-    metrics = jax.tree.map(lambda m: jnp.zeros((steps, *m.shape), m.dtype), shapes)
-    return lax.while_loop(wanted, body, (first, jnp.array(True), state, metrics))[2:]
-
-
-def split_images(images: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """Inside a compiled function: on a mesh, the images as split over its devices."""
-    if mesh is None:
-        return images
-    return lax.with_sharding_constraint(images, NamedSharding(mesh, PartitionSpec("data")))
-
-
-def train_epoch(step: Step, batch_size: int) -> Step:
-    """Returns `epoch(state, (images, labels))`: one pass by `train_steps`, one compiled program.
-
-    Metrics are [steps]. From a state within an epoch it goes to that epoch's end.
-    """
-    run = train_steps(step, batch_size)
-    return jax.jit(lambda state, data: run(state, data, steps_per_epoch(data, batch_size)))
-
-
-def _order_key(state: State) -> jax.Array:
-    return jax.random.fold_in(state.key, 0)
 
 
 def _step_key(state: State) -> jax.Array:
