@@ -28,7 +28,6 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -39,7 +38,7 @@ import optax
 from nnlab import analysis, data, training
 from nnlab.analysis.alarms import alarms, threshold_for
 from nnlab.analysis.panels import Line, Panel, figure_panels
-from nnlab.data.locate import given_roots
+from nnlab.data.hdfs import hdfs_log
 from nnlab.data.log_transformation import LogTransformation
 from nnlab.data.logs import HDFS_FORMAT
 from nnlab.data.templates import HDFS_MASKS
@@ -57,7 +56,6 @@ from nnlab.training.script import (
 )
 
 NAME = "next event"
-HDFS_LOG = "hdfs/loghub-2k/HDFS_2k.log"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +111,11 @@ class Config:
 
 
 def main(config: Config) -> None:
-    table = data.read_log(log_path(config), config.log_format, max_malformed=config.max_malformed)
+    table = data.read_log(
+        config.file or hdfs_log(config.data_dir),
+        config.log_format,
+        max_malformed=config.max_malformed,
+    )
     print(table.report())
     contents = [str(text) for text in list(table.columns.values())[-1]]
     stop = round(config.train * len(contents))
@@ -159,19 +161,6 @@ def main(config: Config) -> None:
     figure(held, rest, threshold).savefig(folder.curves, dpi=120)
     analysis.print_table([{"": key, "value": value} for key, value in row.items()])
     print(f"Watch a log: python -m nnlab.watch {config.out} FILE")
-
-
-def log_path(config: Config) -> Path:
-    if config.file is not None:
-        return Path(config.file)
-    roots = given_roots(config.data_dir)
-    for root in roots:
-        if (root / HDFS_LOG).is_file():
-            return root / HDFS_LOG
-    raise InputError(
-        f"{HDFS_LOG} is in none of {', '.join(map(str, roots)) or 'no folder at all'}; name a log"
-        " with --file, or its folder with --data-dir or NNLAB_DATA_DIR."
-    )
 
 
 def of_part(

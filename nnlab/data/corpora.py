@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nnlab.data.java import without_comments
-from nnlab.data.locate import Source, given_roots, locate
+from nnlab.data.locate import Source, find_given, locate
 from nnlab.data.text import read_text
 from nnlab.errors import InputError
 
@@ -121,16 +121,8 @@ def _ptb(text: str) -> str:
 
 
 def _java(data_dir: str | os.PathLike | None) -> Path:
-    looked = [
-        root / folder for root in given_roots(data_dir) for folder in ("java/commons-lang", "java")
-    ]
-    for folder in looked:
-        if folder.is_dir():
-            return folder
-    raise InputError(
-        f"java is in none of {', '.join(map(str, looked)) or 'no folder'}; expected a folder"
-        " java/commons-lang of .java files below --data-dir or NNLAB_DATA_DIR."
-    )
+    expected = "a folder java/commons-lang of .java files"
+    return find_given("java", ("java/commons-lang", "java"), data_dir, expected)
 
 
 def _of_file(name: str, path: Path) -> Corpus:

@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from nnlab.data.locate import Source, locate
+from nnlab.data.locate import Source, find_given, locate
 from nnlab.errors import InputError
 
 HDFS = Source(
@@ -46,6 +46,16 @@ def load_hdfs(data_dir: str | os.PathLike | None = None) -> Sessions:
         InputError: they are nowhere and cannot be downloaded, or a line is not made of numbers.
     """
     return Sessions(*map(_read, locate(HDFS, data_dir)))
+
+
+def hdfs_log(data_dir: str | os.PathLike | None = None) -> Path:
+    """The file of 2,000 raw lines of that log, as loghub has it.
+
+    Raises:
+        InputError: it is below none of the folders that the user named.
+    """
+    places = ("hdfs/loghub-2k/HDFS_2k.log", "loghub-2k/HDFS_2k.log", "HDFS_2k.log")
+    return find_given("HDFS_2k.log", places, data_dir, "a file hdfs/loghub-2k/HDFS_2k.log")
 
 
 def _read(path: Path) -> list[list[int]]:

@@ -66,6 +66,22 @@ def given_roots(data_dir: str | os.PathLike | None) -> list[Path]:
     return [Path(root).expanduser() for root in named if root]
 
 
+def find_given(
+    name: str, places: Sequence[str], data_dir: str | os.PathLike | None, expected: str
+) -> Path:
+    """The first of the places, files or folders, below the folders that the user named.
+
+    Raises:
+        InputError: it is in none of them; lists every place, and says what was expected.
+    """
+    looked = [root / place for root in given_roots(data_dir) for place in places]
+    for path in looked:
+        if path.exists():
+            return path
+    where = f"is in none of {', '.join(map(str, looked))}" if looked else "is in no named folder"
+    raise InputError(f"{name} {where}; expected {expected} below --data-dir or NNLAB_DATA_DIR.")
+
+
 def _cache() -> Path:
     import pooch
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlab.data.locate import given_roots
+from nnlab.data.locate import find_given
 from nnlab.errors import InputError
 
 WINDOWS = "labels/combined_windows.json"
@@ -48,15 +48,11 @@ def load_nab(data_dir: str | os.PathLike | None = None) -> list[Series]:
     Raises:
         InputError: the corpus is in none of them, or a file is not what it should be.
     """
-    roots = [root / name for root in given_roots(data_dir) for name in ("", "nab", "NAB")]
-    for root in roots:
-        if (root / WINDOWS).is_file():
-            return [read_series(root, name, windows) for name, windows in _windows(root / WINDOWS)]
-    raise InputError(
-        f"The NAB corpus is in none of {', '.join(map(str, roots)) or 'no folder at all'}; name a"
-        f" folder with data and {WINDOWS}, as of https://github.com/numenta/NAB, with data_dir or"
-        " NNLAB_DATA_DIR."
-    )
+    places = [f"{folder}{WINDOWS}" for folder in ("", "nab/", "NAB/")]
+    expected = f"a folder with data and {WINDOWS}, as of https://github.com/numenta/NAB,"
+    labels = find_given("The NAB corpus", places, data_dir, expected)
+    root = labels.parents[1]
+    return [read_series(root, name, windows) for name, windows in _windows(labels)]
 
 
 def read_series(root: Path, name: str, windows: list[list[str]]) -> Series:
