@@ -18,7 +18,7 @@ def run(script, *args):
 @pytest.mark.slow
 def test_every_network_learns_and_goes_on_where_it_stopped(tmp_path):
     out = tmp_path / "run"
-    small = ("--epochs", 2, "--steps", 2, "--batch-size", 2, "--lstm-width", 4, "--heads", 1)
+    small = ("--epochs", 2, "--steps", 2, "--batch-size", 2, "--width", 4, "--heads", 1)
     small = ("--task", "priority_sort", *small, "--networks", "NTM", "NTM-LSTM", "LSTM")
     process = run("ntm", *small, "--out", out)
     assert process.returncode == 0, process.stderr
@@ -40,7 +40,7 @@ def test_every_network_learns_and_goes_on_where_it_stopped(tmp_path):
 @pytest.mark.slow
 def test_lengths_beyond_those_of_training(tmp_path):
     small = ("--epochs", 1, "--steps", 1, "--batch-size", 1, "--networks", "LSTM")
-    small = (*small, "--lstm-width", 2, "--lstm-layers", 1)
+    small = (*small, "--width", 2)
     process = run("ntm", "--task", "copy", *small, "--out", tmp_path / "run")
     assert process.returncode == 0, process.stderr
     tests = json.loads((tmp_path / "run" / "result.json").read_text())["tests"]
@@ -54,7 +54,7 @@ def test_lengths_beyond_those_of_training(tmp_path):
 @pytest.mark.slow
 def test_ngrams_have_an_optimum(tmp_path):
     small = ("--epochs", 1, "--steps", 1, "--batch-size", 1, "--networks", "LSTM")
-    small = (*small, "--lstm-width", 2, "--lstm-layers", 1)
+    small = (*small, "--width", 2)
     process = run("ntm", "--task", "ngrams", *small, "--out", tmp_path / "run")
     assert process.returncode == 0, process.stderr
     result = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -86,6 +86,8 @@ def test_addition(tmp_path):
     [
         ("ntm", ("--task", "sort"), ("--task", "priority_sort", "not sort")),
         ("ntm", ("--networks", "GRU"), ("--networks", "NTM-LSTM", "not GRU")),
+        ("ntm", ("--width", "0"), ("--width", "from 1", "not 0")),
+        ("ntm", ("--learning-rate", "0"), ("--learning-rate", "above 0", "not 0")),
         ("learn_addition", ("--epochs", "0"), ("--epochs", "from 1", "not 0")),
     ],
 )
