@@ -72,10 +72,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.scipy.special import log_ndtr
 
 from nnlab import analysis, training
-from nnlab.analysis import anomaly_likelihood, nab, seen_range
+from nnlab.analysis import anomaly_likelihood, nab, seen_range, windowed_gaussian
 from nnlab.analysis.panels import Line, Panel, figure_panels
 from nnlab.arithmetics import ADDER
 from nnlab.data.nab import Series, load_nab
@@ -83,7 +82,7 @@ from nnlab.layers import GRUCell
 from nnlab.models import AutoEncoder, NextValue
 from nnlab.models.autoencoder import reconstruction_error
 from nnlab.models.next_value import negative_log_likelihood, surprise
-from nnlab.training.online import learn_online
+from nnlab.training.online import judge_streams
 from nnlab.training.script import (
     check_choices,
     check_positive,
@@ -180,11 +179,7 @@ def windows_of(series: Series, length: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measured(network: Network, corpus: Sequence[Series], config: Config, key: jax.Array) -> Rows:
-    """What `measure` says of each row, before it is learned from.
-
-    Blocks wholly in the probation are gone through `passes` times beforehand; then all come in
-    order, a network a series, series of like length together in one program.
-    """
+    """What `measure` says of each row, before it is learned from; nothing foretells row 0."""
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate))
 
     def loss(outputs, labels):
@@ -194,50 +189,23 @@ def measured(network: Network, corpus: Sequence[Series], config: Config, key: ja
     def metrics(outputs, labels):
         return {"row": labels[1] * network.measure(outputs, labels[0])}
 
-    step = training.train_step(network.model, optimizer, loss, metrics=metrics)
-    rehearsed = max(1, 750 // config.block)  # blocks, at most
-
-    @jax.jit
-    @jax.vmap
-    def of(key, blocks, early):
+    def fresh(key, inputs):
         streams = 1 if network.recurrent else None
-        fresh = training.init(key, network.model, optimizer, blocks[0][0], streams=streams)
+        return training.init(key, network.model, optimizer, inputs, streams=streams)
 
-        def rehearse(state, _):
-            first = jax.tree.map(lambda x: x[:rehearsed], (blocks, early))
-            return learn_online(step, state, *first)[0]._replace(carry=fresh.carry), None
-
-        state, _ = jax.lax.scan(rehearse, fresh, length=config.passes)
-        return learn_online(step, state, blocks, early | network.online)[1]["row"]
-
-    lengths = np.array([len(series.values) for series in corpus])
-    keys = jax.random.split(key, len(corpus))
-    found: list[Any] = [None] * len(corpus)
-    group = np.searchsorted(GROUPS, lengths)
-    for some in (np.flatnonzero(group == number) for number in np.unique(group)):
-        blocks, early = blocked([corpus[int(i)] for i in some], network, config.block)
-        out = np.asarray(of(keys[some], blocks, early)).reshape(len(some), -1)
-        for i, row in zip(some, out, strict=True):
-            found[i] = row[: lengths[i]]
-    return found
-
-
-def blocked(some: Sequence[Series], network: Network, size: int) -> tuple[Any, np.ndarray]:
-    """Inputs and (targets, counts) [series, blocks, …], and which blocks are early."""
-    lengths = np.array([len(series.values) for series in some])
-    number = -(-lengths.max() // size)
-
-    def shaped(x: np.ndarray) -> np.ndarray:
-        padded = np.zeros((number * size, *x.shape[1:]), np.float32)
-        padded[: len(x)] = x
-        stream = (1,) if network.recurrent else ()
-        return padded.reshape(number, *stream, size, *x.shape[1:])
-
-    parts = [network.parts(series) for series in some]
-    inputs, targets = (np.array([shaped(part[i]) for part in parts]) for i in (0, 1))
-    counts = np.array([shaped(np.arange(n) > 0) for n in lengths])  # nothing foretells row 0
-    ends = size * np.arange(1, number + 1)
-    return (inputs, (targets, counts)), ends <= [[nab.probation(n)] for n in lengths]
+    return judge_streams(
+        training.train_step(network.model, optimizer, loss, metrics=metrics),
+        fresh,
+        key,
+        [(inputs, (y, np.arange(len(y)) > 0)) for inputs, y in map(network.parts, corpus)],
+        [nab.probation(len(series.values)) for series in corpus],
+        metric="row",
+        block=config.block,
+        passes=config.passes,
+        late=network.online,
+        recurrent=network.recurrent,
+        bounds=GROUPS,
+    )
 
 
 def along(function: Callable, rows: Rows) -> Rows:
@@ -262,16 +230,6 @@ def greatest(*channels: Rows) -> Rows:
     return [np.maximum.reduce(each) for each in zip(*channels, strict=True)]
 
 
-def windowed_gaussian(values: np.ndarray, window: int = 6400, stride: int = 100) -> np.ndarray:
-    """NAB's: log of the tail's probability among the `window` values before, moved by `stride`."""
-    scores = np.zeros(len(values))
-    for i in range(1, len(values)):
-        first = max(0, i - window) // stride * stride
-        seen = values[first : min(i, first + window)]
-        scores[i] = abs(values[i] - seen.mean()) / (seen.std() or 1e-6)
-    return -np.asarray(log_ndtr(-scores))
-
-
 def detectors(corpus: Sequence[Series], config: Config) -> dict[str, Rows]:
     """The score of every row of every series, by detector."""
     values = [series.values for series in corpus]
@@ -289,7 +247,7 @@ def detectors(corpus: Sequence[Series], config: Config) -> dict[str, Rows]:
     error = first(lstm._replace(measure=lambda y, values: jnp.abs(values - y[..., 0])))
     linear = [np.expm1(rows) for rows in members[0]]
     found = {
-        "windowed Gaussian": [windowed_gaussian(each) for each in values],
+        "windowed Gaussian": [windowed_gaussian.of_series(each) for each in values],
         "value": value,
         "value, level": greatest(value, level),
         "error": error,

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from nnlab.analysis import windowed_gaussian
 from nnlab.data.nab import Series
 from nnlab.models import NextValue
 from nnlab.models.next_value import negative_log_likelihood, surprise
@@ -36,7 +37,7 @@ def test_no_detector_sees_ahead(script):
     np.testing.assert_array_equal(rows[:70], others[:70])
     assert rows[70] != others[70]
     for score in (
-        script.windowed_gaussian,
+        windowed_gaussian.of_series,
         lambda x: script.outside([x], 6)[0],
         lambda x: script.likelihood([x], 3)[0],
     ):
@@ -50,23 +51,6 @@ def test_what_networks_are_given_is_of_rows_before(script):
         inputs, others = parts(whole)[0], parts(changed)[0]
         np.testing.assert_array_equal(inputs[:seen], others[:seen])
         assert not np.array_equal(inputs[seen], others[seen])
-
-
-def test_blocks_are_padded_count_from_the_second_row_and_are_early_in_probation(script):
-    network = script.Network(NextValue(3), script.value_before, negative_log_likelihood, surprise)
-    some = [series_of(1, 90), series_of(2, 61)]  # 13 and 9 rows of probation
-    (inputs, (targets, counts)), early = script.blocked(some, network, 4)
-    assert inputs.shape == (2, 23, 1, 4, 1) and targets.shape == counts.shape == (2, 23, 1, 4)
-    assert counts.reshape(2, -1).sum(axis=1).tolist() == [89, 60]
-    assert counts[:, 0, 0, 0].tolist() == [0, 0]
-    assert early.sum(axis=1).tolist() == [3, 2] and early[:, :2].all()
-
-
-def test_the_windowed_gaussian_of_a_hand_worked_row(script):
-    from scipy.stats import norm
-
-    values = np.array([1.0, 3.0, 1.0, 3.0, 6.0])  # mean 2, deviation 1 before the last, so z = 4
-    assert script.windowed_gaussian(values)[-1] == pytest.approx(-norm.logsf(4), rel=1e-5)
 
 
 @pytest.mark.slow

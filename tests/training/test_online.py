@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from nnlab import training
+from nnlab.errors import InputError
 from nnlab.models import NextValue
 from nnlab.models.next_value import negative_log_likelihood, surprise
-from nnlab.training.online import learn_online
+from nnlab.training.online import judge_streams, learn_online
 
 MODEL, OPTIMIZER = NextValue(3), optax.adam(1e-2)
 
@@ -78,3 +80,64 @@ def test_many_streams_mapped_are_each_on_its_own():
         np.testing.assert_allclose(
             mapped["surprise"][number], metrics["surprise"], rtol=1e-4, atol=1e-5
         )
+
+
+def counted_loss(outputs, labels):
+    return (labels[1] * negative_log_likelihood(outputs, labels[0])).mean()
+
+
+COUNTED = training.train_step(
+    MODEL, OPTIMIZER, counted_loss, metrics=lambda y, labels: {"row": surprise(y, labels[0])}
+)
+
+
+def fresh(key, inputs):
+    return training.init(key, MODEL, OPTIMIZER, inputs, streams=1)
+
+
+def stream_of(seed, rows):
+    values = np.random.default_rng(seed).normal(size=rows + 1).astype(np.float32)
+    return values[:-1, None], (values[1:], np.ones(rows))
+
+
+def test_streams_of_unlike_length_are_judged_as_each_alone_by_hand():
+    streams, key = [stream_of(4, 22), stream_of(5, 13), stream_of(6, 9)], jax.random.key(0)
+    found = judge_streams(
+        COUNTED, fresh, key, streams, [9, 4, 3], metric="row", block=4, passes=2, bounds=(10, 50)
+    )
+    assert [len(each) for each in found] == [22, 13, 9]
+    for k, (x, (y, _)), early, rows in zip(
+        jax.random.split(key, 3), streams, (2, 1, 0), found, strict=True
+    ):
+        end = -len(x) % 4
+        blocks = [np.pad(a, [(0, end), *[(0, 0)] * (a.ndim - 1)]) for a in (x, y, np.ones(len(x)))]
+        x, y, counts = (a.reshape(-1, 1, 4, *a.shape[1:]) for a in blocks)
+        state = first = fresh(k, x[0])
+        for _ in range(2):  # passes over the early blocks
+            for i in range(early):
+                state, _ = COUNTED(state, (x[i], (y[i], counts[i])))
+            state = state._replace(carry=first.carry)
+        expected = []
+        for i in range(len(x)):
+            state, metrics = COUNTED(state, (x[i], (y[i], counts[i])))
+            expected.append(metrics["row"][0])
+        expected = np.concatenate(expected)[: len(rows)]
+        np.testing.assert_allclose(rows, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_late_can_be_judged_without_being_learned_from():
+    streams, key = [stream_of(7, 16)], jax.random.key(0)
+    learnt, held = (
+        judge_streams(COUNTED, fresh, key, streams, [8], metric="row", block=4, late=late)[0]
+        for late in (True, False)
+    )
+    np.testing.assert_array_equal(learnt[:12], held[:12])
+    assert np.all(learnt[12:] != held[12:])
+
+
+def test_bad_input_is_named():
+    streams, key = [stream_of(0, 8)], jax.random.key(0)
+    with pytest.raises(InputError, match="block=0 and 1 numbers"):
+        judge_streams(COUNTED, fresh, key, streams, [2], metric="row", block=0)
+    with pytest.raises(InputError, match="2 numbers of early rows were given for 1"):
+        judge_streams(COUNTED, fresh, key, streams, [2, 2], metric="row", block=4)
