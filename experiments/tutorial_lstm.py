@@ -8,8 +8,8 @@ on a validation part has not fallen for 5 epochs. The network is saved, read aga
 same bits. Two tasks:
 
 - charts, the tutorial's: control charts of 60 steps in six classes, of which only the last step
-  counts. UCI's 600 are simulated; these are, too, by the same equations (Alcock & Manolopoulos,
-  Time-series similarity queries employing a feature-based approach, 1999).
+  counts. UCI's 600 are simulated; these are, too, by the same equations
+  (`nnlab.data.control_charts`).
 - windows, an anomaly detector of the same configuration: the series of NAB behind their probation,
   standardised by it, in pieces of up to 200 rows, padded and masked; two classes a step, within a
   labelled window or not. Training, validation and test are different series.
@@ -44,6 +44,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from nnlab import analysis, training
 from nnlab.analysis import nab
+from nnlab.data.control_charts import CLASSES, control_charts
 from nnlab.data.nab import load_nab
 from nnlab.deployment import load_model, save_model
 from nnlab.errors import InputError
@@ -57,8 +58,6 @@ from nnlab.training.script import (
     run,
 )
 
-CHARTS = ("normal", "cyclic", "increasing", "decreasing", "upward shift", "downward shift")
-STEPS = 60  # of a chart
 TASKS = ("charts", "windows")
 
 
@@ -111,24 +110,13 @@ class Sequences(NamedTuple):
         return self.values, (self.labels, self.counts)
 
 
-def control_charts(key: jax.Array, each: int) -> Sequences:
-    """Charts of Alcock & Manolopoulos' equations, `each` of a class; only the last step counts."""
-    keys = iter(jax.random.split(key, 7))
-
-    def uniform(low: float, high: float) -> jax.Array:
-        return jax.random.uniform(next(keys), (each, 1), minval=low, maxval=high)
-
-    t = jnp.arange(1, STEPS + 1)
-    shifted = t >= uniform(STEPS / 3, 2 * STEPS / 3)
-    wave = uniform(10, 15) * jnp.sin(2 * jnp.pi * t / uniform(10, 15))
-    trend, shift = uniform(0.2, 0.5) * t, uniform(7.5, 20) * shifted
-    courses = jnp.stack([jnp.zeros((each, STEPS)), wave, trend, -trend, shift, -shift])
-    noise = jax.random.uniform(next(keys), courses.shape, minval=-3, maxval=3)
-    values = np.asarray(30 + 2 * noise + courses).reshape(-1, STEPS, 1)
-    labels = np.repeat(np.arange(len(CHARTS), dtype=np.int32), each)
-    counts = np.zeros((len(labels), STEPS), np.float32)
+def charts(key: jax.Array, each: int) -> Sequences:
+    """`each` of a class; only the last step counts."""
+    values, classes = control_charts(key, each)
+    counts = np.zeros(values.shape, np.float32)
     counts[:, -1] = 1
-    return Sequences(values, np.repeat(labels[:, None], STEPS, axis=1), counts)
+    labels = np.broadcast_to(classes[:, None], values.shape)
+    return Sequences(values[..., None], labels, counts)
 
 
 def series_pieces(data_dir: str | None, longest: int) -> tuple[Sequences, np.ndarray]:
@@ -158,7 +146,7 @@ def split(name: str, config: Config) -> list[Sequences]:
     """Training, validation and test, 60, 15 and 25 % of the charts, or of the series."""
     key = jax.random.key(config.seed)
     if name == "charts":
-        data = control_charts(key, config.charts)
+        data = charts(key, config.charts)
         owners = np.arange(len(data.values))
     else:
         data, owners = series_pieces(config.data_dir, config.longest)
@@ -219,7 +207,7 @@ def trained(name: str, config: Config, folder: training.RunFolder) -> dict[str, 
         raise InputError(
             f"The training steps of {name} are all of one class, expected some of each."
         )
-    model = RecurrentNet(len(CHARTS) if name == "charts" else 2, config.units, 1, GravesLSTMCell)
+    model = RecurrentNet(len(CLASSES) if name == "charts" else 2, config.units, 1, GravesLSTMCell)
     optimizer = optax.chain(
         optax.clip(config.clip), optax.sgd(config.learning_rate, momentum=0.9, nesterov=True)
     )

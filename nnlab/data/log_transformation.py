@@ -10,6 +10,7 @@ import re
 from typing import NamedTuple, Self
 
 from nnlab.data.logs import log_rows
+from nnlab.data.records import no_record, read_record
 from nnlab.data.rows import Malformed
 from nnlab.data.templates import Templates
 from nnlab.errors import InputError
@@ -84,17 +85,14 @@ class LogTransformation:
         Raises:
             InputError: it is not such a text, or one of another version.
         """
-        wrong = InputError(f"{text[:60]!r}… is no log transformation of version {VERSION}")
-        try:
-            fields = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise wrong from error
-        if not isinstance(fields, dict) or fields.get("version") != VERSION:
-            raise wrong
+        fields = read_record(text, "log transformation", VERSION)
         log_format, session, window = (fields.get(n) for n in ("log_format", "session", "window"))
-        if not (isinstance(log_format, str) and isinstance(session, str | None)):
-            raise wrong
-        if not isinstance(window, int) or isinstance(window, bool):
-            raise wrong
+        if (
+            not isinstance(log_format, str)
+            or not isinstance(session, str | None)
+            or not isinstance(window, int)
+            or isinstance(window, bool)
+        ):
+            raise no_record(text, "log transformation", VERSION)
         templates = Templates.from_json(json.dumps(fields.get("templates")))
         return cls(log_format, templates, session, window)

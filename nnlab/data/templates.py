@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Self
 
+from nnlab.data.records import no_record, read_record
 from nnlab.errors import InputError
 
 VERSION = 1
@@ -88,16 +89,10 @@ class Templates:
         Raises:
             InputError: it is not such a text, or one of another version.
         """
-        wrong = InputError(f"{text[:60]!r}… holds no templates of version {VERSION}")
-        try:
-            fields = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise wrong from error
-        if not isinstance(fields, dict) or fields.get("version") != VERSION:
-            raise wrong
+        fields = read_record(text, "record of templates", VERSION)
         for texts in (fields.get("templates"), fields.get("masks")):
-            if not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
-                raise wrong
+            if not (isinstance(texts, list) and all(isinstance(each, str) for each in texts)):
+                raise no_record(text, "record of templates", VERSION)
         return cls(tuple(fields["templates"]), tuple(fields["masks"]))
 
 

@@ -18,6 +18,7 @@ from typing import Any, Self
 import numpy as np
 
 from nnlab.data.normalisers import NORMALISERS, Normaliser
+from nnlab.data.records import read_record
 from nnlab.data.rows import Cell, Kind
 from nnlab.data.tables import Table, table_of
 from nnlab.errors import InputError
@@ -109,10 +110,8 @@ class Transformation:
         Raises:
             InputError: it is not such a text, or one of another version.
         """
+        fields = read_record(text, "transformation", VERSION)
         try:
-            fields = json.loads(text)
-            if not isinstance(fields, dict) or fields.pop("version") != VERSION:
-                raise InputError(f"{text[:60]!r}… is no transformation of version {VERSION}")
             normalisers = tuple(_normaliser(each) for each in fields.pop("normalisers"))
             start, stop, window = (_whole(n) for n in [*fields.pop("rows"), fields.pop("window")])
             return cls(normalisers, (start, stop), window, float(fields.pop("limit")))

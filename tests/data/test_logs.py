@@ -115,10 +115,10 @@ def test_templates_that_cannot_be_used():
         Templates(("a",), ("(",))
     good = json.loads(TEMPLATES.to_json())
     for fields in ({"version": 2}, {"templates": "a"}, {"templates": [1]}, {"masks": None}):
-        with pytest.raises(InputError, match="holds no templates of version 1"):
+        with pytest.raises(InputError, match="is no record of templates of version 1"):
             Templates.from_json(json.dumps(good | fields))
     for text in ("", "[]", "\ud800", 10_000 * "["):
-        with pytest.raises(InputError, match="holds no templates of version 1"):
+        with pytest.raises(InputError, match="is no record of templates of version 1"):
             Templates.from_json(text)
 
 
@@ -222,7 +222,7 @@ def test_log_transformations_that_cannot_be_used():
     for changed in ({"version": 2}, {"window": True}, {"window": "1"}, {"session": 5}):
         with pytest.raises(InputError, match="is no log transformation of version 1"):
             LogTransformation.from_json(json.dumps(good | changed))
-    with pytest.raises(InputError, match="holds no templates of version 1"):
+    with pytest.raises(InputError, match="is no record of templates of version 1"):
         LogTransformation.from_json(json.dumps(good | {"templates": None}))
 
 
