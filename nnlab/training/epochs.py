@@ -16,21 +16,23 @@ from nnlab.training.steps import Batch, Metrics, State, Step
 
 
 def steps_per_epoch(data: Batch, batch_size: int) -> int:
-    """How many full batches the images hold.
+    """How many full batches the examples hold.
 
     Raises:
         InputError: not one.
     """
-    images = len(data[0])
-    if batch_size > images:
-        raise InputError(f"--batch-size must be at most the {images} images, not {batch_size}.")
-    return images // batch_size
+    examples = len(data[0])
+    if batch_size > examples:
+        raise InputError(f"--batch-size must be at most the {examples} examples, not {batch_size}.")
+    return examples // batch_size
 
 
-def check_divides(devices: int, images: int) -> None:
-    """Raises `InputError` unless the images of a batch make equal parts for the devices."""
-    if images % devices:
-        raise InputError(f"--batch-size must be a multiple of the {devices} devices, not {images}.")
+def check_divides(devices: int, examples: int) -> None:
+    """Raises `InputError` unless the examples of a batch make equal parts for the devices."""
+    if examples % devices:
+        raise InputError(
+            f"--batch-size must be a multiple of the {devices} devices, not {examples}."
+        )
 
 
 def check_nothing_carried(state: State) -> None:
@@ -66,7 +68,7 @@ def train_steps(
     those without a mesh.
 
     Raises:
-        InputError: on the call, for fewer images than `batch_size` or a carried state and
+        InputError: on the call, for fewer examples than `batch_size` or a carried state and
             `shuffle`, or at once for a batch that the devices do not divide.
     """
     if mesh is not None:
@@ -82,8 +84,8 @@ def train_steps(
         order = order[: steps * batch_size].reshape(steps, batch_size)
 
         def batch(number: jax.Array) -> Batch:
-            chosen = split_images(order[number], mesh)
-            return jax.tree.map(lambda array: split_images(array[chosen], mesh), data)
+            chosen = split_batch(order[number], mesh)
+            return jax.tree.map(lambda array: split_batch(array[chosen], mesh), data)
 
         return _steps(step, state, batch, steps, count)
 
@@ -143,15 +145,15 @@ def _steps(
     return lax.while_loop(wanted, body, (first, jnp.array(True), state, metrics))[2:]
 
 
-def split_images(images: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """Inside a compiled function: on a mesh, the images as split over its devices."""
+def split_batch(examples: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """Inside a compiled function: on a mesh, the examples as split over its devices."""
     if mesh is None:
-        return images
-    return lax.with_sharding_constraint(images, NamedSharding(mesh, PartitionSpec("data")))
+        return examples
+    return lax.with_sharding_constraint(examples, NamedSharding(mesh, PartitionSpec("data")))
 
 
 def train_epoch(step: Step, batch_size: int) -> Step:
-    """Returns `epoch(state, (images, labels))`: one pass by `train_steps`, one compiled program.
+    """Returns `epoch(state, (examples, labels))`: one pass by `train_steps`, one compiled program.
 
     Metrics are [steps]. From a state within an epoch it goes to that epoch's end.
     """

@@ -150,28 +150,28 @@ def train_step(
         raise InputError(f"accumulate must be at least 1, not {accumulate}.")
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        images, labels = batch
+        examples, labels = batch
         carried = {"carry": state.carry} if state.carry else {}
         if carried and (accumulate > 1 or axis_name is not None):
             raise InputError(
                 "a carried state needs whole batches, accumulate=1 and no axis_name, not "
                 f"{accumulate} and {axis_name}."
             )
-        params, stats = _varying_like(images, (state.params, state.batch_stats))
+        params, stats = _varying_like(examples, (state.params, state.batch_stats))
         key = jax.random.fold_in(_step_key(state), state.step)
         if axis_name is not None:
             key = jax.random.fold_in(key, lax.axis_index(axis_name))
         augment_key, dropout_key = jax.random.split(key)
         if augment is not None:
-            images = augment(augment_key, images)
-            batch = images, labels
+            examples = augment(augment_key, examples)
+            batch = examples, labels
 
         frozen = frozen_paths(state.opt_state)
 
-        def objective(trained, images, labels, key):
+        def objective(trained, examples, labels, key):
             outputs, updates = model.apply(
                 {"params": fill(trained, params), "batch_stats": stats, **carried},
-                images,
+                examples,
                 train=True,
                 mutable=["batch_stats", *carried],
                 rngs={"dropout": key},
@@ -180,13 +180,13 @@ def train_step(
             found = {"loss": value, **metrics(outputs, labels)}
             return value, (updates.get("batch_stats", {}), found, updates.get("carry", ()))
 
-        def of_part(images, labels, key):
+        def of_part(examples, labels, key):
             trained = without(params, frozen)
-            grads, others = jax.grad(objective, has_aux=True)(trained, images, labels, key)
-            return _varying_like(images, (grads, *others))
+            grads, others = jax.grad(objective, has_aux=True)(trained, examples, labels, key)
+            return _varying_like(examples, (grads, *others))
 
         if accumulate == 1:
-            results = of_part(images, labels, dropout_key)
+            results = of_part(examples, labels, dropout_key)
         else:
             keys = jax.random.split(dropout_key, accumulate)
             results = _mean_over_parts(of_part, *_parts(batch, accumulate), keys)
@@ -224,12 +224,12 @@ def _step_key(state: State) -> jax.Array:
 
 def _parts(batch: Batch, n: int) -> Batch:
     """[batch, ...] as [n, batch / n, ...]; every part takes from every device's share."""
-    images = len(batch[0])
-    if images % n:
-        raise InputError(f"accumulate must divide the batch of {images} images, not be {n}.")
+    examples = len(batch[0])
+    if examples % n:
+        raise InputError(f"accumulate must divide the batch of {examples} examples, not be {n}.")
 
     def split(a):
-        return jnp.moveaxis(a.reshape(images // n, n, *a.shape[1:]), 1, 0)
+        return jnp.moveaxis(a.reshape(examples // n, n, *a.shape[1:]), 1, 0)
 
     return jax.tree.map(split, batch)
 
@@ -246,13 +246,13 @@ def _mean_over_parts(fn: Callable[..., Any], *parts: Any) -> Any:
     return jax.tree.map(lambda total: total / len(parts[0]), lax.scan(add, zeros, parts)[0])
 
 
-def _varying_like(images: jax.Array, tree: Any) -> Any:
+def _varying_like(examples: jax.Array, tree: Any) -> Any:
     """Inside `jax.shard_map`, the arrays as each device's own; elsewhere as they are.
 
     A gradient with respect to parameters that are everyone's would already be a sum over devices.
     """
     leaves, structure = jax.tree.flatten(tree)
-    return structure.unflatten(vary_alike(images, *leaves)[1:])
+    return structure.unflatten(vary_alike(examples, *leaves)[1:])
 
 
 def _first_nonfinite(tree: Any) -> jax.Array:

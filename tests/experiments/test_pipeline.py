@@ -63,5 +63,5 @@ def test_a_batch_of_more_images_than_there_are(tmp_path):
     write_cifar10(tmp_path)
     process = run("--data-dir", tmp_path, "--batch-size", 50_001, "--out", tmp_path / "run")
     assert process.returncode == 2
-    assert process.stderr == "--batch-size must be at most the 50000 images, not 50001.\n"
+    assert process.stderr == "--batch-size must be at most the 50000 examples, not 50001.\n"
     assert not (tmp_path / "run").exists()

@@ -137,7 +137,7 @@ def test_a_stream_cannot_carry_a_state():
 
 
 def test_no_full_batch():
-    sentence = "--batch-size must be at most the 23 images, not 24"
+    sentence = "--batch-size must be at most the 23 examples, not 24"
     with pytest.raises(InputError, match=sentence):
         in_memory(DATA, 24)
     with pytest.raises(InputError, match=sentence):

@@ -117,7 +117,9 @@ def test_a_restored_state_goes_on_to_the_bit(folder):
 
 
 def test_a_batch_of_the_whole_split_and_one_image_more(folder):
-    with pytest.raises(InputError, match=r"^--batch-size must be at most the 18 images, not 19\.$"):
+    with pytest.raises(
+        InputError, match=r"^--batch-size must be at most the 18 examples, not 19\.$"
+    ):
         fitted(folder, batch_size=19)
     assert not (folder.path / "metrics.jsonl").exists()
     assert fitted(folder, epochs=1, batch_size=18)[0].step == 1

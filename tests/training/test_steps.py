@@ -1,4 +1,4 @@
-"""Steps and epochs are pure functions of the state and the data."""
+"""Steps are pure functions of the state and the batch."""
 
 import functools
 from typing import Any
@@ -19,7 +19,6 @@ from nnlab.training import (
     evaluation,
     init,
     squared_hinge,
-    steps_per_epoch,
     train_epoch,
     train_step,
 )
@@ -138,54 +137,6 @@ def test_augmentation_and_dropout_draw_anew_each_step_and_the_key_stays(drawn):
     assert values(jax.random.key(0)) == first
 
 
-def batches(state: State, size: int, batch_size: int) -> tuple[State, np.ndarray]:
-    """What an epoch over images 0 to size - 1 takes in which step; images and labels in pairs."""
-
-    def step(state, batch):
-        return state._replace(step=state.step + 1), {"image": batch[0][:, 0], "label": batch[1]}
-
-    numbers = jnp.arange(size)
-    after, seen = train_epoch(step, batch_size)(state, (numbers[:, None], numbers))
-    np.testing.assert_array_equal(seen["image"], seen["label"])
-    return after, np.asarray(seen["label"])
-
-
-def test_each_epoch_has_its_own_order_without_repetition():
-    state, orders = start(), []
-    for _ in range(4):
-        state, seen = batches(state, 23, 5)
-        assert seen.shape == (4, 5)  # three are left out
-        assert len(set(seen.flat)) == 20
-        orders.append(seen.ravel().tolist())
-    assert state.step == 16 and state.key == start().key
-    assert len({tuple(order) for order in orders}) == 4
-    assert len({frozenset(order) for order in orders}) > 1  # others are left out
-    assert sorted(batches(start(), 23, 23)[1].flat) == list(range(23))
-    assert batches(start(), 23, 5)[1].ravel().tolist() == orders[0]
-    assert batches(start()._replace(key=jax.random.key(7)), 23, 5)[1].ravel().tolist() != orders[0]
-
-
-def test_an_epoch_is_the_loop_over_its_batches():
-    epoch = train_epoch(train_step(Net(), SGD, augment=noise), batch_size=5)
-    whole, looped = start(), start()
-    for _ in range(2):
-        _, order = batches(looped, 23, 5)
-        whole, metrics = epoch(whole, DATA)
-        for number, chosen in enumerate(order):
-            looped, expected = STEP(looped, (IMAGES[chosen], LABELS[chosen]))
-            for name, value in expected.items():
-                assert float(metrics[name][number]) == pytest.approx(float(value), abs=1e-5)
-    # The compiler may fuse a loop's body otherwise than a program of its own, which rounds
-    # otherwise: 2^-24 of numbers near 1 in some ten operations of eight steps.
-    chex.assert_trees_all_close(bits(whole), bits(looped), atol=1e-5)
-
-
-def test_an_epoch_without_a_full_batch_is_refused():
-    assert [steps_per_epoch(DATA, size) for size in (1, 5, 12, 23)] == [23, 4, 1, 1]
-    with pytest.raises(InputError, match=r"^--batch-size must be at most the 23 images, not 24\."):
-        train_epoch(STEP, 24)(start(), DATA)
-
-
 def test_accumulation_is_the_gradient_of_the_whole_batch():
     """Without BatchNorm and dropout; with BatchNorm its statistics are means over the parts."""
 
@@ -263,6 +214,6 @@ def test_accumulation_in_parts_that_do_not_fit_is_refused():
     with pytest.raises(InputError, match=r"^accumulate must be at least 1, not 0\.$"):
         train_step(Net(), SGD, accumulate=0)
     with pytest.raises(
-        InputError, match=r"^accumulate must divide the batch of 23 images, not be 2"
+        InputError, match=r"^accumulate must divide the batch of 23 examples, not be 2"
     ):
         train_step(Net(), SGD, accumulate=2)(start(), DATA)
