@@ -38,10 +38,10 @@ unseen         1          0             47.0    100        63.9  63.9
 
 All in %. The three arithmetics find about the same. At k = 9 of the paper our float networks miss a
 fifth of the abnormal sessions: of the 28 events of the files they know the 14 that normal sessions
-have, so that nine allow most. 47 % of the abnormal sessions hold an event that training lacks, which
-is found without any network; of the others most end too early, so that judging the end of a session
-decides. The rank of an event that was never seen where it stands is
-a matter of chance between networks, its probability is not, and so surprise is the better rule.
+have, so that nine allow most. 47 % of the abnormal sessions hold an event that training lacks,
+which is found without any network; of the others most end too early, so that judging the end of a
+session decides. The rank of an event that was never seen where it stands is a matter of chance
+between networks, its probability is not, and so surprise is the better rule.
 
     python experiments/anomaly_hdfs.py --data-dir DIR
 """

@@ -94,6 +94,7 @@ from nnlab.training.script import (
 TUNING = ("artificial", "realAWSCloudwatch", "realAdExchange", "realTraffic")
 GROUPS = (2600, 5400, 15_000)  # rows; series between two of them are padded to one length
 SHOWN = ("nyc_taxi", "machine_temp", "GOOG", "rds_cpu_utilization_e", "jumpsup", "speed_7578")
+LEGEND = ("value", "window", "score", "threshold")
 OTHERS = ("probation", "clock", "GRU", "adder", "auto-encoder")
 CHOSEN = "value, level, surprise; all LSTMs"
 Rows = list[np.ndarray]  # of each series [rows] or [rows, n]
@@ -343,7 +344,10 @@ def thinned(series: Series, every: int) -> Series:
 
 
 def figure(corpus: Sequence[Series], scores: Rows, threshold: float):
-    """Some series with their windows; below, the score in thresholds, cut at 4."""
+    """Some series with their windows; below, the score in thresholds, cut at 4.
+
+    The legend is in the first panel alone, where it covers nothing.
+    """
     panels = []
     for series, score in zip(corpus, scores, strict=True):
         if not any(name in series.name for name in SHOWN):
@@ -354,11 +358,12 @@ def figure(corpus: Sequence[Series], scores: Rows, threshold: float):
         for first, last in series.windows:
             marked[first : last + 1] = 1.08
         height = 0.15 * np.clip(score / threshold, 0, 4) - 0.75
+        value, window, above, limit = [""] * 4 if panels else LEGEND
         lines = [
-            Line("value", rows, scaled, 0),
-            Line("window", rows, marked, 1),
-            Line("score", rows, height, 2),
-            Line("threshold", rows[[0, -1]], [-0.6, -0.6], None, True),
+            Line(value, rows, scaled, 0),
+            Line(window, rows, marked, 1),
+            Line(above, rows, height, 2),
+            Line(limit, rows[[0, -1]], [-0.6, -0.6], None, True),
         ]
         panels.append(Panel(series.name.split("/")[1][:28], "row", "", lines))
     return figure_panels(panels)
