@@ -11,6 +11,13 @@ has trained, on the test files, by which nothing was chosen:
 
 Brackets in strings and characters do not count (`nnlab.analysis.brackets`).
 
+Ours: the LSTM of 2×256 of `char_lm.py`, seed 0 (`experiments/results/java_brackets.json`, `.png`).
+At depths from 2 the due bracket is the likeliest character in 61 to 77 % of its places, for the
+n-gram model in 28 to 45 %. Of the three closing ones both name the right one, in 98 to 100 % and 96
+to 100 %: mostly the four characters before suffice. What either writes is no program: of 50 files
+of the network 70 % end, none of them balanced (at temperature 0.8 40 %, none); of the n-gram
+model's, half as long, 94 % end and one is balanced.
+
     python experiments/java_brackets.py runs/char_lm_java --data-dir DIR
 """
 
