@@ -157,8 +157,14 @@ def network(name: str, outputs: int, size: Size) -> nn.Module:
     if name == "LSTM":
         return RecurrentNet(outputs, size.width, size.layers)
     controller = LSTMCell if name == "NTM-LSTM" else None
-    heads = {"read_heads": size.heads, "write_heads": size.heads}
-    return NTM(outputs, controller, size.width, size.layers, **heads)
+    return NTM(
+        outputs,
+        controller,
+        size.width,
+        size.layers,
+        read_heads=size.heads,
+        write_heads=size.heads,
+    )
 
 
 def main(config: Config) -> None:
