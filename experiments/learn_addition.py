@@ -13,6 +13,22 @@ And the sum bit by bit, of binary numbers of up to 8 bits that are shown at once
 bit: an LSTM and a Neural Turing Machine with an LSTM as controller, both of 100 units, tested on
 numbers of up to 32 bits. No figures are published for these settings.
 
+Ours, seed 0, 6 minutes on one core of an AMD EPYC beside other programs
+(`experiments/results/learn_addition.json` and `.png`), largest error among 200 sums of numbers up to
+
+=============  ========  ======  ======  =====
+network        1         2       10      100
+=============  ========  ======  ======  =====
+linear unit    0         0       0       0
+adder unit     0.000003  3.3     33      361
+16 tanh units  0.015     0.55    14      179
+16 ReLUs       0.0019    0.028   0.27    3.0
+=============  ========  ======  ======  =====
+
+The linear unit is exact everywhere, the adder unit where it was trained; beyond its weights it folds
+back. Of the binary sums both networks have 100 % right at 4 bits, at 8 bits the LSTM 100 % and the
+NTM 99.5 %, at 12 bits 0.5 and 1 %, at 16 none: here neither has found the carry that goes on.
+
     python experiments/learn_addition.py
 """
 
@@ -44,7 +60,7 @@ TESTED = 200  # additions
 class Config:
     epochs: int = 100
     """Of the units and layers; 100 steps each."""
-    recurrent_epochs: int = 40
+    recurrent_epochs: int = 160
     """Of the networks that read bits; 100 steps each."""
     lengths: tuple[int, ...] = (4, 8, 12, 16, 24, 32)
     """Bits of the numbers that these are tested on."""

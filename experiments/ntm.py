@@ -13,6 +13,35 @@ associative recall it is near 0 after about 30,000 episodes, the LSTM not after 
 perfect to 12 items; on n-grams it is slightly better than the LSTM and never optimal; it sorts
 better than the LSTM.
 
+Ours, seed 0, one core of an AMD EPYC beside other trainings (`experiments/results/ntm.json`, curves
+in `ntm_TASK.png`, weightings in `ntm_TASK_weightings.png`); bits a sequence at the training's
+lengths, and how many of 100 sequences were wholly right:
+
+==================  ========  ==========  =========  =======  ======  ========================
+task                network   parameters  sequences  minutes  bits    right / %
+==================  ========  ==========  =========  =======  ======  ========================
+copy                NTM       13,536      30,000     0.7      0.0006  100; length 50 100, 120 54
+\                   NTM-LSTM  62,536      30,000     1.0      0.004   100; length 50 100, 120 84
+\                   LSTM      1,325,064   30,000     9.1      19.6    48; length 20 0
+repeat copy         NTM       13,757      100,000    6.0      1.07    91; 15 times 8
+\                   NTM-LSTM  63,057      100,000    10       8.07    81; 15 times 7
+\                   LSTM      335,497     30,000     5.5      214     8
+associative recall  NTM       120,486     50,000     2.8      0.60    97; 12 items 74, 20 51
+\                   NTM-LSTM  61,894      50,000     1.0      0.001   100; 12 items 99, 20 97
+\                   LSTM      1,323,526   50,000     10       10.6    15
+n-grams             NGRAM
+priority sort       NTM       472,712     40,000     12       75.1    0
+\                   NTM-LSTM  214,248     40,000     4.3      119     0
+\                   LSTM      335,368     40,000     2.1      118     0
+==================  ========  ==========  =========  =======  ======  ========================
+
+Copying is learnt after 7,000 sequences, recall by the NTM with an LSTM controller after 25,000 and
+by the feed-forward one, with seed 1, after 8,000; with seeds 0 and 2 it comes to 0.6 and 0.3 bits by
+50,000. Repeat copy goes wrong at the end marker, as published: at fifteen times the words are still
+right and the end is not. Sorting is under way where the paper goes on to a million sequences; its
+LSTM has learnt next to nothing. The LSTM of repeat copy has 3 layers of 128 units, not 512, which
+would have taken hours.
+
     python experiments/ntm.py --task copy --epochs 30
 """
 

@@ -156,6 +156,15 @@ def test_losses_of_characters_are_the_committed_ones():
             assert loss is None or f"{loss:.3f}" in line, row
 
 
+def test_bits_of_algorithmic_tasks_are_the_committed_ones():
+    for result in json.loads((RESULTS / "ntm.json").read_text())["runs"]:
+        task = result["config"]["task"].replace("_", " ")
+        (line,) = re.findall(rf"^\| {task} \|.*$", README, flags=re.MULTILINE)
+        for row in result["tests"]:
+            if row["test"] == "training":
+                assert f" {row['bits']:.3g}" in line, (task, row)
+
+
 def test_anomaly_figures_are_the_committed_ones():
     nab = json.loads((RESULTS / "anomaly_nab.json").read_text())
     rows = {row["detector"]: row for row in nab["table"]}

@@ -87,7 +87,7 @@ def test_addition(tmp_path):
         ("ntm", ("--task", "sort"), ("--task", "priority_sort", "not sort")),
         ("ntm", ("--networks", "GRU"), ("--networks", "NTM-LSTM", "not GRU")),
         ("ntm", ("--width", "0"), ("--width", "from 1", "not 0")),
-        ("ntm", ("--learning-rate", "0"), ("--learning-rate", "above 0", "not 0")),
+        ("ntm", ("--learning-rate", "0"), ("--learning-rate", "positive", "not 0")),
         ("learn_addition", ("--epochs", "0"), ("--epochs", "from 1", "not 0")),
     ],
 )
