@@ -14,7 +14,7 @@ bit: an LSTM and a Neural Turing Machine with an LSTM as controller, both of 100
 numbers of up to 32 bits. No figures are published for these settings.
 
 Ours, seed 0, 6 minutes on one core of an AMD EPYC beside other programs
-(`experiments/results/learn_addition.json` and `.png`), largest error among 200 sums of numbers up to
+(`experiments/results/learn_addition.json`, `.png`), largest error among 200 sums of numbers up to
 
 =============  ========  ======  ======  =====
 network        1         2       10      100
@@ -25,9 +25,9 @@ adder unit     0.000003  3.3     33      361
 16 ReLUs       0.0019    0.028   0.27    3.0
 =============  ========  ======  ======  =====
 
-The linear unit is exact everywhere, the adder unit where it was trained; beyond its weights it folds
-back. Of the binary sums both networks have 100 % right at 4 bits, at 8 bits the LSTM 100 % and the
-NTM 99.5 %, at 12 bits 0.5 and 1 %, at 16 none: here neither has found the carry that goes on.
+The linear unit is exact everywhere, the adder unit where it was trained; beyond its weights it
+folds back. Of the binary sums both networks have 100 % right at 4 bits, at 8 bits the LSTM 100 %
+and the NTM 99.5 %, at 12 bits 0.5 and 1 %, at 16 none: neither goes on beyond what it was shown.
 
     python experiments/learn_addition.py
 """
