@@ -1,4 +1,4 @@
-"""Does a network with a memory of its own learn algorithms, where an LSTM learns examples?
+r"""Does a network with a memory of its own learn algorithms, where an LSTM learns examples?
 
 The five tasks of the Neural Turing Machine (`nnlab.data.algorithmic_tasks`), each learnt by one
 with a feed-forward controller, one with an LSTM as its controller, and a stacked LSTM alone, with
