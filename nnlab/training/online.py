@@ -14,9 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnlab.errors import InputError
-from nnlab.training.steps import Batch, State, Step
-
-Metrics = dict[str, Any]
+from nnlab.training.steps import Batch, Metrics, State, Step
 
 
 def learn_online(
