@@ -38,7 +38,7 @@ priority sort       NTM       472,712     40,000     12       75.1    0
 ==================  ========  ==========  =========  =======  ======  ========================
 
 Copying is learnt after 7,000 sequences. Recall is first learnt after 23,000 by the NTM with an LSTM
-controller, and for good after 37,000; by the feed-forward one with seed 1 after 8,000, while with
+controller, and for good after 37,000; by the feed-forward one with seed 1 after 6,000, while with
 seeds 0 and 2 it comes to 0.6 and 0.3 bits by 50,000. Repeat copy goes wrong at the end marker, as
 published: at fifteen times the words are still right and the end is not. N-grams and
 sorting are under way where the paper goes on to a million sequences. The LSTM of repeat copy has 3
