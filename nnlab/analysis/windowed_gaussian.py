@@ -16,7 +16,7 @@ from jax.scipy.special import log_ndtr
 
 
 def of_series(values: np.ndarray, window: int = 6400, stride: int = 100) -> np.ndarray:
-    """Equation (1) of values [rows], float64 [rows]; 0 in the first row."""
+    """Equation (1) of values [rows], float32 [rows]; log 2, that of the mean, in the first row."""
     scores = np.zeros(len(values))
     for i in range(1, len(values)):
         first = max(0, i - window) // stride * stride
