@@ -13,9 +13,9 @@ associative recall it is near 0 after about 30,000 episodes, the LSTM not after 
 perfect to 12 items; on n-grams it is slightly better than the LSTM and never optimal; it sorts
 better than the LSTM.
 
-Ours, seed 0, one core of an AMD EPYC beside other trainings (`experiments/results/ntm.json`, curves
-in `ntm_TASK.png`, weightings in `ntm_TASK_weightings.png`); bits a sequence at the training's
-lengths, and how many of 100 sequences were wholly right:
+Ours, seed 0, one core of an AMD EPYC beside other trainings (`experiments/results/ntm.json`, with
+the command of each; curves in `ntm_TASK….png`, weightings in `ntm_TASK_weightings.png`); bits a
+sequence at the training's lengths, and how many of 100 sequences were wholly right:
 
 ==================  ========  ==========  =========  =======  ======  ========================
 task                network   parameters  sequences  minutes  bits    right / %
@@ -73,13 +73,12 @@ from nnlab.training.script import (
     run,
 )
 
-Make = Callable[[jax.Array, int], tasks.Episodes]
 TESTED = 100  # episodes a length
 SEEN = "training"  # the lengths of the training
 
 
 class Size(NamedTuple):
-    """Of a network, and the learning rate that it is trained with (tables 1 to 3 of the paper)."""
+    """Of a network, and the learning rate that it is trained with; the paper's, section 4.6."""
 
     width: int
     learning_rate: float
@@ -207,8 +206,9 @@ def main(config: Config) -> None:
     if config.task == "ngrams":
         rows.append(scores("optimal", SEEN, tasks.ngram_estimates(test[0]), test[1]))
     for name in config.networks:
-        model: Any = network(name, test[1][0].shape[-1], chosen(name, config))
-        state, history = trained(name, model, task, test, config, folder)
+        size = chosen(name, config)
+        model: Any = network(name, test[1][0].shape[-1], size)
+        state, history = trained(name, model, size.learning_rate, task, test, config, folder)
         variables = {"params": state.params}
         apply = jax.jit(model.apply)
         rows.append(scores(name, SEEN, apply(variables, test[0]), test[1]))
@@ -238,8 +238,8 @@ def main(config: Config) -> None:
     analysis.print_table(rows)
 
 
-def trained(name, model, task, test, config: Config, folder):
-    steps, rate = config.epochs * config.steps, chosen(name, config).learning_rate
+def trained(name, model, rate: float, task, test, config: Config, folder):
+    steps = config.epochs * config.steps
     rates = optax.linear_schedule(rate, 0.0, steps // 5, transition_begin=steps - steps // 5)
     optimizer = optax.chain(
         optax.clip(config.clip),

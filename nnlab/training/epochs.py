@@ -64,8 +64,8 @@ def train_steps(
     counts: an epoch cut in pieces anywhere gives the same bits as the whole.
 
     With a `mesh`, as by `nnlab.training.parallel.data_mesh`, state and arrays lie on every device,
-    and each takes its part of a batch from its own copy, so that no image travels. The batches are
-    those without a mesh.
+    and each takes its part of a batch from its own copy, so that no example travels. The batches
+    are those without a mesh.
 
     Raises:
         InputError: on the call, for fewer examples than `batch_size` or a carried state and
