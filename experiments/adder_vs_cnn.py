@@ -21,13 +21,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from nnlab import analysis, data, training
-from nnlab.analysis.plots import Network
-from nnlab.analysis.report import write_report
+from nnlab import (
+    costs,
+    figures,
+    runs,
+    training,
+    vision,
+)
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
+from nnlab.figures.plots import Network
+from nnlab.figures.report import write_report
 from nnlab.models import SmallCNN
 from nnlab.optim import adder_rate, adder_recipe
-from nnlab.training.script import (
+from nnlab.runs.script import (
     check_fraction,
     check_positive,
     check_positive_integer,
@@ -72,10 +78,10 @@ class Config:
 
 def main(config: Config) -> None:
     start = time.perf_counter()
-    dataset = data.load(config.dataset, config.data_dir)
-    train, test = data.standardized(dataset)
+    dataset = vision.load(config.dataset, config.data_dir)
+    train, test = vision.standardized(dataset)
     steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
-    folder = training.RunFolder.create(config.out, config, config.overwrite, config.resume)
+    folder = runs.RunFolder.create(config.out, config, config.overwrite, config.resume)
     networks, table = [], []
     for name, arithmetic in ARITHMETICS.items():
         model = SmallCNN(dataset.classes, arithmetic, classifier=arithmetic)
@@ -84,7 +90,7 @@ def main(config: Config) -> None:
         table.append(row)
 
     minutes = round((time.perf_counter() - start) / 60, 1)
-    provenance = {"seed": config.seed, "minutes": minutes} | training.provenance()
+    provenance = {"seed": config.seed, "minutes": minutes} | runs.provenance()
     write_report(
         folder.report,
         title=f"One network, three arithmetics: {dataset.name}",
@@ -94,12 +100,12 @@ def main(config: Config) -> None:
         provenance=provenance,
     )
     folder.write_result({"table": table, "provenance": provenance})
-    analysis.print_table(table)
+    figures.print_table(table)
     print(f"Report: {folder.report}")
 
 
 def train_and_measure(
-    name: str, model: SmallCNN, train, test, steps: int, config: Config, folder: training.RunFolder
+    name: str, model: SmallCNN, train, test, steps: int, config: Config, folder: runs.RunFolder
 ) -> tuple[Network, dict[str, Any]]:
     optimizer = adder_recipe(
         steps,
@@ -108,7 +114,7 @@ def train_and_measure(
         rate=adder_rate(config.eta),
         binary_learning_rate=config.binary_learning_rate,
     )
-    state, history = training.fit(
+    state, history = runs.fit(
         name,
         training.init(jax.random.key(config.seed), model, optimizer, train[0]),
         training.train_step(model, optimizer),
@@ -137,7 +143,7 @@ def train_and_measure(
     row = {
         "network": name,
         "test accuracy / %": 100 * history["test_accuracy"][-1],
-        **analysis.inference_costs(model.apply, variables, test[0][:1]),
+        **costs.inference_costs(model.apply, variables, test[0][:1]),
         "seconds / epoch": float(np.median(history["seconds"])),
     }
     return network, row

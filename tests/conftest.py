@@ -1,5 +1,10 @@
 """What the tests of several rooms share."""
 
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -34,3 +39,74 @@ def convolutions():
     Odd sizes, one channel, kernels as large as the padded image, strides beyond the kernel.
     """
     return _convolutions()
+
+
+@pytest.fixture(autouse=True)
+def own_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("NNLAB_DATA_DIR", raising=False)
+
+
+@pytest.fixture
+def original_data() -> Path:
+    """The folder of the original public files; tests that need it are skipped without it."""
+    folder = os.environ.get("NNLAB_TEST_DATA")
+    if not folder:
+        pytest.skip("NNLAB_TEST_DATA does not name a folder with the original files")
+    return Path(folder)
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `files` by name.
+
+    Attributes:
+        cuts: for each coming request, the number of bytes after which the connection breaks.
+        ranges: whether Range headers are honoured.
+        seen: the file and the Range header of every request.
+    """
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.cuts: list[int] = []
+        self.ranges = True
+        self.seen: list[tuple[str, str | None]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}/"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server = self.server
+        assert isinstance(server, Server)
+        name, wanted = self.path[1:], self.headers.get("Range")
+        server.seen.append((name, wanted))
+        if name not in server.files:
+            return self.send_error(404)
+        body, status = server.files[name], 200
+        if wanted and server.ranges:
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(body):
+                return self.send_error(416)
+            body, status = body[start:], 206
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -10,7 +10,6 @@ import numpy as np
 import optax
 import pytest
 
-from nnlab.analysis import stored_bytes
 from nnlab.arithmetics import (
     ADDER,
     ADDER_SR,
@@ -33,6 +32,7 @@ from nnlab.arithmetics import (
     dorefa,
     lp_adder,
 )
+from nnlab.costs import stored_bytes
 from nnlab.layers import AdderConv, AdderDense, BinaryDense
 from nnlab.models import SmallCNN
 

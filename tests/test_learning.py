@@ -8,7 +8,7 @@ import jax
 import optax
 import pytest
 
-from nnlab import data, training
+from nnlab import training, vision
 from nnlab.arithmetics import NAMED, lp_adder
 from nnlab.models import SmallCNN
 from nnlab.optim import adder_recipe
@@ -20,7 +20,7 @@ SLOW_LEARNERS = {"binary_connect_stochastic", "shift_ps"}
 
 @functools.cache
 def digits():
-    return data.standardized(data.load("digits"))
+    return vision.standardized(vision.load("digits"))
 
 
 def without_kernels(optimizer):

@@ -14,17 +14,17 @@ import pytest
 import torch
 
 from nnlab import deployment, training
-from nnlab.analysis import markdown_table
 from nnlab.arithmetics import ADDER
+from nnlab.figures import markdown_table
 from nnlab.models import CifarResNet, SmallCNN, resnet18
-from nnlab.models.resnet import torch_names
 from nnlab.ops.binary import sign_ste
 from nnlab.optim import adder_recipe
 from nnlab.testing import check_gradient_rule
+from nnlab.vision.resnet import torch_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-RESULTS = ROOT / "experiments" / "results"
+RESULTS = {path.stem: path for path in (ROOT / "experiments").rglob("results/*.json")}
 THERE = {
     "kernel": "weight",
     "scale": "weight",
@@ -107,7 +107,7 @@ def test_rule_example_runs():
 
 
 def test_demo_table_is_the_committed_one():
-    for row in json.loads((RESULTS / "adder_vs_cnn.json").read_text())["table"]:
+    for row in json.loads(RESULTS["adder_vs_cnn"].read_text())["table"]:
         figures = [f"{v:,}" if isinstance(v, int) else f"{v:.4g}" for v in list(row.values())[1:]]
         (line,) = re.findall(rf"^ ?{row['network']} +\d.*$", README, flags=re.MULTILINE)
         assert line.split()[1:] == figures
@@ -117,7 +117,7 @@ def test_demo_table_is_the_committed_one():
     ("result", "key"), [("adder_mnist_ablation", "cell"), ("adder_cifar10", "network")]
 )
 def test_reproduction_table_is_the_committed_one(result, key):
-    rows = json.loads((RESULTS / f"{result}.json").read_text())["rows"]
+    rows = json.loads(RESULTS[result].read_text())["rows"]
     accuracies: dict[str, list[str]] = {}
     for row in rows:
         assert row["test_accuracy"] == round(100 * row["history"]["test_accuracy"][-1], 2)
@@ -127,7 +127,7 @@ def test_reproduction_table_is_the_committed_one(result, key):
 
 
 def test_accuracies_of_other_seeds_are_the_committed_ones():
-    rows = json.loads((RESULTS / "adder_mnist_seeds.json").read_text())["rows"]
+    rows = json.loads(RESULTS["adder_mnist_seeds"].read_text())["rows"]
     for cell in ("CNN", "full-adaptive"):
         ours = [f"{row['test_accuracy']:.2f}" for row in rows if row["cell"] == cell]
         assert f"{cell} {' and '.join(ours)}" in " ".join(README.split())
@@ -138,7 +138,7 @@ def test_accuracies_of_other_seeds_are_the_committed_ones():
 )
 def test_benchmark_tables_are_the_committed_ones(monkeypatch, module, name):
     monkeypatch.syspath_prepend(ROOT / "experiments" / "benchmarks")
-    result = json.loads((RESULTS / f"{name}.json").read_text())
+    result = json.loads(RESULTS[name].read_text())
     assert importlib.import_module(module).markdown(result) in README
 
 
@@ -148,7 +148,7 @@ def test_losses_of_characters_are_the_committed_ones():
         "java": "Java sources",
         "ptb": "Penn Treebank",
     }
-    for result in json.loads((RESULTS / "char_lm.json").read_text())["runs"]:
+    for result in json.loads(RESULTS["char_lm"].read_text())["runs"]:
         (row,) = result["table"]
         (line,) = re.findall(rf"^\| \[.*{names[row['corpus']]}\].*$", README, flags=re.MULTILINE)
         for part in ("validation", "test"):
@@ -157,7 +157,7 @@ def test_losses_of_characters_are_the_committed_ones():
 
 
 def test_bits_of_algorithmic_tasks_are_the_committed_ones():
-    for result in json.loads((RESULTS / "ntm.json").read_text())["runs"]:
+    for result in json.loads(RESULTS["ntm"].read_text())["runs"]:
         task = result["config"]["task"].replace("_", " ")
         (line,) = re.findall(rf"^\| {task}[;| ].*$", README, flags=re.MULTILINE)
         for row in result["tests"]:
@@ -166,7 +166,7 @@ def test_bits_of_algorithmic_tasks_are_the_committed_ones():
 
 
 def test_anomaly_figures_are_the_committed_ones():
-    nab = json.loads((RESULTS / "anomaly_nab.json").read_text())
+    nab = json.loads(RESULTS["anomaly_nab"].read_text())
     rows = {row["detector"]: row for row in nab["table"]}
     best = rows[nab["detector of the series"]]
     figures = (best[k] for k in ("standard", "all at their threshold", "others at it"))
@@ -185,26 +185,26 @@ def test_speed_of_sequences_is_the_committed_one():
             "characters / s": round(row["characters a second"]),
             "of the product / %": 100 * row["of the matrix product"],
         }
-        for row in json.loads((RESULTS / "recurrent.json").read_text())["rows"]
+        for row in json.loads(RESULTS["recurrent"].read_text())["rows"]
     ]
     assert markdown_table(rows) in README
-    rows = json.loads((RESULTS / "ntm_torch.json").read_text())["table"]
+    rows = json.loads(RESULTS["ntm_torch"].read_text())["table"]
     assert markdown_table(rows) in README
 
 
 def test_table_of_models_is_the_committed_one():
-    result = json.loads((RESULTS / "zoo.json").read_text())
+    result = json.loads(RESULTS["zoo"].read_text())
     assert markdown_table(result["table"]) in README
 
 
 def test_deployment_table_is_the_committed_one():
-    result = json.loads((RESULTS / "deploy_adder.json").read_text())
+    result = json.loads(RESULTS["deploy_adder"].read_text())
     assert markdown_table(result["table"]) in README
 
 
 def test_arithmetics_table_is_the_committed_one():
     mnist, cifar = (
-        json.loads((RESULTS / f"arithmetics_{name}.json").read_text())["table"]
+        json.loads(RESULTS[f"arithmetics_{name}"].read_text())["table"]
         for name in ("mnist", "cifar10")
     )
     on_mnist = {row["arithmetic"]: row["test accuracy / %"] for row in mnist}

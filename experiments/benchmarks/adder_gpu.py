@@ -26,7 +26,7 @@ from nnlab.kernels import adder, adder_gpu
 from nnlab.kernels.adder_triton import Tile
 from nnlab.kernels.convolution import convolve, convolve_input_gradient
 from nnlab.kernels.window import Window
-from nnlab.training.script import check_positive_integer, run
+from nnlab.runs.script import check_positive_integer, run
 
 SAME = Window(padding=((1, 1), (1, 1)))
 LAYERS = {  # height and width, inputs, outputs, window of a 3×3 kernel

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnlab.analysis.measuring import Call, growth
+from nnlab.costs.measuring import Call, growth
 from nnlab.errors import InputError
 
 LIMITS = {  # loops of limits.cc by what they bound; the fastest form of each

@@ -21,13 +21,14 @@ import measure
 import numpy as np
 
 from nnlab import kernels, training
-from nnlab.analysis.measuring import growth, planned_bytes
 from nnlab.arithmetics import ADDER
+from nnlab.costs.measuring import growth, planned_bytes
 from nnlab.errors import InputError
 from nnlab.models import CifarResNet
 from nnlab.optim import adder_recipe
-from nnlab.training import RunFolder, parallel, provenance
-from nnlab.training.script import check_positive_integer, run
+from nnlab.runs import RunFolder, provenance
+from nnlab.runs.script import check_positive_integer, run
+from nnlab.training import parallel
 
 Row = dict[str, Any]
 

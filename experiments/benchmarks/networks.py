@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnlab import kernels, training
-from nnlab.analysis import count
 from nnlab.arithmetics import ADDER, FLOAT, Arithmetic
+from nnlab.costs import count
 from nnlab.models import LeNet5, VGGSmall, resnet20
 from nnlab.optim import adder_recipe
 

@@ -4,11 +4,11 @@
 The copy task with a feed-forward controller of 100 units, a memory of 128 × 20 and one head of each
 kind (`nnlab.models.NTM`). The other side is the same network as one would write it in PyTorch, a
 loop over time of batched operations, with the same loss, clipping and Adam, and starts from the
-same weights; `tests/experiments/test_ntm_torch.py` compares outputs and gradients. Both get the
-same batch again and again, are measured in one process and in turn, and figures are medians over
-the rounds.
+same weights; `tests/experiments/benchmarks/test_ntm_torch.py` compares outputs and gradients. Both
+get the same batch again and again, are measured in one process and in turn, and figures are medians
+over the rounds.
 
-On two idle cores of an AMD EPYC, PyTorch 2.13 (`experiments/results/ntm_torch.json`): 491, 1,022
+On two idle cores of an AMD EPYC, PyTorch 2.13 (`results/ntm_torch.json`): 491, 1,022
 and 1,210 episodes a second at 1, 16 and 64 a step, 34, 12 and 4.2 times as many as PyTorch's.
 
 Run it on an idle machine:
@@ -31,11 +31,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from nnlab import analysis, training
-from nnlab.data.algorithmic_tasks import copy
-from nnlab.data.episode_scores import bits_per_sequence
+from nnlab import figures, runs, training
 from nnlab.models import NTM
-from nnlab.training.script import check_positive, check_positive_integer, check_seed, run
+from nnlab.runs.script import (
+    check_positive,
+    check_positive_integer,
+    check_seed,
+    run,
+)
+from nnlab.sequences.algorithmic_tasks import copy
+from nnlab.sequences.episode_scores import bits_per_sequence
 
 LEARNING_RATE, CLIP = 1e-3, 10.0
 
@@ -154,7 +159,7 @@ def calls(batch_size: int, length: int, seed: int) -> dict[str, Callable[[], obj
 
 
 def main(config: Config) -> None:
-    folder = training.RunFolder.create(config.out, config, config.overwrite)
+    folder = runs.RunFolder.create(config.out, config, config.overwrite)
     rows = []
     for batch_size in config.batch_sizes:
         of_batch = calls(batch_size, config.length, config.seed)
@@ -165,8 +170,8 @@ def main(config: Config) -> None:
         rows.append(row | {"times as fast": float(rates["nnlab"] / rates["PyTorch"])})
     about = {"torch": torch.__version__, "torch threads": torch.get_num_threads()}
     config_used = {"config": dataclasses.asdict(config)}
-    folder.write_result(training.provenance() | about | config_used | {"table": rows})
-    analysis.print_table(rows)
+    folder.write_result(runs.provenance() | about | config_used | {"table": rows})
+    figures.print_table(rows)
 
 
 if __name__ == "__main__":

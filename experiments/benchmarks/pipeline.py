@@ -25,20 +25,19 @@ import optax
 
 from nnlab import training
 from nnlab.arithmetics import FLOAT
-from nnlab.data import (
+from nnlab.data import Stream, to_device
+from nnlab.errors import InputError
+from nnlab.models import resnet20
+from nnlab.runs import RunFolder, provenance
+from nnlab.runs.script import check_positive_integer, run
+from nnlab.vision import (
     Records,
-    Stream,
     record_source,
     record_statistics,
     standardize,
     standardizer,
-    to_device,
     to_float,
 )
-from nnlab.errors import InputError
-from nnlab.models import resnet20
-from nnlab.training import RunFolder, provenance
-from nnlab.training.script import check_positive_integer, run
 
 Batch = tuple[jax.Array, jax.Array]
 Batches = Iterator[Batch]
@@ -50,7 +49,7 @@ AHEAD = 16  # batches, more than any stream has read ahead
 @dataclasses.dataclass(frozen=True)
 class Config:
     data_dir: str | None = None
-    """The folder of CIFAR-10's binary files; None looks where nnlab.data.load does."""
+    """The folder of CIFAR-10's binary files; None looks where nnlab.vision.load does."""
     batch_size: int = 128
     workers: tuple[int, ...] = (0, 1, 2)
     """The numbers of worker processes to measure; 0 reads in a thread."""

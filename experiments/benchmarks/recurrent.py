@@ -7,7 +7,7 @@ normalisations that adders need, and so with adders and with signs in the place 
 are measured in one process and in turn, several steps a call; times are medians. The limit is the
 rate of a large float32 matrix product, measured in the same turns.
 
-On two idle cores of an AMD EPYC (`experiments/results/recurrent.json`) a step takes 128 ms, in Flax
+On two idle cores of an AMD EPYC (`results/recurrent.json`) a step takes 128 ms, in Flax
 125, in PyTorch 160; ours goes at 74 % of the rate of the product. With adders it takes 2.4 times as
 long, with signs 2.5, with the normalisations alone 1.4.
 
@@ -35,8 +35,8 @@ import optax
 from nnlab import kernels, training
 from nnlab.arithmetics import ADDER, BINARY
 from nnlab.models import LanguageModel
-from nnlab.training import RunFolder, provenance
-from nnlab.training.script import check_positive, check_positive_integer, run
+from nnlab.runs import RunFolder, provenance
+from nnlab.runs.script import check_positive, check_positive_integer, run
 
 SYMBOLS, LAYERS, STEPS = 65, 2, 4  # steps a call
 PRODUCT = "matrix product"

@@ -28,8 +28,8 @@ import tables
 
 from nnlab import kernels
 from nnlab.errors import InputError
-from nnlab.training import RunFolder, provenance
-from nnlab.training.script import check_positive, check_positive_integer, run
+from nnlab.runs import RunFolder, provenance
+from nnlab.runs.script import check_positive, check_positive_integer, run
 
 Row = dict[str, Any]
 

@@ -28,7 +28,13 @@ from nnlab.arithmetics.binary import (
     XNOR,
     dorefa,
 )
-from nnlab.arithmetics.formats import ADDER_POSIT8, FLOAT8, POSIT8, POSIT16, in_format
+from nnlab.arithmetics.formats import (
+    ADDER_POSIT8,
+    FLOAT8,
+    POSIT8,
+    POSIT16,
+    in_format,
+)
 from nnlab.arithmetics.shift import SHIFT_PS, SHIFT_Q, deep_shift_q
 
 # A name each, for command lines and tables.

@@ -7,7 +7,14 @@ import flax.linen as nn
 from nnlab.arithmetics.arithmetic import Arithmetic, of_product
 from nnlab.ops.adder import adder_conv
 from nnlab.ops.convolution import conv
-from nnlab.ops.formats import FLOAT8_E4M3, FLOAT8_E5M2, Format, formatted, posit, scaled
+from nnlab.ops.formats import (
+    FLOAT8_E4M3,
+    FLOAT8_E5M2,
+    Format,
+    formatted,
+    posit,
+    scaled,
+)
 from nnlab.ops.products import Product
 
 

@@ -35,7 +35,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nnlab.data.dataset import RandomAccess
+from nnlab.data.access import RandomAccess
 from nnlab.errors import InputError
 
 READ_AHEAD = 2  # batches, of each worker

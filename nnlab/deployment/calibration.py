@@ -13,7 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnlab.errors import InputError
-from nnlab.layers import AdderConv, AdderDense, BinaryConv, BinaryDense, Conv
+from nnlab.layers import (
+    AdderConv,
+    AdderDense,
+    BinaryConv,
+    BinaryDense,
+    Conv,
+)
 from nnlab.ops.binary import sign_ste
 from nnlab.ops.windows import pair, window_of
 

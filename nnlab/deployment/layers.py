@@ -1,4 +1,4 @@
-"""The nodes of an integer network as layers for `nnlab.analysis.hardware`.
+"""The nodes of an integer network as layers for `nnlab.costs.hardware`.
 
 Operations are those of the ops' definitions in `nnlab.deployment.network`, at the widths that they
 need, and not of the program that runs on a processor (which, for instance, multiplies the integers
@@ -30,8 +30,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from nnlab.analysis.counting import Counts
-from nnlab.analysis.hardware import Kind, Layer, Numbers, bits_holding
+from nnlab.costs.counting import Counts
+from nnlab.costs.hardware import (
+    Kind,
+    Layer,
+    Numbers,
+    bits_holding,
+)
 from nnlab.deployment.bounds import WORDS, Bounds, accumulator_bounds
 from nnlab.deployment.network import IntegerNetwork, Node, run_nodes
 

@@ -13,7 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnlab.deployment.builder import Builder, Value, power_of_two
-from nnlab.deployment.calibration import EXAMPLES, QUANTILE, Layer, Norm, recorded
+from nnlab.deployment.calibration import (
+    EXAMPLES,
+    QUANTILE,
+    Layer,
+    Norm,
+    recorded,
+)
 from nnlab.deployment.network import IntegerNetwork
 from nnlab.deployment.quantization import Scheme
 from nnlab.errors import InputError

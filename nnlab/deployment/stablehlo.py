@@ -24,8 +24,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from nnlab import kernels
-from nnlab.deployment.container import replacing
 from nnlab.errors import InputError
+from nnlab.files.container import replacing
 
 
 def save_program(

@@ -26,7 +26,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nnlab.analysis.hardware import bits_holding
+from nnlab.costs.hardware import bits_holding
 from nnlab.deployment.bounds import Bounds, accumulator_bounds
 from nnlab.deployment.network import IntegerNetwork, Node, run_nodes
 from nnlab.errors import InputError

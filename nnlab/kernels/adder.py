@@ -10,9 +10,10 @@ All take distances as written, :math:`|x - w|`. The identity
 :math:`\sum |x - w| = 2\sum\max(x, w) - \sum x - \sum w` has one instruction less a term, but loses
 the digits of an offset that x and w share and turns infinity into NaN; and where the maximum and
 the sum compete for the same ports of the processor (AMD Zen 4, two cores: 59 thousand million terms
-a second, against 71 as written; `experiments/results/speed.json`), it is not even faster.
+a second, against 71 as written; `experiments/benchmarks/results/speed.json`), it is not even
+faster.
 
-Every function is jitted under its own name, by which `nnlab.analysis.count` knows its cost.
+Every function is jitted under its own name, by which `nnlab.costs.count` knows its cost.
 """
 
 import functools

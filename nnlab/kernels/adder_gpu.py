@@ -17,7 +17,12 @@ import jax
 import jax.numpy as jnp
 
 from nnlab.kernels import adder_xla as xla
-from nnlab.kernels.adder_triton import LARGEST, Tile, Walk, sum_terms
+from nnlab.kernels.adder_triton import (
+    LARGEST,
+    Tile,
+    Walk,
+    sum_terms,
+)
 from nnlab.kernels.batch import over_images
 from nnlab.kernels.window import Window
 

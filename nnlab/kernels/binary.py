@@ -1,7 +1,7 @@
 """Body of the binary convolution: ±1 inputs against ±1 filters.
 
 The signs travel as floats, so the platform's own convolution serves. It is jitted under its own
-name, by which `nnlab.analysis.count` knows that a term costs one XNOR and one count, not a product.
+name, by which `nnlab.costs.count` knows that a term costs one XNOR and one count, not a product.
 """
 
 import functools

@@ -2,7 +2,7 @@ r"""The conjugate adder convolution, as a difference of two adder convolutions.
 
 :math:`2\,\mathrm{sgn}(x)\,\mathrm{sgn}(w) \min(|x|, |w|) = |x + w| - |x - w|`, and with the adder's
 fast bodies the two sums take half the time of XLA's loop over the minima. Hardware takes minima;
-the function is jitted under its own name so that `nnlab.analysis.count` counts those.
+the function is jitted under its own name so that `nnlab.costs.count` counts those.
 """
 
 import functools

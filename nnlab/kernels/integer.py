@@ -15,7 +15,7 @@ from nnlab.kernels.selection import by_platform
 from nnlab.kernels.window import Window
 
 
-@functools.partial(jax.jit, static_argnames="window")  # named for `nnlab.analysis.count`
+@functools.partial(jax.jit, static_argnames="window")  # named for `nnlab.costs.count`
 def adder_conv_uint8(
     x: jax.Array, padding_value: jax.Array, kernel: jax.Array, *, window: Window
 ) -> jax.Array:

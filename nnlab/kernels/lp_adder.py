@@ -6,7 +6,7 @@ functions, where XLA's own power is a call for each number and six times slower 
 by about :math:`(1 + p\,|\ln |d||)\,2^{-23}` of its size, and 0 for d = 0.
 
 Operands are float32 or wider, of one dtype. Every function is jitted under its own name, by which
-`nnlab.analysis.count` knows its cost.
+`nnlab.costs.count` knows its cost.
 """
 
 import functools

@@ -13,7 +13,7 @@ from nnlab.kernels.selection import by_platform
 from nnlab.kernels.window import Window
 
 
-@jax.jit  # named, as below, for `nnlab.analysis.count`
+@jax.jit  # named, as below, for `nnlab.costs.count`
 def pack_signs(x: jax.Array) -> jax.Array:
     """Words [..., ceil(in / 32)], uint32, of x [..., in]: bit c % 32 of word c // 32 is x_c >= 0.
 

@@ -9,7 +9,13 @@ from nnlab.layers.maxout import Maxout
 from nnlab.layers.pooling import StochasticPool
 from nnlab.layers.power import PowerActivation
 from nnlab.layers.product import ProductConv, ProductDense
-from nnlab.layers.recurrent import Cell, GravesLSTMCell, GRUCell, LSTMCell, SimpleCell
+from nnlab.layers.recurrent import (
+    Cell,
+    GravesLSTMCell,
+    GRUCell,
+    LSTMCell,
+    SimpleCell,
+)
 from nnlab.layers.sequences import Bidirectional, Recurrent, Stacked
 from nnlab.layers.shift import ShiftPSConv, ShiftPSDense
 from nnlab.layers.shift_add import ShiftAddConv, ShiftAddDense

@@ -12,7 +12,12 @@ from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
 
 from nnlab.layers.bias import add_bias
-from nnlab.ops.adder import FilterRule, InputRule, adder_conv, adder_dense
+from nnlab.ops.adder import (
+    FilterRule,
+    InputRule,
+    adder_conv,
+    adder_dense,
+)
 from nnlab.ops.windows import Padding, kernel_axes
 
 

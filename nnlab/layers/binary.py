@@ -1,7 +1,7 @@
 """Binary layers: `nnlab.ops.binary` with parameters.
 
 The latent real weights are named `binary_kernel`; by that name `nnlab.optim` updates them with Adam
-and keeps them in [-1, 1], and `nnlab.analysis` finds that they are stored in one bit.
+and keeps them in [-1, 1], and `nnlab.costs` finds that they are stored in one bit.
 """
 
 from collections.abc import Callable, Sequence

@@ -15,7 +15,7 @@ sides, and correlations stay at 0.2 in any depth:
     wide = functools.partial(AdderDense, kernel_init=nn.initializers.normal(3.0))
     MLP(arithmetic=dataclasses.replace(ADDER, dense=wide))
 
-`experiments/vanishing_gradients.py` trains both.
+`experiments/optimisers/vanishing_gradients.py` trains both.
 
 References:
     Glorot & Bengio, AISTATS 2010; He et al., ICCV 2015, https://arxiv.org/abs/1502.01852; the code

@@ -32,7 +32,12 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype, Initializer
 
-from nnlab.ops.recurrent import Peepholes, gru_step, lstm_step, simple_step
+from nnlab.ops.recurrent import (
+    Peepholes,
+    gru_step,
+    lstm_step,
+    simple_step,
+)
 
 
 class Cell(nn.RNNCellBase):

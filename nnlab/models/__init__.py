@@ -1,8 +1,15 @@
 """Architectures, one a file, each with `arithmetic=`."""
 
-from nnlab.models.alexnet import AlexNet, original_alexnet, ungrouped_alexnet
-from nnlab.models.autoencoder import AutoEncoder
-from nnlab.models.cifar_resnet import (
+from nnlab._moved import forward
+from nnlab.classics.autoencoder import AutoEncoder
+from nnlab.classics.mlp import MLP
+from nnlab.models.saved_models import load_model, save_model
+from nnlab.sequences.ntm import NTM
+from nnlab.sequences.recurrent_net import LanguageModel, RecurrentNet
+from nnlab.series.next_event import NextEvent
+from nnlab.series.next_value import NextValue
+from nnlab.vision.alexnet import AlexNet, original_alexnet, ungrouped_alexnet
+from nnlab.vision.cifar_resnet import (
     CifarResNet,
     he_resnet20,
     he_resnet32,
@@ -12,18 +19,13 @@ from nnlab.models.cifar_resnet import (
     resnet20,
     resnet32,
 )
-from nnlab.models.googlenet import GoogLeNet, googlenet_v1
-from nnlab.models.inception import InceptionCell
-from nnlab.models.inception_v3 import InceptionV3
-from nnlab.models.lenet import LeNet5
-from nnlab.models.lenet_original import OriginalLeNet5, full_lenet5
-from nnlab.models.mlp import MLP
-from nnlab.models.next_event import NextEvent, no_events, observe, ranks
-from nnlab.models.next_value import NextValue
-from nnlab.models.ntm import NTM
-from nnlab.models.plain_net import PlainNet
-from nnlab.models.recurrent_net import LanguageModel, RecurrentNet
-from nnlab.models.resnet import (
+from nnlab.vision.googlenet import GoogLeNet, googlenet_v1
+from nnlab.vision.inception import InceptionCell
+from nnlab.vision.inception_v3 import InceptionV3
+from nnlab.vision.lenet import LeNet5
+from nnlab.vision.lenet_original import OriginalLeNet5, full_lenet5
+from nnlab.vision.plain_net import PlainNet
+from nnlab.vision.resnet import (
     ResNet,
     resnet18,
     resnet34,
@@ -34,10 +36,20 @@ from nnlab.models.resnet import (
     resnext101_32x8d,
     resnext101_64x4d,
 )
-from nnlab.models.small_cnn import SmallCNN
-from nnlab.models.squeezenet import SqueezeNet, squeezenet1_0, squeezenet1_1
-from nnlab.models.vgg import VGG, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn
-from nnlab.models.vgg_small import VGGSmall
+from nnlab.vision.small_cnn import SmallCNN
+from nnlab.vision.squeezenet import SqueezeNet, squeezenet1_0, squeezenet1_1
+from nnlab.vision.vgg import (
+    VGG,
+    vgg11,
+    vgg11_bn,
+    vgg13,
+    vgg13_bn,
+    vgg16,
+    vgg16_bn,
+    vgg19,
+    vgg19_bn,
+)
+from nnlab.vision.vgg_small import VGGSmall
 
 __all__ = [
     "MLP",
@@ -67,10 +79,8 @@ __all__ = [
     "he_resnet44",
     "he_resnet56",
     "he_resnet110",
-    "no_events",
-    "observe",
+    "load_model",
     "original_alexnet",
-    "ranks",
     "resnet18",
     "resnet20",
     "resnet32",
@@ -81,6 +91,7 @@ __all__ = [
     "resnext50_32x4d",
     "resnext101_32x8d",
     "resnext101_64x4d",
+    "save_model",
     "squeezenet1_0",
     "squeezenet1_1",
     "ungrouped_alexnet",
@@ -93,3 +104,5 @@ __all__ = [
     "vgg19",
     "vgg19_bn",
 ]
+
+__getattr__ = forward(__name__)

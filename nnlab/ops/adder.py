@@ -40,13 +40,15 @@ import jax.numpy as jnp
 
 from nnlab.kernels import adder as kernels
 from nnlab.kernels.batch import of_images, vary_alike
-from nnlab.kernels.convolution import (
-    convolve_filter_gradient,
-    convolve_input_gradient,
-)
+from nnlab.kernels.convolution import convolve_filter_gradient, convolve_input_gradient
 from nnlab.kernels.window import POINT
 from nnlab.ops.dimensions import in_space
-from nnlab.ops.windows import Padding, check_dense_operands, check_operands_in_space, moves_of
+from nnlab.ops.windows import (
+    Padding,
+    check_dense_operands,
+    check_operands_in_space,
+    moves_of,
+)
 
 FilterRule = Literal["full", "sign"]
 InputRule = Literal["clip", "full", "sign"]

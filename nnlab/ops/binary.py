@@ -37,7 +37,12 @@ from nnlab.kernels.window import POINT
 from nnlab.ops.convolution import conv_cotangents
 from nnlab.ops.dimensions import in_space
 from nnlab.ops.straight_through import straight_through
-from nnlab.ops.windows import Padding, check_dense_operands, check_operands_in_space, moves_of
+from nnlab.ops.windows import (
+    Padding,
+    check_dense_operands,
+    check_operands_in_space,
+    moves_of,
+)
 
 
 def _sign(x: jax.Array) -> jax.Array:
@@ -56,7 +61,7 @@ _sign_ste.defvjp(
 )
 
 
-@jax.jit  # named, so that `nnlab.analysis` sees which weights can be stored in one bit
+@jax.jit  # named, so that `nnlab.costs` sees which weights can be stored in one bit
 def sign_ste(x: jax.Array) -> jax.Array:
     """Sign of `x` (any shape, floating) with the straight-through rule (2)."""
     return _sign_ste(x)

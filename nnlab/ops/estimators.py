@@ -26,7 +26,7 @@ even, with n = 2^k - 1; u = tanh(x) / (2 max abs(tanh(x))) + 1/2. Both edges of 
 inside, as with larq; XNOR-Net's code has them outside. A NaN stays a NaN.
 
 `ste_sign`, `approx_sign` and `swish_sign` of weights are stored in one bit, `magnitude_aware_sign`
-in one bit and a number a filter, as `nnlab.analysis.stored_bytes` finds. larq's constraint
+in one bit and a number a filter, as `nnlab.costs.stored_bytes` finds. larq's constraint
 `weight_clip` is `nnlab.optim.clip_latent_weights`.
 
 References:

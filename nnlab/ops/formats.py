@@ -31,7 +31,7 @@ x, w                                                 of the product, at b(x) and
 
 The potentials of (4) are those of the product, as rounding is straight-through. Emulated products
 are summed in float32: accumulators are wide, as of a quire. A conversion counts as nothing in
-`nnlab.analysis.count`, and a product at the dtype that carries it.
+`nnlab.costs.count`, and a product at the dtype that carries it.
 
 References:
     Lu et al., Training deep neural networks using posit number system, 2019,
@@ -118,7 +118,7 @@ def posit(n: int, es: int) -> Format:
 
 
 def _conversion(nearest: Quantizer) -> Quantizer:
-    """Jitted under a name, by which `nnlab.analysis` counts it as a conversion: nothing."""
+    """Jitted under a name, by which `nnlab.costs` counts it as a conversion: nothing."""
 
     def format_conversion(x):
         return nearest(x)

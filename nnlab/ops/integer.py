@@ -25,7 +25,12 @@ from nnlab.errors import InputError
 from nnlab.kernels import integer as kernels
 from nnlab.kernels.batch import of_images
 from nnlab.kernels.window import POINT
-from nnlab.ops.windows import Padding, check_dense_operands, check_operands, window_of
+from nnlab.ops.windows import (
+    Padding,
+    check_dense_operands,
+    check_operands,
+    window_of,
+)
 
 
 def adder_dense_uint8(x: jax.Array, kernel: jax.Array) -> jax.Array:

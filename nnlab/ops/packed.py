@@ -27,7 +27,12 @@ from nnlab.errors import InputError
 from nnlab.kernels import packed as kernels
 from nnlab.kernels.batch import of_images
 from nnlab.kernels.window import POINT
-from nnlab.ops.windows import Padding, check_dense_operands, check_operands, window_of
+from nnlab.ops.windows import (
+    Padding,
+    check_dense_operands,
+    check_operands,
+    window_of,
+)
 
 _SIGNS = 32  # in a word
 

@@ -19,7 +19,12 @@ import jax.numpy as jnp
 
 from nnlab.kernels.batch import of_images
 from nnlab.kernels.window import Window
-from nnlab.ops.pooling_windows import Taps, pooling_window, to_chosen, window_pixels
+from nnlab.ops.pooling_windows import (
+    Taps,
+    pooling_window,
+    to_chosen,
+    window_pixels,
+)
 from nnlab.ops.windows import Padding
 
 

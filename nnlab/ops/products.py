@@ -1,7 +1,7 @@
 """Convolutions by weights so simple that hardware needs no multiplier for a term, or a small one.
 
 ============  ==========================  ==================================================
-function      weights                     a term, as `nnlab.analysis.count` counts it
+function      weights                     a term, as `nnlab.costs.count` counts it
 ============  ==========================  ==================================================
 signed_conv   -1, 0 and +1                one addition
 shift_conv    0 and signed powers of two  one shift of a 32-bit word and one addition

@@ -23,7 +23,7 @@ of g         g_q                     (5)  g
 where g_q is the cotangent of q; the rules hold where an exponent is clipped, too. (5) is that of
 the published code, without the factor 2^s that the derivative of the product has. There, inputs are
 rounded to fixed point with 16 bits of fraction, which makes the product a shift of integers; here
-they stay floats, which `nnlab.analysis` counts as words of 32 bits.
+they stay floats, which `nnlab.costs` counts as words of 32 bits.
 
 References:
     Elhoushi et al., DeepShift: Towards Multiplication-Less Neural Networks, CVPR Workshops 2021,

@@ -16,7 +16,7 @@ that of w goes to pruned weights as well, which so may come back: straight-throu
 own potentials. What SR-STE adds, the decay of pruned weights, is `nnlab.optim.decay_pruned`.
 
 In an adder layer a zero weight is no absent one: its term is -|x|, and costs the one addition that
-sums it where another costs two. `nnlab.analysis.sparse_counts` counts so.
+sums it where another costs two. `nnlab.costs.sparse_counts` counts so.
 
 References:
     Han et al., Learning both weights and connections, NeurIPS 2015,

@@ -11,7 +11,7 @@ quantize_cotangent(q)(x)       x        of x: q(g)                 (2)
 it. (2) is where a training rounds the errors that it sends back.
 
 A quantiser of weights also says how many bits a stored weight takes, by `stored_in`: real weights
-are for training, and what `nnlab.analysis.stored_bytes` counts is what would be kept of them.
+are for training, and what `nnlab.costs.stored_bytes` counts is what would be kept of them.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def quantize_cotangent(quantizer: Quantizer) -> Quantizer:
 
 
 def stored_in(bits: int, quantizer: Callable[..., Any]) -> Callable[..., Any]:
-    """`quantizer` of weights, known to `nnlab.analysis` as done once, when weights are stored.
+    """`quantizer` of weights, known to `nnlab.costs` as done once, when weights are stored.
 
     Args:
         bits: of a stored weight.

@@ -38,7 +38,12 @@ import jax.numpy as jnp
 
 from nnlab.kernels.batch import of_images, vary_alike
 from nnlab.kernels.window import Window
-from nnlab.ops.adder import FilterRule, InputRule, adder_conv, adder_dense
+from nnlab.ops.adder import (
+    FilterRule,
+    InputRule,
+    adder_conv,
+    adder_dense,
+)
 from nnlab.ops.windows import Padding, check_operands, window_of
 
 Rows = Sequence[jax.Array]

@@ -8,7 +8,12 @@ from nnlab.optim.bop import bop
 from nnlab.optim.formats import rounded
 from nnlab.optim.freezing import freeze
 from nnlab.optim.majority_vote import majority_vote
-from nnlab.optim.pruning import cubic_sparsity, decay_pruned, kernel_mask, prune
+from nnlab.optim.pruning import (
+    cubic_sparsity,
+    decay_pruned,
+    kernel_mask,
+    prune,
+)
 from nnlab.optim.recipes import adder_recipe, deep_recipe, labels
 from nnlab.optim.sign import ef_sign_sgd, error_feedback, scaled_sign
 

@@ -14,7 +14,7 @@ what a compressor C has left out to what it gets next, tensor by tensor:
 
 so that x_t - e_t is where plain SGD would be by the same gradients, whatever C is. Signs alone need
 not go downhill: there are convex functions in one and two dimensions that they climb, and that
-(2) minimises (`experiments/sign_direction.py`).
+(2) minimises (`experiments/optimisers/sign_direction.py`).
 
 Weight decay before these, in `optax.chain(optax.add_decayed_weights(5e-4), ef_sign_sgd(rate))`, is
 part of the gradient and hence of what is compressed; so it is in the published code. Behind

@@ -12,7 +12,12 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nnlab.errors import InputError
-from nnlab.training.steps import Batch, Metrics, State, Step
+from nnlab.training.steps import (
+    Batch,
+    Metrics,
+    State,
+    Step,
+)
 
 
 def steps_per_epoch(data: Batch, batch_size: int) -> int:

@@ -11,7 +11,13 @@ from jax.sharding import Mesh
 
 from nnlab.training.epochs import split_batch
 from nnlab.training.losses import cross_entropy
-from nnlab.training.steps import Batch, Loss, Metrics, State, accuracy
+from nnlab.training.steps import (
+    Batch,
+    Loss,
+    Metrics,
+    State,
+    accuracy,
+)
 
 
 def evaluation(

@@ -27,14 +27,20 @@ from nnlab.training.epochs import (
     steps_per_epoch,
     train_steps,
 )
-from nnlab.training.parallel import AXIS, BY_IMAGE, EVERYWHERE, compiler_options, replicate
+from nnlab.training.parallel import (
+    AXIS,
+    BY_IMAGE,
+    EVERYWHERE,
+    compiler_options,
+    replicate,
+)
 from nnlab.training.steps import Batch, State, Step
 
 Advance = Callable[[State, int], tuple[State, dict[str, np.ndarray]]]
 
 
 class Feed(NamedTuple):
-    """Data for `nnlab.training.fit`.
+    """Data for `nnlab.runs.fit`.
 
     Attributes:
         batch_size: examples a step, of all devices together.

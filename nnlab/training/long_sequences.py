@@ -11,7 +11,13 @@ from jax import lax
 from nnlab.errors import InputError
 from nnlab.layers.sequences import no_carry
 from nnlab.training.losses import cross_entropy
-from nnlab.training.steps import Batch, Loss, Metrics, State, accuracy
+from nnlab.training.steps import (
+    Batch,
+    Loss,
+    Metrics,
+    State,
+    accuracy,
+)
 
 
 def long_evaluation(

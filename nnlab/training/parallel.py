@@ -33,7 +33,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from nnlab.errors import InputError
 from nnlab.training.epochs import check_divides
-from nnlab.training.steps import Batch, Metrics, State, Step
+from nnlab.training.steps import (
+    Batch,
+    Metrics,
+    State,
+    Step,
+)
 
 Tree = TypeVar("Tree")
 
@@ -51,7 +56,7 @@ def compiler_options() -> dict[str, str]:
 
     XLA's CPU compiler drops the barriers that keep a recomputation apart, finds that all of it has
     been computed before, and nothing is saved. Without that pass a ResNet-14 of adders takes 46 MB
-    in place of 115 at batch 64. `nnlab.training.fit` sees to it; a jitted function within another
+    in place of 115 at batch 64. `nnlab.runs.fit` sees to it; a jitted function within another
     cannot have options, so the functions of this module have none.
     """
     if jax.default_backend() != "cpu":

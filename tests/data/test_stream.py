@@ -19,10 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnlab.data import Stream, pad_to, standardizer, to_device
-from nnlab.data.cifar import CifarRecords
+from nnlab.data import Stream, to_device
 from nnlab.errors import InputError
 from nnlab.training import steps_per_epoch
+from nnlab.vision import pad_to, standardizer
+from nnlab.vision.datasets.cifar import CifarRecords
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +160,7 @@ KILLED = """
 import multiprocessing, sys, time
 from pathlib import Path
 from nnlab.data import Stream
-from nnlab.data.cifar import CifarRecords
+from nnlab.vision.datasets.cifar import CifarRecords
 
 if __name__ == "__main__":
     batches = Stream(CifarRecords((Path(sys.argv[1]),)), 4, seed=0, workers=1).batches()

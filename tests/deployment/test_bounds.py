@@ -5,7 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nnlab.deployment import IntegerNetwork, Node, accumulator_bounds, reference, run
+from nnlab.deployment import (
+    IntegerNetwork,
+    Node,
+    accumulator_bounds,
+    reference,
+    run,
+)
 from nnlab.errors import InputError
 
 SIDES = {"strides": [1, 1], "padding": [[1, 1], [1, 1]]}

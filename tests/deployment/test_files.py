@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from nnlab.deployment import IntegerNetwork, Node, container, run
+from nnlab.deployment import IntegerNetwork, Node, run
 from nnlab.deployment.files import load_network, save_network
 from nnlab.errors import InputError
+from nnlab.files import container
 
 
 def test_a_network_comes_back_to_the_bit(tmp_path, small_network, few_images):

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from nnlab.analysis import count
-from nnlab.analysis.hardware import Numbers, table
+from nnlab.costs import count
+from nnlab.costs.hardware import Numbers, table
 from nnlab.deployment import reference, run
 from nnlab.deployment.layers import network_layers
 

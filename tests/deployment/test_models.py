@@ -9,9 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnlab import data, training
+from nnlab import training, vision
 from nnlab.arithmetics import ADDER, BINARY
-from nnlab.deployment import accumulator_bounds, quantize, reference, run, run_nodes
+from nnlab.deployment import (
+    accumulator_bounds,
+    quantize,
+    reference,
+    run,
+    run_nodes,
+)
 from nnlab.errors import InputError
 from nnlab.models import CifarResNet, LeNet5, SmallCNN
 from nnlab.optim import adder_recipe
@@ -102,8 +108,8 @@ def test_means_are_those_of_the_float_network():
 @pytest.mark.slow
 def test_a_trained_network_keeps_its_accuracy():
     """Within 0.5 points at 8 bits and 2 at 4, as published for ResNet-20."""
-    dataset = data.load("digits")
-    train, (images, labels) = data.standardized(dataset)
+    dataset = vision.load("digits")
+    train, (images, labels) = vision.standardized(dataset)
     model = CifarResNet(8, dataset.classes, ADDER)
     feed = training.in_memory(train, 32)
     optimizer = adder_recipe(4 * feed.steps_per_epoch)

@@ -4,7 +4,14 @@ import jax
 import numpy as np
 import pytest
 
-from nnlab.deployment import IntegerNetwork, Node, accumulator_bounds, reference, run, run_nodes
+from nnlab.deployment import (
+    IntegerNetwork,
+    Node,
+    accumulator_bounds,
+    reference,
+    run,
+    run_nodes,
+)
 
 SIDES = [[1, 1], [1, 1]]
 

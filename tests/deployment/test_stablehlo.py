@@ -12,7 +12,12 @@ import pytest
 
 from nnlab import kernels
 from nnlab.arithmetics import ADDER
-from nnlab.deployment import IntegerNetwork, Node, reference, run
+from nnlab.deployment import (
+    IntegerNetwork,
+    Node,
+    reference,
+    run,
+)
 from nnlab.deployment.stablehlo import load_program, save_program
 from nnlab.errors import InputError
 from nnlab.models import SmallCNN

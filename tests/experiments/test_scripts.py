@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnlab import training
+from nnlab import runs, training
 from nnlab.models import resnet20
 from nnlab.optim import adder_recipe
-from nnlab.training.script import run
+from nnlab.runs.script import run
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 DEMO = EXPERIMENTS / "adder_vs_cnn.py"
@@ -83,7 +83,14 @@ def said(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "script", ["adder_vs_cnn", "adder_mnist_ablation", "adder_cifar10", "posit_mnist", "pruning"]
+    "script",
+    [
+        "adder_vs_cnn",
+        "adder/adder_mnist_ablation",
+        "adder/adder_cifar10",
+        "arithmetics/posit_mnist",
+        "adder/pruning",
+    ],
 )
 @pytest.mark.parametrize(
     ("args", "sentence"),
@@ -127,7 +134,7 @@ def test_a_truncated_file_is_named_and_no_run_folder_is_left(said, tmp_path):
 @pytest.mark.slow
 def test_ablation_runs_each_cell_and_saves_after_each(tmp_path):
     write_mnist(tmp_path, images=64)
-    script, out = EXPERIMENTS / "adder_mnist_ablation.py", tmp_path / "run"
+    script, out = EXPERIMENTS / "adder" / "adder_mnist_ablation.py", tmp_path / "run"
     small = ["--epochs", 2, "--batch-size", 16, "--data-dir", tmp_path, "--out", out]
     process = python(script, *small, "--cells", "CNN", "sign-x100", "--seeds", 0, 1)
     assert process.returncode == 0, process.stderr
@@ -140,7 +147,7 @@ def test_ablation_runs_each_cell_and_saves_after_each(tmp_path):
 @pytest.mark.slow
 def test_cifar_script_trains_resnets_for_hundreds_of_steps(tmp_path):
     small = ["--dataset", "digits", "--epochs", 2, "--batch-size", 16, "--out", tmp_path / "run"]
-    process = python(EXPERIMENTS / "adder_cifar10.py", *small)
+    process = python(EXPERIMENTS / "adder" / "adder_cifar10.py", *small)
     assert process.returncode == 0, process.stderr
     rows = json.loads((tmp_path / "run" / "result.json").read_text())["rows"]
     assert [row["network"] for row in rows] == ["CNN", "AdderNet", "BNN"]
@@ -152,7 +159,7 @@ def test_cifar_script_trains_resnets_for_hundreds_of_steps(tmp_path):
 @pytest.mark.slow
 def test_posits_go_on_where_the_warm_up_ends(tmp_path):
     small = ["--dataset", "digits", "--epochs", 2, "--batch-size", 64, "--out", tmp_path / "run"]
-    script = EXPERIMENTS / "posit_mnist.py"
+    script = EXPERIMENTS / "arithmetics" / "posit_mnist.py"
     process = python(script, *small, "--cells", "posit8-warm-up", "--learning-rate", 0.02)
     assert process.returncode == 0, process.stderr
     (row,) = json.loads((tmp_path / "run" / "result.json").read_text())["rows"]
@@ -163,7 +170,7 @@ def test_posits_go_on_where_the_warm_up_ends(tmp_path):
 @pytest.mark.slow
 def test_pruning_counts_what_is_left(tmp_path):
     small = ["--networks", "AdderNet", "--sparsities", 0.5, "--epochs", 1, "--batch-size", 16]
-    process = python(EXPERIMENTS / "pruning.py", *small, "--out", tmp_path / "run")
+    process = python(EXPERIMENTS / "adder" / "pruning.py", *small, "--out", tmp_path / "run")
     assert process.returncode == 0, process.stderr
     table = json.loads((tmp_path / "run" / "result.json").read_text())["table"]
     dense, *rest = (row["additions"] for row in table)
@@ -178,7 +185,7 @@ def test_pruning_counts_what_is_left(tmp_path):
 def test_sign_direction_in_small(tmp_path):
     out = tmp_path / "run"
     small = ["--epochs", 2, "--draws", 50, "--steps", 200, "--out", out]
-    process = python(EXPERIMENTS / "sign_direction.py", *small)
+    process = python(EXPERIMENTS / "optimisers" / "sign_direction.py", *small)
     assert process.returncode == 0, process.stderr
     result = json.loads((out / "result.json").read_text())
     for row in result["by_dimension"]:
@@ -198,7 +205,9 @@ def test_sign_direction_in_small(tmp_path):
 @pytest.mark.slow
 def test_sign_optimizers_all_learn(tmp_path):
     out = tmp_path / "run"
-    process = python(EXPERIMENTS / "sign_optimizers.py", "--epochs", 2, "--seeds", 0, "--out", out)
+    process = python(
+        EXPERIMENTS / "optimisers" / "sign_optimizers.py", "--epochs", 2, "--seeds", 0, "--out", out
+    )
     assert process.returncode == 0, process.stderr
     rows = json.loads((out / "result.json").read_text())["rows"]
     assert len(rows) == 10
@@ -211,7 +220,9 @@ def test_vanishing_gradients_in_small(tmp_path):
     out = tmp_path / "run"
     small = ["--depth", 6, "--width", 32, "--epochs", 2, "--seeds", 0, "--out", out]
     names = ["sigmoid, N(0, 1)", "sigmoid, Xavier", "ReLU, He", "adder, N(0, 3²), default"]
-    process = python(EXPERIMENTS / "vanishing_gradients.py", *small, "--networks", *names)
+    process = python(
+        EXPERIMENTS / "optimisers" / "vanishing_gradients.py", *small, "--networks", *names
+    )
     assert process.returncode == 0, process.stderr
     rows = {row["network"]: row for row in json.loads((out / "result.json").read_text())["rows"]}
     assert [*rows] == names and all(len(row["norms"]) == 7 for row in rows.values())
@@ -229,7 +240,9 @@ def test_arithmetics_and_then_their_weights(tmp_path):
     trained, out = tmp_path / "run", tmp_path / "weights"
     small = ["--dataset", "digits", "--epochs", 2, "--batch-size", 64, "--out", trained]
     names = ["adder", "lp_adder", "shift_ps"]
-    process = python(EXPERIMENTS / "arithmetics_mnist.py", *small, "--arithmetics", *names)
+    process = python(
+        EXPERIMENTS / "arithmetics" / "arithmetics_mnist.py", *small, "--arithmetics", *names
+    )
     assert process.returncode == 0, process.stderr
     table = json.loads((trained / "result.json").read_text())["table"]
     assert [row["arithmetic"] for row in table] == names
@@ -237,7 +250,7 @@ def test_arithmetics_and_then_their_weights(tmp_path):
     assert adder["additions"] > shift["additions"] and adder["bit ops"] == 0 < shift["bit ops"]
     assert adder["parameter bytes"] > 5 * shift["parameter bytes"]  # 32 bits a weight, and 5
 
-    script = EXPERIMENTS / "weight_distributions.py"
+    script = EXPERIMENTS / "adder" / "weight_distributions.py"
     process = python(script, "--trained", trained, "--out", out)
     assert process.returncode == 0, process.stderr
     table = json.loads((out / "result.json").read_text())["table"]
@@ -247,7 +260,9 @@ def test_arithmetics_and_then_their_weights(tmp_path):
 
 def test_the_zoo_is_counted(tmp_path):
     out = tmp_path / "run"
-    process = python(EXPERIMENTS / "zoo.py", "--models", "lenet5", "lenet5_full", "--out", out)
+    process = python(
+        EXPERIMENTS / "deployment" / "zoo.py", "--models", "lenet5", "lenet5_full", "--out", out
+    )
     assert process.returncode == 0, process.stderr
     table = json.loads((out / "result.json").read_text())["table"]
     assert [(row["model"], row["parameters"]) for row in table] == [
@@ -262,7 +277,7 @@ def test_the_zoo_is_counted(tmp_path):
 @pytest.mark.slow
 def test_arithmetics_on_a_resnet(tmp_path):
     small = ["--dataset", "digits", "--epochs", 1, "--batch-size", 64, "--out", tmp_path / "run"]
-    script = EXPERIMENTS / "arithmetics_cifar10.py"
+    script = EXPERIMENTS / "arithmetics" / "arithmetics_cifar10.py"
     process = python(script, *small, "--arithmetics", "bireal")
     assert process.returncode == 0, process.stderr
     assert "bireal" in process.stdout
@@ -273,7 +288,9 @@ def test_deployment_from_float_to_few_bits(tmp_path):
     write_mnist(tmp_path, images=640)
     small = ["--networks", "lenet5", "--lenet5-epochs", 4, "--batch-size", 32, "--bits", 8, 4]
     folders = ["--mnist-dir", tmp_path, "--out", tmp_path / "run"]
-    process = python(EXPERIMENTS / "deploy_adder.py", *small, "--repeats", 1, *folders)
+    process = python(
+        EXPERIMENTS / "deployment" / "deploy_adder.py", *small, "--repeats", 1, *folders
+    )
     assert process.returncode == 0, process.stderr
     table = json.loads((tmp_path / "run" / "result.json").read_text())["table"]
     rows = {row["variant"]: row for row in table if "PyTorch" not in row["variant"]}
@@ -296,12 +313,12 @@ def test_transfer_from_a_run_of_another_script(tmp_path):
     params, stats = drawn["params"], drawn["batch_stats"]
     zero, key = jnp.zeros((), jnp.int32), jax.random.key(0)
     state = training.State(zero, params, stats, optimizer.init(params), key)
-    training.save(tmp_path / "trained" / "checkpoints" / "CNN" / "step_0", state)
+    runs.save(tmp_path / "trained" / "checkpoints" / "CNN" / "step_0", state)
 
     out = tmp_path / "run"
     small = ["--dataset", "digits", "--labels", 2, 4, "--seeds", 0, 1, "--epochs", 1]
     small += ["--networks", "CNN", "--ways", "frozen", "--batch-size", 8, "--out", out]
-    script = EXPERIMENTS / "transfer_learning.py"
+    script = EXPERIMENTS / "adder" / "transfer_learning.py"
     process = python(script, *small, "--pretrained", tmp_path / "trained")
     assert process.returncode == 0, process.stderr
     result = json.loads((out / "result.json").read_text())
@@ -314,22 +331,26 @@ def test_transfer_from_a_run_of_another_script(tmp_path):
 @pytest.mark.parametrize(
     ("script", "args", "words"),
     [
-        ("deploy_adder", ["--bits", "9"], ["--bits", "2 to 8", "9"]),
+        ("deployment/deploy_adder", ["--bits", "9"], ["--bits", "2 to 8", "9"]),
         (
-            "transfer_learning",
+            "adder/transfer_learning",
             ["--ways", "slow"],
             ["--ways", "scratch, fine-tuned, frozen", "slow"],
         ),
-        ("transfer_learning", ["--labels", "0"], ["--labels", "from 1", "0"]),
+        ("adder/transfer_learning", ["--labels", "0"], ["--labels", "from 1", "0"]),
         (
-            "transfer_learning",
+            "adder/transfer_learning",
             ["--dataset", "digits", "--labels", "9", "--pretrained", "nowhere"],
             ["--pretrained", "adder_cifar10.py", "CNN", "nowhere"],
         ),
-        ("weight_distributions", ["--trained", "nowhere"], ["--trained", "nowhere"]),
-        ("arithmetics_mnist", ["--arithmetics", "moon"], ["--arithmetics", "adder", "moon"]),
-        ("arithmetics_cifar10", ["--depth", "9"], ["--depth", "6 n + 2", "9"]),
-        ("zoo", ["--models", "moonnet"], ["--models", "resnet50", "moonnet"]),
+        ("adder/weight_distributions", ["--trained", "nowhere"], ["--trained", "nowhere"]),
+        (
+            "arithmetics/arithmetics_mnist",
+            ["--arithmetics", "moon"],
+            ["--arithmetics", "adder", "moon"],
+        ),
+        ("arithmetics/arithmetics_cifar10", ["--depth", "9"], ["--depth", "6 n + 2", "9"]),
+        ("deployment/zoo", ["--models", "moonnet"], ["--models", "resnet50", "moonnet"]),
     ],
 )
 def test_other_bad_figures_get_one_sentence(script, args, words, said):

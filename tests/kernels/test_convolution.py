@@ -14,11 +14,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from nnlab import kernels
-from nnlab.kernels.convolution import (
-    convolve,
-    convolve_filter_gradient,
-    convolve_input_gradient,
-)
+from nnlab.kernels.convolution import convolve, convolve_filter_gradient, convolve_input_gradient
 from nnlab.kernels.window import Window
 from nnlab.ops.windows import window_of
 

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from nnlab.layers import BinaryConv, BinaryDense
-from nnlab.ops.binary import binary_conv, binary_dense, binary_weights, sign_ste
+from nnlab.ops.binary import (
+    binary_conv,
+    binary_dense,
+    binary_weights,
+    sign_ste,
+)
 
 
 def normal(*shape):

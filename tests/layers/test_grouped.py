@@ -8,7 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from nnlab.arithmetics import ADDER, FLOAT, NAMED, lp_adder
+from nnlab.arithmetics import (
+    ADDER,
+    FLOAT,
+    NAMED,
+    lp_adder,
+)
 from nnlab.errors import InputError
 from nnlab.layers import GroupedConv
 from nnlab.ops.adder import adder_conv

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from nnlab.analysis import count
 from nnlab.arithmetics import FLOAT, lp_adder
+from nnlab.costs import count
 from nnlab.layers import LpAdderConv, LpAdderDense
 from nnlab.models import SmallCNN
 from nnlab.ops.lp_adder import lp_adder_conv

@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from nnlab.arithmetics import ADDER, BINARY, FLOAT, NAMED
+from nnlab.arithmetics import (
+    ADDER,
+    BINARY,
+    FLOAT,
+    NAMED,
+)
 from nnlab.layers import (
     Bidirectional,
     GravesLSTMCell,

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from nnlab.errors import InputError
-from nnlab.layers import Bidirectional, GRUCell, LSTMCell, Recurrent, SimpleCell, Stacked
+from nnlab.layers import (
+    Bidirectional,
+    GRUCell,
+    LSTMCell,
+    Recurrent,
+    SimpleCell,
+    Stacked,
+)
 
 # What takes time is to compile, not to run.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnlab.analysis import count, stored_bytes
+from nnlab.costs import count, stored_bytes
 from nnlab.layers import ShiftPSConv, ShiftPSDense
 from nnlab.ops.shift import shift_ps_weights
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnlab.analysis import count, stored_bytes
+from nnlab.costs import count, stored_bytes
 from nnlab.layers import ShiftAddConv, ShiftAddDense
 from nnlab.ops.adder import adder_conv
 from nnlab.testing import image_windows

@@ -12,7 +12,13 @@ import numpy as np
 import optax
 import pytest
 
-from nnlab.arithmetics import ADDER, BINARY, FLOAT, NAMED, lp_adder
+from nnlab.arithmetics import (
+    ADDER,
+    BINARY,
+    FLOAT,
+    NAMED,
+    lp_adder,
+)
 from nnlab.errors import InputError
 from nnlab.layers import ConvTranspose
 from nnlab.ops.adder import adder_conv

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
-from nnlab.models import CifarResNet, LeNet5, SmallCNN, VGGSmall
+from nnlab.models import (
+    CifarResNet,
+    LeNet5,
+    SmallCNN,
+    VGGSmall,
+)
 from nnlab.optim import adder_recipe
 from nnlab.training import State, train_step
 

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
-from nnlab.models import CifarResNet, LeNet5, SmallCNN, VGGSmall
+from nnlab.models import (
+    CifarResNet,
+    LeNet5,
+    SmallCNN,
+    VGGSmall,
+)
 from nnlab.training import cross_entropy
 
 MODELS = [(LeNet5, 16), (SmallCNN, 4), (VGGSmall, 8), (functools.partial(CifarResNet, 8), 4)]

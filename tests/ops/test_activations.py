@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from nnlab.errors import InputError
-from nnlab.ops.activations import hardlim, logsig, maxout, purelin, swish, tansig
+from nnlab.ops.activations import (
+    hardlim,
+    logsig,
+    maxout,
+    purelin,
+    swish,
+    tansig,
+)
 from nnlab.testing import check_gradient_rule
 
 X = jnp.linspace(-3, 3, 13, dtype=jnp.float32)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnlab.analysis import count, stored_bytes
+from nnlab.costs import count, stored_bytes
 from nnlab.ops.binary import stochastic_binary_weights
 from nnlab.ops.binary_connect import binary_connect_conv, stochastic_binary_connect_conv
 from nnlab.testing import image_windows

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnlab.analysis import count
+from nnlab.costs import count
 from nnlab.ops.adder import adder_conv
 from nnlab.ops.binary import binary_conv, sign_ste
 from nnlab.ops.convolution import conv

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnlab.analysis import stored_bytes
+from nnlab.costs import stored_bytes
 from nnlab.ops import estimators
 from nnlab.ops.binary import sign_ste
 from nnlab.ops.estimators import dorefa_quantizer, magnitude_aware_sign, ste_tern

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from nnlab.analysis import count, stored_bytes
+from nnlab.costs import count, stored_bytes
 from nnlab.errors import InputError
 from nnlab.ops.adder import adder_conv
 from nnlab.ops.binary import binary_conv, binary_weights, sign_ste

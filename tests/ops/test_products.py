@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnlab.analysis import count
+from nnlab.costs import count
 from nnlab.ops.convolution import conv
 from nnlab.ops.products import int8_conv, shift_conv, signed_conv
 

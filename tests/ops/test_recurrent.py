@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from nnlab.ops.recurrent import Peepholes, gru_step, lstm_step, simple_step
+from nnlab.ops.recurrent import (
+    Peepholes,
+    gru_step,
+    lstm_step,
+    simple_step,
+)
 
 RNG = np.random.default_rng(0)
 BATCH, N = 3, 4

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnlab.analysis import count, stored_bytes
+from nnlab.costs import count, stored_bytes
 from nnlab.ops.bireal import bireal_conv
 from nnlab.ops.scaled import signs_by_filter, signs_by_layer
 from nnlab.ops.ternary import ternary_conv, ternary_weights

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnlab.analysis import stored_bytes
+from nnlab.costs import stored_bytes
 from nnlab.ops.shift import shift_ps_weights, shift_q_conv, shift_q_weights
 from nnlab.testing import check_gradient_rule, image_windows
 

@@ -7,10 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnlab.analysis import stored_bytes
+from nnlab.costs import stored_bytes
 from nnlab.errors import InputError
 from nnlab.ops.convolution import conv
-from nnlab.ops.sparse import magnitude_mask, n_m_bits, n_m_mask, n_m_sparse
+from nnlab.ops.sparse import (
+    magnitude_mask,
+    n_m_bits,
+    n_m_mask,
+    n_m_sparse,
+)
 from nnlab.testing import check_gradient_rule
 
 RNG = np.random.default_rng(0)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnlab.analysis import count, stored_bytes
+from nnlab.costs import count, stored_bytes
 from nnlab.ops.straight_through import quantize_cotangent, stored_in, straight_through
 from nnlab.testing import check_gradient_rule
 

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from nnlab.kernels.convolution import convolve
 from nnlab.kernels.window import Window
-from nnlab.ops.windows import Moves, kernel_axes, moves_of, window_of
+from nnlab.ops.windows import (
+    Moves,
+    kernel_axes,
+    moves_of,
+    window_of,
+)
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

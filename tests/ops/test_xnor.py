@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnlab.analysis import count, stored_bytes
+from nnlab.costs import count, stored_bytes
 from nnlab.ops.xnor import xnor_conv
 from nnlab.testing import check_gradient_rule, image_windows
 

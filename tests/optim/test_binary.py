@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnlab.errors import InputError
-from nnlab.optim import adder_recipe, center_and_clip, clip_latent_weights, glorot_rate
+from nnlab.optim import (
+    adder_recipe,
+    center_and_clip,
+    clip_latent_weights,
+    glorot_rate,
+)
 
 CLIP = clip_latent_weights()
 

@@ -11,9 +11,14 @@ import optax
 import pytest
 
 from nnlab.errors import InputError
-from nnlab.optim import adder_recipe, average_weights, averaged_weights, freeze
+from nnlab.optim import (
+    adder_recipe,
+    average_weights,
+    averaged_weights,
+    freeze,
+)
 from nnlab.optim.freezing import frozen_paths
-from nnlab.training import restore, save
+from nnlab.runs import restore, save
 
 HELD = {"body/adder_kernel", "body/scale"}
 PARAMS: Any = {

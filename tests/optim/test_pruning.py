@@ -10,7 +10,13 @@ import optax
 import pytest
 
 from nnlab.errors import InputError
-from nnlab.optim import adder_recipe, cubic_sparsity, decay_pruned, kernel_mask, prune
+from nnlab.optim import (
+    adder_recipe,
+    cubic_sparsity,
+    decay_pruned,
+    kernel_mask,
+    prune,
+)
 
 RNG = np.random.default_rng(0)
 

@@ -11,8 +11,18 @@ import pytest
 
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.errors import InputError
-from nnlab.models import LeNet5, SmallCNN, VGGSmall, resnet20
-from nnlab.optim import adder_recipe, deep_recipe, labels, schedules
+from nnlab.models import (
+    LeNet5,
+    SmallCNN,
+    VGGSmall,
+    resnet20,
+)
+from nnlab.optim import (
+    adder_recipe,
+    deep_recipe,
+    labels,
+    schedules,
+)
 
 STEPS = 10
 SHAPES = {"conv": {"adder_kernel": (3, 3, 2, 4), "bias": (4,)}, "dense": {"kernel": (5, 6)}}

@@ -12,7 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnlab.optim import adder_recipe, ef_sign_sgd, error_feedback, scaled_sign
+from nnlab.optim import (
+    adder_recipe,
+    ef_sign_sgd,
+    error_feedback,
+    scaled_sign,
+)
 
 EPSILON = 2**-24  # relative rounding of float32
 SEEDS = st.integers(0, 2**32 - 1)

@@ -1,6 +1,6 @@
 """The checkpoint that every later version has to read, and how it was made.
 
-    python tests/reliability/golden.py tests/data/golden_checkpoint_VERSION
+    python tests/reliability/golden.py tests/reliability/golden_checkpoint_VERSION
 
 writes it, for a version that changes the format. The old ones stay, with their tests.
 """
@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnlab.training import State, save
+from nnlab.runs import save
+from nnlab.training import State
 
 
 def state() -> State:

@@ -10,16 +10,36 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nnlab.training.script import run
+from nnlab.runs.script import run
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SCRIPTS = [
-    *("adder_vs_cnn", "adder_mnist_ablation", "adder_cifar10", "arithmetics_mnist"),
-    *("arithmetics_cifar10", "deploy_adder", "posit_mnist", "pruning"),
-    *("sign_direction", "sign_optimizers", "deep_vs_shallow", "vanishing_gradients"),
-    *("transfer_learning", "char_lm", "java_brackets", "anomaly_hdfs"),
-    *("anomaly_nab", "tutorial_lstm", "anomaly_series", "anomaly_logs"),
-    *("ntm", "learn_addition"),
+    *(
+        "adder_vs_cnn",
+        "adder/adder_mnist_ablation",
+        "adder/adder_cifar10",
+        "arithmetics/arithmetics_mnist",
+    ),
+    *(
+        "arithmetics/arithmetics_cifar10",
+        "deployment/deploy_adder",
+        "arithmetics/posit_mnist",
+        "adder/pruning",
+    ),
+    *(
+        "optimisers/sign_direction",
+        "optimisers/sign_optimizers",
+        "adder/deep_vs_shallow",
+        "optimisers/vanishing_gradients",
+    ),
+    *("adder/transfer_learning", "text/char_lm", "text/java_brackets", "anomaly/anomaly_hdfs"),
+    *(
+        "anomaly/anomaly_nab",
+        "anomaly/tutorial_lstm",
+        "anomaly/anomaly_series",
+        "anomaly/anomaly_logs",
+    ),
+    *("memory/ntm", "memory/learn_addition"),
 ]
 
 
@@ -29,7 +49,7 @@ COUNTS = {"epochs", "lenet5_epochs", "batch_size"}
 @pytest.fixture(scope="module", params=SCRIPTS)
 def config_type(request):
     path = EXPERIMENTS / f"{request.param}.py"
-    name = f"reliability_{request.param}"
+    name = f"reliability_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from nnlab.errors import CheckpointError
-from nnlab.training.checkpoints import Checkpoints
+from nnlab.runs.checkpoints import Checkpoints
 
 FLIPS = 240
 # TensorStore drops the reads that were still under way.

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from nnlab.training import restore
+from nnlab.runs import restore
 
-GOLDEN = Path(__file__).parents[1] / "data" / "golden_checkpoint_0.1.0"
+GOLDEN = Path(__file__).parent / "golden_checkpoint_0.1.0"
 SHA256 = "7bb19dbc67708f4fdc524d68202b87ec535dacef0f5ff8a78c159809a7c6f359"
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from nnlab.training.script import run
+from nnlab.runs.script import run
 
 
 @pytest.fixture

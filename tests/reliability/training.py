@@ -23,14 +23,14 @@ import numpy as np
 import optax
 from jax.experimental import io_callback
 
-from nnlab import training
+from nnlab import runs, training
 from nnlab.arithmetics import ADDER, FLOAT
-from nnlab.data import random_crop
 from nnlab.layers.normalization import batch_norm
 from nnlab.optim import adder_recipe
+from nnlab.runs.script import check_positive, run
 from nnlab.training.feeds import Feed
-from nnlab.training.script import check_positive, run
 from nnlab.training.steps import Batch
+from nnlab.vision import random_crop
 
 IMAGES, BATCH, STEPS_PER_EPOCH = 26, 6, 4
 NAME = "small"
@@ -177,10 +177,8 @@ def parts(config: Config) -> tuple[training.State, Any]:
 
 def main(config: Config) -> None:
     state, step = parts(config)
-    folder = training.RunFolder.create(
-        config.out, config, config.overwrite, config.resume, MAY_DIFFER
-    )
-    final, history = training.fit(
+    folder = runs.RunFolder.create(config.out, config, config.overwrite, config.resume, MAY_DIFFER)
+    final, history = runs.fit(
         NAME,
         state,
         step,

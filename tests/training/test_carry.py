@@ -19,18 +19,20 @@ import pytest
 from nnlab.errors import InputError
 from nnlab.layers import LSTMCell, Recurrent
 from nnlab.models import SmallCNN
-from nnlab.training import (
+from nnlab.runs import (
     RunFolder,
-    State,
-    cross_entropy,
-    evaluation,
     fit,
-    generated,
-    in_memory,
-    init,
     least_loss,
     restore,
     save,
+)
+from nnlab.training import (
+    State,
+    cross_entropy,
+    evaluation,
+    generated,
+    in_memory,
+    init,
     train_step,
     train_steps,
 )

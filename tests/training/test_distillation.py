@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnlab.analysis import count
 from nnlab.arithmetics import ADDER, BINARY
+from nnlab.costs import count
 from nnlab.errors import InputError
 from nnlab.models import SmallCNN
 from nnlab.optim import adder_recipe

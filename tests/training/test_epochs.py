@@ -11,7 +11,13 @@ import pytest
 
 from nnlab.errors import InputError
 from nnlab.models import MLP
-from nnlab.training import State, init, steps_per_epoch, train_epoch, train_step
+from nnlab.training import (
+    State,
+    init,
+    steps_per_epoch,
+    train_epoch,
+    train_step,
+)
 
 RNG = np.random.default_rng(0)
 IMAGES = jnp.asarray(RNG.normal(size=(23, 4, 4, 1)), jnp.float32)

@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 
 from nnlab.layers.normalization import batch_norm
-from nnlab.training import State, evaluation, in_batches, mean_squared_error
+from nnlab.training import (
+    State,
+    evaluation,
+    in_batches,
+    mean_squared_error,
+)
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(-3, 4, (23, 4, 4, 1))

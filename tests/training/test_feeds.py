@@ -11,7 +11,13 @@ import pytest
 
 from nnlab.data import Stream
 from nnlab.errors import InputError
-from nnlab.training import State, data_mesh, generated, in_memory, streamed
+from nnlab.training import (
+    State,
+    data_mesh,
+    generated,
+    in_memory,
+    streamed,
+)
 
 IMAGES = jnp.arange(23)
 DATA = IMAGES, IMAGES

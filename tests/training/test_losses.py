@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from nnlab.errors import InputError
-from nnlab.training import cross_entropy, mean_squared_error, squared_hinge, with_auxiliary
+from nnlab.training import (
+    cross_entropy,
+    mean_squared_error,
+    squared_hinge,
+    with_auxiliary,
+)
 
 LOGITS = jnp.array([[0.5, -2.0], [-1.0, 1.0]])
 

@@ -12,13 +12,24 @@ import optax
 import pytest
 
 from nnlab import kernels
-from nnlab.analysis import count
 from nnlab.arithmetics import ADDER, FLOAT, Arithmetic
+from nnlab.costs import count
 from nnlab.errors import InputError
 from nnlab.layers.normalization import batch_norm
 from nnlab.models import resnet20
-from nnlab.optim import adder_recipe, average_weights, averaged_weights, freeze
-from nnlab.training import State, init, leaf_name, train_step, transfer
+from nnlab.optim import (
+    adder_recipe,
+    average_weights,
+    averaged_weights,
+    freeze,
+)
+from nnlab.training import (
+    State,
+    init,
+    leaf_name,
+    train_step,
+    transfer,
+)
 
 RNG = np.random.default_rng(0)
 IMAGES = jnp.asarray(RNG.normal(size=(8, 6, 6, 2)), jnp.float32)

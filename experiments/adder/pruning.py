@@ -1,0 +1,194 @@
+"""How far can a CNN and an AdderNet be pruned, and do Laplacian weights bear more of it?
+
+LeNet-5-BN with its first and last layer dense and in float; the layers between lose the smallest
+magnitudes of each. "one-shot" prunes the trained network and does nothing else, "schedule" prunes
+by the cubic schedule of Zhu & Gupta (2017, https://arxiv.org/abs/1710.01878) while it trains, from
+a quarter of the steps to three quarters. "2:4" keeps two of every four weights along the inputs.
+
+The literature's claim is that adder weights are Laplace distributed and those of a CNN Gaussian
+(Chen et al., AdderNet, CVPR 2020, https://arxiv.org/abs/1912.13200). A Laplacian loses less mass at
+the same sparsity (`nnlab.costs.sparsity`), but in an adder layer a zero is a weight as any other
+and not the absence of one: its term is -|x|.
+
+Ours, on the 1,797 handwritten digits that come with the install, seed 0, 20 epochs, two cores of an
+AMD EPYC (`results/pruning.json`, `.png`); accuracy in percent of 360 test images:
+
+=========  =====  ======================  ======================  ======================  =========
+network    dense  one-shot 50 / 75 / 90   schedule 50 / 75 / 90   2:4 one-shot / trained  fit
+=========  =====  ======================  ======================  ======================  =========
+CNN        99.17  96.94 / 42.50 / 7.78    99.17 / 99.17 / 97.78   93.89 / 99.44           Gaussian
+AdderNet   98.89  7.78 / 7.78 / 7.78      98.33 / 94.44 / 85.28   7.78 / 98.89            Laplace
+=========  =====  ======================  ======================  ======================  =========
+
+The weights are what the literature says, and the half of them that is smallest has 16 % of the L1
+mass in the AdderNet and 21 % in the CNN (closed forms: 15 and 20). Yet the AdderNet bears less of
+pruning, not more. One-shot it is right as often as one answer to all images would be. The likely
+cause is that zeros move outputs as a whole, away from the running statistics of BatchNorm, which
+nothing here estimates anew. Trained with the schedule it loses 13.6 points at 90 % where the CNN
+loses 1.4. It also saves less, as each term of a zero keeps one of its two additions.
+
+    python experiments/adder/pruning.py
+"""
+
+import dataclasses
+import functools
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from matplotlib.figure import Figure
+
+from nnlab import (
+    costs,
+    figures,
+    runs,
+    training,
+    vision,
+)
+from nnlab.arithmetics import of_product
+from nnlab.figures.plots import COLOURS
+from nnlab.models import LeNet5
+from nnlab.ops.adder import adder_conv
+from nnlab.ops.convolution import conv
+from nnlab.ops.sparse import magnitude_mask, n_m_mask, n_m_sparse
+from nnlab.optim import adder_recipe, cubic_sparsity, prune
+from nnlab.runs.script import (
+    check_fraction,
+    check_positive,
+    check_positive_integer,
+    check_seed,
+    run,
+)
+
+Name = Literal["CNN", "AdderNet"]
+NETWORKS: dict[Name, tuple[Any, dict[str, Any]]] = {
+    "CNN": (conv, {"kernel_name": "kernel"}),
+    "AdderNet": (
+        adder_conv,
+        {"kernel_name": "adder_kernel", "kernel_init": nn.initializers.normal(1.0)},
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    networks: tuple[Name, ...] = ("CNN", "AdderNet")
+    dataset: str = "digits"
+    """digits, mnist or fashion_mnist."""
+    data_dir: str | None = None
+    """Folder with the data set's files; otherwise looked for and downloaded."""
+    sparsities: tuple[float, ...] = (0.5, 0.75, 0.9)
+    epochs: int = 20
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    seed: int = 0
+    out: str = "runs/pruning"
+    overwrite: bool = False
+    resume: bool = False
+
+    def __post_init__(self):
+        for sparsity in self.sparsities:
+            check_fraction("sparsities", sparsity)
+        check_positive_integer("epochs", self.epochs)
+        check_positive_integer("batch_size", self.batch_size)
+        check_positive("learning_rate", self.learning_rate)
+        check_seed("seed", self.seed)
+
+
+def inner(params) -> Any:
+    """The weights to prune, as `optax.masked` takes them: not those of the first and last layer."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: path[0].key.startswith("Product") and "kernel" in path[-1].key, params
+    )
+
+
+def pruned(params, mask) -> Any:
+    """With `mask(w)` on the inner weights."""
+    return jax.tree.map(lambda w, i: jnp.where(mask(w), w, 0) if i else w, params, inner(params))
+
+
+def main(config: Config) -> None:
+    dataset = vision.load(config.dataset, config.data_dir)
+    train, test = ((vision.pad_to(x, 32, 32), y) for x, y in vision.standardized(dataset))
+    steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
+    folder = runs.RunFolder.create(config.out, config, config.overwrite, config.resume)
+    image, rows, mass = test[0][:1], [], []
+
+    def trained(name, model, *pruning) -> training.State:
+        optimizer = optax.chain(adder_recipe(steps, config.learning_rate), *pruning)
+        return runs.fit(
+            name,
+            training.init(jax.random.key(config.seed), model, optimizer, train[0]),
+            training.train_step(model, optimizer),
+            training.evaluation(model),
+            training.in_memory(train, config.batch_size),
+            test,
+            epochs=config.epochs,
+            folder=folder,
+        )[0]
+
+    def measured(network, how, sparsity, model, state) -> None:
+        accuracy = float(training.evaluation(model)(state, test)["accuracy"])
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        layers = costs.sparse_counts(model.apply, variables, image).values()
+        rows.append(
+            {"network": network, "pruning": how, "sparsity": sparsity}
+            | {"test accuracy / %": round(100 * accuracy, 2)}
+            | {"multiplications": sum(layer.multiplications for layer in layers)}
+            | {"additions": sum(layer.additions for layer in layers)}
+            | {"bitmask bytes": sum(layer.bitmask_bytes for layer in layers)}
+        )
+
+    for name in config.networks:
+        op, options = NETWORKS[name]
+        model = LeNet5(dataset.classes, of_product(op, **options))
+        dense = trained(name, model)
+        measured(name, "none", 0.0, model, dense)
+        kernel = np.asarray(dense.params["ProductDense_0"][options["kernel_name"]])
+        fits = figures.fit_weights(kernel)
+        for s in config.sparsities:
+            mask = functools.partial(magnitude_mask, sparsity=s)
+            measured(name, "one-shot", s, model, dense._replace(params=pruned(dense.params, mask)))
+            schedule = cubic_sparsity(s, steps // 4, 3 * steps // 4)
+            state = trained(f"{name}_{s}", model, optax.masked(prune(schedule, every=10), inner))
+            measured(name, "schedule", s, model, state)
+            parts = {"measured": costs.mass_removed(kernel, s)} | {
+                family: costs.expected_mass_removed(family, s) for family in ("gaussian", "laplace")
+            }
+            better = {"network": name, "better fit": fits.better.family, "sparsity": s}
+            mass.append(better | {who: part._asdict() for who, part in parts.items()})
+        state = dense._replace(params=pruned(dense.params, lambda w: n_m_mask(w, 2, 4)))
+        measured(name, "one-shot 2:4", 0.5, model, state)
+        sparse = LeNet5(dataset.classes, of_product(n_m_sparse(op), **options))
+        state = trained(f"{name}_2_of_4", sparse)
+        state = state._replace(params=pruned(state.params, lambda w: n_m_mask(w, 2, 4)))
+        measured(name, "2:4", 0.5, sparse, state)
+
+    result = {"table": rows, "mass removed": mass, "config": dataclasses.asdict(config)}
+    folder.write_result(result | runs.provenance())
+    figure(rows).savefig(folder.curves, dpi=120)
+    figures.print_table(rows)
+
+
+def figure(rows) -> Figure:
+    """Test accuracy by sparsity."""
+    drawing = Figure(figsize=(6, 3.4), layout="constrained")
+    axes = drawing.subplots()
+    names = dict.fromkeys(row["network"] for row in rows)
+    for name, colour in zip(names, COLOURS, strict=False):
+        for how, style in {"one-shot": "o:", "schedule": "o-", "2:4": "*"}.items():
+            some = [r for r in rows if r["network"] == name and r["pruning"] in (how, "none")]
+            some = [r for r in some if r["pruning"] == how or style != "*"]
+            points = [(100 * r["sparsity"], r["test accuracy / %"]) for r in some]
+            axes.plot(*zip(*points, strict=True), style, color=colour, label=f"{name}, {how}")
+    axes.set_xlabel("weights pruned / %")
+    axes.set_ylabel("test accuracy / %")
+    axes.legend(frameon=False)
+    return drawing
+
+
+if __name__ == "__main__":
+    run(main, Config)

@@ -1,0 +1,134 @@
+"""Learning from streams: every row is judged before it is learned from.
+
+The metrics of a step are those before its update, so a `training.train_step` whose metrics keep an
+entry for every row tells what the network made of rows that it had never seen. `learn_online` takes
+such steps in order, block by block, and may be mapped with `jax.vmap` over many streams;
+`judge_streams` does so for streams of unlike lengths, with a network for each.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnlab.errors import InputError
+from nnlab.training.steps import (
+    Batch,
+    Metrics,
+    State,
+    Step,
+)
+
+
+def learn_online(
+    step: Step, state: State, blocks: Batch, learns: jax.Array
+) -> tuple[State, Metrics]:
+    """Takes a step a block, in order.
+
+    Args:
+        step: of `training.train_step`; its metrics may be arrays.
+        state: where to start.
+        blocks: inputs and labels, each leaf [blocks, …].
+        learns: bool [blocks]; of the others the state keeps what recurrent layers carry, and
+            nothing else.
+
+    Returns:
+        The last state, and the metrics [blocks, …].
+    """
+
+    def take(state: State, given: Any) -> tuple[State, Metrics]:
+        batch, wanted = given
+        after, metrics = step(state, batch)
+        held = state._replace(carry=after.carry)
+        return jax.tree.map(lambda new, old: jnp.where(wanted, new, old), after, held), metrics
+
+    return jax.lax.scan(take, state, (blocks, learns))
+
+
+def judge_streams(
+    step: Step,
+    init: Callable[[jax.Array, jax.Array], State],
+    key: jax.Array,
+    streams: Sequence[tuple[Any, Any]],
+    early: Sequence[int],
+    *,
+    metric: str,
+    block: int,
+    passes: int = 0,
+    late: bool = True,
+    recurrent: bool = True,
+    bounds: Sequence[int] = (),
+) -> list[np.ndarray]:
+    """What a network of its own makes of every row of each stream, which it learns as it goes.
+
+    Blocks wholly in the first rows of a stream are gone through beforehand, from the same state
+    carried each time; then all come in order. Streams of like length run side by side in one
+    program, padded to the longest with zeros, of which labels should tell that they do not count.
+
+    Args:
+        step: of `training.train_step`.
+        init: makes the first state from a key and the inputs of a block.
+        key: split into one a stream.
+        streams: inputs and labels, each leaf [rows, …].
+        early: of each stream, how many first rows.
+        metric: name of a metric of the step that has an entry for every row of a block, [block, …],
+            or [1, block, …] of a recurrent network.
+        block: rows a step.
+        passes: how often the early blocks are gone through beforehand.
+        late: whether blocks behind the early ones are learned from too.
+        recurrent: whether a block is one sequence, [1, block, …], or a batch of rows.
+        bounds: lengths in order; streams between the same two run side by side.
+
+    Returns:
+        Of each stream the metric [rows, …].
+
+    Raises:
+        InputError: `block` is below 1, or there are not as many `early` as streams.
+    """
+    if block < 1 or len(early) != len(streams):
+        raise InputError(
+            f"block={block} and {len(early)} numbers of early rows were given for {len(streams)}"
+            " streams; expected a block of at least 1 row and a number for each."
+        )
+
+    @jax.jit
+    @jax.vmap
+    def judge(key: jax.Array, blocks: Batch, early: jax.Array) -> jax.Array:
+        fresh = init(key, blocks[0][0])
+
+        def rehearse(state: State, _: None) -> tuple[State, None]:
+            first = jax.tree.map(lambda x: x[:rehearsed], (blocks, early))
+            return learn_online(step, state, *first)[0]._replace(carry=fresh.carry), None
+
+        state, _ = jax.lax.scan(rehearse, fresh, length=passes)
+        return learn_online(step, state, blocks, early | late)[1][metric]
+
+    lengths = np.array([len(inputs) for inputs, _ in streams])
+    rehearsed = max([1, *(rows // block for rows in early)])
+    keys = jax.random.split(key, len(streams))
+    found: list[Any] = [None] * len(streams)
+    group = np.searchsorted(bounds, lengths)
+    for some in (np.flatnonzero(group == number) for number in np.unique(group)):
+        blocks = _in_blocks([streams[int(i)] for i in some], block, recurrent)
+        ends = block * np.arange(1, len(blocks[0][0]) + 1)
+        judged = np.asarray(judge(keys[some], blocks, ends <= np.array(early)[some, None]))
+        judged = judged[:, :, 0] if recurrent else judged
+        for i, rows in zip(some, judged, strict=True):
+            found[i] = np.concatenate(rows)[: lengths[i]]
+    return found
+
+
+def _in_blocks(streams: Sequence[tuple[Any, Any]], size: int, recurrent: bool) -> Any:
+    """Leaves [streams, blocks, …, size, …] from those of each stream, [rows, …]."""
+    number = -(-max(len(inputs) for inputs, _ in streams) // size)
+    sequence = (1,) if recurrent else ()
+
+    def shaped(*leaves: np.ndarray) -> np.ndarray:
+        padded = np.zeros((len(leaves), number * size, *leaves[0].shape[1:]), np.float32)
+        for place, leaf in enumerate(leaves):
+            padded[place, : len(leaf)] = leaf
+        return padded.reshape(len(leaves), number, *sequence, size, *leaves[0].shape[1:])
+
+    return jax.tree.map(shaped, *streams)

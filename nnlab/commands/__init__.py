@@ -1,0 +1,1 @@
+"""One file a command: `nnlab NAME`, or `python -m nnlab NAME`."""

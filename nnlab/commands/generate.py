@@ -1,0 +1,142 @@
+"""Text from a character network that `experiments/text/char_lm.py` has trained.
+
+    python -m nnlab generate runs/char_lm --prompt "ROMEO:" --temperature 0.8
+    python -m nnlab generate runs/char_lm/network.safetensors --length 100000 > play.txt
+
+The prompt and what follows it go to standard output as they come, and how fast that was to standard
+error. A network that was trained on files stops where a file ends. The same seed gives the same
+text on the same machine.
+"""
+
+import dataclasses
+import functools
+import io
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from nnlab.errors import InputError
+from nnlab.files import SavedModel
+from nnlab.models import LanguageModel, load_model
+from nnlab.runs import RunFolder
+from nnlab.runs.script import (
+    check_positive,
+    check_positive_integer,
+    check_seed,
+    run,
+)
+from nnlab.sequences.generation import begin, proceed
+from nnlab.sequences.text import Vocabulary
+
+PIECE = 100  # characters that are written at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run, or the file of the network."""
+    prompt: str = ""
+    """What the text begins with; nothing is the beginning of a text."""
+    length: int = 1000
+    """Characters to write, at most."""
+    temperature: float = 0.8
+    """1 is what the network believes, less is more cautious."""
+    top_k: int | None = None
+    """Draw from so many of the likeliest characters; by default from all."""
+    seed: int = 0
+
+    def __post_init__(self):
+        check_positive_integer("length", self.length)
+        check_positive("temperature", self.temperature)
+        if self.top_k is not None:
+            check_positive_integer("top_k", self.top_k)
+        check_seed("seed", self.seed)
+
+
+def load(path: Path) -> SavedModel:
+    """The character network of a run folder or a file.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    if path.is_dir():
+        folder, path = path, RunFolder(path).network
+        if not path.exists():
+            raise InputError(
+                f"{folder} holds no {path.name}; expected the folder of a run that has ended, as of"
+                " experiments/text/char_lm.py."
+            )
+    saved = load_model(path)
+    vocabulary = saved.notes.get("vocabulary")
+    if not isinstance(saved.model, LanguageModel) or not isinstance(vocabulary, str):
+        raise InputError(
+            f"{path} holds a {type(saved.model).__name__}; expected a character network, as of"
+            " experiments/text/char_lm.py."
+        )
+    if len(vocabulary) != saved.model.symbols:
+        raise InputError(
+            f"{path} names {len(vocabulary)} characters for a network of {saved.model.symbols};"
+            " expected one for each symbol."
+        )
+    return saved
+
+
+def text_of(saved: SavedModel, config: Config, started: Callable[[], None]) -> Iterator[str]:
+    """The text behind the prompt in pieces; `started` is called when all is compiled.
+
+    Raises:
+        InputError: the network does not know a character of the prompt.
+    """
+    model, variables, notes = saved
+    vocabulary = Vocabulary(notes["vocabulary"])
+    prompt = [vocabulary.encode(part) for part in (notes.get("start", ""), config.prompt)]
+    prompts = jnp.asarray(np.concatenate(prompt)[None])
+    position = jax.jit(functools.partial(begin, model))(variables, prompts)
+    key = jax.random.key(config.seed)
+
+    def piece(variables, key, position, temperature):
+        return proceed(
+            *(model, variables, key, position, PIECE), temperature=temperature, top_k=config.top_k
+        )
+
+    arguments = variables, key, position, jnp.float32(config.temperature)
+    compiled = jax.jit(piece).lower(*arguments).compile()
+    started()
+    for written in range(0, config.length, PIECE):
+        position, symbols = compiled(variables, key, position, arguments[-1])
+        text = vocabulary.decode(np.asarray(symbols[0])[: config.length - written])
+        text, end, _ = text.partition(notes["end"]) if notes.get("end") else (text, "", "")
+        yield text
+        if end:
+            return
+
+
+def main(config: Config) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    saved = load(Path(config.network))
+    start = []
+    length = 0
+    for text in text_of(saved, config, lambda: start.append(time.perf_counter())):
+        sys.stdout.write(text if length else config.prompt + text)
+        sys.stdout.flush()
+        length += len(text)
+    seconds = time.perf_counter() - start[0]
+    sys.stdout.write("\n")
+    print(
+        f"{length:,} characters in {seconds:.2f} seconds, {length / seconds:,.0f} a second.",
+        file=sys.stderr,
+    )
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the quiet end where `| head` has seen enough
+    run(main, Config)

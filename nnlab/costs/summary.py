@@ -1,0 +1,173 @@
+"""A model as a list of its modules: shapes, parameters by bit width, operations, energy.
+
+The figures are those of the traced inference program. Operations of a layer are counted from its
+own program, and what runs between the layers (activations, pooling, shortcuts) from the whole
+(`nnlab.costs.modules`), so that the lines add up to `nnlab.costs.count`. Bits of a parameter
+are what is stored of it (`nnlab.costs.storage`): a weight that is used by its sign alone takes
+one. Each parameter is in the line of the first call that owns it.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+
+from nnlab.costs.counting import Counts
+from nnlab.costs.energy import energy
+from nnlab.costs.modules import Call, model_layers, module_calls
+from nnlab.costs.storage import at_rest
+from nnlab.errors import InputError
+
+Path = tuple[str, ...]
+
+NOTHING = Counts({}, {}, {}, {}, {}, {})
+
+
+class Line(NamedTuple):
+    """One call of a module, or what belongs to none.
+
+    Attributes:
+        path: names of the modules from the model to this one; of the model itself ().
+        op: class of the module; "-" for parameters that no call has (of a head that only trains)
+            and for the operations between the layers.
+        shape: of the output; () where there is none or it is not one array.
+        parameters: {bits: how many}, without running statistics. A parameter of 0 bits is stored in
+            the numbers of another.
+        operations: of a layer; of a module that calls others nothing, unless they were `folded`.
+        output_bytes: of a layer, at the dtype of the computation.
+    """
+
+    path: Path
+    op: str
+    shape: tuple[int, ...] = ()
+    parameters: dict[int, int] = {}  # noqa: RUF012
+    operations: Counts = NOTHING
+    output_bytes: int = 0
+
+    @property
+    def picojoules(self) -> float | None:
+        """By `nnlab.costs.energy`; None where an operation has no price."""
+        try:
+            return energy(self.operations)
+        except InputError:
+            return None
+
+
+class Summary(NamedTuple):
+    """The lines in the order of calls, what runs between the layers last, and their sum.
+
+    Attributes:
+        lines: of all modules.
+        total: their sum; `output_bytes` is what training keeps at least.
+        statistics: how many numbers there are beside the parameters, such as running means.
+        stored_bytes: of parameters and statistics at rest.
+    """
+
+    lines: tuple[Line, ...]
+    total: Line
+    statistics: int
+    stored_bytes: int
+
+
+def summarize(model: nn.Module, variables: Any, images: Any) -> Summary:
+    """Traces the inference program, and runs nothing.
+
+    Args:
+        model: called as `model.apply(variables, images)` for inference.
+        variables: parameters in "params" and statistics, arrays or `jax.ShapeDtypeStruct`s.
+        images: [batch, height, width, channels], the same.
+    """
+    calls = module_calls(model, variables, images)
+    *layers, between = model_layers(model, variables, images)
+    bits, bytes_ = at_rest(model.apply, variables, images)
+    owned = _parameters(
+        variables["params"], bits["params"], {call.path: call.is_layer for call in calls}
+    )
+    operations = iter(layers)
+    lines = []
+    for call in calls:
+        line = Line(call.path, type(call.module).__name__, _shape(call), owned.pop(call.path, {}))
+        if call.is_layer:
+            layer = next(operations)
+            size = sum(output.bytes for output in layer.outputs)
+            line = line._replace(operations=layer.operations, output_bytes=size)
+        lines.append(line)
+    lines += [Line(path, "-", parameters=parameters) for path, parameters in owned.items()]
+    lines.append(Line((between.name,), "-", operations=between.operations))
+    return Summary(
+        tuple(lines),
+        total=add(Line((), "sum"), lines),
+        statistics=sum(
+            leaf.size
+            for collection, tree in variables.items()
+            for leaf in jax.tree.leaves(tree)
+            if collection != "params"
+        ),
+        stored_bytes=sum(jax.tree.leaves(bytes_)),
+    )
+
+
+def folded(lines: Sequence[Line], levels: int) -> list[Line]:
+    """The lines of the outer `levels` modules, each with what the modules inside it add up to."""
+    inside: dict[Path, list[Line]] = {}
+    kept: dict[Path, int] = {}
+    found: list[Line] = []
+    for line in lines:
+        outer = line.path[:levels]
+        if len(line.path) > levels and outer in kept:
+            inside.setdefault(outer, []).append(line)
+        else:
+            kept.setdefault(line.path, len(found))
+            found.append(line)
+    for path, others in inside.items():
+        found[kept[path]] = add(found[kept[path]], others)
+    return found
+
+
+def add(line: Line, others: Iterable[Line]) -> Line:
+    """The line with the parameters, operations and bytes of others added to its own."""
+    every = [line, *others]
+    parameters = _sum(other.parameters for other in every)
+    return line._replace(
+        parameters=dict(sorted(parameters.items(), reverse=True)),
+        operations=Counts(
+            *(_sum(kind) for kind in zip(*(o.operations for o in every), strict=True))
+        ),
+        output_bytes=sum(other.output_bytes for other in every),
+    )
+
+
+def _sum(numbers: Iterable[dict[Any, int]]) -> dict[Any, int]:
+    total: Counter[Any] = Counter()
+    for some in numbers:
+        total.update(some)
+    return dict(total)
+
+
+def _shape(call: Call) -> tuple[int, ...]:
+    outputs = jax.tree.leaves(call.output)
+    return outputs[0].shape if len(outputs) == 1 else ()
+
+
+def _parameters(
+    parameters: Any, bits: Any, called: Mapping[Path, bool]
+) -> dict[Path, dict[int, int]]:
+    """{path: {bits: how many}} of what is called, and of modules inside it that are not.
+
+    Args:
+        parameters, bits: of each leaf.
+        called: the paths of all calls, and whether they are of layers.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(parameters)
+    found: dict[Path, Counter[int]] = {}
+    for (keys, leaf), width in zip(leaves, jax.tree.leaves(bits), strict=True):
+        modules = tuple(key.key for key in keys[:-1])
+        ends = (modules[:length] for length in range(len(modules), -1, -1))
+        owner = next(path for path in ends if path in called)
+        if not called[owner]:  # a layer has in it what it maps
+            owner = modules[: len(owner) + 1]
+        found.setdefault(owner, Counter())[width] += math.prod(leaf.shape)
+    return {path: dict(widths) for path, widths in found.items()}

@@ -1,0 +1,11 @@
+"""Files of arrays: containers with digests, packing, and the weights of other frameworks."""
+
+from nnlab.files.borrowing import borrow
+from nnlab.files.saved import SavedModel
+from nnlab.files.state_dicts import read_state_dict
+
+__all__ = [
+    "SavedModel",
+    "borrow",
+    "read_state_dict",
+]

@@ -1,0 +1,278 @@
+"""The folder of one run: what was asked, how it went, and what came out.
+
+================  ==================================================================
+config.json       the configuration, written first
+metrics.jsonl     one JSON object a line: network, step and its figures
+tensorboard/      the finite ones as TensorBoard events, one sub-folder a network
+checkpoints/      training states (`nnlab.runs.checkpoints`)
+curves.png        learning curves, from some scripts
+network.*         `network.safetensors`, the trained network (`nnlab.models.save_model`)
+result.json       the result, written last; it is there whole or not at all
+report.html       the report (`nnlab.costs`)
+================  ==================================================================
+
+JSON has no NaN and no infinity, so these are the strings `"nan"`, `"inf"` and `"-inf"` in all
+files, which Python's `float` reads back.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from nnlab.errors import InputError
+from nnlab.runs import hosts
+
+_WRITTEN = (
+    *("metrics.jsonl", "tensorboard", "checkpoints"),
+    *("curves.png", "network.safetensors", "result.json", "report.html"),
+)
+# Left by a kill while writing.
+_PARTIAL = ("config.json.partial", "result.json.partial", "metrics.jsonl.partial")
+_LOCK = ".lock"
+_locks: dict[int, IO[str]] = {}  # of this process, by inode
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """A run folder that exists; `RunFolder.create` makes one, `RunFolder(path)` opens one again.
+
+    Attributes:
+        path: the folder.
+        resume: whether trainings in it go on from their newest checkpoints.
+    """
+
+    path: Path
+    resume: bool = False
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        config: Any,
+        overwrite: bool = False,
+        resume: bool = False,
+        may_differ: Collection[str] = ("out", "data_dir", "overwrite", "resume"),
+    ) -> "RunFolder":
+        """Makes the folder `path`, missing parents too, and writes `config` into it.
+
+        The folder is this process's until it ends. Of several processes that train as one, process
+        0 makes it, and all learn how that went; the others write nothing.
+
+        Args:
+            path: a folder that is new or empty, or one of an earlier run to overwrite or resume.
+            config: a dataclass instance; what is not a number, string, list or mapping in it is
+                written as its `str`.
+            overwrite: remove from an earlier run's folder what that run wrote. Other files in it
+                stay.
+            resume: go on with the run in the folder, if there is one.
+            may_differ: fields of the configuration that a resumed run may have otherwise.
+
+        Raises:
+            InputError: the folder holds a run and neither `overwrite` nor `resume` is true, or
+                both are; it holds other files and no run, or a run of another configuration to
+                resume, or another process runs in it, or it cannot be written.
+        """
+        if overwrite and resume:
+            raise InputError("--overwrite and --resume were both given, expected at most one.")
+
+        def make() -> None:
+            folder = Path(path)
+            try:
+                found = _check_free(folder, overwrite or resume)
+                folder.mkdir(parents=True, exist_ok=True)
+                _lock(folder)
+                if resume and found:
+                    _check_same(folder / "config.json", config, may_differ)
+                else:
+                    for name in (*_WRITTEN, *_PARTIAL):
+                        _remove(folder / name)
+                    _write_json(folder / "config.json", dataclasses.asdict(config))
+            except InputError:
+                raise
+            except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+                reason = getattr(error, "strerror", None) or error
+                raise InputError(f"The run folder {path} cannot be written: {reason}.") from error
+
+        hosts.by_writer(make)
+        return cls(Path(path), resume)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder for checkpoints, made by whoever saves the first one."""
+        return self.path / "checkpoints"
+
+    @property
+    def curves(self) -> Path:
+        """The file for learning curves (`nnlab.figures.plots.figure_curves`)."""
+        return self.path / "curves.png"
+
+    @property
+    def network(self) -> Path:
+        """The file for the trained network (`nnlab.models.save_model`), from some scripts."""
+        return self.path / "network.safetensors"
+
+    @property
+    def report(self) -> Path:
+        """The file for the report."""
+        return self.path / "report.html"
+
+    @contextlib.contextmanager
+    def metrics(self, network: str, after: int | None = None) -> Iterator[Callable[..., None]]:
+        """Opens `metrics.jsonl` and the TensorBoard events of one network for appending.
+
+        With `after`, what is there of that network about later steps is dropped, in TensorBoard
+        too: a resumed training writes it again.
+
+            with folder.metrics("CNN") as record:
+                record(step=100, loss=0.31, accuracy=0.91)
+
+        Each call appends one line, which is with the operating system when the call returns;
+        TensorBoard's events follow within ten seconds. A step is an integer and a figure a
+        number, or arrays of shape [] in their place.
+        """
+        from tensorboardX import SummaryWriter
+
+        if not hosts.is_writer():
+            yield lambda **figures: None
+            return
+        if after is not None:
+            _drop_lines(self.path / "metrics.jsonl", network, after)
+        logdir = str(self.path / "tensorboard" / network)
+        purge = None if after is None else after + 1
+        events = SummaryWriter(logdir, purge_step=purge, flush_secs=10)
+        with events, (self.path / "metrics.jsonl").open("a") as lines:
+
+            def record(*, step: int, **figures: Any) -> None:
+                line = {"network": network, "step": step} | figures
+                lines.write(json.dumps(_plain(line), allow_nan=False) + "\n")
+                lines.flush()
+                for name, value in figures.items():
+                    if math.isfinite(value):  # of others tensorboardX warns on standard error
+                        events.add_scalar(name, float(value), int(step))
+
+            yield record
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Writes `result.json` whole, in place of an earlier one of the same run.
+
+        Args:
+            result: names to numbers, strings, arrays, lists and mappings of these.
+        """
+        if hosts.is_writer():
+            _write_json(self.path / "result.json", result)
+
+
+def _check_free(path: Path, expect_run: bool) -> bool:
+    """Whether there is a run in the folder, which has to be expected."""
+    found = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    found.discard(_LOCK)
+    others = sorted(found.difference(_WRITTEN, _PARTIAL))
+    if others and "config.json" not in found:
+        raise InputError(
+            f"{path} holds {others[0]} but no config.json, so it is not a run folder and not even "
+            "--overwrite writes there; expected a new or empty folder."
+        )
+    if found and not expect_run:
+        raise InputError(
+            f"{path} already holds a run; give a new folder, --resume to go on with it or "
+            "--overwrite."
+        )
+    return "config.json" in found
+
+
+def _lock(path: Path) -> None:
+    """Makes the folder this process's; the system lets go of it however the process ends."""
+    import fcntl
+
+    file = (path / _LOCK).open("a+")
+    place = os.fstat(file.fileno()).st_ino
+    if place in _locks:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        raise InputError(
+            f"{path} is in use by process {file.read().strip() or 'of another machine'}; expected "
+            "a folder of its own for each run."
+        ) from error
+    except OSError:  # a file system without locks, as some of clusters are
+        return
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    _locks[place] = file
+
+
+def _check_same(path: Path, config: Any, may_differ: Collection[str]) -> None:
+    try:
+        before = json.loads(path.read_text())
+        assert isinstance(before, dict)
+    except (ValueError, AssertionError) as error:
+        raise InputError(f"{path} is damaged, expected the configuration of a run.") from error
+    now = _plain(dataclasses.asdict(config))
+    for field in dataclasses.fields(config):  # one that the script has got since
+        if field.default is not dataclasses.MISSING:
+            before.setdefault(field.name, _plain(field.default))
+    changes = [
+        f"{name} was {before.get(name, 'absent')} and is {now.get(name, 'absent')}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name, path) != now.get(name, path) and name not in may_differ
+    ]
+    if changes:
+        raise InputError(f"{path} is of another configuration: {', '.join(changes)}.")
+
+
+def _drop_lines(path: Path, network: str, after: int) -> None:
+    """Drops lines of the network about later steps, and one that was cut off in writing."""
+    if not path.exists():
+        return
+
+    def wanted(line: str) -> bool:
+        try:
+            entry = json.loads(line)
+            return entry["network"] != network or entry["step"] <= after
+        except (ValueError, KeyError, TypeError):
+            return False
+
+    kept = [line for line in path.read_text().splitlines() if wanted(line)]
+    _write_text(path, "".join(line + "\n" for line in kept))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    _write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # NumPy and JAX arrays and scalars
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,1 @@
+"""Text and episodes: corpora, recurrent networks, the Neural Turing Machine."""

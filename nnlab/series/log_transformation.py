@@ -1,0 +1,98 @@
+"""From the lines of a log to the events that a network reads, the same way every time.
+
+What `nnlab.series.Transformation` is for tables, `LogTransformation` is for logs: it is saved with
+the network, and every new line passes through exactly what the lines of training passed through.
+"""
+
+import dataclasses
+import json
+import re
+from typing import NamedTuple, Self
+
+from nnlab.errors import InputError
+from nnlab.series.logs import log_rows
+from nnlab.series.records import no_record, read_record
+from nnlab.series.rows import Malformed
+from nnlab.series.templates import Templates
+
+VERSION = 1
+
+
+class Event(NamedTuple):
+    """What a line says: the number of its template, and the sessions to which it belongs."""
+
+    number: int
+    sessions: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class LogTransformation:
+    """How a log becomes sessions of events.
+
+    Attributes:
+        log_format: of its lines, as of `nnlab.series.log_rows`; the last field is the content.
+        templates: of the contents.
+        session: a regular expression that finds the names of a line's sessions in its content;
+            None if the log is one session, whose name is empty.
+        window: events that the network reads together.
+    """
+
+    log_format: str
+    templates: Templates
+    session: str | None = None
+    window: int = 10
+
+    def __post_init__(self):
+        if self.window < 1:
+            raise InputError(f"window is {self.window}, expected at least 1")
+        try:
+            re.compile(self.session or "")
+        except re.error as error:
+            raise InputError(f"{self.session!r} is no regular expression: {error}") from error
+        next(log_rows([], self.log_format), None)  # checks the format
+
+    def apply_line(self, line: bytes, number: int = 1) -> Event | Malformed:
+        """The event of one line, of which `number` is its number in the file."""
+        (row,) = log_rows([line], self.log_format, first_line=number)
+        if isinstance(row, Malformed):
+            return row
+        *_, content = row.cells.values()
+        text = str(content)
+        return Event(self.templates.event(text), self.sessions(text))
+
+    def sessions(self, content: str) -> tuple[str, ...]:
+        """The names of the sessions to which a line belongs, each once."""
+        if self.session is None:
+            return ("",)
+        return tuple(dict.fromkeys(found.group() for found in re.finditer(self.session, content)))
+
+    def to_json(self) -> str:
+        """All of it as JSON."""
+        return json.dumps(
+            {
+                "version": VERSION,
+                "log_format": self.log_format,
+                "templates": json.loads(self.templates.to_json()),
+                "session": self.session,
+                "window": self.window,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            InputError: it is not such a text, or one of another version.
+        """
+        fields = read_record(text, "log transformation", VERSION)
+        log_format, session, window = (fields.get(n) for n in ("log_format", "session", "window"))
+        if (
+            not isinstance(log_format, str)
+            or not isinstance(session, str | None)
+            or not isinstance(window, int)
+            or isinstance(window, bool)
+        ):
+            raise no_record(text, "log transformation", VERSION)
+        templates = Templates.from_json(json.dumps(fields.get("templates")))
+        return cls(log_format, templates, session, window)

@@ -1,0 +1,226 @@
+"""Rows with typed cells from CSV and JSON lines, one by one.
+
+A column is a *number* (finite), a *timestamp* (ISO 8601; one with a time zone becomes UTC, one
+without is taken as it stands) or a *text*. Columns that are not asked for are not read.
+
+A row is a line. A line that cannot be read as one (cells too many or too few, a number that is none
+or is NaN or infinite, broken JSON, bytes that are not UTF-8, a quoted cell that does not end on its
+line, nothing at all) is *malformed*: it comes out as a `Malformed` with its line number and what is
+wrong with it, beside the good rows, and nothing is dropped unseen. Whole files are read by
+`nnlab.series.tables`.
+
+The functions read no line ahead of the row they give, so that they work on a growing file: pass an
+iterator that waits for the next whole line.
+
+References:
+    RFC 4180 (CSV), but for line breaks inside quotes; https://jsonlines.org;
+    RFC 3339 and ISO 8601 as `datetime.datetime.fromisoformat` reads them.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+from nnlab.errors import InputError
+
+Kind = Literal["number", "timestamp", "text"]
+Cell = float | datetime | str
+BLANK = "is blank"
+
+
+class Row(NamedTuple):
+    """A good row: its line, counted from 1, and its cells by column (timestamps are naive)."""
+
+    line: int
+    cells: dict[str, Cell]
+
+
+class Malformed(NamedTuple):
+    """A line that is no row: its number, counted from 1, and what is wrong, such as "is blank"."""
+
+    line: int
+    reason: str
+
+
+def csv_rows(
+    lines: Iterable[bytes],
+    kinds: Mapping[str, Kind],
+    *,
+    header: Sequence[str] | None = None,
+    delimiter: str = ",",
+    first_line: int = 1,
+    source: object = "the CSV",
+) -> Iterator[Row | Malformed]:
+    """The rows of a CSV file, one by one.
+
+    Args:
+        lines: with or without their line ends; a byte order mark before the first is ignored.
+        kinds: the columns to read and the kind of each.
+        header: the names of all columns where `lines` begins behind the header.
+        delimiter: one character.
+        first_line: the number of the first of `lines`.
+        source: what the error names.
+
+    Raises:
+        InputError: there is no header, it names a column twice or lacks one of `kinds`.
+    """
+    numbered = enumerate(lines, first_line)
+    if header is None:
+        number, line = next(numbered, (0, None))
+        if line is None:
+            raise InputError(f"{source} is empty, expected a header with {_listed(kinds)}")
+        try:
+            header = _split(decoded(line.removeprefix(b"\xef\xbb\xbf")), delimiter)
+        except ValueError as error:
+            raise InputError(f"{source}: the header in line {number} {error}") from error
+    _check_header(header, kinds, source)
+    names = list(header)
+    chosen = [(name, names.index(name), _FROM_TEXT[kind]) for name, kind in kinds.items()]
+
+    def cells(text: str) -> dict[str, Cell]:
+        split = _split(text, delimiter)
+        if len(split) != len(names):
+            raise ValueError(f"has {len(split)} cells, expected {len(names)}")
+        return {name: _converted(name, split[i], convert) for name, i, convert in chosen}
+
+    yield from _rows(numbered, cells)
+
+
+def json_rows(
+    lines: Iterable[bytes], kinds: Mapping[str, Kind], *, first_line: int = 1
+) -> Iterator[Row | Malformed]:
+    """The rows of a file of JSON objects, one a line, one by one.
+
+    Args:
+        lines: with or without their line ends; a byte order mark before the first is ignored.
+        kinds: the keys to read and the kind of each; timestamps are texts.
+        first_line: the number of the first of `lines`.
+    """
+    chosen = [(name, _FROM_JSON[kind]) for name, kind in kinds.items()]
+
+    def cells(text: str) -> dict[str, Cell]:
+        try:
+            # Whole numbers as floats, since those of more than 4,300 digits are an error.
+            text = text.removeprefix("\ufeff")
+            row = json.loads(text, object_pairs_hook=_unique, parse_int=float)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError("is not JSON") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"is {_shown(row)}, expected a JSON object")
+        missing = [name for name in kinds if name not in row]
+        if missing:
+            raise ValueError(f"has the keys {_listed(row)}, expected also {_listed(missing)}")
+        return {name: _converted(name, row[name], convert) for name, convert in chosen}
+
+    yield from _rows(enumerate(lines, first_line), cells)
+
+
+def _rows(
+    numbered: Iterable[tuple[int, bytes]], cells: Callable[[str], dict[str, Cell]]
+) -> Iterator[Row | Malformed]:
+    for number, line in numbered:
+        try:
+            yield Row(number, cells(decoded(line)))
+        except ValueError as error:
+            yield Malformed(number, str(error))
+
+
+def decoded(line: bytes) -> str:
+    """The line without its end, `ValueError` where it holds nothing or is not UTF-8."""
+    try:
+        text = line.decode().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 from byte {error.start + 1} on") from error
+    if not text or text.isspace():
+        raise ValueError(BLANK)
+    return text
+
+
+def _split(text: str, delimiter: str) -> list[str]:
+    try:
+        (cells,) = csv.reader([text], delimiter=delimiter, strict=True)
+    except csv.Error as error:
+        raise ValueError(f"is not CSV ({error})") from error
+    return cells
+
+
+def _check_header(header: Sequence[str], kinds: Mapping[str, Kind], source: object) -> None:
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise InputError(f"{source} has the column {_listed(twice)} more than once, expected once")
+    missing = [name for name in kinds if name not in header]
+    if missing:
+        raise InputError(f"{source} has the columns {_listed(header)}, expected {_listed(missing)}")
+
+
+def _converted(name: str, value: object, convert: Callable[[object], Cell]) -> Cell:
+    try:
+        return convert(value)
+    except _Expected as error:
+        raise ValueError(f"has {name} = {_shown(value)}, expected {error}") from error
+
+
+class _Expected(Exception):
+    """What was expected, in words."""
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, float):
+        raise _Expected("a number")
+    if not math.isfinite(value):
+        raise _Expected("a finite number")
+    return value
+
+
+def _number_in_text(value: object) -> float:
+    assert isinstance(value, str)
+    try:
+        # `float` also takes "1_000", which is a number in Python's source alone.
+        number = float(value.replace("_", "?"))
+    except ValueError as error:
+        raise _Expected("a number") from error
+    return _number(number)
+
+
+def _timestamp(value: object) -> datetime:
+    if not isinstance(value, str):
+        raise _Expected("a timestamp in ISO 8601")
+    try:
+        time = datetime.fromisoformat(value.strip())
+        return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+    except (ValueError, OverflowError) as error:
+        raise _Expected("a timestamp in ISO 8601") from error
+
+
+def _is_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise _Expected("a text")
+    try:
+        value.encode()  # "\\ud800", half a character, is valid in JSON
+    except UnicodeEncodeError as error:
+        raise _Expected("a text of whole characters") from error
+    return value
+
+
+_FROM_TEXT = {"number": _number_in_text, "timestamp": _timestamp, "text": _is_text}
+_FROM_JSON = {"number": _number, "timestamp": _timestamp, "text": _is_text}
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        raise ValueError("has a key more than once")
+    return row
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = [_shown(name) for name in names]
+    return ", ".join(shown[:20] + ["…"] * (len(shown) > 20)) or "none"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"

@@ -1,0 +1,138 @@
+"""Log templates: what the lines that one statement of a program writes have in common.
+
+    PacketResponder <*> for block <*> terminating
+
+A template is the tokens of a line, separated by white space, with `<*>` for those that vary. They
+are mined from example lines by Drain (`pip install 'nnlab[logs]'`), and then frozen: new lines are
+matched token by token, without Drain, and a line that fits no template is the event *unknown*.
+Before either, whatever one of the `masks` (regular expressions) finds in a line becomes `<*>`.
+
+Of the package drain3 only the miner is used; what it keeps on disk would have to be unpickled.
+
+References:
+    He, Zhu, Zheng and Lyu, Drain: an online log parsing approach with fixed depth tree, ICWS 2017;
+    https://github.com/logpai/Drain3.
+"""
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+from nnlab.errors import InputError
+from nnlab.series.records import no_record, read_record
+
+VERSION = 1
+VARIES = "<*>"
+HDFS_MASKS = (r"blk_-?\d+", r"(\d+\.){3}\d+(:\d+)?")
+"""Block identifiers, and addresses with or without a port."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Templates:
+    """Templates, and what is masked before lines are compared with them.
+
+    Attributes:
+        templates: each once, its tokens separated by one blank; their places are the events.
+        masks: regular expressions.
+    """
+
+    templates: tuple[str, ...]
+    masks: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if len(set(self.templates)) < len(self.templates):
+            raise InputError("a template comes twice, expected each once")
+        for mask in self.masks:
+            try:
+                re.compile(mask)
+            except re.error as error:
+                raise InputError(f"mask {mask!r} is no regular expression: {error}") from error
+
+    @property
+    def unknown(self) -> int:
+        """The event of a line that fits no template: their number."""
+        return len(self.templates)
+
+    def event(self, content: str) -> int:
+        """The template that the line fits; of several, the one in which the fewest tokens vary."""
+        tokens = masked(content, self.masks).split()
+        first = tokens[0] if tokens else ""
+        found = [
+            (varying, event)
+            for start in {first, VARIES}
+            for varying, event, template in self._by_start.get((len(tokens), start), ())
+            if all(a in (b, VARIES) for a, b in zip(template, tokens, strict=True))
+        ]
+        return min(found)[1] if found else self.unknown
+
+    @functools.cached_property
+    def _by_start(self) -> dict[tuple[int, str], list[tuple[int, int, list[str]]]]:
+        """By number of tokens and first token: how many vary, the event and the tokens."""
+        index: dict[tuple[int, str], list[tuple[int, int, list[str]]]] = {}
+        for event, template in enumerate(self.templates):
+            tokens = template.split()
+            start = (len(tokens), tokens[0] if tokens else "")
+            index.setdefault(start, []).append((tokens.count(VARIES), event, tokens))
+        return index
+
+    def to_json(self) -> str:
+        """All of it as JSON."""
+        return json.dumps({"version": VERSION} | dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            InputError: it is not such a text, or one of another version.
+        """
+        fields = read_record(text, "record of templates", VERSION)
+        for texts in (fields.get("templates"), fields.get("masks")):
+            if not (isinstance(texts, list) and all(isinstance(each, str) for each in texts)):
+                raise no_record(text, "record of templates", VERSION)
+        return cls(tuple(fields["templates"]), tuple(fields["masks"]))
+
+
+def masked(content: str, masks: Sequence[str]) -> str:
+    """The line with `<*>` for whatever a mask finds, one mask after the other."""
+    for mask in masks:
+        content = re.sub(mask, VARIES, content)
+    return content
+
+
+def mine_templates(
+    contents: Iterable[str],
+    masks: Sequence[str] = (),
+    *,
+    similarity: float = 0.5,
+    depth: int = 4,
+) -> Templates:
+    """Mines the templates of example lines.
+
+    Args:
+        contents: the lines without their headers (time, level and so on).
+        masks: regular expressions for what varies in all of them, such as `HDFS_MASKS`.
+        similarity: share of equal tokens from which Drain counts a line to a template.
+        depth: levels of Drain's tree, at least 3; depth - 3 first tokens must be equal.
+
+    Raises:
+        InputError: drain3 is not installed, there are no lines, or a mask is no regular expression.
+    """
+    try:
+        from drain3.drain import Drain
+    except ImportError as error:
+        raise InputError(
+            "log templates are mined by drain3, which is not installed: pip install 'nnlab[logs]'"
+        ) from error
+    Templates((), tuple(masks))  # checks them
+    drain = Drain(depth=depth, sim_th=similarity, param_str=VARIES)
+    for content in contents:
+        drain.add_log_message(masked(content, masks))
+    found = (cluster.get_template() for cluster in drain.clusters)
+    templates = Templates(tuple(dict.fromkeys(found)), tuple(masks))
+    if not templates.templates:
+        raise InputError("there are no lines to mine templates from, expected at least one")
+    return templates

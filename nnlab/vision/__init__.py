@@ -1,0 +1,48 @@
+"""Images: data sets, augmentation, transforms, and the convolutional networks."""
+
+from nnlab.vision.augment import random_crop, random_crop_and_flip, random_flip
+from nnlab.vision.datasets.dataset import (
+    Dataset,
+    Records,
+    Split,
+    check_arrays,
+)
+from nnlab.vision.datasets.sources import load, record_source
+from nnlab.vision.transforms import (
+    Whitening,
+    channel_statistics,
+    decorrelate,
+    fit_whitening,
+    pad_to,
+    pca_whiten,
+    record_statistics,
+    standardize,
+    standardized,
+    standardizer,
+    to_float,
+    zca_whiten,
+)
+
+__all__ = [
+    "Dataset",
+    "Records",
+    "Split",
+    "Whitening",
+    "channel_statistics",
+    "check_arrays",
+    "decorrelate",
+    "fit_whitening",
+    "load",
+    "pad_to",
+    "pca_whiten",
+    "random_crop",
+    "random_crop_and_flip",
+    "random_flip",
+    "record_source",
+    "record_statistics",
+    "standardize",
+    "standardized",
+    "standardizer",
+    "to_float",
+    "zca_whiten",
+]

@@ -1,0 +1,150 @@
+"""AlexNet: the common variant of one tower, and the original of two groups.
+
+Five convolutions, 11×11 with stride 4, 5×5 and three of 3×3, with 3×3 maxima of stride 2 behind the
+first, the second and the last; 6×6 positions go into dense layers of 4,096, 4,096 and `classes`.
+Parameters with 1,000 classes, and multiply-adds at the image size of each:
+
+====================  ==========================  ==========  =========  =============
+network               widths                      parameters  image      multiply-adds
+====================  ==========================  ==========  =========  =============
+`AlexNet`             64, 192, 384, 256, 256      61,100,840  224×224    714,188,480
+`original_alexnet`    96, 256, 384, 384, 256,     60,965,224  227×227    724,406,816
+                      2 groups
+`ungrouped_alexnet`   the same, 1 group           62,378,344  227×227    1,135,256,096
+====================  ==========================  ==========  =========  =============
+
+The original has two groups in its second, fourth and fifth convolution, one for each of its two
+GPUs, and response normalisation behind the activations of the first two. Its images are 224×224 in
+the paper, where `padding=2` gives the 55×55 positions of its figure; 227×227 without padding, as in
+Caffe, are the default. Weights start as the arithmetic has it, not as in the paper.
+
+References:
+    Krizhevsky, Sutskever and Hinton, ImageNet classification with deep convolutional neural
+    networks, NeurIPS 2012: sections 3.3 response normalisation, 3.5 layers, 4.2 dropout.
+    Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014,
+    https://arxiv.org/abs/1404.5997, as torchvision has it (alexnet.py).
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Dtype
+
+from nnlab.arithmetics import FLOAT, Arithmetic
+from nnlab.files.borrowing import Flattened
+from nnlab.layers.grouped import GroupedConv
+from nnlab.layers.normalization import batch_norm
+from nnlab.ops.adaptive_pooling import adaptive_avg_pool
+from nnlab.ops.pooling import max_pool
+from nnlab.ops.response_normalization import local_response_norm
+
+
+class AlexNet(nn.Module):
+    """[batch, height, width, channels] to logits [batch, classes].
+
+    `arithmetic` serves all layers but the first convolution and the three dense layers, which are
+    float unless `first` and `classifier` say otherwise. `groups` are those of the second, fourth
+    and fifth convolution; `padding` is that of the first, in pixels on each side. Inputs of the
+    dense layers `dropped` go through dropout of the rate `dropout`: in training, `apply` takes
+    `rngs={"dropout": key}`.
+
+    `norm` puts BatchNorm in place of the bias of each convolution, and `norm_dense` of each dense
+    layer, the last included. Adders need them, as their outputs lie near minus the number of their
+    terms, and nothing would pass the activation.
+
+    `dtype` is that of the computation, by default that of images and parameters together;
+    parameters, running statistics and logits are float32 in any. `axis_name` is that of a mapped
+    axis along which BatchNorm takes the batch of all devices as one; by default each has its own.
+
+    Intermediates: "pool1", "pool2" and "pool5" [batch, height, width, features], and "features"
+    [batch, hidden], what goes into the last dense layer before dropout.
+
+    Raises:
+        InputError: `groups` does not divide the widths.
+        ValueError: the image is smaller than 63×63 (with `padding` 2), or has not four axes.
+    """
+
+    classes: int = 1000
+    arithmetic: Arithmetic = FLOAT
+    first: Arithmetic = FLOAT
+    classifier: Arithmetic = FLOAT
+    widths: tuple[int, int, int, int, int] = (64, 192, 384, 256, 256)
+    hidden: int = 4096
+    groups: int = 1
+    padding: int = 2
+    response_norm: bool = False
+    dropout: float = 0.5
+    dropped: tuple[str, ...] = ("fc6", "fc7")
+    norm: bool = False
+    norm_dense: bool = False
+    dtype: Dtype | None = None
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        norm = functools.partial(batch_norm, train, dtype=self.dtype, axis_name=self.axis_name)
+        for layer, (features, size) in enumerate(zip(self.widths, _KERNELS, strict=True), 1):
+            conv = self.first.conv if layer == 1 else self.arithmetic.conv
+            if layer in (2, 4, 5) and self.groups != 1:
+                conv = functools.partial(GroupedConv, conv, self.groups)
+            x = conv(
+                features,
+                (size, size),
+                strides=4 if layer == 1 else 1,
+                padding=self.padding if layer == 1 else size // 2,
+                use_bias=not self.norm,
+                dtype=self.dtype,
+                name=f"conv{layer}",
+            )(x)
+            if self.norm:
+                x = norm(name=f"bn{layer}")(x)
+            x = self.arithmetic.activation(x)
+            if layer in (1, 2) and self.response_norm:
+                x = local_response_norm(x)
+            if layer in (1, 2, 5):
+                x = max_pool(x, 3, 2)
+                self.sow("intermediates", f"pool{layer}", x)
+
+        x = adaptive_avg_pool(x, 6)
+        x = x.reshape(x.shape[0], -1)
+        for name, features in (("fc6", self.hidden), ("fc7", self.hidden), ("fc8", self.classes)):
+            if name == "fc8":
+                self.sow("intermediates", "features", x)
+            if name in self.dropped:
+                x = nn.Dropout(self.dropout, deterministic=not train, name=f"dropout_{name}")(x)
+            dense = functools.partial(self.classifier.dense, dtype=self.dtype, name=name)
+            x = dense(features, use_bias=not self.norm_dense)(x)
+            if self.norm_dense:
+                x = norm(name=f"bn_{name}")(x)
+            if name != "fc8":
+                x = self.classifier.activation(x)
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+_KERNELS = (11, 5, 3, 3, 3)
+
+ungrouped_alexnet = functools.partial(
+    AlexNet,
+    widths=(96, 256, 384, 384, 256),
+    padding=0,
+    response_norm=True,
+    dropped=("fc7", "fc8"),
+)
+original_alexnet = functools.partial(ungrouped_alexnet, groups=2)
+
+
+def torch_names(model: AlexNet) -> dict[str, str | Flattened]:
+    """Layers of `model` as torchvision's `alexnet` names them; the original's as Caffe does.
+
+    torchvision has neither groups nor response normalisation. PyTorch code of the original network
+    that calls its layers conv1 to conv5 and fc6 to fc8 fits the table of such a model.
+    """
+    layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+    theirs = layers
+    if model.groups == 1 and not model.response_norm:
+        features = (f"features.{i}" for i in (0, 3, 6, 8, 10))
+        theirs = (*features, *(f"classifier.{i}" for i in (1, 4, 6)))
+    names: dict[str, str | Flattened] = dict(zip(layers, theirs, strict=True))
+    return names | {"fc6": Flattened(theirs[5], model.widths[-1], 6, 6)}

@@ -1,0 +1,1 @@
+"""Image data sets as they are on disk."""

@@ -1,0 +1,229 @@
+"""Image classification sets that TensorFlow Datasets has prepared, read without TensorFlow.
+
+TensorFlow is needed to download and prepare most of them. A set that is prepared as ArrayRecord or
+Parquet files is read through `as_data_source`, in NumPy alone.
+
+Reference:
+    https://www.tensorflow.org/datasets/tfless_tfds
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nnlab.data.locate import given_roots
+from nnlab.errors import InputError
+from nnlab.vision.datasets.dataset import Dataset, Split, checked_split
+
+
+def load_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
+    """Reads the splits `train` and `test`, or `validation` where there is no `test`.
+
+    Args:
+        name: `NAME[/CONFIG][:VERSION]`, as TensorFlow Datasets writes it.
+        data_dir: looked in first, then `NNLAB_DATA_DIR`, then the default of TensorFlow Datasets
+            (`TFDS_DATA_DIR` or `~/tensorflow_datasets`).
+
+    Returns:
+        Images [height, width, channels] as they were prepared.
+
+    Raises:
+        InputError: the set is in none of these folders, or not in a format that can be read
+            without TensorFlow, or it is not one uint8 image and one class an example, all
+            images of one size.
+    """
+    builder = _find(name, data_dir)
+    test = _test_split(builder)
+    image, label = _feature_keys(builder)
+    train_split, test_split = (_read(builder, s, image, label, name) for s in ("train", test))
+    classes = builder.info.features[label].num_classes
+    return Dataset(f"tfds:{name}", train_split, test_split, classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsRecords:
+    """Records of one prepared split; `nnlab.vision.datasets.dataset.Records` says what it does.
+
+    Attributes:
+        examples: the data source of TensorFlow Datasets, which opens its files where it is used.
+        image, label: the keys of an example.
+        shape: of every image, [height, width, channels].
+        classes: labels are below it.
+        place: the folder and the split, for errors.
+    """
+
+    examples: Any
+    image: str
+    label: str
+    shape: tuple[int, ...]
+    classes: int
+    place: str
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        images, labels = self.gather([index])
+        return images[0], int(labels[0])
+
+    def gather(self, indices: Sequence[int] | np.ndarray) -> Split:
+        """Raises `InputError` where a record cannot be read or is unlike the others."""
+        numbers = [int(i) for i in indices]
+        try:
+            examples = self.examples.__getitems__(numbers)
+        except Exception as error:  # the readers and the decoders have no common base
+            raise InputError(
+                f"{self.place} cannot be read at records {numbers}: {_first_line(error)}"
+            ) from error
+        for number, example in zip(numbers, examples, strict=True):
+            _check_shape(self.place, number, example[self.image].shape, self.shape)
+            if not 0 <= example[self.label] < self.classes:
+                raise InputError(
+                    f"{self.place}: label {number} is {example[self.label]}, "
+                    f"expected 0 to {self.classes - 1}"
+                )
+        labels = np.array([example[self.label] for example in examples], np.int32)
+        return Split(np.stack([example[self.image] for example in examples]), labels)
+
+
+def tfds_records(
+    name: str, data_dir: str | os.PathLike | None = None, split: str = "train"
+) -> TfdsRecords:
+    """Opens a split of a prepared set; all but its first record is checked when it is read.
+
+    Args:
+        name, data_dir: as of `load_tfds`.
+        split: `train`, or `test`, for which `validation` stands in where there is no `test`.
+
+    Raises:
+        InputError: as of `load_tfds`.
+    """
+    builder = _find(name, data_dir)
+    test = _test_split(builder)
+    split = test if split == "test" else split
+    image, label = _feature_keys(builder)
+    place, examples = _open(builder, split, name)
+    try:
+        shape = examples[0][image].shape
+    except Exception as error:  # the readers and the decoders have no common base
+        raise InputError(
+            f"{place} cannot be read after 0 examples: {_first_line(error)}"
+        ) from error
+    classes = builder.info.features[label].num_classes
+    return TfdsRecords(examples, image, label, shape, classes, place)
+
+
+def _find(name: str, data_dir: str | os.PathLike | None) -> Any:
+    """The builder of the first folder that holds the set."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import constants, naming, read_only_builder
+
+    try:
+        naming.parse_builder_name_kwargs(name)
+    except ValueError as error:
+        raise InputError(
+            f"tfds:{name} is not a data set's name, expected tfds:NAME[/CONFIG][:VERSION]"
+        ) from error
+    roots = [*given_roots(data_dir), constants.get_default_data_dir()]
+    for root in roots:
+        try:
+            return read_only_builder.builder_from_files(name, data_dir=root)
+        except tfds.core.DatasetNotFoundError:
+            continue
+        except Exception as error:  # the parsers of the metadata have no common base
+            raise InputError(
+                f"tfds:{name} in {root} cannot be read: {_first_line(error)}"
+            ) from error
+    raise InputError(
+        f"tfds:{name} is prepared in none of {', '.join(map(str, roots))}; "
+        f"prepare it with pip install nnlab[tensorflow] and {_build_command(name)}"
+    )
+
+
+def _build_command(name: str) -> str:
+    return f"tfds build {name} --file_format=array_record --data_dir=FOLDER"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _feature_keys(builder: Any) -> tuple[str, str]:
+    """The keys of the image and of its class, as the set declares them for supervised learning."""
+    import tensorflow_datasets as tfds
+
+    image, label = (builder.info.supervised_keys or ("image", "label"))[:2]
+    features = dict(builder.info.features.items())
+    if not (
+        isinstance(features.get(image), tfds.features.Image)
+        and isinstance(features.get(label), tfds.features.ClassLabel)
+        and features[image].np_dtype == np.uint8
+    ):
+        raise InputError(
+            f"{builder.data_dir} has the features {', '.join(map(repr, features.values()))}, "
+            "expected an image of uint8 and a class label"
+        )
+    return image, label
+
+
+def _test_split(builder: Any) -> str:
+    """The name of the split to measure on, of a set that has one and `train`."""
+    splits = builder.info.splits
+    test = "test" if "test" in splits else "validation"
+    if not {"train", test} <= set(splits):
+        raise InputError(
+            f"{builder.data_dir} has the splits {', '.join(sorted(splits))}, "
+            "expected train and one of test and validation"
+        )
+    return test
+
+
+def _open(builder: Any, split: str, name: str) -> tuple[str, Any]:
+    """What errors call the split, and its examples by number."""
+    place = f"{builder.data_dir} {split}"
+    if builder.info.splits[split].num_examples == 0:
+        raise InputError(f"{place} holds no examples, expected at least one")
+    try:
+        return place, builder.as_data_source(split)
+    except NotImplementedError as error:
+        raise InputError(
+            f"{builder.data_dir} is stored as {builder.info.file_format.value}, which only "
+            f"TensorFlow reads; expected array_record, which {_build_command(name)} writes"
+        ) from error
+    except Exception as error:  # the readers have no common base
+        raise InputError(
+            f"{place} cannot be read after 0 examples: {_first_line(error)}"
+        ) from error
+
+
+def _check_shape(place: str, number: int, shape: tuple, first: tuple) -> None:
+    if shape != first:
+        raise InputError(
+            f"{place}: image {number} has shape {shape} and image 0 {first}, "
+            "expected images of one size"
+        )
+
+
+def _read(builder: Any, split: str, image: str, label: str, name: str) -> Split:
+    """All examples of one split, in the order of the files."""
+    place, examples = _open(builder, split, name)
+    n = builder.info.splits[split].num_examples
+    images, labels = np.empty((n, 0, 0, 0), np.uint8), np.empty(n, np.int64)
+    i = 0
+    try:
+        for i, example in enumerate(examples):
+            if i == 0:
+                images = np.empty((n, *example[image].shape), np.uint8)
+            _check_shape(place, i, example[image].shape, images.shape[1:])
+            images[i], labels[i] = example[image], example[label]
+    except InputError:
+        raise
+    except Exception as error:  # the readers and the decoders have no common base
+        reason = _first_line(error)
+        raise InputError(f"{place} cannot be read after {i} examples: {reason}") from error
+    return checked_split(images, labels, builder.info.features[label].num_classes, place)

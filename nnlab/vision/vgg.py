@@ -1,0 +1,145 @@
+"""VGG: stacks of 3×3 convolutions, of 11 to 19 layers with weights.
+
+Five stages of 3×3 convolutions to 64, 128, 256, 512 and 512 channels, each with a 2×2 maximum
+behind it; 7×7 positions go into dense layers of 4,096, 4,096 and `classes`. With 1,000 classes, and
+for a 224×224 image:
+
+=====  ==========================  ===========  ===============  ==============
+depth  convolutions a stage        parameters   with BatchNorm   multiply-adds
+=====  ==========================  ===========  ===============  ==============
+11     1, 1, 2, 2, 2               132,863,336  132,868,840      7,609,090,048
+13     2, 2, 2, 2, 2               133,047,848  133,053,736      11,308,466,176
+16     2, 2, 3, 3, 3               138,357,544  138,365,992      15,470,264,320
+19     2, 2, 4, 4, 4               143,667,240  143,678,248      19,632,062,464
+=====  ==========================  ===========  ===============  ==============
+
+These are the paper's networks A, B, D and E. Weights start as the arithmetic has it.
+
+References:
+    Simonyan and Zisserman, Very deep convolutional networks for large-scale image recognition,
+    ICLR 2015, https://arxiv.org/abs/1409.1556, table 1. torchvision (vgg.py) for BatchNorm.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Dtype
+
+from nnlab.arithmetics import FLOAT, Arithmetic
+from nnlab.errors import InputError
+from nnlab.files.borrowing import Flattened
+from nnlab.layers.normalization import batch_norm
+from nnlab.ops.adaptive_pooling import adaptive_avg_pool
+from nnlab.ops.pooling import max_pool
+
+_CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+
+
+class VGG(nn.Module):
+    """[batch, height, width, channels] to logits [batch, classes], for images of 32×32 and more.
+
+    `arithmetic` serves all layers but the first convolution and the three dense layers, which are
+    float unless `first` and `classifier` say otherwise. Inputs of the last two dense layers go
+    through dropout of the rate `dropout`: in training, `apply` takes `rngs={"dropout": key}`.
+
+    `norm` puts BatchNorm behind each convolution, which keeps its bias as in torchvision, and
+    `norm_dense` in place of the bias of each dense layer, the last included. Adders need them, as
+    their outputs lie near minus the number of their terms, and nothing would pass the activation.
+
+    `dtype` is that of the computation, by default that of images and parameters together;
+    parameters, running statistics and logits are float32 in any. `axis_name` is that of a mapped
+    axis along which BatchNorm takes the batch of all devices as one; by default each has its own.
+
+    Intermediates: "stage1" to "stage5" [batch, height, width, features] before the maximum of each
+    stage and "pool1" to "pool5" behind it, and "features" [batch, hidden], what goes into the last
+    dense layer before dropout.
+
+    Raises:
+        InputError: `depth` is none of those above.
+        ValueError: the image has fewer than 32 pixels on a side, or not four axes.
+    """
+
+    depth: int = 16
+    classes: int = 1000
+    arithmetic: Arithmetic = FLOAT
+    first: Arithmetic = FLOAT
+    classifier: Arithmetic = FLOAT
+    widths: tuple[int, int, int, int, int] = (64, 128, 256, 512, 512)
+    hidden: int = 4096
+    dropout: float = 0.5
+    norm: bool = False
+    norm_dense: bool = False
+    dtype: Dtype | None = None
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        norm = functools.partial(batch_norm, train, dtype=self.dtype, axis_name=self.axis_name)
+        for stage, count in enumerate(_convolutions(self.depth), 1):
+            for layer in range(1, count + 1):
+                arithmetic = self.first if stage == layer == 1 else self.arithmetic
+                x = arithmetic.conv(
+                    self.widths[stage - 1],
+                    (3, 3),
+                    padding=1,
+                    use_bias=True,
+                    dtype=self.dtype,
+                    name=f"conv{stage}_{layer}",
+                )(x)
+                if self.norm:
+                    x = norm(name=f"bn{stage}_{layer}")(x)
+                x = self.arithmetic.activation(x)
+            self.sow("intermediates", f"stage{stage}", x)
+            x = max_pool(x)
+            self.sow("intermediates", f"pool{stage}", x)
+
+        x = adaptive_avg_pool(x, 7)
+        x = x.reshape(x.shape[0], -1)
+        for name, features in (("fc6", self.hidden), ("fc7", self.hidden), ("fc8", self.classes)):
+            if name == "fc8":
+                self.sow("intermediates", "features", x)
+            if name != "fc6":
+                x = nn.Dropout(self.dropout, deterministic=not train, name=f"dropout_{name}")(x)
+            dense = functools.partial(self.classifier.dense, dtype=self.dtype, name=name)
+            x = dense(features, use_bias=not self.norm_dense)(x)
+            if self.norm_dense:
+                x = norm(name=f"bn_{name}")(x)
+            if name != "fc8":
+                x = self.classifier.activation(x)
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+vgg11 = functools.partial(VGG, 11)
+vgg13 = functools.partial(VGG, 13)
+vgg16 = functools.partial(VGG, 16)
+vgg19 = functools.partial(VGG, 19)
+vgg11_bn = functools.partial(VGG, 11, norm=True)
+vgg13_bn = functools.partial(VGG, 13, norm=True)
+vgg16_bn = functools.partial(VGG, 16, norm=True)
+vgg19_bn = functools.partial(VGG, 19, norm=True)
+
+
+def torch_names(model: VGG) -> dict[str, str | Flattened]:
+    """Layers of `model` as torchvision's `vgg11` to `vgg19` and `vgg11_bn` to `vgg19_bn` name them.
+
+    torchvision numbers what its `features` hold: convolution, BatchNorm if any, ReLU, maximum.
+    """
+    names: dict[str, str | Flattened] = {}
+    number = 0
+    for stage, count in enumerate(_convolutions(model.depth), 1):
+        for layer in range(1, count + 1):
+            names[f"conv{stage}_{layer}"] = f"features.{number}"
+            if model.norm:
+                names[f"bn{stage}_{layer}"] = f"features.{number + 1}"
+            number += 3 if model.norm else 2
+        number += 1
+    first = Flattened("classifier.0", model.widths[-1], 7, 7)
+    return names | {"fc6": first, "fc7": "classifier.3", "fc8": "classifier.6"}
+
+
+def _convolutions(depth: int) -> tuple[int, ...]:
+    if depth not in _CONVOLUTIONS:
+        raise InputError(f"depth must be one of {', '.join(map(str, _CONVOLUTIONS))}, not {depth}.")
+    return _CONVOLUTIONS[depth]

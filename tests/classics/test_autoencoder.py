@@ -1,0 +1,61 @@
+"""The auto-encoder of windows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nnlab import training
+from nnlab.arithmetics import ADDER
+from nnlab.classics.autoencoder import reconstruction_error
+from nnlab.errors import InputError
+from nnlab.models import AutoEncoder
+
+KEY = jax.random.key(0)
+
+
+def test_parameters_are_those_of_the_docstring():
+    variables = jax.eval_shape(AutoEncoder().init, KEY, jnp.zeros((1, 32)))
+    sizes = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    assert sizes == 2 * (32 * 24 + 24 * 8) + 2 * 24 + 8 + 32 == 2008
+
+
+def test_the_error_of_a_hand_worked_window():
+    error = reconstruction_error(jnp.array([[1.0, 2.0], [0.0, 0.0]]), jnp.array([[4.0, 6.0]] * 2))
+    np.testing.assert_allclose(
+        error, [12.5**0.5, 26**0.5], rtol=1e-6
+    )  # (9 + 16) / 2, (16 + 36) / 2
+
+
+def test_what_it_has_seen_it_rebuilds_and_the_rest_not():
+    phases = np.random.default_rng(0).uniform(0, 6, (64, 1))
+    windows = jnp.sin(jnp.asarray(phases, jnp.float32) + jnp.arange(12) * 0.7)
+    model, optimizer = AutoEncoder(12, 3), optax.adam(1e-2)
+    state = training.init(KEY, model, optimizer, windows)
+
+    def loss(outputs, labels):
+        return jnp.square(outputs - labels).mean()
+
+    step = jax.jit(training.train_step(model, optimizer, loss, metrics=lambda y, t: {}))
+    for _ in range(400):
+        state, _ = step(state, (windows, windows))
+    strange = windows.at[:, 6:].set(0.0)  # the wave stops
+
+    def errors(x):
+        outputs = model.apply({"params": state.params}, x)
+        assert isinstance(outputs, jax.Array)
+        return reconstruction_error(outputs, x)
+
+    assert errors(strange).mean() > 3 * errors(windows).mean()
+
+
+@pytest.mark.parametrize("options", [{"code": 0}, {"hidden": 0}])
+def test_no_units_get_one_sentence(options):
+    with pytest.raises(InputError, match="must be at least 1, not 0"):
+        AutoEncoder(**options).init(KEY, jnp.zeros((1, 4)))
+
+
+def test_images_get_one_sentence():
+    with pytest.raises(InputError, match="takes windows"):
+        AutoEncoder(arithmetic=ADDER).init(KEY, jnp.zeros((1, 4, 4, 1)))

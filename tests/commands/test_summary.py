@@ -1,0 +1,152 @@
+"""`python -m nnlab summary` as a user runs it."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from nnlab.arithmetics import NAMED
+from nnlab.commands import summary
+from nnlab.runs.script import run
+
+
+@pytest.fixture
+def printed(capsys):
+    """`printed(*args)` runs the command in this process and returns what it prints."""
+
+    def call(*args):
+        run(summary.main, summary.Config, [str(arg) for arg in args])
+        return capsys.readouterr().out
+
+    return call
+
+
+@pytest.fixture
+def refused(capsys):
+    """`refused(*args)` is the sentence that the command ends with, at status 2."""
+
+    def call(*args):
+        with pytest.raises(SystemExit) as end:
+            run(summary.main, summary.Config, [str(arg) for arg in args])
+        assert end.value.code == 2
+        streams = capsys.readouterr()
+        assert streams.err.count("\n") == 1
+        return streams.err
+
+    return call
+
+
+def figure(text, name):
+    """The number of a total by its name."""
+    found = re.search(rf"^  {re.escape(name)} +([\d,]+)$", text, re.MULTILINE)
+    assert found, f"{name} is not in {text}"
+    return int(found[1].replace(",", ""))
+
+
+def test_lenet_as_published(printed):
+    text = printed("lenet5", "--no-compile")
+    assert text.startswith("lenet5: arithmetic float, first float, classifier float;")
+    assert "1x32x32x1" in text
+    assert figure(text, "parameters") == 61_942
+    # 416,520 of the layers and one a number that is normalised, one a channel for its factor.
+    normalised, channels = 28 * 28 * 6 + 10 * 10 * 16 + 120 + 84 + 10, 6 + 16 + 120 + 84 + 10
+    assert figure(text, "multiplications") == 416_520 + normalised + channels
+    assert "Compiled" not in text
+
+
+@pytest.mark.parametrize("name", sorted(NAMED))
+def test_every_arithmetic_prints(name, printed):
+    text = printed("small_cnn", "--arithmetic", name, "--no-compile")
+    assert figure(text, "parameters") > 0
+    assert re.search(r"^  energy +[\d.]+.J$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", sorted(summary.MODELS))
+def test_every_model_takes_its_images(name):
+    config = summary.Config(name, arithmetic="adder", classes=3)
+    variables, images = summary.shapes(config, summary.build(config))
+    assert images.shape[0] == 1
+    assert variables["params"]
+
+
+def test_options_reach_the_model(printed):
+    options = ["--classes", 7, "--channels", 2, "--image-size", 12, "--batch-size", 5]
+    arithmetics = ["--first", "adder", "--classifier", "binary", "--dtype", "bfloat16"]
+    text = printed("small_cnn", *options, *arithmetics, "--no-compile")
+    assert "arithmetic float, first adder, classifier binary" in text
+    assert "images 5x12x12x2 in bfloat16" in text
+    assert "5x7" in text and "AdderConv" in text and "BinaryDense" in text
+    assert figure(text, "  of 1 bit") > 0
+    assert "no price for" in text  # of bfloat16
+
+
+@pytest.mark.slow
+def test_compiled_and_measured(printed):
+    text = printed("small_cnn", "--arithmetic", "adder", "--train", "--measure", "--repeats", 2)
+    inference, step = text.split("Compiled ")[1:]
+    assert inference.startswith("inference on ") and step.startswith("training step on ")
+    for part in (inference, step):
+        arguments, results = figure(part, "bytes of arguments"), figure(part, "bytes of results")
+        together = arguments + results + figure(part, "temporary bytes")
+        assert figure(part, "bytes together") == together
+        assert re.search(r"measured: median of 2 +[\d.]+.?s$", part, re.MULTILINE)
+        assert re.search(r"images a second +[\d.]+k?$", part, re.MULTILINE)
+    # Parameters and statistics and one float32 image go in, ten logits come out.
+    at_rest = figure(text, "bytes at rest")
+    assert figure(inference, "bytes of arguments") == at_rest + 4 * 8 * 8
+    assert figure(inference, "bytes of results") == 40
+    # A step takes the state, with its momentum, and gives another.
+    assert figure(step, "bytes of arguments") > 2 * (
+        at_rest - 4 * figure(text, "running statistics")
+    )
+    of_step = text.split("Training step on an image")[1]
+    assert figure(of_step, "multiplications") > figure(text, "multiplications")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["resnet"], ["MODEL", "resnet", "lenet5", "resnet20"]),
+        (["lenet5", "--arithmetic", "add"], ["--arithmetic", "add", "adder", "posit8"]),
+        (["lenet5", "--first", "add"], ["--first", "add", "adder"]),
+        (["lenet5", "--classifier", "add"], ["--classifier", "add", "adder"]),
+        (["lenet5", "--dtype", "int8"], ["--dtype", "int8", "bfloat16"]),
+        (["lenet5", "--norm"], ["--norm", "lenet5"]),
+        (["lenet5", "--image-size", "4"], ["lenet5", "4x4x1", "window"]),
+        (["lenet5", "--image-size", "0"], ["--image-size", "0"]),
+        (["lenet5", "--channels", "-1"], ["--channels", "-1"]),
+        (["lenet5", "--classes", "0"], ["--classes", "0"]),
+        (["lenet5", "--levels", "0"], ["--levels", "0"]),
+        (["lenet5", "--batch-size", "0"], ["--batch-size", "0"]),
+        (["lenet5", "--batch-size", str(2**31 - 1)], ["--batch-size", "2,199,023,254,528"]),
+        (["lenet5", "--repeats", "0"], ["--repeats", "0"]),
+    ],
+)
+def test_bad_input_is_named_in_one_sentence(args, words, refused):
+    said = refused(*args)
+    assert all(word in said for word in words)
+
+
+def test_help(capsys):
+    with pytest.raises(SystemExit) as end:
+        run(summary.main, summary.Config, ["--help"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    for word in ("--arithmetic", "winograd_adder", "vgg_small", "--measure"):
+        assert word in said
+
+
+def test_the_command_where_micro_cannot_be_written():
+    process = subprocess.run(
+        [sys.executable, "-m", "nnlab", "summary", "lenet5", "--levels", "1", "--no-compile"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    assert figure(process.stdout, "parameters") == 61_942
+    assert "\x1b" not in process.stdout

@@ -1,0 +1,213 @@
+"""Models in one file: the same logits to the bit, in as many bytes as the summary says."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nnlab.arithmetics import ADDER, BINARY, FLOAT
+from nnlab.costs import stored_bytes
+from nnlab.errors import InputError
+from nnlab.files import container
+from nnlab.layers import GravesLSTMCell
+from nnlab.models import (
+    CifarResNet,
+    LanguageModel,
+    LeNet5,
+    SmallCNN,
+)
+from nnlab.models.saved_models import export_variables, load_model, save_model
+
+
+def random_variables(model, image):
+    """Parameters and statistics of any values, zeros and minus zeros among the weights."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    rng = np.random.default_rng(0)
+
+    def leaf(path, shape):
+        name = jax.tree_util.keystr(path)
+        values = rng.normal(size=shape.shape).astype(np.float32)
+        values = np.abs(values) + 0.5 if "var" in name or "scale" in name else values
+        if "kernel" in name:
+            values.flat[:2] = 0.0, -0.0
+        return jnp.asarray(values)
+
+    return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+def settled(model, variables, images):
+    """The variables with statistics of `images`, so that activations are neither 0 nor huge."""
+    train = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
+    for _ in range(50):
+        variables = variables | train(variables, images)[1]
+    return variables
+
+
+def file_bytes(path):
+    """Of the header with its length, and of all."""
+    return 8 + int.from_bytes(path.read_bytes()[:8], "little"), path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("model", "side"),
+    [(SmallCNN(arithmetic=BINARY), 8), (LeNet5(arithmetic=ADDER, first=ADDER), 32)],
+)
+def test_a_model_comes_back_to_the_bit(tmp_path, model, side):
+    images = jax.random.normal(jax.random.key(1), (3, side, side, 1))
+    variables = settled(model, random_variables(model, images[:1]), images)
+    path = tmp_path / "network.safetensors"
+    save_model(path, model, variables, images[:1])
+    loaded, found, _ = load_model(path)
+    assert loaded == model
+    assert jax.tree.structure(found) == jax.tree.structure(variables)
+    apply = jax.jit(model.apply)
+    logits = apply(variables, images)
+    assert np.ptp(logits, axis=0).min() > 0.1  # they depend on the image
+    assert np.array_equal(logits, apply(found, images))
+
+
+@pytest.mark.parametrize("arithmetic", [BINARY, ADDER])
+@pytest.mark.parametrize("kind", [LeNet5, functools.partial(CifarResNet, 8)])
+def test_the_file_has_as_many_bytes_as_the_summary_says(tmp_path, kind, arithmetic):
+    model = kind(arithmetic=arithmetic)
+    channels = 1 if kind is LeNet5 else 3
+    image = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
+    variables = random_variables(model, image)
+    path = tmp_path / "network.safetensors"
+    save_model(path, model, variables, image)
+    header, size = file_bytes(path)
+    assert size == header + stored_bytes(model.apply, variables, image)
+
+
+def test_signs_by_hand(tmp_path):
+    """LeNet-5: of its 61,942 parameters 150 and 840 of the float layers and 472 of BatchNorm are
+    float32, as are 472 running statistics; 60,480 weights are signs, 7,560 bytes."""
+    model = LeNet5(arithmetic=BINARY)
+    image = jnp.zeros((1, 32, 32, 1))
+    variables = random_variables(model, image)
+    arrays = export_variables(model, variables, image)
+    signs = {name: a for name, a in arrays.items() if a.dtype == np.int8}
+    assert sorted(signs) == [
+        "params/BinaryConv_0/binary_kernel",
+        "params/BinaryDense_0/binary_kernel",
+        "params/BinaryDense_1/binary_kernel",
+    ]
+    assert sum(a.size for a in signs.values()) == 60_480
+    kernel = variables["params"]["BinaryDense_1"]["binary_kernel"]
+    assert np.array_equal(signs["params/BinaryDense_1/binary_kernel"], np.where(kernel < 0, -1, 1))
+    path = tmp_path / "network.safetensors"
+    save_model(path, model, variables, image)
+    header, size = file_bytes(path)
+    assert size - header == 7_560 + 4 * (150 + 840 + 2 * 472)
+
+
+def test_the_header_tells_what_the_model_is(tmp_path):
+    image = jnp.zeros((1, 8, 8, 3), jnp.bfloat16)
+    model = SmallCNN(classes=3, arithmetic=ADDER, dtype=jnp.bfloat16)
+    save_model(tmp_path / "x", model, random_variables(model, image), image)
+    about = container.read(tmp_path / "x").about
+    assert about["model"] == "SmallCNN"
+    assert about["fields"]["arithmetic"] == {"arithmetic": "ADDER"}
+    assert about["fields"]["dtype"] == {"dtype": "bfloat16"}
+    assert about["fields"]["classes"] == 3
+    assert about["input"] == {"shape": [8, 8, 3], "dtype": "bfloat16"}
+    assert load_model(tmp_path / "x")[0].dtype == jnp.bfloat16
+
+
+NOTES = {"characters": "ab\u00e9\n", "mean": 1.5, "window": [1, 2], "none": None}
+
+
+@pytest.mark.parametrize("arithmetic", [FLOAT, BINARY])
+def test_a_recurrent_model_comes_back_with_its_notes(tmp_path, arithmetic):
+    model = LanguageModel(5, 8, cell=GravesLSTMCell, arithmetic=arithmetic, norm=True)
+    symbols = jnp.asarray(np.random.default_rng(0).integers(0, 5, (2, 7)), jnp.int32)
+    variables = random_variables(model, symbols[:1])
+    path = tmp_path / "network.safetensors"
+    save_model(path, model, variables, symbols[:1], notes=NOTES)
+    header, size = file_bytes(path)
+    assert size == header + stored_bytes(model.apply, variables, symbols[:1])
+    loaded = load_model(path)
+    assert (loaded.model, loaded.notes) == (model, NOTES)
+    assert loaded.model.cell is GravesLSTMCell
+    # In two pieces, with the state that the first leaves.
+    run = jax.jit(functools.partial(loaded.model.apply, mutable=["carry"]))
+    expected, _ = run(variables, symbols)
+    assert np.array_equal(run(loaded.variables, symbols)[0], expected)
+    first, after = run(loaded.variables, symbols[:, :3])
+    second, _ = run(loaded.variables | after, symbols[:, 3:])
+    # Seven steps of float32 sums of eight terms below 10.
+    np.testing.assert_allclose(jnp.concatenate([first, second], 1), expected, atol=1e-4)
+
+
+def test_a_file_from_before_there_were_notes(tmp_path):
+    model, image = SmallCNN(), jnp.zeros((1, 8, 8, 1))
+    path = tmp_path / "network.safetensors"
+    save_model(path, model, random_variables(model, image), image)
+    about, arrays = container.read(path)
+    del about["notes"]
+    container.write(tmp_path / "old", arrays, about=about)
+    assert load_model(tmp_path / "old").notes == {}
+
+
+@pytest.mark.parametrize("note", [float("nan"), np.float32(1), {1, 2}])
+def test_notes_that_are_not_json_are_refused(tmp_path, note):
+    model, image = SmallCNN(), jnp.zeros((1, 8, 8, 1))
+    with pytest.raises(InputError, match="cannot hold what is not JSON: "):
+        save_model(tmp_path / "x", model, random_variables(model, image), image, notes={"a": note})
+    assert not (tmp_path / "x").exists()
+
+
+class OwnCell(GravesLSTMCell):
+    pass
+
+
+def test_a_cell_of_another_house_is_refused(tmp_path):
+    model, symbols = LanguageModel(5, 8, cell=OwnCell), jnp.zeros((1, 3), jnp.int32)
+    with pytest.raises(InputError, match=r"cannot name cell=.*or classes of nnlab\.layers\."):
+        save_model(tmp_path / "x", model, random_variables(model, symbols), symbols)
+
+
+@pytest.mark.parametrize(
+    ("field", "sentence"),
+    [
+        ({"layer": "TransformerCell"}, r"nnlab\.layers has no TransformerCell; expected one that"),
+        ({"layer": "recurrent"}, r"nnlab\.layers has no recurrent; expected one that this nnlab"),
+        ({"arithmetic": "TERNARY2"}, r"nnlab\.arithmetics has no TERNARY2; expected one that"),
+        ({"codec": "x"}, "the file names a codec; expected one of arithmetic, layer or dtype"),
+    ],
+)
+def test_names_that_this_nnlab_does_not_know(tmp_path, field, sentence):
+    about = {"model": "LanguageModel", "fields": {"symbols": 5, "cell": field}}
+    container.write(tmp_path / "x", {}, about=about)
+    with pytest.raises(InputError, match=sentence):
+        load_model(tmp_path / "x")
+
+
+def test_what_a_header_cannot_name_is_refused(tmp_path):
+    image = jnp.zeros((1, 8, 8, 1))
+    own = dataclasses.replace(ADDER, activation=nn.hard_tanh)
+    model = SmallCNN(arithmetic=own)
+    with pytest.raises(InputError, match=r"cannot name arithmetic=.*values of nnlab\.arithmetics"):
+        save_model(tmp_path / "x", model, random_variables(model, image), image)
+    dense = nn.Dense(3)
+    with pytest.raises(InputError, match="cannot name Dense"):
+        save_model(tmp_path / "x", dense, dense.init(jax.random.key(0), image), image)
+    container.write(tmp_path / "y", {}, about={"model": "annotations"})
+    with pytest.raises(InputError, match="holds 'annotations'; expected a model"):
+        load_model(tmp_path / "y")
+    container.write(tmp_path / "z", {}, about={"nodes": []})
+    with pytest.raises(InputError, match="holds 'an integer network'"):
+        load_model(tmp_path / "z")
+
+
+def test_a_weight_without_a_sign_is_refused():
+    model, image = LeNet5(arithmetic=BINARY), jnp.zeros((1, 32, 32, 1))
+    variables = random_variables(model, image)
+    kernel = variables["params"]["BinaryDense_1"]["binary_kernel"]
+    variables["params"]["BinaryDense_1"]["binary_kernel"] = kernel.at[0, 0].set(jnp.nan)
+    with pytest.raises(InputError, match="BinaryDense_1/binary_kernel has weights that are NaN"):
+        export_variables(model, variables, image)

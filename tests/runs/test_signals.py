@@ -1,0 +1,47 @@
+"""Signals: held back while a loop asks for them, and back to what they were behind it."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from nnlab.runs import signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_deferred_signal_is_an_answer(number):
+    before = signal.getsignal(number)
+    with signals.deferred() as stop:
+        assert stop() is None
+        os.kill(os.getpid(), number)
+        assert stop() is number
+        assert signal.getsignal(number) == before  # a second one takes its usual effect
+    assert signal.getsignal(number) == before
+
+
+def test_in_another_thread_nothing_is_held_back():
+    seen, before = [], signal.getsignal(signal.SIGTERM)
+
+    def work():
+        with signals.deferred() as stop, signals.immediate():
+            seen.append((stop(), signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(None, before)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_immediate_signal_ends_the_process_within_a_call(number):
+    program = (
+        "import threading\nfrom nnlab.training import signals\nlock = threading.Lock()\n"
+        "with signals.immediate(), lock:\n    print('ready', flush=True)\n    lock.acquire()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert process.wait(timeout=60) == -number

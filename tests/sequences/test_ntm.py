@@ -1,0 +1,246 @@
+"""The Neural Turing Machine: its size, a run by loops in float64, its state, refusals."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nnlab.arithmetics import ADDER, FLOAT, NAMED
+from nnlab.errors import InputError
+from nnlab.layers import GravesLSTMCell, GRUCell, LSTMCell
+from nnlab.models import NTM, load_model, save_model
+from nnlab.sequences.algorithmic_tasks import copy
+from nnlab.sequences.episode_scores import bits_per_sequence
+
+KEY = jax.random.key(0)
+# What takes time is to compile, not to run.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+SMALL: dict[str, Any] = {"width": 5, "locations": 6, "size": 3}
+
+
+def single(values):
+    return np.asarray(values, np.float32)
+
+
+def double(values):
+    return np.asarray(values, np.float64)
+
+
+def shapes(model, inputs):
+    return jax.eval_shape(model.init, KEY, jnp.ones((1, 2, inputs)))["params"]
+
+
+def count(params):
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def random_params(model, inputs, seed=0):
+    """Float32 parameters of unit variance, so that every gate is somewhere else."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes(model, inputs)
+    )
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def softmax(x):
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+def by_loops(params, x, model):
+    """Logits and weightings of one sequence [time, m], float64, a head after the other."""
+    params = jax.tree.map(double, params)
+    cell, size, locations = params["cell"], model.size, model.locations
+    heads, taps = model.read_heads + model.write_heads, 2 * model.reach + 1
+    memory = np.full((locations, size), model.fill)
+    reads = np.tanh(params["first_reads"])
+    weightings = [softmax(row) for row in params["first_weightings"]]
+    carry = [(np.zeros(model.width), np.zeros(model.width)) for _ in range(model.layers)]
+    logits, seen = [], []
+    for step in double(x):
+        h = np.concatenate([step, *reads])
+        for n in range(model.layers):
+            layer = cell[f"controller{n + 1}"]
+            if model.controller is None:
+                h = np.tanh(h @ layer["kernel"] + layer["bias"])
+                continue
+            c, last = carry[n]
+            kernels = layer["input"]["kernel"], layer["recurrent"]["kernel"]
+            i, f, g, o = np.split(h @ kernels[0] + last @ kernels[1] + layer["bias"], 4)
+            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+            h = sigmoid(o) * np.tanh(c)
+            carry[n] = c, h
+        told = np.clip(h @ cell["heads"]["kernel"] + cell["heads"]["bias"], -model.clip, model.clip)
+        per_head = size + 3 + taps
+        for head in range(heads):
+            z = told[head * per_head : (head + 1) * per_head]
+            key, (beta, gate, gamma) = np.tanh(z[:size]), z[size : size + 3]
+            beta, gate, gamma = np.log1p(np.exp(beta)), sigmoid(gate), 1 + np.log1p(np.exp(gamma))
+            similar = np.zeros(locations)
+            for i in range(locations):
+                norms = (key @ key + 1e-8) * (memory[i] @ memory[i] + 1e-8)
+                similar[i] = key @ memory[i] / np.sqrt(norms)
+            gated = gate * softmax(beta * similar) + (1 - gate) * weightings[head]
+            shifts = softmax(z[size + 3 :])
+            moved = sum(shifts[k] * np.roll(gated, k - model.reach) for k in range(taps))
+            weightings[head] = moved**gamma / (moved**gamma).sum()
+        reads = np.array([w @ memory for w in weightings[: model.read_heads]])
+        writes = told[heads * per_head :].reshape(2, model.write_heads, size)
+        for w, erase in zip(weightings[model.read_heads :], writes[0], strict=True):
+            memory = memory * (1 - np.outer(w, sigmoid(erase)))
+        for w, add in zip(weightings[model.read_heads :], writes[1], strict=True):
+            memory = memory + np.outer(w, np.tanh(add))
+        output = cell["output"]
+        logits.append(np.concatenate([h, *reads]) @ output["kernel"] + output["bias"])
+        seen.append(np.array(weightings))
+    return np.array(logits), np.array(seen), memory
+
+
+def test_parameters():
+    # (9 + 20 + 1) 100 + 101 (2 (20 + 6) + 40) + 8 (100 + 20 + 1) + 20 + 2 · 128
+    assert count(shapes(NTM(8), 9)) == 3000 + 9292 + 968 + 276 == 13_536
+    # 4 · 100 (9 + 20 + 100 + 1) in place of the 3000.
+    assert count(shapes(NTM(8, LSTMCell), 9)) == 62_536
+    model = NTM(2, width=5, layers=3, read_heads=2, write_heads=3, locations=7, size=4, reach=2)
+    # 5 (3 + 8 + 1) + 2 · 30, 6 (5 · (4 + 4 + 4) + 2 · 3 · 4), 2 (5 + 8 + 1), 2 · 4 + 5 · 7.
+    assert count(shapes(model, 3)) == 60 + 60 + 6 * (60 + 24) + 28 + 8 + 35
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"layers": 2, "read_heads": 2, "write_heads": 2, "reach": 2},
+        {"controller": LSTMCell, "layers": 2, "clip": 1.0},
+    ],
+    ids=["feed-forward", "LSTM"],
+)
+def test_a_run_is_that_of_loops(options):
+    model: Any = NTM(2, **{**SMALL, **options})
+    params = random_params(model, 4)
+    x = np.random.default_rng(1).normal(size=(2, 5, 4)).astype(np.float32)
+    logits, weightings, state = jax.jit(
+        lambda p, x: model.apply({"params": p}, x, method="unroll")
+    )(params, x)
+    for n in range(2):
+        expected = by_loops(params, x[n], model)
+        for found, wanted in zip(
+            (logits[n], weightings[n], state.memory[n]), expected, strict=True
+        ):
+            # Float32 rounds by 6e-8; five steps of sharpened softmaxes raise that some hundredfold.
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=5e-5)
+
+
+def test_steps_alone_are_the_run():
+    model: Any = NTM(2, LSTMCell, layers=2, **SMALL)
+    variables = {"params": random_params(model, 4)}
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4, 4)), jnp.float32)
+    whole = jax.jit(lambda x: model.apply(variables, x, method="unroll"))(x)
+    step = jax.jit(lambda x, state: model.apply(variables, x, state, method="unroll"))
+    state = jax.jit(lambda: model.apply(variables, 3, method="start"))()
+    for time in range(4):
+        logits, weightings, state = step(x[:, time : time + 1], state)
+        np.testing.assert_allclose(logits[:, 0], whole.logits[:, time], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(weightings[:, 0], whole.weightings[:, time], rtol=0, atol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), state, whole.state
+    )
+    assert len(state.controller) == 2 and state.controller[0][0].shape == (3, 5)
+
+
+def test_the_start():
+    model: Any = NTM(2, read_heads=2, **SMALL)
+    params = random_params(model, 4)
+    memory, reads, weightings, controller = model.apply({"params": params}, 3, method="start")
+    np.testing.assert_array_equal(memory, np.full((3, 6, 3), single(1e-6)))
+    np.testing.assert_allclose(reads[1], np.tanh(params["first_reads"]), rtol=1e-6)
+    for head in range(3):
+        expected = softmax(double(params["first_weightings"][head]))
+        np.testing.assert_allclose(weightings[2, head], expected, rtol=1e-5)
+    assert controller == ()
+
+
+def test_weightings_are_sown_and_the_memory_may_be_of_one_location():
+    model: Any = NTM(2, read_heads=3, write_heads=2, width=4, locations=1, size=3)
+    variables = {"params": random_params(model, 4)}
+    apply = jax.jit(lambda x: model.apply(variables, x, mutable=["intermediates"]))
+    logits, kept = apply(jnp.ones((2, 5, 4)))
+    (reads,), (writes,) = (
+        kept["intermediates"][f"{kind}_weightings"] for kind in ("read", "write")
+    )
+    assert logits.shape == (2, 5, 2) and logits.dtype == jnp.float32
+    np.testing.assert_array_equal(reads, np.ones((2, 5, 3, 1)))
+    np.testing.assert_array_equal(writes, np.ones((2, 5, 2, 1)))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"controller": GravesLSTMCell, "arithmetic": ADDER, "norm": True}]
+)
+def test_a_gradient_reaches_every_parameter_and_is_finite_at_the_start(options):
+    model: Any = NTM(3, **{**SMALL, **options})
+    inputs, labels = copy(KEY, 2, (3, 3), bits=3)
+
+    def gradients(key):
+        params = model.init(key, inputs)["params"]
+        return jax.grad(lambda p: bits_per_sequence(model.apply({"params": p}, inputs), labels))(
+            params
+        )
+
+    grads = jax.jit(gradients, compiler_options=QUICK)(KEY)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+        assert jnp.isfinite(leaf).all() and leaf.any(), path
+
+
+@pytest.mark.parametrize(
+    ("name", "controller"),
+    [*((name, None) for name in NAMED), ("adder", GRUCell), ("binary_connect_stochastic", GRUCell)],
+)
+def test_every_arithmetic(name, controller):
+    model: Any = NTM(2, controller, arithmetic=NAMED[name], norm=True, **SMALL)
+    x = jnp.zeros((2, 3, 4))
+
+    def gradients(key):
+        params = model.init({"params": key, "dropout": key}, x)["params"]
+
+        def total(params):
+            return model.apply({"params": params}, x, train=True, rngs={"dropout": key}).sum()
+
+        return jax.grad(total)(params), params
+
+    grads, params = jax.eval_shape(gradients, KEY)
+    assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, params)
+    kernels = [k for k in params["cell"]["controller1"] if "kernel" in k or k == "recurrent"]
+    assert kernels and set(params["cell"]["heads"]) == {"kernel", "bias"}
+
+
+def test_saved_and_loaded(tmp_path):
+    model: Any = NTM(2, LSTMCell, **SMALL)
+    x = jnp.ones((1, 3, 4))
+    variables = {"params": random_params(model, 4)}
+    save_model(tmp_path / "ntm.safetensors", model, variables, x)
+    loaded = load_model(tmp_path / "ntm.safetensors")
+    assert loaded.model == model
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 0}, r"width must be at least 1, not 0\."),
+        ({"write_heads": -1}, r"write_heads must be at least 1, not -1\."),
+        ({"locations": 3, "reach": 4}, r"reach must be from 0 to the 3 locations, not 4\."),
+    ],
+)
+def test_options_that_it_refuses(options, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        NTM(2, **options).init(KEY, jnp.ones((1, 2, 3)))
+
+
+def test_inputs_that_it_refuses():
+    with pytest.raises(InputError, match=r"\[batch, time, features\], not \[2, 3\]\."):
+        NTM(2, arithmetic=FLOAT).init(KEY, jnp.ones((2, 3)))

@@ -1,0 +1,154 @@
+"""Recurrent networks: their size and cost, what each option changes, symbols as one-hot inputs."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nnlab import training
+from nnlab.arithmetics import ADDER, BINARY, FLOAT
+from nnlab.costs import count, stored_bytes
+from nnlab.costs.summary import summarize
+from nnlab.errors import InputError
+from nnlab.layers import GravesLSTMCell, GRUCell
+from nnlab.models import LanguageModel, RecurrentNet
+
+# What takes time is to compile, not to run.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+jit = functools.partial(jax.jit, compiler_options=QUICK)
+KEY = jax.random.key(0)
+BATCH, TIME, M, N, K = 2, 5, 3, 8, 4
+X = jnp.asarray(np.random.default_rng(0).normal(size=(BATCH, TIME, M)), jnp.float32)
+SYMBOLS = jnp.asarray([[0, 4, 2], [3, 3, 1]], jnp.int32)
+
+
+def shapes(model, x=X):
+    return jax.eval_shape(model.init, KEY, x)
+
+
+def size(model, x=X):
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes(model, x)))
+
+
+def test_parameters():
+    assert size(LanguageModel(65), SYMBOLS) == 279_873
+    classifier = K * (N + 1)
+    first, later = 4 * N * (M + N + 1), 4 * N * (2 * N + 1)
+    assert size(RecurrentNet(K, N, 3)) == first + 2 * later + classifier
+    assert size(RecurrentNet(K, N, 1, GravesLSTMCell)) == first + 3 * N + classifier
+    assert size(RecurrentNet(K, N, 1, GRUCell)) == 3 * N * (M + N + 1) + N + classifier
+    ways = 2 * first + 2 * 4 * N * (3 * N + 1) + K * (2 * N + 1)
+    assert size(RecurrentNet(K, N, 2, bidirectional=True)) == ways
+
+
+PRODUCTS = TIME * BATCH * (M + 3 * N) * 4 * N  # terms of the cells of two layers
+OUTPUTS = TIME * BATCH * N * K  # and of the classifier
+# A step of a unit: the two products and the bias are added, then f c + i g; three products; three
+# gates and two tanh.
+STEPS = TIME * BATCH * N * 2
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_loop_counts_as_often_as_it_runs(bidirectional):
+    if bidirectional:
+        model, inputs = RecurrentNet(K, N, 1, bidirectional=True), M
+        products, steps = 2 * TIME * BATCH * (inputs + N) * 4 * N, STEPS
+        outputs = TIME * BATCH * 2 * N * K
+    else:
+        model, products, steps, outputs = RecurrentNet(K, N, 2), PRODUCTS, STEPS, OUTPUTS
+    counts = count(model.apply, shapes(model), X)
+    assert counts.multiplications == {"float32": products + outputs + 3 * steps}
+    bias = TIME * BATCH * K
+    assert counts.additions == {"float32": products + outputs + bias + (2 * 4 + 1) * steps}
+    assert counts.other == {"float32": 5 * steps} and not counts.unknown
+
+
+def test_adders_and_signs_in_a_loop_are_counted_as_such():
+    floats, adders, signs = (
+        count(model.apply, shapes(model), X)
+        for model in (RecurrentNet(K, N, arithmetic=each) for each in (FLOAT, ADDER, BINARY))
+    )
+    for counts in (adders, signs):
+        assert not counts.unknown
+        rest = floats.multiplications["float32"] - PRODUCTS
+        assert counts.multiplications == {"float32": rest}
+    assert adders.additions["float32"] == floats.additions["float32"] + PRODUCTS
+    assert signs.bit_operations == {"bool": PRODUCTS} and signs.additions["int8"] == PRODUCTS
+
+
+def test_signs_are_stored_as_bits():
+    """4 n (m + 3 n) weights of the cells are signs, the rest float32."""
+    model: Any = RecurrentNet(K, N, arithmetic=BINARY)
+    bits, rest = 4 * N * (M + 3 * N), 2 * 4 * N + K * (N + 1)
+    assert stored_bytes(model.apply, shapes(model), X) == bits // 8 + 4 * rest
+
+
+def test_the_lines_of_a_summary_add_up():
+    model: Any = RecurrentNet(K, N, arithmetic=ADDER)
+    summary = summarize(model, shapes(model), X)
+    whole = count(model.apply, shapes(model), X)
+    assert summary.total.operations == whole
+    assert sum(summary.total.parameters.values()) == size(model)
+
+
+def test_a_symbol_is_a_one_hot_input():
+    """The embedding E and the product W of the first layer are the product E W of one-hot."""
+    model: Any = LanguageModel(5, N)
+    plain: Any = RecurrentNet(5, N)
+    params = jit(model.init)(KEY, SYMBOLS)["params"]
+    net = dict(params["network"])
+    first = params["embedding"]["embedding"] @ net["cell1"]["input"]["kernel"]
+    net["cell1"] = net["cell1"] | {"input": {"kernel": first}}
+    expected = plain.apply({"params": net}, jax.nn.one_hot(SYMBOLS, 5))
+    # Three steps of float32 sums of eight terms below 1, in another order.
+    np.testing.assert_allclose(model.apply({"params": params}, SYMBOLS), expected, atol=1e-5)
+
+
+def test_lengths_the_features_and_both_ways():
+    model: Any = RecurrentNet(K, N, 2, bidirectional=True)
+    variables = jit(model.init)(KEY, X)
+    lengths = jnp.array([5, 2])
+    y, seen = model.apply(variables, X, lengths=lengths, mutable=["intermediates"])
+    (features,) = seen["intermediates"]["features"]
+    assert features.shape == (BATCH, TIME, 2 * N) and not features[1, 2:].any()
+    np.testing.assert_allclose(y[1:, :2], model.apply(variables, X[1:, :2]), atol=1e-5)
+
+
+def test_outputs_are_float32_at_least_and_dropout_is_of_training():
+    model: Any = RecurrentNet(K, N, 1, dtype=jnp.bfloat16, dropout=0.5, recurrent_dropout=0.5)
+    variables = jit(model.init)(KEY, X)
+    y = model.apply(variables, X)
+    assert y.dtype == jnp.float32
+    plain: Any = RecurrentNet(K, N, 1, dtype=jnp.bfloat16)
+    assert np.array_equal(y, plain.apply(variables, X))
+    for rates in ((0.5, 0.0), (0.0, 0.5)):
+        dropping: Any = dataclasses.replace(plain, dropout=rates[0], recurrent_dropout=rates[1])
+        trained = dropping.apply(variables, X, train=True, rngs={"dropout": KEY})
+        assert (trained != y).any()
+
+
+def test_sizes_below_one_are_refused():
+    for name, model in (("layers", RecurrentNet(K, layers=0)), ("features", RecurrentNet(K, 0))):
+        with pytest.raises(InputError, match=f"^{name} must be at least 1, not 0\\."):
+            model.init(KEY, X)
+
+
+@pytest.mark.slow
+def test_a_network_learns_what_only_a_state_can_tell():
+    """The output at every step is the first input: of the steps alone half can be guessed."""
+
+    def make(key):
+        bits = jax.random.bernoulli(key, shape=(32, 6)).astype(jnp.int32)
+        first = jnp.broadcast_to(bits[:, :1], bits.shape)
+        return jax.nn.one_hot(bits, 2), first
+
+    model, adam = RecurrentNet(2, 8, 1), optax.adam(0.02)
+    state = training.init(KEY, model, adam, make(KEY)[0])
+    run = jax.jit(training.generated_steps(training.train_step(model, adam), make, 300))
+    _, metrics = run(state, 300)
+    assert metrics["accuracy"][-20:].mean() > 0.99

@@ -1,0 +1,316 @@
+"""ResNets for CIFAR: their sizes as of AdderNet's code and as published, and their blocks."""
+
+import functools
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax.traverse_util import flatten_dict
+from torch import nn
+from torch.nn import functional
+
+from nnlab.arithmetics import (
+    ADDER,
+    ADDER_SR,
+    BINARY,
+    FLOAT,
+)
+from nnlab.costs import count
+from nnlab.errors import InputError
+from nnlab.models import (
+    CifarResNet,
+    he_resnet20,
+    he_resnet32,
+    he_resnet44,
+    he_resnet56,
+    he_resnet110,
+    resnet20,
+    resnet32,
+)
+from nnlab.training import cross_entropy
+from nnlab.vision.cifar_resnet import BasicBlock, ConvolutionShortcuts, torch_names
+
+IMAGE = jnp.ones((1, 32, 32, 3))
+
+
+def variables(network):
+    return jax.eval_shape(network.init, jax.random.key(0), IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("model", "classes", "parameters"),
+    [
+        (resnet20, 10, 272_484),
+        (resnet20, 100, 278_424),
+        (resnet32, 10, 466_916),
+        (resnet32, 100, 472_856),
+    ],
+)
+def test_parameters(model, classes, parameters):
+    for arithmetic in (FLOAT, ADDER, BINARY):
+        leaves = jax.tree.leaves(variables(model(classes, arithmetic=arithmetic))["params"])
+        assert sum(leaf.size for leaf in leaves) == parameters
+
+
+@pytest.mark.parametrize(
+    ("model", "option_a", "option_b"),
+    [
+        (he_resnet20, 269_722, 272_474),
+        (he_resnet32, 464_154, 466_906),
+        (he_resnet44, 658_586, 661_338),
+        (he_resnet56, 853_018, 855_770),
+        (he_resnet110, 1_727_962, 1_730_714),
+    ],
+)
+def test_parameters_as_published(model, option_a, option_b):
+    for projection, parameters in ((False, option_a), (True, option_b)):
+        leaves = jax.tree.leaves(variables(model(projection=projection))["params"])
+        assert sum(leaf.size for leaf in leaves) == parameters
+
+
+def test_multiply_adds_as_published():
+    """Zeros and every second pixel cost nothing."""
+    options: Any = {"arithmetic": ADDER, "first": ADDER, "classifier": ADDER}
+    products, distances = (
+        count(network.apply, variables(network), IMAGE).multiplications["float32"]
+        for network in (he_resnet20(), he_resnet20(**options))
+    )
+    # 32² · 27 · 16 + 6 · 32² · 144 · 16; 16² · 32 (144 + 5 · 288); 8² · 64 (288 + 5 · 576); 640
+    terms = 442_368 + 14_155_776 + 12_976_128 + 12_976_128 + 640
+    assert products - distances == terms == 40_551_040
+
+
+def test_option_a_is_every_second_pixel_between_channels_of_zeros():
+    block = BasicBlock(8, 2, FLOAT, None, None, projection=False)
+    x = jnp.abs(jax.random.normal(jax.random.key(1), (2, 5, 6, 4)))
+    fresh = jax.eval_shape(lambda k: block.init(k, x, False), jax.random.key(0))
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), fresh)
+    y: Any = jax.jit(functools.partial(block.apply, train=False))(nothing, x)
+    assert y.shape == (2, 3, 3, 8)
+    for row, column in np.ndindex(3, 3):
+        np.testing.assert_array_equal(y[:, row, column, 2:6], x[:, 2 * row, 2 * column])
+    assert not np.asarray(y)[..., [0, 1, 6, 7]].any()
+
+
+def test_multiply_adds():
+    networks = resnet20(), resnet20(arithmetic=ADDER, first=ADDER, classifier=ADDER)
+    products, distances = (
+        count(network.apply, variables(network), IMAGE).multiplications["float32"]
+        for network in networks
+    )
+    # Without projections, as published; with two: 16·16 outputs of 16·32 and 8·8 of 32·64 terms.
+    assert products - distances == 40_551_040 + 16 * 16 * 16 * 32 + 8 * 8 * 32 * 64 == 40_813_184
+
+
+def test_shortcuts_are_projected_where_the_shape_changes_only():
+    params = variables(resnet20(arithmetic=ADDER))["params"]
+    assert sum(name.startswith("BasicBlock") for name in params) == 9
+    projections = {
+        name: block["AdderConv_2"]["adder_kernel"].shape
+        for name, block in params.items()
+        if "AdderConv_2" in block
+    }
+    assert projections == {"BasicBlock_3": (1, 1, 16, 32), "BasicBlock_6": (1, 1, 32, 64)}
+
+
+@pytest.mark.parametrize("depth", [2, 7, 21, 0])
+def test_a_depth_that_makes_no_network_is_named(depth):
+    words = rf"^depth must be 6 n \+ 2 with n at least 1, not {depth}\."
+    with pytest.raises(ValueError, match=words):
+        variables(CifarResNet(depth))
+
+
+def loss_and_gradients(network, variables, images):
+    def loss(params):
+        logits, updates = network.apply(
+            variables | {"params": params}, images, train=True, mutable=["batch_stats"]
+        )
+        return cross_entropy(logits, jnp.arange(len(images))), (logits, updates)
+
+    return jax.value_and_grad(loss, has_aux=True)(variables["params"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arithmetic", [FLOAT, ADDER, BINARY])
+def test_computing_blocks_again_changes_nothing_but_memory(arithmetic, quick_jit):
+    plain, remat = (CifarResNet(8, arithmetic=arithmetic, remat=on) for on in (False, True))
+    images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+    initial = [jax.jit(network.init)(jax.random.key(0), images) for network in (plain, remat)]
+    chex.assert_trees_all_equal(*initial)
+
+    # The same operations on the same numbers.
+    results = [
+        quick_jit(functools.partial(loss_and_gradients, network))(initial[0], images)
+        for network in (plain, remat)
+    ]
+    chex.assert_trees_all_equal(*results)
+
+
+def test_with_blocks_computed_again_little_is_kept_for_the_gradient():
+    """Bytes between the two passes; what a compiler makes of them is its own."""
+
+    def kept(network, batch):
+        def residuals(variables, images):
+            def logits(params):
+                inputs = variables | {"params": params}
+                return network.apply(inputs, images, train=True, mutable=["batch_stats"])[0]
+
+            return jax.vjp(logits, variables["params"])[1]
+
+        images = jax.ShapeDtypeStruct((batch, 32, 32, 3), jnp.float32)
+        leaves = jax.tree.leaves(jax.eval_shape(residuals, variables(network), images))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+    plain, remat = (
+        kept(network, 2) - kept(network, 1)  # weights are kept as well, of any batch
+        for network in (resnet20(arithmetic=ADDER), resnet20(arithmetic=ADDER, remat=True))
+    )
+    # Of 16 · 32 · 32 numbers each, or their half or quarter: what goes into the nine blocks, 4 + 3
+    # halves + 2 quarters, and 3 more of the first layer and its activation.
+    assert remat < 10 * 4 * 16 * 32 * 32 < 40 * 4 * 16 * 32 * 32 < plain
+
+
+def test_shortcuts_of_convolutions():
+    network = resnet20(arithmetic=ADDER_SR, shortcuts="convolution")
+    params = variables(network)["params"]
+    blocks = {name: block for name, block in params.items() if name.startswith("Convolution")}
+    assert len(blocks) == 9 and not any(name.startswith("BasicBlock") for name in params)
+    projections = {
+        name: block["Conv_0"]["kernel"].shape for name, block in blocks.items() if "Conv_0" in block
+    }
+    names = "ConvolutionShortcuts_3", "ConvolutionShortcuts_6"  # float, as is the first layer
+    assert projections == dict(zip(names, [(1, 1, 16, 32), (1, 1, 32, 64)], strict=True))
+    # As many parameters as with shortcuts of blocks, and an exponent for each of 19 activations.
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 272_484 + 19
+
+
+def test_a_convolution_of_no_effect_leaves_what_went_in():
+    """Adder, normalisation, shortcut, ReLU, power; with scales of 0 only the shortcut is left."""
+    block = ConvolutionShortcuts(4, 2, ADDER_SR, FLOAT, None, None)
+    x = jax.random.normal(jax.random.key(1), (2, 6, 5, 3))
+    shapes = jax.eval_shape(lambda k: block.init(k, x, False), jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes["params"])
+    stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes["batch_stats"])
+    stats["BatchNorm_1"]["mean"] = jnp.zeros(4)
+    kernel = jax.random.normal(jax.random.key(2), (1, 1, 3, 4))
+    params["Conv_0"]["kernel"] = kernel
+    params["BatchNorm_1"]["scale"] = jnp.ones(4)  # of the projection
+    params["PowerActivation_0"]["alpha"] = jnp.array(2.0)
+    params["PowerActivation_1"]["alpha"] = jnp.array(0.5)
+
+    apply = jax.jit(functools.partial(block.apply, train=False))
+    y = apply({"params": params, "batch_stats": stats}, x)
+    pixels = np.pad(np.float64(x), ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=np.nan)
+    means = np.nanmean(pixels.reshape(2, 3, 2, 3, 2, 3), axis=(2, 4))  # the last column's are two
+    projected = np.maximum(means @ np.asarray(kernel[0, 0], np.float64) / np.sqrt(1 + 1e-5), 0)
+    # Powers of 2 and 1/2, one after the other, are nothing; numbers near 0 lose in the first.
+    np.testing.assert_allclose(y, projected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("arithmetic", [FLOAT, ADDER_SR])
+def test_shortcuts_of_convolutions_with_blocks_computed_again(arithmetic):
+    shapes = [
+        variables(CifarResNet(8, arithmetic=arithmetic, shortcuts="convolution", remat=on))
+        for on in (False, True)
+    ]
+    chex.assert_trees_all_equal_shapes_and_dtypes(*shapes)
+
+
+def test_other_shortcuts_are_named():
+    words = 'shortcuts must be "block" or "convolution", not \'none\''
+    with pytest.raises(ValueError, match=words):
+        variables(resnet20(shortcuts="none"))  # pyright: ignore[reportArgumentType]
+
+
+def test_intermediates(assert_intermediates):
+    expected = {
+        "stage1": (1, 32, 32, 16),
+        "stage2": (1, 16, 16, 32),
+        "stage3": (1, 8, 8, 64),
+        "features": (1, 64),
+    }
+    assert_intermediates(he_resnet20(7), (1, 32, 32, 3), expected)
+
+
+@pytest.mark.parametrize("arithmetic", [FLOAT, ADDER])
+def test_a_step_of_option_a_reaches_every_parameter(arithmetic, assert_a_step_moves_everything):
+    network = CifarResNet(8, 4, arithmetic, projection=False, normalize_logits=False)
+    assert_a_step_moves_everything(network, (4, 5, 4, 1))
+
+
+def test_option_a_with_blocks_computed_again():
+    networks = [he_resnet20(remat=on) for on in (False, True)]
+    chex.assert_trees_all_equal_shapes_and_dtypes(*map(variables, networks))
+
+
+class TorchBlock(nn.Module):
+    """A block of Idelbayev's pytorch_resnet_cifar10."""
+
+    def __init__(self, inputs, features, stride, projection):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, features, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(features)
+        self.conv2 = nn.Conv2d(features, features, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(features)
+        self.features, self.shortcut = features, nn.Sequential()
+        self.padded = inputs != features and not projection
+        if inputs != features and projection:
+            projected = nn.Conv2d(inputs, features, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(projected, nn.BatchNorm2d(features))
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        if self.padded:
+            sides = self.features // 4
+            return torch.relu(y + functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, sides, sides)))
+        return torch.relu(y + self.shortcut(x))
+
+
+class TorchResNet(nn.Module):
+    """A network of Idelbayev's pytorch_resnet_cifar10."""
+
+    def __init__(self, depth, projection, classes=10):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        inputs, stages = 16, []
+        for features in (16, 32, 64):
+            blocks = []
+            for _ in range((depth - 2) // 6):
+                stride = 1 if inputs == features else 2
+                blocks.append(TorchBlock(inputs, features, stride, projection))
+                inputs = features
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3 = stages
+        self.linear = nn.Linear(64, classes)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.linear(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("projection", [False, True])
+def test_pytorch_weights_give_its_logits(projection, randomised, assert_borrowed_logits):
+    model = CifarResNet(14, projection=projection, normalize_logits=False)
+    images = np.random.default_rng(0).normal(size=(2, 9, 8, 3)).astype(np.float32)
+    theirs = randomised(TorchResNet(14, projection))
+    borrowed = assert_borrowed_logits(model, torch_names(model), theirs, images)
+    # Nothing in the table but what the model has.
+    paths = flatten_dict(borrowed["params"])
+    assert set(torch_names(model)) == {"/".join(path[:-1]) for path in paths}
+
+
+def test_options_that_do_not_go_together_are_named():
+    words = r'^shortcuts="convolution" needs projection=True, not False\.'
+    with pytest.raises(InputError, match=words):
+        variables(resnet20(shortcuts="convolution", projection=False))
+    by_convolution = CifarResNet(8, shortcuts="convolution", normalize_logits=False)
+    for model, found in ((resnet20(), "True and 'block'"), (by_convolution, "False and 'conv")):
+        words = rf"names for normalize_logits=False and shortcuts=\"block\" only, not {found}"
+        with pytest.raises(InputError, match=words):
+            torch_names(model)

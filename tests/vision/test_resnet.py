@@ -1,0 +1,246 @@
+"""ResNets for ImageNet: their sizes, their blocks, and torchvision's logits for its weights."""
+
+import functools
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax.traverse_util import flatten_dict
+from torch import nn
+
+from nnlab.arithmetics import ADDER, FLOAT
+from nnlab.costs import count
+from nnlab.errors import InputError
+from nnlab.models import (
+    ResNet,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    resnet152,
+    resnext50_32x4d,
+    resnext101_32x8d,
+    resnext101_64x4d,
+)
+from nnlab.vision.resnet import torch_names
+
+IMAGE = jnp.ones((1, 224, 224, 3))
+SMALL: dict[str, Any] = {
+    "basic": {"stage_sizes": (1, 2), "bottleneck": False, "features": 8},
+    "bottleneck": {"stage_sizes": (2, 1), "features": 8},
+    "groups": {"stage_sizes": (1, 1), "features": 8, "groups": 2, "width_per_group": 48},
+}
+
+
+def shapes(network, images=IMAGE) -> Any:
+    return jax.eval_shape(network.init, jax.random.key(0), images)
+
+
+def size(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+# Those of ResNeXt-101 by hand: the first convolution and its normalisation have 9,536 and the
+# classifier 2,049,000. Blocks of the four stages, of 256 · 2^s channels, have 3, 4, 23 and 3 times
+# 2 · (256 · 2^s)² weights in their 1×1 convolutions and 6 · 256 · 2^s numbers of normalisation, but
+# the first of each stage, which has what its projection adds, 75,857,920 and 202,752 together. The
+# 3×3 convolutions have 9 · (256 · 2^s)² weights over 32 or 64 groups, together 341,508,096 / 32 =
+# 10,672,128 or 5,336,064.
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [
+        (resnet18, 11_689_512),
+        (resnet34, 21_797_672),
+        (resnet50, 25_557_032),
+        (resnet101, 44_549_160),
+        (resnet152, 60_192_808),
+        (resnext50_32x4d, 25_028_904),
+        (resnext101_32x8d, 88_791_336),
+        (resnext101_64x4d, 83_455_272),
+    ],
+)
+def test_parameters(model, parameters):
+    assert size(shapes(model(arithmetic=ADDER))["params"]) == parameters
+    with torch.device("meta"):
+        reference = TorchResNet(model())
+    assert sum(p.numel() for p in reference.parameters()) == parameters
+
+
+def test_parameters_with_the_stem_for_small_images():
+    # 3·3·3·64 weights in place of 7·7·3·64, and 10 classes of 512 + 1 in place of 1000.
+    network = resnet18(10, stem="cifar")
+    expected = 11_689_512 + 1_728 - 9_408 - 990 * 513
+    assert size(shapes(network, IMAGE[:, :32, :32])["params"]) == expected == 11_173_962
+
+
+def test_multiply_adds():
+    # 112² · 64 · 147; 4 · 56² · 64 · 576; thrice 14² · 256 (1152 + 3 · 2304 + 128); 512 · 1000
+    terms = 118_013_952 + 462_422_016 + 3 * 411_041_792 + 512_000
+    options: Any = {"arithmetic": ADDER, "first": ADDER, "classifier": ADDER}
+    networks = resnet18(), resnet18(**options)
+    products, distances = (count(n.apply, shapes(n), IMAGE) for n in networks)
+    saved = products.multiplications["float32"] - distances.multiplications["float32"]
+    added = distances.additions["float32"] - products.additions["float32"]
+    assert saved == added == terms == 1_814_073_344
+
+
+@pytest.mark.parametrize(("model", "channels"), [(resnet34, 64), (resnext50_32x4d, 256)])
+def test_intermediates(model, channels, assert_intermediates):
+    expected = {
+        "stage1": (2, 17, 16, channels),
+        "stage2": (2, 9, 8, 2 * channels),
+        "stage3": (2, 5, 4, 4 * channels),
+        "stage4": (2, 3, 2, 8 * channels),
+        "features": (2, 8 * channels),
+    }
+    assert_intermediates(model(classes=7), (2, 65, 64, 3), expected)
+
+
+def test_small_images_stay_large_with_their_stem():
+    network = resnet18(10, stem="cifar")
+    apply = functools.partial(network.apply, mutable=["intermediates"])
+    images = IMAGE[:, :32, :32]
+    _, kept = jax.eval_shape(apply, shapes(network, images), images)
+    sizes = [kept["intermediates"][f"stage{stage}"][0].shape[1] for stage in (1, 2, 3, 4)]
+    assert sizes == [32, 16, 8, 4]
+
+
+@pytest.mark.parametrize("kind", ["basic", "groups"])
+def test_the_first_convolution_and_the_classifier_are_float_unless_told(kind):
+    def kernels(**options):
+        params = shapes(ResNet(7, **SMALL[kind], **options), IMAGE[:, :32, :32])["params"]
+        first, last = params.pop("conv1"), params.pop("fc")
+        inner = [path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        return set(first), {name for name in inner if name.endswith("kernel")}, set(last)
+
+    adder, plain, biased = {"adder_kernel"}, {"kernel"}, {"kernel", "bias"}
+    assert kernels(arithmetic=ADDER) == (plain, adder, biased)
+    assert kernels(first=ADDER) == (adder, plain, biased)
+    assert kernels(classifier=ADDER) == (plain, plain, {"adder_kernel", "bias"})
+
+
+@pytest.mark.parametrize("kind", ["basic", "groups"])
+def test_remat_changes_no_parameter(kind):
+    networks = [ResNet(7, **SMALL[kind], remat=on) for on in (False, True)]
+    images = IMAGE[:, :32, :32]
+    chex.assert_trees_all_equal(*(shapes(network, images) for network in networks))
+
+    def recomputed(network):
+        def total(params, stats):
+            variables = {"params": params, "batch_stats": stats}
+            return network.apply(variables, images, train=True, mutable=["batch_stats"])[0].sum()
+
+        variables = shapes(network, images)
+        program = jax.make_jaxpr(jax.grad(total))(variables["params"], variables["batch_stats"])
+        return sum(equation.primitive.name == "remat2" for equation in program.eqns)
+
+    blocks = sum(SMALL[kind]["stage_sizes"])
+    assert [recomputed(network) for network in networks] == [0, blocks]
+
+
+@pytest.mark.parametrize("arithmetic", [FLOAT, ADDER], ids=["float", "adder"])
+@pytest.mark.parametrize("kind", ["basic", "groups"])
+def test_a_step_reaches_every_parameter(kind, arithmetic, assert_a_step_moves_everything):
+    network = ResNet(4, arithmetic, **SMALL[kind] | {"stage_sizes": (1, 1)})
+    assert_a_step_moves_everything(network, (4, 16, 16, 1))
+
+
+class TorchBlock(nn.Module):
+    """Torchvision's BasicBlock or Bottleneck."""
+
+    def __init__(self, inputs, features, width, groups, stride, bottleneck):
+        super().__init__()
+        outputs = 4 * features if bottleneck else features
+        kinds = [
+            (inputs, width, 1, 1, 1),
+            (width, width, 3, stride, groups),
+            (width, outputs, 1, 1, 1),
+        ]
+        if not bottleneck:
+            kinds = [(inputs, features, 3, stride, 1), (features, features, 3, 1, 1)]
+        for number, (size_in, size_out, window, step, parts) in enumerate(kinds, start=1):
+            layer = nn.Conv2d(
+                size_in, size_out, window, step, window // 2, groups=parts, bias=False
+            )
+            setattr(self, f"conv{number}", layer)
+            setattr(self, f"bn{number}", nn.BatchNorm2d(size_out))
+        self.count = len(kinds)
+        self.downsample = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(outputs))
+
+    def forward(self, x):
+        y = x
+        for number in range(1, self.count + 1):
+            y = getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(y))
+            y = torch.relu(y) if number < self.count else y
+        return torch.relu(y + self.downsample(x))
+
+
+class TorchResNet(nn.Module):
+    """Torchvision's ResNet of a model's options, by the names of its state dict."""
+
+    def __init__(self, model):
+        super().__init__()
+        features, growth = model.features, 4 if model.bottleneck else 1
+        self.conv1 = nn.Conv2d(3, features, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(features)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        inputs, stages = features, []
+        for stage, blocks in enumerate(model.stage_sizes):
+            channels = features * 2**stage
+            width = int(channels * model.width_per_group / 64) * model.groups
+            layers = []
+            for block in range(blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                layers.append(
+                    TorchBlock(inputs, channels, width, model.groups, stride, model.bottleneck)
+                )
+                inputs = channels * growth
+            stages.append(f"layer{stage + 1}")
+            setattr(self, stages[-1], nn.Sequential(*layers))
+        self.fc = nn.Linear(inputs, model.classes)
+        self.stages = stages
+
+    def forward(self, x):
+        x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
+        for stage in self.stages:
+            x = getattr(self, stage)(x)
+        return self.fc(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_torchvision_weights_give_its_logits(kind, randomised, assert_borrowed_logits):
+    model = ResNet(5, **SMALL[kind])
+    images = np.random.default_rng(0).normal(size=(2, 37, 32, 3)).astype(np.float32)
+    theirs = randomised(TorchResNet(model))
+    borrowed = assert_borrowed_logits(model, torch_names(model), theirs, images)
+    # Nothing in the table but what the model has.
+    paths = flatten_dict(borrowed["params"])
+    assert set(torch_names(model)) == {
+        "/".join(path[:-1]).removesuffix("/Conv_0") for path in paths
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"stage_sizes": ()}, r"^stage_sizes must be at least 1 each, not \(\)\."),
+        ({"stage_sizes": (2, 0)}, r"^stage_sizes must be at least 1 each, not \(2, 0\)\."),
+        ({"stem": "small"}, r'^stem must be "imagenet" or "cifar", not \'small\'\.'),
+        ({"groups": 0}, r"^groups must be at least 1, of at least one channel each, not groups=0"),
+        ({"width_per_group": 0}, r"not groups=1 and width_per_group=0 with features=64\."),
+        (
+            {"bottleneck": False, "groups": 2},
+            r"^basic blocks have groups=1 and width_per_group=64, not 2 and 64\.",
+        ),
+    ],
+)
+def test_bad_options_are_named(options, words):
+    with pytest.raises(InputError, match=words):
+        shapes(ResNet(**options))

@@ -1,0 +1,42 @@
+"""VGG-small: its size, and the order of maximum and normalisation."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nnlab.arithmetics import ADDER, BINARY, FLOAT
+from nnlab.costs import count
+from nnlab.models import VGGSmall
+
+IMAGE = jnp.ones((1, 32, 32, 3))
+
+
+def variables(**options: Any) -> Any:
+    return jax.eval_shape(VGGSmall(**options).init, jax.random.key(0), IMAGE)
+
+
+def test_parameters():
+    # 9 (3·128 + 128² + 128·256 + 256² + 256·512 + 512²) = 4,574,592 weights, 2 · 2 · 896 of
+    # normalisation, 8,192·10 + 10 of the classifier.
+    for arithmetic in (FLOAT, ADDER, BINARY):
+        leaves = jax.tree.leaves(variables(arithmetic=arithmetic)["params"])
+        assert sum(leaf.size for leaf in leaves) == 4_574_592 + 3_584 + 81_930 == 4_660_106
+
+
+def test_multiply_adds():
+    # 32·32·128 (27 + 1152) + 16·16·256 (1152 + 2304) + 8·8·512 (2304 + 4608) + 8192·10
+    options: Any = {"arithmetic": ADDER, "first": ADDER, "classifier": ADDER}
+    products, distances = (
+        count(VGGSmall(**o).apply, variables(**o), IMAGE).multiplications["float32"]
+        for o in ({}, options)
+    )
+    assert products - distances == 154_533_888 + 226_492_416 + 226_492_416 + 81_920
+
+
+def test_the_classifier_has_a_bias_and_no_normalisation():
+    for arithmetic, layer in ((FLOAT, "Dense_0"), (ADDER, "AdderDense_0")):
+        params = variables(classes=100, classifier=arithmetic)["params"]
+        assert params[layer]["bias"].shape == (100,)
+        widths = [params[f"BatchNorm_{i}"]["scale"].size for i in range(6)]
+        assert widths == [128, 128, 256, 256, 512, 512] and "BatchNorm_6" not in params
