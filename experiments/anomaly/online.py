@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnlab.data.batches import shared_size
 from nnlab.errors import InputError
 from nnlab.training.steps import (
     Batch,
@@ -49,7 +50,7 @@ def learn_online(
 
 def judge_streams(
     step: Step,
-    init: Callable[[jax.Array, jax.Array], State],
+    init: Callable[[jax.Array, Any], State],
     key: jax.Array,
     streams: Sequence[tuple[Any, Any]],
     early: Sequence[int],
@@ -71,7 +72,7 @@ def judge_streams(
         step: of `training.train_step`.
         init: makes the first state from a key and the inputs of a block.
         key: split into one a stream.
-        streams: inputs and labels, each leaf [rows, …].
+        streams: inputs and labels, each leaf [rows, …]; taken as float32.
         early: of each stream, how many first rows.
         metric: name of a metric of the step that has an entry for every row of a block, [block, …],
             or [1, block, …] of a recurrent network.
@@ -85,7 +86,8 @@ def judge_streams(
         Of each stream the metric [rows, …].
 
     Raises:
-        InputError: `block` is below 1, or there are not as many `early` as streams.
+        InputError: `block` is below 1, or there are not as many `early` as streams, or arrays of a
+            stream differ in their number of rows.
     """
     if block < 1 or len(early) != len(streams):
         raise InputError(
@@ -96,7 +98,7 @@ def judge_streams(
     @jax.jit
     @jax.vmap
     def judge(key: jax.Array, blocks: Batch, early: jax.Array) -> jax.Array:
-        fresh = init(key, blocks[0][0])
+        fresh = init(key, jax.tree.map(lambda x: x[0], blocks[0]))
 
         def rehearse(state: State, _: None) -> tuple[State, None]:
             first = jax.tree.map(lambda x: x[:rehearsed], (blocks, early))
@@ -105,14 +107,14 @@ def judge_streams(
         state, _ = jax.lax.scan(rehearse, fresh, length=passes)
         return learn_online(step, state, blocks, early | late)[1][metric]
 
-    lengths = np.array([len(inputs) for inputs, _ in streams])
+    lengths = np.array([shared_size(stream) for stream in streams])
     rehearsed = max([1, *(rows // block for rows in early)])
     keys = jax.random.split(key, len(streams))
     found: list[Any] = [None] * len(streams)
     group = np.searchsorted(bounds, lengths)
     for some in (np.flatnonzero(group == number) for number in np.unique(group)):
         blocks = _in_blocks([streams[int(i)] for i in some], block, recurrent)
-        ends = block * np.arange(1, len(blocks[0][0]) + 1)
+        ends = block * np.arange(1, shared_size(blocks, axis=1) + 1)
         judged = np.asarray(judge(keys[some], blocks, ends <= np.array(early)[some, None]))
         judged = judged[:, :, 0] if recurrent else judged
         for i, rows in zip(some, judged, strict=True):
@@ -122,7 +124,7 @@ def judge_streams(
 
 def _in_blocks(streams: Sequence[tuple[Any, Any]], size: int, recurrent: bool) -> Any:
     """Leaves [streams, blocks, …, size, …] from those of each stream, [rows, …]."""
-    number = -(-max(len(inputs) for inputs, _ in streams) // size)
+    number = -(-max(map(shared_size, streams)) // size)
     sequence = (1,) if recurrent else ()
 
     def shaped(*leaves: np.ndarray) -> np.ndarray:

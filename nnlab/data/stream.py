@@ -42,8 +42,8 @@ READ_AHEAD = 2  # batches, of each worker
 
 _dataset: Any = None  # of a worker process, which has one
 
-HostBatches = Generator[tuple[np.ndarray, np.ndarray], None, None]
-DeviceBatches = Generator[tuple[jax.Array, jax.Array], None, None]
+HostBatches = Generator[tuple[Any, Any], None, None]  # inputs and labels, trees of NumPy arrays
+DeviceBatches = Generator[tuple[Any, Any], None, None]  # the same, of JAX arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +51,15 @@ class Stream:
     """What to read, in which order, and who reads it.
 
     Attributes:
-        source: the records. Of a source of your own only `len(source)` and `source[i]` are needed,
-            as of any random access data source of grain; with `gather` it is faster.
-        batch_size: images a step, of all processes together.
+        source: the records, each an input and its label, arrays or trees of them. A source of your
+            own needs only `len(source)` and `source[i]`, as any random access data source of grain;
+            with `gather` it is faster.
+        batch_size: records a step, of all processes together.
         seed: of the order, in [0, 2^32). Every epoch has an order of its own.
         workers: processes that read and transform; with 0 a thread of this one does.
-        transform: applied to the images of a batch where they are read, [rows, height, width,
-            channels] in and out; a function of nothing else, that cloudpickle can send.
+        transform: applied to the inputs of a batch where they are read, such as images [rows,
+            height, width, channels], or a tree of arrays [rows, ...]; a function of nothing else,
+            that cloudpickle can send.
         process, processes: which rows of every batch this process reads: the p-th of equal parts.
 
     Raises:
@@ -68,7 +70,7 @@ class Stream:
     batch_size: int
     seed: int
     workers: int = 0
-    transform: Callable[[np.ndarray], np.ndarray] | None = None
+    transform: Callable[[Any], Any] | None = None
     process: int = dataclasses.field(default_factory=jax.process_index)
     processes: int = dataclasses.field(default_factory=jax.process_count)
 
@@ -110,8 +112,10 @@ class Stream:
         Closing the generator ends the workers; so does its last reference going away.
 
         Returns:
-            Images, uint8 [batch_size / processes, height, width, channels] or what the transform
-            makes of them, and labels, int32 [batch_size / processes].
+            Inputs [batch_size / processes, ...] in the dtype of the records, such as uint8 images,
+            or what the transform makes of them, and labels [batch_size / processes, ...]; each has
+            the structure of a record. Integers in labels become int32, and so do booleans if they
+            are the whole label; all else keeps its dtype.
 
         Raises:
             InputError: there is not one full batch, the step is negative, or, once it runs, a
@@ -134,15 +138,15 @@ class Stream:
 
 
 def to_device(
-    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    batches: Iterable[tuple[Any, Any]],
     sharding: jax.sharding.NamedSharding | None = None,
     buffer: int = 2,
 ) -> DeviceBatches:
-    """Starts the transfer of batches before they are asked for.
+    """Start the transfer of batches, any trees of arrays, before they are asked for.
 
     Args:
-        batches: as of `Stream.batches`; closed with the result.
-        sharding: where the rows go, of images and labels alike: `P("data")` on the mesh. The rows
+        batches: as from `Stream.batches`; closed with the result.
+        sharding: where the rows of inputs and labels go: `P("data")` on the mesh. The rows
             of all processes make one global array. None puts them on the default device.
         buffer: batches on the device at once, the one handed out among them.
 
@@ -161,8 +165,8 @@ def to_device(
 def _ahead(batches: Iterable, put: Callable[[np.ndarray], jax.Array], buffer: int) -> DeviceBatches:
     waiting = collections.deque()
     try:
-        for images, labels in batches:
-            waiting.append((put(images), put(labels)))
+        for inputs, labels in batches:
+            waiting.append(jax.tree.map(put, (inputs, labels)))
             if len(waiting) == buffer:
                 yield waiting.popleft()
         yield from waiting
@@ -227,22 +231,30 @@ def _start_worker(dataset: bytes) -> None:
     _dataset = cloudpickle.loads(dataset)
 
 
-def _element(step: int) -> tuple[np.ndarray, np.ndarray]:
+def _element(step: int) -> tuple[Any, Any]:
     return _dataset[step]
 
 
 def _read(
     source: RandomAccess,
-    transform: Callable[[np.ndarray], np.ndarray] | None,
+    transform: Callable[[Any], Any] | None,
     rows: slice,
     indices: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of a batch whose records have these indices [batch_size]."""
+) -> tuple[Any, Any]:
+    """Read the rows of a batch whose records have these indices [batch_size]."""
     gather = getattr(source, "gather", None)
     if gather is not None:
-        images, labels = gather(indices[rows])
+        inputs, labels = gather(indices[rows])
     else:
         records = [source[int(i)] for i in indices[rows]]
-        images = np.stack([image for image, _ in records])
-        labels = np.array([label for _, label in records], np.int32)
-    return images if transform is None else transform(images), labels
+        inputs, labels = zip(*records, strict=True)
+        inputs = jax.tree.map(lambda *leaves: np.stack(leaves), *inputs)
+        # A boolean counts as a number if it is all of the label; a mask in a tree stays a mask.
+        integers = "iub" if jax.tree_util.all_leaves(labels) else "iu"
+
+        def joined(*leaves):
+            stacked = np.stack(leaves)
+            return np.array(leaves, np.int32) if stacked.dtype.kind in integers else stacked
+
+        labels = jax.tree.map(joined, *labels)
+    return inputs if transform is None else transform(inputs), labels

@@ -142,10 +142,10 @@ def no_carry(model: nn.Module, variables: Any, inputs: Any) -> dict[str, Any]:
 
     Args:
         model, variables: called as `model.apply(variables, inputs)`.
-        inputs: an array or a `jax.ShapeDtypeStruct`; only shape and dtype matter.
+        inputs: an array, a `jax.ShapeDtypeStruct` or a tree; only shapes and dtypes matter.
     """
 
-    def apply(variables: Any, inputs: jax.Array) -> Any:
+    def apply(variables: Any, inputs: Any) -> Any:
         return model.apply(variables, inputs, mutable=["carry"])[1]
 
     shapes = jax.eval_shape(apply, variables, inputs)

@@ -2,8 +2,8 @@
 
 from nnlab.runs.best import best_state
 from nnlab.runs.checkpoints import restore, save
-from nnlab.runs.fit import best_accuracy, fit, least_loss
 from nnlab.runs.environment import hardware, provenance, versions
+from nnlab.runs.fit import best_accuracy, fit, least_loss
 from nnlab.runs.run_folder import RunFolder
 from nnlab.runs.stopping import stopped_improving
 

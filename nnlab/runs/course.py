@@ -13,11 +13,11 @@ from jax.sharding import Mesh
 
 from nnlab.errors import DivergedError
 from nnlab.runs.checkpoints import Checkpoints
+from nnlab.runs.run_folder import RunFolder
+from nnlab.runs.stopping import stopped_improving
 from nnlab.training.feeds import Advance
 from nnlab.training.parallel import replicate
-from nnlab.runs.run_folder import RunFolder
 from nnlab.training.steps import State, leaf_name
-from nnlab.runs.stopping import stopped_improving
 
 History = dict[str, list[float]]
 

@@ -15,15 +15,21 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from nnlab.data.batches import shared_size
 from nnlab.errors import InputError, Interrupted
 from nnlab.runs import hosts, signals
 from nnlab.runs.checkpoints import Checkpoints
 from nnlab.runs.course import Course, History
-from nnlab.training.feeds import Feed
-from nnlab.training.parallel import replicate
 from nnlab.runs.progress import progress
 from nnlab.runs.run_folder import RunFolder
-from nnlab.training.steps import (Batch, Metrics, State, Step,)
+from nnlab.training.feeds import Feed
+from nnlab.training.parallel import replicate
+from nnlab.training.steps import (
+    Batch,
+    Metrics,
+    State,
+    Step,
+)
 
 Evaluate = Callable[[State, Batch], Metrics]
 Score = Callable[[dict[str, float]], float]
@@ -72,7 +78,8 @@ def fit(
         name: of the network; its progress line, its metrics and its checkpoints carry it.
         state, step, evaluate: from `nnlab.training.steps`.
         train: from `nnlab.training.feeds`.
-        test: (inputs, labels); images checked by `nnlab.vision.check_arrays`.
+        test: (inputs, labels), arrays or trees of them; images checked by
+            `nnlab.vision.check_arrays`.
         epochs: how many passes.
         folder: receives metrics after every epoch, and checkpoints. Where it is to be resumed, the
             training goes on from its newest checkpoint of that name.
@@ -93,7 +100,8 @@ def fit(
 
     Raises:
         InputError: the folder holds checkpoints of that name and is not to be resumed, or there
-            are several processes and no mesh.
+            are several processes and no mesh, or arrays of `test` differ in their number of
+            examples.
         DivergedError: a number is not finite; the state before that step is saved.
         Interrupted: by SIGTERM or SIGINT; the state is saved.
         CheckpointError: one cannot be written, or none that is there can be read.
@@ -160,29 +168,29 @@ Piece = tuple[Callable[[State, Batch], Metrics], Batch]
 def _compiled_pieces(
     evaluate: Evaluate, state: State, test: Batch, mesh: Mesh | None
 ) -> list[Piece]:
-    """The test data in pieces, each with the program for its size."""
+    """Cut the test data into pieces, each with the program for its size."""
     pieces, programs = [], {}
-    for start in range(0, len(test[0]), _EXAMPLES):
+    for start in range(0, shared_size(test), _EXAMPLES):
         chosen = slice(start, start + _EXAMPLES)
         piece = jax.tree.map(operator.itemgetter(chosen), test)
         if mesh is not None:
             piece = replicate(piece, mesh)
-        if len(piece[0]) not in programs:
-            programs[len(piece[0])] = jax.jit(evaluate).lower(state, piece).compile()
-        pieces.append((programs[len(piece[0])], piece))
+        size = shared_size(piece)
+        if size not in programs:
+            programs[size] = jax.jit(evaluate).lower(state, piece).compile()
+        pieces.append((programs[size], piece))
     return pieces
 
 
 def _mean_over_pieces(
     pieces: list[Piece], state: State, stop: Callable[[], Any]
 ) -> dict[str, float]:
-    """The metrics over all test data; nothing where a signal comes in between."""
+    """Return the metrics over all test data, or nothing if a signal comes in between."""
     sums: dict[str, float] = {}
     for program, piece in pieces:
         if stop():
             return {}
         for key, value in program(state, piece).items():
-            sums[key] = sums.get(key, 0.0) + float(value) * len(piece[0])
-    return {
-        key: value / sum(len(inputs) for _, (inputs, _) in pieces) for key, value in sums.items()
-    }
+            sums[key] = sums.get(key, 0.0) + float(value) * shared_size(piece)
+    examples = sum(shared_size(piece) for _, piece in pieces)
+    return {key: value / examples for key, value in sums.items()}

@@ -22,7 +22,12 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, TypeVar
 
-from nnlab.errors import (CheckpointError, DivergedError, InputError, Interrupted,)
+from nnlab.errors import (
+    CheckpointError,
+    DivergedError,
+    InputError,
+    Interrupted,
+)
 from nnlab.runs import signals
 
 Config = TypeVar("Config")

@@ -5,12 +5,14 @@ folded with the epoch or the step.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from nnlab.data.batches import shared_size
 from nnlab.errors import InputError
 from nnlab.training.steps import (
     Batch,
@@ -21,12 +23,12 @@ from nnlab.training.steps import (
 
 
 def steps_per_epoch(data: Batch, batch_size: int) -> int:
-    """How many full batches the examples hold.
+    """Return the number of full batches in `data`, a tree of arrays [examples, ...].
 
     Raises:
-        InputError: not one.
+        InputError: there is not one, or the arrays differ in their number of examples.
     """
-    examples = len(data[0])
+    examples = shared_size(data)
     if batch_size > examples:
         raise InputError(f"--batch-size must be at most the {examples} examples, not {batch_size}.")
     return examples // batch_size
@@ -56,14 +58,14 @@ def train_steps(
     shuffle: bool = True,
     mesh: Mesh | None = None,
 ) -> Callable[[State, Batch, jax.Array | int], tuple[State, Metrics]]:
-    """Returns `run(state, (inputs, labels), count) -> (state, metrics)`, pure and unjitted.
+    """Return `run(state, (inputs, labels), count) -> (state, metrics)`, pure and unjitted.
 
-    It takes `count` steps over arrays in memory, fewer where the epoch ends, and stops before a
-    step that would leave something not finite. The examples of an epoch come in an order drawn from
-    `state.key` and the number of the epoch; those that do not fill a last batch are left out,
-    others in every epoch. Without `shuffle` they come as they lie, and a state that is carried from
-    batch to batch starts an epoch with zeros. Metrics are [steps an epoch], filled in at the steps
-    that were made.
+    It takes `count` steps over arrays in memory, or trees of them, fewer where the epoch ends, and
+    stops before a step that would leave something not finite. The examples of an epoch come in an
+    order drawn from `state.key` and the number of the epoch; those that do not fill a last batch
+    are left out, others in every epoch. Without `shuffle` they come in their order, and a state
+    that is carried from batch to batch starts an epoch with zeros. Metrics are [steps an epoch],
+    filled in at the steps that were made.
 
     The count is a number in the compiled program, not in its structure, so one program serves all
     counts: an epoch cut in pieces anywhere gives the same bits as the whole.
@@ -73,15 +75,16 @@ def train_steps(
     are those without a mesh.
 
     Raises:
-        InputError: on the call, for fewer examples than `batch_size` or a carried state and
-            `shuffle`, or at once for a batch that the devices do not divide.
+        InputError: on the call, for fewer examples than `batch_size`, arrays that differ in their
+            number of examples, or a carried state and `shuffle`; or at once for a batch that the
+            devices do not divide.
     """
     if mesh is not None:
         check_divides(mesh.shape["data"], batch_size)
 
     def run(state: State, data: Batch, count: jax.Array | int) -> tuple[State, Metrics]:
         steps = steps_per_epoch(data, batch_size)
-        order = jnp.arange(len(data[0]))
+        order = jnp.arange(shared_size(data))
         if shuffle:
             check_nothing_carried(state)
             key = jax.random.fold_in(_order_key(state), state.step // steps)
@@ -100,10 +103,10 @@ def train_steps(
 def generated_steps(
     step: Step, make: Callable[[jax.Array], Batch], steps: int
 ) -> Callable[[State, jax.Array | int], tuple[State, Metrics]]:
-    """Returns `run(state, count) -> (state, metrics)`: `train_steps` on batches that are drawn.
+    """Return `run(state, count) -> (state, metrics)`: `train_steps` on batches that are drawn.
 
-    The batch of a step is `make(key)`, of a key folded from `state.key` and the step, so that no
-    two are alike; `steps` of them make an epoch.
+    The batch of a step is `make(key)`, any tree of arrays, from a key folded from `state.key` and
+    the step, so that no two are alike; `steps` of them make an epoch.
 
     Raises:
         InputError: on the call, for a carried state.
@@ -150,15 +153,15 @@ def _steps(
     return lax.while_loop(wanted, body, (first, jnp.array(True), state, metrics))[2:]
 
 
-def split_batch(examples: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """Inside a compiled function: on a mesh, the examples as split over its devices."""
+def split_batch(examples: Any, mesh: Mesh | None) -> Any:
+    """Split a tree of arrays [examples, ...] over the devices of a mesh, in a compiled function."""
     if mesh is None:
         return examples
     return lax.with_sharding_constraint(examples, NamedSharding(mesh, PartitionSpec("data")))
 
 
 def train_epoch(step: Step, batch_size: int) -> Step:
-    """Returns `epoch(state, (examples, labels))`: one pass by `train_steps`, one compiled program.
+    """Return `epoch(state, (inputs, labels))`: one pass by `train_steps`, one compiled program.
 
     Metrics are [steps]. From a state within an epoch it goes to that epoch's end.
     """

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from nnlab.data.batches import shared_size
 from nnlab.data.stream import DeviceBatches, Stream, to_device
 from nnlab.errors import InputError
 from nnlab.training.epochs import (
@@ -55,14 +56,17 @@ class Feed(NamedTuple):
 
 
 def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
-    """Arrays (inputs, labels) on every device; steps run inside one program, `train_steps`.
+    """Train on arrays (inputs, labels), or trees of them, by steps inside one program.
 
-    Without `shuffle` every epoch takes the batches as they lie, for a state that is carried from
-    each to the next.
+    They lie whole on every device, and `train_steps` picks the batches.
+
+    Without `shuffle` every epoch takes the examples in their order, for a state that is carried
+    from each batch to the next.
 
     Raises:
-        InputError: the batch is larger than the data, or, on compilation, the devices of the mesh
-            do not divide it or a state is carried in spite of `shuffle`.
+        InputError: the batch is larger than the data, the arrays differ in their number of
+            examples, or, on compilation, the devices of the mesh do not divide the batch or a state
+            is carried in spite of `shuffle`.
     """
     steps = steps_per_epoch(data, batch_size)
 
@@ -77,19 +81,20 @@ def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
 
 
 def generated(make: Callable[[jax.Array], Batch], steps_per_epoch: int) -> Feed:
-    """Batches that are drawn as they are needed, inside one program, `generated_steps`.
+    """Train on batches that are drawn as they are needed, inside one program, `generated_steps`.
 
     Args:
-        make: `make(key) -> (inputs, labels)`, pure, always of the same shapes.
-        steps_per_epoch: after so many steps the training is evaluated.
+        make: `make(key) -> (inputs, labels)`, arrays or trees of them, pure, always of the same
+            shapes.
+        steps_per_epoch: the number of steps after which the training is evaluated.
 
     Raises:
-        InputError: `steps_per_epoch` is below 1, or, on compilation, there is a mesh or a carried
-            state.
+        InputError: `steps_per_epoch` is below 1, the arrays of a batch differ in their number of
+            examples, or, on compilation, there is a mesh or a carried state.
     """
     if steps_per_epoch < 1:
         raise InputError(f"steps_per_epoch must be at least 1, not {steps_per_epoch}.")
-    batch_size = len(jax.eval_shape(make, jax.random.key(0))[0])
+    batch_size = shared_size(jax.eval_shape(make, jax.random.key(0)))
 
     @contextlib.contextmanager
     def compile(step: Step, state: State, mesh: Mesh | None) -> Iterator[Advance]:
@@ -116,7 +121,7 @@ def _advance(run: Callable[[State, int], tuple[State, Any]], steps: int) -> Adva
 
 
 def streamed(stream: Stream) -> Feed:
-    """Batches that are read while the step before them computes; each step is a program.
+    """Train on batches that are read while the step before them computes; a step is a program.
 
     Raises:
         InputError: the batch is larger than the data, or, on compilation, the devices of the mesh

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nnlab.data.batches import shared_size
 from nnlab.errors import InputError
 from nnlab.layers.sequences import no_carry
 from nnlab.training.losses import cross_entropy
@@ -28,21 +29,24 @@ def long_evaluation(
     *,
     metrics: Callable[[Any, Any], Metrics] = accuracy,
 ) -> Callable[[State, Batch], Metrics]:
-    """Returns `evaluate(state, (inputs, labels)) -> {"loss", ...}` over all sequences whole.
+    """Return `evaluate(state, (inputs, labels)) -> {"loss", ...}` over all sequences whole.
 
-    It is `nnlab.training.evaluation` for inputs and labels [sequences, time, ...] and a model that
-    carries its state (`nnlab.layers.sequences`): of `length` steps at a time the outputs are in
-    memory, and the state goes on from piece to piece. The figures are those of the whole sequences,
-    which start at zeros.
+    It is `nnlab.training.evaluation` for inputs and labels [sequences, time, ...], or trees of
+    them, and a model that carries its state (`nnlab.layers.sequences`): the outputs of `length`
+    steps at a time are in memory, and the state goes on from piece to piece. The figures are those
+    of the whole sequences, which start at zeros.
 
     Raises:
-        InputError: `length` is below 1.
+        InputError: `length` is below 1, or, on the call, arrays differ in the number of sequences
+            or of time steps.
     """
     if length < 1:
         raise InputError(f"length must be at least 1, not {length}.")
 
     @jax.jit
     def evaluate(state: State, data: Batch) -> Metrics:
+        shared_size(data)
+        steps = shared_size(data, axis=1)
         variables = {"params": weights(state), "batch_stats": state.batch_stats}
 
         def piece(carry: Any, batch: Batch) -> tuple[Any, Metrics]:
@@ -51,20 +55,21 @@ def long_evaluation(
             )
             return after, {"loss": loss(outputs, batch[1]), **metrics(outputs, batch[1])}
 
-        pieces, rest = divmod(data[0].shape[1], length)
+        pieces, rest = divmod(steps, length)
         full = jax.tree.map(lambda a: _pieces(a, pieces, length), data)
         last = jax.tree.map(lambda a: a[:, pieces * length :], data)
-        carry, found = lax.scan(piece, no_carry(model, variables, data[0][:, :1]), full)
+        first = jax.tree.map(lambda a: a[:, :1], data[0])
+        carry, found = lax.scan(piece, no_carry(model, variables, first), full)
         total = jax.tree.map(lambda m: m.sum(0) * length, found)
         if rest:
             found = piece(carry, last)[1]
             total = jax.tree.map(lambda t, m: t + m * rest, total, found)
-        return jax.tree.map(lambda t: t / data[0].shape[1], total)
+        return jax.tree.map(lambda t: t / steps, total)
 
     return evaluate
 
 
 def _pieces(array: jax.Array, count: int, length: int) -> jax.Array:
-    """Of [sequences, time, ...] the first `count` pieces, [count, sequences, length, ...]."""
+    """Cut [sequences, time, ...] into its first pieces, [count, sequences, length, ...]."""
     cut = array[:, : count * length].reshape(len(array), count, length, *array.shape[2:])
     return jnp.moveaxis(cut, 1, 0)

@@ -31,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from nnlab.data.batches import shared_size
 from nnlab.errors import InputError
 from nnlab.training.epochs import check_divides
 from nnlab.training.steps import (
@@ -42,7 +43,7 @@ from nnlab.training.steps import (
 
 Tree = TypeVar("Tree")
 
-AXIS = "data"  # of the mesh: the images of a batch are split over it
+AXIS = "data"  # of the mesh: the examples of a batch are split over it
 
 
 def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
@@ -65,9 +66,9 @@ def compiler_options() -> dict[str, str]:
 
 
 def on_mesh(step: Step, mesh: Mesh, *, donate: bool = False) -> Step:
-    """The step on the whole batch, compiled for all devices of the mesh.
+    """Compile the step on the whole batch for all devices of the mesh.
 
-    Every device holds the state and computes on its part of the images; XLA adds up gradients and
+    Every device holds the state and computes on its part of the examples; XLA adds up gradients and
     the sums of BatchNorm between them. Up to rounding it is the step on one device.
 
     Args:
@@ -81,7 +82,8 @@ def on_mesh(step: Step, mesh: Mesh, *, donate: bool = False) -> Step:
         which a mesh of several processes needs.
 
     Raises:
-        InputError: on the call, for a batch that the devices do not divide.
+        InputError: on the call, for a batch that the devices do not divide, or whose arrays differ
+            in their number of examples.
     """
     mesh = _with_auto_axes(mesh)
     everywhere, by_image = (NamedSharding(mesh, spec) for spec in (EVERYWHERE, BY_IMAGE))
@@ -93,14 +95,14 @@ def on_mesh(step: Step, mesh: Mesh, *, donate: bool = False) -> Step:
     )
 
     def run(state: State, batch: Batch) -> tuple[State, Metrics]:
-        check_divides(mesh.shape[AXIS], _images(batch))
+        check_divides(mesh.shape[AXIS], shared_size(batch))
         return compiled(_to_auto_axes(state, everywhere), _to_auto_axes(batch, by_image))
 
     return run
 
 
 def per_device(step: Step, mesh: Mesh, *, donate: bool = False) -> Step:
-    """The step on each device's part of the batch, under `jax.shard_map` on the mesh.
+    """Compile the step on each device's part of the batch, under `jax.shard_map` on the mesh.
 
     Arguments, result and errors are those of `on_mesh`, but for the step: one that was made with
     `axis_name="data"`.
@@ -118,19 +120,19 @@ def pmapped(step: Step, devices: Sequence[Any] | None = None) -> Step:
         devices: of this process, all of them unless given.
 
     Returns:
-        A function of a state as it is and a batch from `split`, [devices, images / devices, …];
+        A function of a state as it is and a batch from `split`, [devices, examples / devices, …];
         the state that it returns is again without an axis of devices, and lies on all of them.
     """
     return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, None), devices=devices)
 
 
 def split(batch: Tree, devices: int) -> Tree:
-    """Arrays [images, …] as [devices, images / devices, …], in order.
+    """Reshape a tree of arrays [examples, …] to [devices, examples / devices, …], in order.
 
     Raises:
-        InputError: the devices do not divide the images.
+        InputError: the devices do not divide the examples, or the arrays differ in their number.
     """
-    check_divides(devices, _images(batch))
+    check_divides(devices, shared_size(batch))
     return jax.tree.map(lambda a: a.reshape(devices, len(a) // devices, *a.shape[1:]), batch)
 
 
@@ -153,16 +155,16 @@ def replicate(tree: Tree, mesh: Mesh) -> Tree:
 
 
 def shard(batch: Tree, mesh: Mesh) -> Tree:
-    """The arrays of `batch` [images, …] split over the devices of the mesh, in order.
+    """Split the arrays of `batch`, any tree of [examples, …], over the devices, in order.
 
-    On a mesh of several processes, each calls it with images of its own, as many as the others; the
-    batch is made of those of process 0, then those of process 1 and so on.
+    On a mesh of several processes, each calls it with examples of its own, as many as the others;
+    the batch is made of those of process 0, then those of process 1 and so on.
 
     Raises:
-        InputError: the devices do not divide the images.
+        InputError: the devices do not divide the examples, or the arrays differ in their number.
     """
     sharding = NamedSharding(_with_auto_axes(mesh), BY_IMAGE)
-    check_divides(mesh.shape[AXIS], _images(batch) * _processes(mesh))
+    check_divides(mesh.shape[AXIS], shared_size(batch) * _processes(mesh))
     if _processes(mesh) == 1:
         return jax.device_put(batch, sharding)
     return jax.tree.map(
@@ -192,7 +194,3 @@ def _to_auto_axes(tree: Tree, sharding: NamedSharding) -> Tree:
 
 def _processes(mesh: Mesh) -> int:
     return len({device.process_index for device in mesh.devices.flat})
-
-
-def _images(batch: Any) -> int:
-    return len(jax.tree.leaves(batch)[0])

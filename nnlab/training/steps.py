@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from nnlab.data.batches import shared_size
 from nnlab.errors import InputError
 from nnlab.kernels.batch import vary_alike
 from nnlab.layers.sequences import no_carry
 from nnlab.optim.freezing import fill, frozen_paths, without
 from nnlab.training.losses import cross_entropy
 
-Batch = tuple[jax.Array, Any]  # inputs and labels; these may be a tree of arrays
+Batch = tuple[Any, Any]  # inputs and labels, each any tree of arrays [examples, ...]
 Loss = Callable[[Any, Any], jax.Array]
 Metrics = dict[str, jax.Array]
 
@@ -61,35 +62,39 @@ def init(
     key: jax.Array,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    inputs: jax.Array,
+    inputs: Any,
     *,
     streams: int | None = None,
 ) -> State:
-    """A fresh state.
+    """Return a fresh state.
 
     Args:
-        key: that of the run.
-        model, optimizer: what is trained.
-        inputs: [examples, ...], images for example; only shape and dtype matter.
-        streams: the size of the batches, where each goes on where the one before it has ended and
+        key: the run's PRNG key.
+        model: called as `model(inputs, train=…)`, with the whole tree of inputs as one argument.
+        optimizer: the transformation whose state is made.
+        inputs: an array [examples, ...], or any tree of them; only shapes and dtypes matter.
+        streams: the size of the batches, if each continues the sequences of the one before it and
             recurrent layers keep their state from one to the next: truncated back-propagation
             through time. By default every batch starts afresh. An epoch begins with zeros. It needs
             batches in their order, `in_memory(…, shuffle=False)`.
 
     Raises:
-        InputError: the model has no recurrent layer that could carry something.
+        InputError: the arrays differ in their number of examples, or `streams` is given and the
+            model has no recurrent layer that carries a state.
     """
+    shared_size(inputs)
     params_key, key = jax.random.split(key)
-    variables = jax.jit(model.init, static_argnames="train")(params_key, inputs[:1], train=False)
+    one = jax.tree.map(lambda a: a[:1], inputs)
+    variables = jax.jit(model.init, static_argnames="train")(params_key, one, train=False)
     params = variables["params"]
     stats = variables.get("batch_stats", {})
     carry = () if streams is None else _carry(model, variables, inputs, streams)
     return State(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), key, carry)
 
 
-def _carry(model: nn.Module, variables: Any, inputs: jax.Array, streams: int) -> Any:
-    """The collection "carry" in front of a batch of `streams` sequences."""
-    batch = jax.ShapeDtypeStruct((streams, *inputs.shape[1:]), inputs.dtype)
+def _carry(model: nn.Module, variables: Any, inputs: Any, streams: int) -> Any:
+    """Return the collection "carry" before the first batch of `streams` sequences."""
+    batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((streams, *a.shape[1:]), a.dtype), inputs)
     found = no_carry(model, variables, batch).get("carry")
     if not found:
         raise InputError(f"{type(model).__name__} has no recurrent layer that carries a state.")
@@ -105,73 +110,76 @@ def train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     loss: Loss = cross_entropy,
-    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    augment: Callable[[jax.Array, Any], Any] | None = None,
     *,
     metrics: Callable[[Any, Any], Metrics] = accuracy,
     accumulate: int = 1,
     axis_name: str | None = None,
     combine: Callable[[Any, str], Any] = lax.pmean,
 ) -> Step:
-    """Returns `step(state, (inputs, labels)) -> (state, metrics)`, pure and unjitted.
+    """Return `step(state, (inputs, labels)) -> (state, metrics)`, pure and unjitted.
+
+    Inputs and labels are arrays [examples, ...], or any trees of them, of any dtype: token ids
+    and a mask, for example. The model is called as `model(inputs, train=True)`.
 
     A step that would leave a number that is not finite is not taken: the state comes back as it
-    was, and the metrics tell which leaf it was. Under `optax.apply_if_finite` a gradient that is
-    not finite is that optimiser's to skip: the step counts, and running statistics stay.
+    was, and the metrics say which leaf it was. Under `optax.apply_if_finite` a gradient that is
+    not finite is left to that optimiser to skip: the step counts, and running statistics stay.
 
     Parameters that `nnlab.optim.freeze` holds in the optimiser keep their bits and are not
-    differentiated: their gradients are zeros to what stands around it, and are not combined.
+    differentiated: transformations around it see gradients of zero, which are not combined.
 
     Args:
-        model, optimizer, loss: the loss of the model's outputs against labels is a mean over the
-            batch.
-        augment: `augment(key, inputs)`, applied to the inputs of each step.
+        model, optimizer: what is trained, and how.
+        loss: `loss(outputs, labels)`, a mean over the batch.
+        augment: `augment(key, inputs)`, applied to the whole tree of inputs in each step.
         metrics: `metrics(outputs, labels)`, named scalars, each a mean over the batch; by default
             the accuracy of outputs that are logits.
         accumulate: how many parts of the batch go through the network one after the other, to
             save memory. The gradient is that of the whole batch, except that BatchNorm normalises
             each part by its own statistics; the running ones take the mean over the parts.
-        axis_name: of `jax.pmap` or `jax.shard_map`, where the step sees one device's part of the
-            batch. Gradients, running statistics and metrics are averaged over it; augmentation and
-            dropout draw differently on each device.
-        combine: what makes one gradient of those of all devices along `axis_name`, called as
-            `combine(gradients, axis_name)`, such as `nnlab.optim.majority_vote`; by default their
-            mean.
+        axis_name: the axis of `jax.pmap` or `jax.shard_map` under which the step sees one device's
+            part of the batch. Gradients, running statistics and metrics are averaged over it;
+            augmentation and dropout draw differently on each device.
+        combine: `combine(gradients, axis_name)`, one gradient from those of all devices, such as
+            `nnlab.optim.majority_vote`; by default their mean.
 
     Returns:
-        The function. Its metrics are scalars: "loss" and those of `metrics`, means over the batch
+        The step. Its metrics are scalars: "loss" and those of `metrics`, means over the batch
         in training mode before the update, and "nonfinite", int32, -1 or the number of the first
-        leaf of `Watched` with a number that is not finite, which `leaf_name` gives its name.
+        leaf of `Watched` with a number that is not finite; `leaf_name` turns it into a name.
 
     Raises:
-        InputError: `accumulate` is below 1, or, on the call, does not divide the batch; or there is
-            a carried state and it is above 1, or there is an `axis_name`.
+        InputError: `accumulate` is below 1; or, on the call, it is above 1 and does not divide the
+            batch, or the arrays of the batch differ in their number of examples; or a state is
+            carried and `accumulate` is above 1 or there is an `axis_name`.
     """
     if accumulate < 1:
         raise InputError(f"accumulate must be at least 1, not {accumulate}.")
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        examples, labels = batch
+        inputs, labels = batch
         carried = {"carry": state.carry} if state.carry else {}
         if carried and (accumulate > 1 or axis_name is not None):
             raise InputError(
                 "a carried state needs whole batches, accumulate=1 and no axis_name, not "
                 f"{accumulate} and {axis_name}."
             )
-        params, stats = _varying_like(examples, (state.params, state.batch_stats))
+        params, stats = _varying_like(inputs, (state.params, state.batch_stats))
         key = jax.random.fold_in(_step_key(state), state.step)
         if axis_name is not None:
             key = jax.random.fold_in(key, lax.axis_index(axis_name))
         augment_key, dropout_key = jax.random.split(key)
         if augment is not None:
-            examples = augment(augment_key, examples)
-            batch = examples, labels
+            inputs = augment(augment_key, inputs)
+            batch = inputs, labels
 
         frozen = frozen_paths(state.opt_state)
 
-        def objective(trained, examples, labels, key):
+        def objective(trained, inputs, labels, key):
             outputs, updates = model.apply(
                 {"params": fill(trained, params), "batch_stats": stats, **carried},
-                examples,
+                inputs,
                 train=True,
                 mutable=["batch_stats", *carried],
                 rngs={"dropout": key},
@@ -180,13 +188,13 @@ def train_step(
             found = {"loss": value, **metrics(outputs, labels)}
             return value, (updates.get("batch_stats", {}), found, updates.get("carry", ()))
 
-        def of_part(examples, labels, key):
+        def of_part(inputs, labels, key):
             trained = without(params, frozen)
-            grads, others = jax.grad(objective, has_aux=True)(trained, examples, labels, key)
-            return _varying_like(examples, (grads, *others))
+            grads, others = jax.grad(objective, has_aux=True)(trained, inputs, labels, key)
+            return _varying_like(inputs, (grads, *others))
 
         if accumulate == 1:
-            results = of_part(examples, labels, dropout_key)
+            results = of_part(inputs, labels, dropout_key)
         else:
             keys = jax.random.split(dropout_key, accumulate)
             results = _mean_over_parts(of_part, *_parts(batch, accumulate), keys)
@@ -223,8 +231,8 @@ def _step_key(state: State) -> jax.Array:
 
 
 def _parts(batch: Batch, n: int) -> Batch:
-    """[batch, ...] as [n, batch / n, ...]; every part takes from every device's share."""
-    examples = len(batch[0])
+    """Reshape [batch, ...] to [n, batch / n, ...]; every part takes from every device's share."""
+    examples = shared_size(batch)
     if examples % n:
         raise InputError(f"accumulate must divide the batch of {examples} examples, not be {n}.")
 
@@ -235,7 +243,7 @@ def _parts(batch: Batch, n: int) -> Batch:
 
 
 def _mean_over_parts(fn: Callable[..., Any], *parts: Any) -> Any:
-    """The mean of `fn(*part)` over the first axis of `parts`, one part after the other."""
+    """Return the mean of `fn(*part)` over the first axis of `parts`, one part after the other."""
     shapes = jax.eval_shape(fn, *jax.tree.map(lambda part: part[0], parts))
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     zeros = _varying_like(parts[0], zeros)
@@ -243,16 +251,18 @@ def _mean_over_parts(fn: Callable[..., Any], *parts: Any) -> Any:
     def add(total, part):
         return jax.tree.map(jnp.add, total, fn(*part)), None
 
-    return jax.tree.map(lambda total: total / len(parts[0]), lax.scan(add, zeros, parts)[0])
+    return jax.tree.map(lambda total: total / shared_size(parts), lax.scan(add, zeros, parts)[0])
 
 
-def _varying_like(examples: jax.Array, tree: Any) -> Any:
-    """Inside `jax.shard_map`, the arrays as each device's own; elsewhere as they are.
+def _varying_like(inputs: Any, tree: Any) -> Any:
+    """Mark the arrays of `tree` as each device's own inside `jax.shard_map`, if `inputs` are.
 
-    A gradient with respect to parameters that are everyone's would already be a sum over devices.
+    A gradient with respect to parameters that all devices share would already be a sum over
+    devices. Elsewhere the arrays come back as they are.
     """
+    given = jax.tree.leaves(inputs)
     leaves, structure = jax.tree.flatten(tree)
-    return structure.unflatten(vary_alike(examples, *leaves)[1:])
+    return structure.unflatten(vary_alike(*given, *leaves)[len(given) :])
 
 
 def _first_nonfinite(tree: Any) -> jax.Array:

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from nnlab.runs import RunFolder, best_state, least_loss
-from nnlab.training import State
 from nnlab.runs.checkpoints import save
+from nnlab.training import State
 
 
 def state(step):

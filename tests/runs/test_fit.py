@@ -14,9 +14,21 @@ import pytest
 
 from nnlab.errors import DivergedError, InputError
 from nnlab.layers.normalization import batch_norm
-from nnlab.runs import (RunFolder, fit, least_loss, restore,)
-from nnlab.training import (evaluation, in_memory, init, train_epoch, train_step, train_steps,)
+from nnlab.runs import (
+    RunFolder,
+    fit,
+    least_loss,
+    restore,
+)
 from nnlab.runs.checkpoints import Checkpoints
+from nnlab.training import (
+    evaluation,
+    in_memory,
+    init,
+    train_epoch,
+    train_step,
+    train_steps,
+)
 
 RNG = np.random.default_rng(0)
 TRAIN = jnp.asarray(RNG.normal(size=(18, 4, 4, 1))), jnp.asarray(RNG.integers(0, 3, 18))

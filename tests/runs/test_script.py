@@ -14,8 +14,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnlab.errors import (CheckpointError, DivergedError, InputError, Interrupted,)
-from nnlab.runs.script import (check_choices, check_count, check_fraction, check_positive, check_positive_integer, check_seed, run,)
+from nnlab.errors import (
+    CheckpointError,
+    DivergedError,
+    InputError,
+    Interrupted,
+)
+from nnlab.runs.script import (
+    check_choices,
+    check_count,
+    check_fraction,
+    check_positive,
+    check_positive_integer,
+    check_seed,
+    run,
+)
 
 
 @dataclass(frozen=True)

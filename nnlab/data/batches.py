@@ -1,0 +1,49 @@
+"""What makes a tree of arrays a batch: one axis of examples that all of its arrays share.
+
+A batch is `(inputs, labels)`, and each of the two is any pytree of arrays: an image array, the
+token ids and mask of a sequence, or a padded batch of graphs with nodes [batch, nodes, features],
+senders and receivers [batch, edges], int32, and a mask [batch, nodes], bool. The arrays may differ
+in rank and dtype, but entry i of the first axis belongs to example i in all of them.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnlab.errors import InputError
+
+
+def shared_size(tree: Any, axis: int = 0) -> int:
+    """Return the size of an axis that all arrays of a tree share: the examples of a batch.
+
+    Args:
+        tree: arrays, tracers or `jax.ShapeDtypeStruct`s; only their shapes matter.
+        axis: which axis, from 0.
+
+    Raises:
+        InputError: there is no array, one lacks the axis, or two differ in its size.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    if not leaves:
+        raise InputError("a batch must hold at least one array, not none.")
+    (first, _), *_ = leaves
+    sizes = []
+    for path, leaf in leaves:
+        shape = np.shape(leaf)
+        if len(shape) <= axis:
+            raise InputError(
+                f"all arrays of a batch must share axis {axis}, but {_name(path)} has shape "
+                f"{list(shape)}."
+            )
+        sizes.append(shape[axis])
+        if sizes[-1] != sizes[0]:
+            raise InputError(
+                f"all arrays of a batch must have the same size along axis {axis}, but "
+                f"{_name(first)} has {sizes[0]} and {_name(path)} has {sizes[-1]}."
+            )
+    return sizes[0]
+
+
+def _name(path: Any) -> str:
+    return f"batch{jax.tree_util.keystr(path)}"
