@@ -125,6 +125,25 @@ def test_streams_of_unlike_length_are_judged_as_each_alone_by_hand():
         np.testing.assert_allclose(rows, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_inputs_may_be_a_tree():
+    def step(state, batch):
+        inputs, labels = batch
+        return state, {"row": inputs["a"] * inputs["b"][:, 0] + labels}
+
+    def empty(key, inputs):
+        assert {name: leaf.shape for name, leaf in inputs.items()} == {"a": (4,), "b": (4, 2)}
+        return training.State(jnp.int32(0), {}, {}, (), key)
+
+    a, b, labels = np.arange(10.0), np.arange(20.0).reshape(10, 2), np.ones(10)
+    streams = [({"a": each, "b": b[: len(each)]}, labels[: len(each)]) for each in (a, a[:6])]
+    found = judge_streams(
+        step, empty, jax.random.key(0), streams, [0, 0], metric="row", block=4, recurrent=False
+    )
+    for rows in found:
+        np.testing.assert_array_equal(rows, (a * b[:, 0] + 1)[: len(rows)])
+    assert [*map(len, found)] == [10, 6]
+
+
 def test_what_is_late_can_be_judged_without_being_learned_from():
     streams, key = [stream_of(7, 16)], jax.random.key(0)
     learnt, held = (
