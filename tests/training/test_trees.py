@@ -5,6 +5,7 @@ the same network unpacks first: the reference is then a training on a single arr
 """
 
 import contextlib
+import importlib
 import os
 import subprocess
 import sys
@@ -24,7 +25,8 @@ from nnlab import training
 from nnlab.data import Stream
 from nnlab.errors import InputError
 from nnlab.layers import LSTMCell, Recurrent
-from nnlab.training import loop, parallel
+from nnlab.runs import RunFolder, fit, least_loss
+from nnlab.training import parallel
 from nnlab.training.steps import Step
 
 N, BATCH = 14, 4  # three steps an epoch
@@ -269,12 +271,13 @@ class Config:
 
 
 def test_a_run_resumes_to_the_bit(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "_EXAMPLES", 7)  # two pieces of the test data
+    module = importlib.import_module("nnlab.runs.fit")
+    monkeypatch.setattr(module, "_EXAMPLES", 7)  # two pieces of the test data
     case = Case.named("ids and mask")
     evaluate = training.evaluation(case.model, loss, metrics=error)
 
     def run(folder, epochs):
-        state, history = training.fit(
+        state, history = fit(
             "net",
             case.state,
             step_of(case.model),
@@ -283,14 +286,14 @@ def test_a_run_resumes_to_the_bit(tmp_path, monkeypatch):
             case.data,
             epochs=epochs,
             folder=folder,
-            score=training.least_loss,
+            score=least_loss,
         )
         return comparable(state), {k: each for k, each in history.items() if k != "seconds"}
 
-    whole, cut = (training.RunFolder.create(tmp_path / name, Config()) for name in ("a", "b"))
+    whole, cut = (RunFolder.create(tmp_path / name, Config()) for name in ("a", "b"))
     through = run(whole, 2)
     run(cut, 1)
-    chex.assert_trees_all_equal(run(training.RunFolder(cut.path, resume=True), 2), through)
+    chex.assert_trees_all_equal(run(RunFolder(cut.path, resume=True), 2), through)
     state, history = through
     tested = evaluate(case.state._replace(params=state.params), case.data)
     assert history["test_loss"][-1] == pytest.approx(float(tested["loss"]), rel=1e-5)
