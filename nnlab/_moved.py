@@ -36,8 +36,7 @@ _ROOMS = {  # (old package, new package): modules of the same name
     ("models", "vision"): "alexnet cifar_resnet googlenet inception inception_v3 lenet"
     " lenet_original plain_net resnet small_cnn squeezenet vgg vgg_small",
     ("ops", "sequences"): "addressing",
-    ("training", "runs"): "best checkpoints course environment hosts progress run_folder script"
-    " signals stopping",
+    ("training", "runs"): "checkpoints environment hosts progress run_folder script signals",
 }
 COMMANDS = ("generate", "summary", "watch")
 
@@ -72,8 +71,8 @@ _NAMES = {  # (old package, where they are): names
     ("deployment", "models"): "load_model save_model",
     ("deployment", "series"): "LogDetector SeriesDetector",
     ("models", "series.next_event"): "no_events observe ranks",
-    ("training", "runs"): "RunFolder best_accuracy best_state fit hardware least_loss provenance"
-    " restore save stopped_improving versions",
+    ("training", "runs"): "RunFolder best_accuracy fit hardware least_loss provenance restore save"
+    " versions",
 }
 NAMES = {
     (f"nnlab.{old}", name): f"nnlab.{new}"

@@ -19,75 +19,93 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nnlab import (
-    data,
-    runs,
-    training,
-    vision,
-)
+from nnlab import data, runs, training, vision
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.figures.plots import Curve, figure_curves
 from nnlab.models import resnet20
 from nnlab.optim import adder_recipe
 from nnlab.runs import hosts
-from nnlab.runs.script import (
-    check_count,
-    check_positive,
-    check_positive_integer,
-    check_seed,
-    run,
-)
+from nnlab.runs.fields import Count, DataDir, Positive, PositiveInt, Seed
+from nnlab.runs.script import run
 from nnlab.training.epochs import check_divides
 
 ARITHMETICS = {"CNN": FLOAT, "AdderNet": ADDER, "BNN": BINARY}
 PUBLISHED = {"CNN": 92.25, "AdderNet": 91.84, "BNN": 84.87}  # after 400 epochs
-# What a resumed run may have otherwise.
-ASIDE = (
-    *("out", "data_dir", "overwrite", "resume", "checkpoint_minutes"),
-    *("workers", "coordinator", "processes", "process"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(runs.Run):
+    out: str = "runs/adder_cifar10"
     networks: tuple[Literal["CNN", "AdderNet", "BNN"], ...] = ("CNN", "AdderNet", "BNN")
     dataset: str = "cifar10"
-    """cifar10, or any other set for a quick look: digits, mnist, fashion_mnist, tfds:NAME."""
-    data_dir: str | None = None
-    """Folder with the data set's files; otherwise looked for and downloaded."""
-    epochs: int = 400
-    batch_size: int = 256
-    learning_rate: float = 0.1
-    seed: int = 0
-    out: str = "runs/adder_cifar10"
-    """Folder of the run."""
-    overwrite: bool = False
-    """Replace an earlier run in that folder."""
-    resume: bool = False
-    """Go on with the run in that folder, or start it."""
+    """cifar10, or for a quick look digits, mnist, fashion_mnist or tfds:NAME."""
+    data_dir: DataDir = None
+    epochs: PositiveInt = 400
+    batch_size: PositiveInt = 256
+    learning_rate: Positive = 0.1
+    """Peak learning rate of SGD (cosine decay)."""
+    seed: Seed = 0
     on_nan: Literal["stop", "skip"] = "stop"
-    """When a gradient is not finite: stop, or skip up to ten such steps in a row."""
-    checkpoint_minutes: float = 5.0
+    """If a gradient is not finite: stop, or skip up to ten such steps in a row."""
+    checkpoint_minutes: Positive = 5.0
+    """Minutes between checkpoints."""
     stream: bool = False
-    """Read images from disk when they are needed, in place of holding all in memory."""
-    workers: int = 0
-    """Processes that read for --stream; with 0 a thread does."""
+    """Read images from disk as they are needed, instead of holding all in memory."""
+    workers: Count = 0
+    """Processes that read for --stream; with 0 a thread reads."""
     coordinator: str | None = None
     """HOST:PORT of process 0 of several that train as one, or auto to ask the cluster."""
     processes: int | None = None
+    """How many processes train as one."""
     process: int | None = None
+    """Which of them this process is, from 0."""
 
-    def __post_init__(self):
-        check_positive_integer("epochs", self.epochs)
-        check_positive_integer("batch_size", self.batch_size)
-        check_positive("learning_rate", self.learning_rate)
-        check_positive("checkpoint_minutes", self.checkpoint_minutes)
-        check_seed("seed", self.seed)
-        check_count("workers", self.workers)
+
+def main(config: Config) -> None:
+    mesh = join(config)
+    feed, test, classes = feed_and_test(config)
+    free = "checkpoint_minutes", "workers", "coordinator", "processes", "process"
+    with config.open(*free) as record:
+        for name in config.networks:
+            model = resnet20(classes, ARITHMETICS[name])
+            optimizer = adder_recipe(config.epochs * feed.steps_per_epoch, config.learning_rate)
+            if config.on_nan == "skip":
+                optimizer = optax.apply_if_finite(optimizer, max_consecutive_errors=10)
+            history = runs.fit(
+                name,
+                training.init(jax.random.key(config.seed), model, optimizer, test[0]),
+                training.train_step(model, optimizer, augment=vision.random_crop_and_flip),
+                training.evaluation(model, mesh=mesh),
+                feed,
+                test,
+                epochs=config.epochs,
+                folder=record.folder,
+                mesh=mesh,
+                checkpoint_minutes=config.checkpoint_minutes,
+            ).history
+            accuracy = round(100 * history["test_accuracy"][-1], 2)
+            minutes = round(sum(history["seconds"]) / 60, 1)
+            row = {"network": name, "test_accuracy": accuracy, "minutes": minutes}
+            record.row(row | {"history": history}, "rows")
+            hosts.say(
+                f"| {name} | {PUBLISHED[name]} | {accuracy:.2f} | {config.seed} "
+                f"| {config.epochs} (400) | {minutes:.1f} | {runs.hardware()} |",
+            )
+        curves = [Curve(row["network"], row["history"]) for row in record.rows("rows")]
+        record.figure(figure_curves(curves))
+
+
+def join(config: Config) -> jax.sharding.Mesh | None:
+    """Join the other processes if there are any; return the mesh of all devices if several."""
+    if (config.coordinator, config.processes, config.process) != (None, None, None):
+        known = config.coordinator if config.coordinator != "auto" else None
+        hosts.initialize(known, config.processes, config.process)
+    check_divides(jax.device_count(), config.batch_size)
+    return training.data_mesh() if jax.device_count() > 1 else None
 
 
 def feed_and_test(config: Config) -> tuple[training.Feed, training.Batch, int]:
-    """What to train on, the test images and labels, and the number of classes."""
+    """Return what to train on, the test images and labels, and the number of classes."""
     if not config.stream:
         dataset = vision.load(config.dataset, config.data_dir)
         train, test = vision.standardized(dataset)
@@ -99,48 +117,6 @@ def feed_and_test(config: Config) -> tuple[training.Feed, training.Batch, int]:
     images, labels = held_out.gather(range(len(held_out)))
     test = jnp.asarray(standardize(images)), jnp.asarray(labels)
     return training.streamed(stream), test, records.classes
-
-
-def main(config: Config) -> None:
-    if (config.coordinator, config.processes, config.process) != (None, None, None):
-        known = config.coordinator if config.coordinator != "auto" else None
-        hosts.initialize(known, config.processes, config.process)
-    mesh = training.data_mesh() if jax.device_count() > 1 else None
-    check_divides(jax.device_count(), config.batch_size)
-    feed, test, classes = feed_and_test(config)
-    folder = runs.RunFolder.create(config.out, config, config.overwrite, config.resume, ASIDE)
-    rows, curves = [], []
-    for name in config.networks:
-        model = resnet20(classes, ARITHMETICS[name])
-        optimizer = adder_recipe(config.epochs * feed.steps_per_epoch, config.learning_rate)
-        if config.on_nan == "skip":
-            optimizer = optax.apply_if_finite(optimizer, max_consecutive_errors=10)
-        _, history = runs.fit(
-            name,
-            training.init(jax.random.key(config.seed), model, optimizer, test[0]),
-            training.train_step(model, optimizer, augment=vision.random_crop_and_flip),
-            training.evaluation(model, mesh=mesh),
-            feed,
-            test,
-            epochs=config.epochs,
-            folder=folder,
-            mesh=mesh,
-            checkpoint_minutes=config.checkpoint_minutes,
-        )
-        accuracy = round(100 * history["test_accuracy"][-1], 2)
-        minutes = round(sum(history["seconds"]) / 60, 1)
-        rows.append(
-            {"network": name, "test_accuracy": accuracy, "minutes": minutes, "history": history}
-        )
-        curves.append(Curve(name, history))
-        result = {"config": dataclasses.asdict(config), "rows": rows}
-        folder.write_result(runs.provenance() | result)
-        hosts.say(
-            f"| {name} | {PUBLISHED[name]} | {accuracy:.2f} | {config.seed} "
-            f"| {config.epochs} (400) | {minutes:.1f} | {runs.hardware()} |",
-        )
-    if hosts.is_writer():
-        figure_curves(curves).savefig(folder.curves, dpi=120)
 
 
 if __name__ == "__main__":

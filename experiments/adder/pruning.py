@@ -41,13 +41,7 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
-from nnlab import (
-    costs,
-    figures,
-    runs,
-    training,
-    vision,
-)
+from nnlab import costs, figures, runs, training, vision
 from nnlab.arithmetics import of_product
 from nnlab.figures.plots import COLOURS
 from nnlab.models import LeNet5
@@ -55,13 +49,8 @@ from nnlab.ops.adder import adder_conv
 from nnlab.ops.convolution import conv
 from nnlab.ops.sparse import magnitude_mask, n_m_mask, n_m_sparse
 from nnlab.optim import adder_recipe, cubic_sparsity, prune
-from nnlab.runs.script import (
-    check_fraction,
-    check_positive,
-    check_positive_integer,
-    check_seed,
-    run,
-)
+from nnlab.runs.fields import DataDir, Fraction, Positive, PositiveInt, Seed
+from nnlab.runs.script import run
 
 Name = Literal["CNN", "AdderNet"]
 NETWORKS: dict[Name, tuple[Any, dict[str, Any]]] = {
@@ -74,107 +63,107 @@ NETWORKS: dict[Name, tuple[Any, dict[str, Any]]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(runs.Run):
+    out: str = "runs/pruning"
     networks: tuple[Name, ...] = ("CNN", "AdderNet")
     dataset: str = "digits"
     """digits, mnist or fashion_mnist."""
-    data_dir: str | None = None
-    """Folder with the data set's files; otherwise looked for and downloaded."""
-    sparsities: tuple[float, ...] = (0.5, 0.75, 0.9)
-    epochs: int = 20
-    batch_size: int = 128
-    learning_rate: float = 0.1
-    seed: int = 0
-    out: str = "runs/pruning"
-    overwrite: bool = False
-    resume: bool = False
-
-    def __post_init__(self):
-        for sparsity in self.sparsities:
-            check_fraction("sparsities", sparsity)
-        check_positive_integer("epochs", self.epochs)
-        check_positive_integer("batch_size", self.batch_size)
-        check_positive("learning_rate", self.learning_rate)
-        check_seed("seed", self.seed)
-
-
-def inner(params) -> Any:
-    """The weights to prune, as `optax.masked` takes them: not those of the first and last layer."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: path[0].key.startswith("Product") and "kernel" in path[-1].key, params
-    )
-
-
-def pruned(params, mask) -> Any:
-    """With `mask(w)` on the inner weights."""
-    return jax.tree.map(lambda w, i: jnp.where(mask(w), w, 0) if i else w, params, inner(params))
+    data_dir: DataDir = None
+    sparsities: tuple[Fraction, ...] = (0.5, 0.75, 0.9)
+    """Shares of the weights to prune."""
+    epochs: PositiveInt = 20
+    batch_size: PositiveInt = 128
+    learning_rate: Positive = 0.1
+    """Peak learning rate of SGD (cosine decay)."""
+    seed: Seed = 0
 
 
 def main(config: Config) -> None:
     dataset = vision.load(config.dataset, config.data_dir)
     train, test = ((vision.pad_to(x, 32, 32), y) for x, y in vision.standardized(dataset))
     steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
-    folder = runs.RunFolder.create(config.out, config, config.overwrite, config.resume)
-    image, rows, mass = test[0][:1], [], []
+    with config.open() as record:
 
-    def trained(name, model, *pruning) -> training.State:
-        optimizer = optax.chain(adder_recipe(steps, config.learning_rate), *pruning)
-        return runs.fit(
-            name,
-            training.init(jax.random.key(config.seed), model, optimizer, train[0]),
-            training.train_step(model, optimizer),
-            training.evaluation(model),
-            training.in_memory(train, config.batch_size),
-            test,
-            epochs=config.epochs,
-            folder=folder,
-        )[0]
+        def trained(name, model, *pruning) -> training.State:
+            optimizer = optax.chain(adder_recipe(steps, config.learning_rate), *pruning)
+            return runs.fit(
+                name,
+                training.init(jax.random.key(config.seed), model, optimizer, train[0]),
+                training.train_step(model, optimizer),
+                training.evaluation(model),
+                training.in_memory(train, config.batch_size),
+                test,
+                epochs=config.epochs,
+                folder=record.folder,
+            ).last
 
-    def measured(network, how, sparsity, model, state) -> None:
-        accuracy = float(training.evaluation(model)(state, test)["accuracy"])
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        layers = costs.sparse_counts(model.apply, variables, image).values()
-        rows.append(
-            {"network": network, "pruning": how, "sparsity": sparsity}
-            | {"test accuracy / %": round(100 * accuracy, 2)}
-            | {"multiplications": sum(layer.multiplications for layer in layers)}
-            | {"additions": sum(layer.additions for layer in layers)}
-            | {"bitmask bytes": sum(layer.bitmask_bytes for layer in layers)}
-        )
+        def measure(network, how, sparsity, model, state) -> None:
+            about = {"network": network, "pruning": how, "sparsity": sparsity}
+            record.row(about | accuracy_and_costs(model, state, test))
 
-    for name in config.networks:
-        op, options = NETWORKS[name]
-        model = LeNet5(dataset.classes, of_product(op, **options))
-        dense = trained(name, model)
-        measured(name, "none", 0.0, model, dense)
-        kernel = np.asarray(dense.params["ProductDense_0"][options["kernel_name"]])
-        fits = figures.fit_weights(kernel)
-        for s in config.sparsities:
-            mask = functools.partial(magnitude_mask, sparsity=s)
-            measured(name, "one-shot", s, model, dense._replace(params=pruned(dense.params, mask)))
-            schedule = cubic_sparsity(s, steps // 4, 3 * steps // 4)
-            state = trained(f"{name}_{s}", model, optax.masked(prune(schedule, every=10), inner))
-            measured(name, "schedule", s, model, state)
-            parts = {"measured": costs.mass_removed(kernel, s)} | {
-                family: costs.expected_mass_removed(family, s) for family in ("gaussian", "laplace")
-            }
-            better = {"network": name, "better fit": fits.better.family, "sparsity": s}
-            mass.append(better | {who: part._asdict() for who, part in parts.items()})
-        state = dense._replace(params=pruned(dense.params, lambda w: n_m_mask(w, 2, 4)))
-        measured(name, "one-shot 2:4", 0.5, model, state)
-        sparse = LeNet5(dataset.classes, of_product(n_m_sparse(op), **options))
-        state = trained(f"{name}_2_of_4", sparse)
-        state = state._replace(params=pruned(state.params, lambda w: n_m_mask(w, 2, 4)))
-        measured(name, "2:4", 0.5, sparse, state)
+        for name in config.networks:
+            op, options = NETWORKS[name]
+            model = LeNet5(dataset.classes, of_product(op, **options))
+            dense = trained(name, model)
+            measure(name, "none", 0.0, model, dense)
+            kernel = np.asarray(dense.params["ProductDense_0"][options["kernel_name"]])
+            for s in config.sparsities:
+                mask = functools.partial(magnitude_mask, sparsity=s)
+                state = dense._replace(params=pruned(dense.params, mask))
+                measure(name, "one-shot", s, model, state)
+                schedule = cubic_sparsity(s, steps // 4, 3 * steps // 4)
+                pruning = optax.masked(prune(schedule, every=10), inner)
+                measure(name, "schedule", s, model, trained(f"{name}_{s}", model, pruning))
+                record.row({"network": name} | mass_removed(kernel, s), "mass removed")
+            two_of_four = functools.partial(n_m_mask, n=2, m=4)
+            state = dense._replace(params=pruned(dense.params, two_of_four))
+            measure(name, "one-shot 2:4", 0.5, model, state)
+            sparse = LeNet5(dataset.classes, of_product(n_m_sparse(op), **options))
+            state = trained(f"{name}_2_of_4", sparse)
+            state = state._replace(params=pruned(state.params, two_of_four))
+            measure(name, "2:4", 0.5, sparse, state)
+        record.figure(figure(record.rows()))
+        figures.print_table(record.rows())
 
-    result = {"table": rows, "mass removed": mass, "config": dataclasses.asdict(config)}
-    folder.write_result(result | runs.provenance())
-    figure(rows).savefig(folder.curves, dpi=120)
-    figures.print_table(rows)
+
+def inner(params) -> Any:
+    """Select the weights to prune, as `optax.masked` asks for it: all but the first and last layer.
+
+    Those two are the only layers that are not `Product…`.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: path[0].key.startswith("Product") and "kernel" in path[-1].key, params
+    )
+
+
+def pruned(params, mask) -> Any:
+    """Return the parameters with the inner weights zero wherever `mask(w)` is."""
+    return jax.tree.map(lambda w, i: jnp.where(mask(w), w, 0) if i else w, params, inner(params))
+
+
+def accuracy_and_costs(model, state, test) -> dict[str, Any]:
+    accuracy = float(training.evaluation(model)(state, test)["accuracy"])
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    layers = costs.sparse_counts(model.apply, variables, test[0][:1]).values()
+    return {
+        "test accuracy / %": round(100 * accuracy, 2),
+        "multiplications": sum(layer.multiplications for layer in layers),
+        "additions": sum(layer.additions for layer in layers),
+        "bitmask bytes": sum(layer.bitmask_bytes for layer in layers),
+    }
+
+
+def mass_removed(kernel: np.ndarray, sparsity: float) -> dict[str, Any]:
+    """Return the share of L1 and L2 mass that pruning takes, measured and by closed forms."""
+    parts = {"measured": costs.mass_removed(kernel, sparsity)} | {
+        family: costs.expected_mass_removed(family, sparsity) for family in ("gaussian", "laplace")
+    }
+    better = {"better fit": figures.fit_weights(kernel).better.family, "sparsity": sparsity}
+    return better | {who: part._asdict() for who, part in parts.items()}
 
 
 def figure(rows) -> Figure:
-    """Test accuracy by sparsity."""
+    """Draw test accuracy by sparsity."""
     drawing = Figure(figsize=(6, 3.4), layout="constrained")
     axes = drawing.subplots()
     names = dict.fromkeys(row["network"] for row in rows)

@@ -102,6 +102,11 @@ class RunFolder:
         hosts.by_writer(make)
         return cls(Path(path), resume)
 
+    def release(self) -> None:
+        """Let other processes use the folder; the system does so when this process ends."""
+        if (lock := self.path / _LOCK).exists() and (file := _locks.pop(lock.stat().st_ino, None)):
+            file.close()
+
     @property
     def checkpoints(self) -> Path:
         """The folder for checkpoints, made by whoever saves the first one."""

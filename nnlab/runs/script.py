@@ -1,34 +1,25 @@
 """From a command line to a call: what every experiment script does the same way.
 
-A script holds a docstring, a frozen dataclass, `main(config)` and `run(main, Config)`. The
-dataclass checks itself in `__post_init__` with the functions below, because the parser accepts
-`--learning-rate nan`. Whatever the user gave wrongly, here or later in `main`, is an `InputError`;
-it ends the script with that one sentence on standard error and exit status 2, not with a traceback.
-
-    @dataclass(frozen=True)
-    class Config:
-        learning_rate: float = 0.1
-
-        def __post_init__(self):
-            check_positive("learning_rate", self.learning_rate)
+A script holds a docstring, a configuration (a frozen dataclass, mostly a `nnlab.runs.Run`),
+`main(config)`, and at its end
 
     if __name__ == "__main__":
         run(main, Config)
+
+Whatever the user got wrong, in a flag or later in `main`, is an `InputError`; it ends the script
+with that one sentence on standard error and exit status 2, not with a traceback.
 """
 
 import functools
 import logging
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeVar, get_args
 
-from nnlab.errors import (
-    CheckpointError,
-    DivergedError,
-    InputError,
-    Interrupted,
-)
+from nnlab.errors import CheckpointError, DivergedError, InputError, Interrupted
 from nnlab.runs import signals
+from nnlab.runs.fields import Count, Fraction, Positive, PositiveInt, Seed, SomeOf
 
 Config = TypeVar("Config")
 
@@ -36,7 +27,7 @@ Config = TypeVar("Config")
 def run(
     main: Callable[[Config], object], config_type: type[Config], args: Sequence[str] | None = None
 ) -> None:
-    """Calls `main` with a `config_type` made from the command line.
+    """Call `main` with a `config_type` made from the command line.
 
     The description shown by `--help` is the docstring of the module that defines `config_type`.
     Returns when `main` does.
@@ -71,7 +62,7 @@ def run(
 
 @functools.cache  # once a process
 def _keep_to_sentences() -> None:
-    """What Orbax and TensorStore tell with tracebacks reaches the user as the one of an error."""
+    """Silence the tracebacks that Orbax and TensorStore log: the user gets the error's sentence."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     before = sys.unraisablehook
@@ -93,7 +84,8 @@ def _parse(config_type: type[Config], args: Sequence[str] | None) -> Config:
         return config
 
     build.__annotations__["config"] = Annotated[config_type, tyro.conf.arg(name="")]
-    description = sys.modules[config_type.__module__].__doc__
+    description = sys.modules[config_type.__module__].__doc__ or ""
+    description = "\n\n".join(map(_paragraph, description.split("\n\n")))
     try:
         return tyro.cli(build, description=description, args=args)
     except (AssertionError, OSError) as error:
@@ -101,48 +93,19 @@ def _parse(config_type: type[Config], args: Sequence[str] | None) -> Config:
         raise InputError(str(error)) from error
 
 
-def check_positive(name: str, value: float) -> None:
-    """Raises `InputError` unless the field `name` holds a number above zero and below infinity."""
-    if not 0 < value < float("inf"):  # NaN fails every comparison
-        raise InputError(f"{_flag(name)} must be a positive finite number, not {value}.")
+def _paragraph(text: str) -> str:
+    """Prepare a paragraph for tyro, which joins lines that begin with a letter, and no others."""
+    if "===" in text:  # a table
+        return textwrap.indent(text, " ")
+    return text if text.startswith(" ") else " ".join(text.split())
 
 
-def check_positive_integer(name: str, value: int) -> None:
-    """Raises `InputError` unless the field `name` holds an integer from 1 to 2^31 - 1 (int32)."""
-    if not (_is_integer(value) and 0 < value < 2**31):
-        raise InputError(f"{_flag(name)} must be an integer from 1 to {2**31 - 1}, not {value}.")
-
-
-def check_count(name: str, value: int) -> None:
-    """Raises `InputError` unless the field `name` holds an integer from 0 to 2^31 - 1."""
-    if not (_is_integer(value) and 0 <= value < 2**31):
-        raise InputError(f"{_flag(name)} must be an integer from 0 to {2**31 - 1}, not {value}.")
-
-
-def check_fraction(name: str, value: float) -> None:
-    """Raises `InputError` unless the field `name` holds a number from 0 to 1, both included."""
-    if not 0 <= value <= 1:
-        raise InputError(f"{_flag(name)} must be a number from 0 to 1, not {value}.")
-
-
-def check_seed(name: str, value: int) -> None:
-    """Raises `InputError` unless the field `name` holds a seed, an integer in [0, 2^32)."""
-    if not (_is_integer(value) and 0 <= value < 2**32):
-        raise InputError(f"{_flag(name)} must be an integer from 0 to {2**32 - 1}, not {value}.")
+# For configurations that are not `Run`s; those check themselves by the types of their fields.
+check_positive, check_fraction, check_positive_integer, check_count, check_seed = (
+    get_args(kind)[1] for kind in (Positive, Fraction, PositiveInt, Count, Seed)
+)
 
 
 def check_choices(name: str, values: Collection[str], choices: Collection[str]) -> None:
-    """Raises `InputError` unless the field `name` holds some of the choices, each once."""
-    wrong = [value for value in values if value not in choices]
-    if wrong or not values or len(set(values)) < len(values):
-        shown = (value if value.isprintable() else repr(value) for value in wrong or values)
-        given = ", ".join(shown) or "nothing"
-        raise InputError(f"{_flag(name)} must be some of {', '.join(choices)}, not {given}.")
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    """Raise `InputError` unless the field `name` holds some of the choices, each once."""
+    SomeOf(choices)(name, values)

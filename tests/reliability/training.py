@@ -27,7 +27,8 @@ from nnlab import runs, training
 from nnlab.arithmetics import ADDER, FLOAT
 from nnlab.layers.normalization import batch_norm
 from nnlab.optim import adder_recipe
-from nnlab.runs.script import check_positive, run
+from nnlab.runs.fields import Positive
+from nnlab.runs.script import run
 from nnlab.training.feeds import Feed
 from nnlab.training.steps import Batch
 from nnlab.vision import random_crop
@@ -37,13 +38,10 @@ NAME = "small"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    out: str
+class Config(runs.Run):
     epochs: int = 5
-    learning_rate: float = 0.1
+    learning_rate: Positive = 0.1
     seed: int = 0
-    overwrite: bool = False
-    resume: bool = False
     on_nan: Literal["stop", "skip"] = "stop"
     checkpoint_steps: int | None = None
     keep: int = 2
@@ -61,9 +59,6 @@ class Config:
     """The step, counted from 1, that meets a NaN in one gradient."""
     nan_steps: int = 1
     """How many steps in a row meet one."""
-
-    def __post_init__(self):
-        check_positive("learning_rate", self.learning_rate)
 
 
 # What may be otherwise in a process that resumes: it has no effect on the numbers.
@@ -177,21 +172,21 @@ def parts(config: Config) -> tuple[training.State, Any]:
 
 def main(config: Config) -> None:
     state, step = parts(config)
-    folder = runs.RunFolder.create(config.out, config, config.overwrite, config.resume, MAY_DIFFER)
-    final, history = runs.fit(
-        NAME,
-        state,
-        step,
-        slowed(training.evaluation(Net()), config.evaluation_seconds),
-        talking(training.in_memory(images(IMAGES, 1), BATCH), config),
-        images(config.test_images, 2),
-        epochs=config.epochs,
-        folder=folder,
-        checkpoint_steps=config.checkpoint_steps,
-        keep=config.keep,
-    )
-    history = {key: values for key, values in history.items() if key != "seconds"}
-    print(json.dumps({"sha256": sha256(final), "history": history}), flush=True)
+    with config.open(*MAY_DIFFER) as record:
+        trained = runs.fit(
+            NAME,
+            state,
+            step,
+            slowed(training.evaluation(Net()), config.evaluation_seconds),
+            talking(training.in_memory(images(IMAGES, 1), BATCH), config),
+            images(config.test_images, 2),
+            epochs=config.epochs,
+            folder=record.folder,
+            checkpoint_steps=config.checkpoint_steps,
+            keep=config.keep,
+        )
+    history = {key: values for key, values in trained.history.items() if key != "seconds"}
+    print(json.dumps({"sha256": sha256(trained.last), "history": history}), flush=True)
 
 
 if __name__ == "__main__":

@@ -93,7 +93,8 @@ def untimed(figures):
 
 
 def test_trains_epochs_and_leaves_metrics_and_a_checkpoint(folder, capfd):
-    state, history = fitted(folder)
+    trained = fitted(folder)
+    state, history = trained.last, trained.history
     expected, metrics = after(3)
     assert_same_bits(state, expected)
     assert state.step == 12
@@ -124,7 +125,7 @@ def test_a_batch_of_the_whole_split_and_one_image_more(folder):
     ):
         fitted(folder, batch_size=19)
     assert not (folder.path / "metrics.jsonl").exists()
-    assert fitted(folder, epochs=1, batch_size=18)[0].step == 1
+    assert fitted(folder, epochs=1, batch_size=18).last.step == 1
 
 
 def test_a_name_is_trained_once_in_a_folder(folder):
@@ -194,7 +195,8 @@ def test_steps_that_apply_if_finite_skips_are_counted_and_the_run_goes_on(folder
 
     optimizer = optax.apply_if_finite(SGD, max_consecutive_errors=3)
     step = train_step(Net(), optimizer, augment=spoil)
-    state, history = fitted(folder, step, state=state_of(optimizer))
+    trained = fitted(folder, step, state=state_of(optimizer))
+    state, history = trained.last, trained.history
     skipped = int(optax.tree_utils.tree_get(state.opt_state, "total_notfinite"))
     assert 0 < skipped < 12 and state.step == 12
     assert history["skipped"][-1] == skipped
@@ -230,20 +232,21 @@ def interrupted(folder, number, **options):
 @pytest.mark.parametrize("options", [{}, {"checkpoint_steps": 1}, {"checkpoint_steps": 3}])
 def test_a_resumed_run_has_the_bits_and_the_history_of_an_unbroken_one(folder, tmp_path, options):
     whole = RunFolder.create(tmp_path / "whole", Config())
-    state, history = fitted(whole)
+    unbroken = fitted(whole)
     interrupted(folder, 2, **options)
-    resumed, again = fitted(RunFolder(folder.path, resume=True), **options)
-    assert_same_bits(resumed, state)
-    assert untimed(again) == untimed(history)
+    resumed = fitted(RunFolder(folder.path, resume=True), **options)
+    assert_same_bits(resumed.last, unbroken.last)
+    assert untimed(resumed.history) == untimed(unbroken.history)
     assert [*map(untimed, lines(folder))] == [*map(untimed, lines(whole))]
 
 
 def test_a_finished_run_resumes_to_its_result(folder):
-    state, history = fitted(folder)
+    trained = fitted(folder)
+    state, history = trained.last, trained.history
     before = (folder.path / "metrics.jsonl").read_text()
-    resumed, again = fitted(RunFolder(folder.path, resume=True))
-    assert_same_bits(resumed, state)
-    assert again == history and (folder.path / "metrics.jsonl").read_text() == before
+    resumed = fitted(RunFolder(folder.path, resume=True))
+    assert_same_bits(resumed.last, state)
+    assert resumed.history == history and (folder.path / "metrics.jsonl").read_text() == before
 
 
 def test_the_newest_and_the_best_checkpoints_stay(folder):
@@ -264,7 +267,7 @@ def test_the_least_loss_is_the_best_where_it_is_what_counts(folder):
         return {"loss": losses[state.step // 4 - 1], "bits": jnp.float32(1)}
 
     options = {"evaluate": evaluate, "score": least_loss, "epochs": 5, "keep": 1}
-    _, history = fitted(folder, patience=2, **options)
+    history = fitted(folder, patience=2, **options).history
     assert history["test_loss"] == [pytest.approx(value) for value in (0.9, 0.1, 0.3, 0.2, 0.4)]
     assert history["test_bits"] == [1.0] * 5 and "test_accuracy" not in history
     with Checkpoints(folder.checkpoints / "CNN") as checkpoints:
@@ -288,8 +291,9 @@ def test_patience_ends_the_run_and_so_it_stays(folder):
     def evaluate(state, data):
         return {"loss": jnp.float32(1), "accuracy": accuracies[state.step // 4 - 1]}
 
-    _, history = fitted(folder, evaluate=evaluate, epochs=6, patience=1)
-    assert len(history["test_accuracy"]) == 4
-    resumed = RunFolder(folder.path, resume=True)
-    state, _ = fitted(resumed, evaluate=evaluate, epochs=6, patience=1)
-    assert state.step == 16
+    trained = fitted(folder, evaluate=evaluate, epochs=6, patience=1)
+    assert len(trained.history["test_accuracy"]) == 4
+    assert trained.best_epoch == 2 and trained.best.step == 8
+    again = RunFolder(folder.path, resume=True)
+    resumed = fitted(again, evaluate=evaluate, epochs=6, patience=1)
+    assert resumed.last.step == 16 and resumed.best.step == 8

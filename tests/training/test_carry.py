@@ -147,7 +147,8 @@ def test_a_run_that_goes_on_within_an_epoch_has_the_same_bits(tmp_path):
     def fitted(folder):
         options = {"epochs": 2, "checkpoint_steps": 1, "keep": 99, "score": least_loss}
         feed, evaluate = in_memory(DATA, STREAMS, shuffle=False), evaluation(Net())
-        return fit("LSTM", START, STEP, evaluate, feed, DATA, folder=folder, **options)
+        trained = fit("LSTM", START, STEP, evaluate, feed, DATA, folder=folder, **options)
+        return trained.last, trained.history
 
     folder = RunFolder.create(tmp_path, Config())
     whole, history = fitted(folder)

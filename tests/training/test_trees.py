@@ -277,7 +277,7 @@ def test_a_run_resumes_to_the_bit(tmp_path, monkeypatch):
     evaluate = training.evaluation(case.model, loss, metrics=error)
 
     def run(folder, epochs):
-        state, history = fit(
+        trained = fit(
             "net",
             case.state,
             step_of(case.model),
@@ -288,7 +288,8 @@ def test_a_run_resumes_to_the_bit(tmp_path, monkeypatch):
             folder=folder,
             score=least_loss,
         )
-        return comparable(state), {k: each for k, each in history.items() if k != "seconds"}
+        history = {k: each for k, each in trained.history.items() if k != "seconds"}
+        return comparable(trained.last), history
 
     whole, cut = (RunFolder.create(tmp_path / name, Config()) for name in ("a", "b"))
     through = run(whole, 2)

@@ -1,0 +1,110 @@
+"""A run: its configuration, the folder that it opens, and the results that it records there.
+
+@dataclasses.dataclass(frozen=True)
+class Config(Run):
+    out: str = "runs/my_question"
+    epochs: PositiveInt = 10
+    seed: Seed = 0
+
+def main(config: Config) -> None:
+    with config.open() as record:
+        for name in ("CNN", "AdderNet"):
+            trained = fit(name, …, epochs=config.epochs, folder=record.folder)
+            record.row({"network": name, "loss": trained.history["test_loss"][-1]})
+
+if __name__ == "__main__":
+    run(main, Config)  # nnlab.runs.script
+"""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from nnlab.runs import hosts
+from nnlab.runs.environment import provenance
+from nnlab.runs.fields import check_fields
+from nnlab.runs.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What every script can be asked for; its own configuration adds fields to these.
+
+    Raises:
+        InputError: on construction, if a field's value is not of its type (`nnlab.runs.fields`).
+    """
+
+    out: str
+    """Folder of the run."""
+    overwrite: bool = False
+    """Replace an earlier run in that folder."""
+    resume: bool = False
+    """Continue the run in that folder, or start it."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @contextlib.contextmanager
+    def open(self, *may_differ: str) -> Iterator["Record"]:
+        """Open the run's folder, write the configuration into it, and yield its record.
+
+        No other process can open the folder until the block ends.
+
+        Args:
+            may_differ: fields that may have other values when the run is resumed, besides those
+                of `Run` and `data_dir`.
+
+        Raises:
+            InputError: the folder cannot be used (`RunFolder.create`).
+        """
+        aside = ("out", "overwrite", "resume", "data_dir", *may_differ)
+        folder = RunFolder.create(self.out, self, self.overwrite, self.resume, aside)
+        try:
+            yield Record(folder, self)
+        finally:
+            folder.release()
+
+
+class Record:
+    """The results of a run, kept in `result.json` from the first row on.
+
+    The file holds the command, hardware and versions, the configuration, and then what the script
+    adds; it is written anew with each addition, so that an interrupted run keeps its rows. Of
+    several processes that train as one, process 0 writes.
+
+    Attributes:
+        folder: the folder of the run.
+    """
+
+    def __init__(self, folder: RunFolder, config: Any):
+        self.folder = folder
+        self._start = time.perf_counter()
+        self._result: dict[str, Any] = provenance() | {"config": dataclasses.asdict(config)}
+
+    @property
+    def minutes(self) -> float:
+        """Minutes since the folder was opened, to a tenth."""
+        return round((time.perf_counter() - self._start) / 60, 1)
+
+    def row(self, row: Mapping[str, Any], table: str = "table") -> None:
+        """Add a row to a table of the result."""
+        self.result({table: [*self.rows(table), dict(row)]})
+
+    def rows(self, table: str = "table") -> list[dict[str, Any]]:
+        """Return the rows of a table so far."""
+        return self._result.get(table, [])
+
+    def result(self, parts: Mapping[str, Any]) -> None:
+        """Add parts to the result by their names, or replace them."""
+        self._result |= parts
+        self.folder.write_result(self._result)
+
+    def figure(self, figure: "Figure", name: str = "curves.png", dpi: int = 120) -> None:
+        """Save a figure in the folder."""
+        if hosts.is_writer():
+            figure.savefig(self.folder.path / name, dpi=dpi)
