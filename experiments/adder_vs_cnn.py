@@ -15,98 +15,70 @@ of an AMD EPYC (`experiments/results/adder_vs_cnn.json`): CNN 100 %, AdderNet 99
 """
 
 import dataclasses
-import time
 from typing import Any
 
 import jax
 import numpy as np
 
-from nnlab import (
-    costs,
-    figures,
-    runs,
-    training,
-    vision,
-)
+from nnlab import costs, figures, runs, training, vision
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.figures.plots import Network
 from nnlab.figures.report import write_report
 from nnlab.models import SmallCNN
 from nnlab.optim import adder_rate, adder_recipe
-from nnlab.runs.script import (
-    check_fraction,
-    check_positive,
-    check_positive_integer,
-    check_seed,
-    run,
-)
+from nnlab.runs.fields import DataDir, Fraction, Positive, PositiveInt, Seed
+from nnlab.runs.script import run
 
 ARITHMETICS = {"CNN": FLOAT, "AdderNet": ADDER, "BNN": BINARY}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(runs.Run):
+    out: str = "runs/adder_vs_cnn"
     dataset: str = "digits"
     """digits, mnist, fashion_mnist, cifar10 or tfds:NAME."""
-    data_dir: str | None = None
-    """Folder with the data set's files; otherwise looked for and downloaded."""
-    epochs: int = 40
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    """Of SGD at the start of its cosine."""
-    weight_decay: float = 5e-4
-    eta: float = 0.2
+    data_dir: DataDir = None
+    epochs: PositiveInt = 40
+    batch_size: PositiveInt = 64
+    learning_rate: Positive = 0.1
+    """Peak learning rate of SGD (cosine decay)."""
+    weight_decay: Fraction = 5e-4
+    eta: Positive = 0.2
     """Root mean square of an adder layer's rescaled gradient."""
-    binary_learning_rate: float = 0.01
-    """Of Adam on the binary kernels, at the start of its cosine."""
-    seed: int = 0
-    out: str = "runs/adder_vs_cnn"
-    """Folder of the run."""
-    overwrite: bool = False
-    """Replace an earlier run in that folder."""
-    resume: bool = False
-    """Go on with the run in that folder, or start it."""
-
-    def __post_init__(self):
-        for name in ("learning_rate", "eta", "binary_learning_rate"):
-            check_positive(name, getattr(self, name))
-        check_fraction("weight_decay", self.weight_decay)
-        check_positive_integer("epochs", self.epochs)
-        check_positive_integer("batch_size", self.batch_size)
-        check_seed("seed", self.seed)
+    binary_learning_rate: Positive = 0.01
+    """Peak learning rate of Adam on the binary kernels (cosine decay)."""
+    seed: Seed = 0
 
 
 def main(config: Config) -> None:
-    start = time.perf_counter()
     dataset = vision.load(config.dataset, config.data_dir)
     train, test = vision.standardized(dataset)
     steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
-    folder = runs.RunFolder.create(config.out, config, config.overwrite, config.resume)
-    networks, table = [], []
-    for name, arithmetic in ARITHMETICS.items():
-        model = SmallCNN(dataset.classes, arithmetic, classifier=arithmetic)
-        network, row = train_and_measure(name, model, train, test, steps, config, folder)
-        networks.append(network)
-        table.append(row)
-
-    minutes = round((time.perf_counter() - start) / 60, 1)
-    provenance = {"seed": config.seed, "minutes": minutes} | runs.provenance()
-    write_report(
-        folder.report,
-        title=f"One network, three arithmetics: {dataset.name}",
-        networks=networks,
-        table=table,
-        config=dataclasses.asdict(config),
-        provenance=provenance,
-    )
-    folder.write_result({"table": table, "provenance": provenance})
-    figures.print_table(table)
-    print(f"Report: {folder.report}")
+    with config.open() as record:
+        networks = []
+        for name, arithmetic in ARITHMETICS.items():
+            model = SmallCNN(dataset.classes, arithmetic, classifier=arithmetic)
+            network, row = train_and_measure(name, model, train, test, steps, config, record.folder)
+            networks.append(network)
+            record.row(row)
+        about = {"seed": config.seed, "minutes": record.minutes}
+        record.result(about)
+        write_report(
+            record.folder.report,
+            title=f"One network, three arithmetics: {dataset.name}",
+            networks=networks,
+            table=record.rows(),
+            config=dataclasses.asdict(config),
+            provenance=about | runs.provenance(),
+        )
+        figures.print_table(record.rows())
+        print(f"Report: {record.folder.report}")
 
 
 def train_and_measure(
     name: str, model: SmallCNN, train, test, steps: int, config: Config, folder: runs.RunFolder
 ) -> tuple[Network, dict[str, Any]]:
+    """Return what the report shows of a network, and its row of the table."""
     optimizer = adder_recipe(
         steps,
         config.learning_rate,
@@ -114,7 +86,7 @@ def train_and_measure(
         rate=adder_rate(config.eta),
         binary_learning_rate=config.binary_learning_rate,
     )
-    state, history = runs.fit(
+    trained = runs.fit(
         name,
         training.init(jax.random.key(config.seed), model, optimizer, train[0]),
         training.train_step(model, optimizer),
@@ -124,6 +96,7 @@ def train_and_measure(
         epochs=config.epochs,
         folder=folder,
     )
+    state, history = trained.last, trained.history
     variables = {"params": state.params, "batch_stats": state.batch_stats}
 
     def features(images):

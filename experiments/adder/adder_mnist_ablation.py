@@ -26,9 +26,9 @@ and 99.33 for the CNN. Seeds 1 and 2 give full-adaptive 99.42 and 99.36, and the
 (`results/adder_mnist_seeds.json`). In each row the order is the published one, and the
 adaptive AdderNet is as good as its CNN. Three cells are far from the paper. The published 54.91
 does not hold: without any rate of its own the full gradient reaches 93.28. And the sign ends at 94
-or 84 where the paper has 98, by either rate. The likely cause is that sign gradients die: behind
-each layer stands BatchNorm, whose cotangents sum to zero over the batch, so a weight below all or
-above all of its inputs, as any negative one behind a ReLU, gets the gradient sum_p g_p sgn(x_p - w)
+or 84 where the paper has 98, by either rate. The likely cause is that sign gradients die: each
+layer is followed by BatchNorm, whose cotangents sum to zero over the batch, so a weight below or
+above all of its inputs, as any negative one after a ReLU, gets the gradient sum_p g_p sgn(x_p - w)
 = ±sum_p g_p = 0. The adaptive rate then spends its whole step on the others, until they have left
 the range too, and what is left to normalise is rounding. The full gradient has no such range.
 
@@ -39,7 +39,7 @@ import dataclasses
 import functools
 import itertools
 import time
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import optax
@@ -50,20 +50,10 @@ from nnlab.layers import AdderConv, AdderDense
 from nnlab.models import LeNet5
 from nnlab.ops.adder import FilterRule
 from nnlab.optim import adder_rate, adder_recipe
-from nnlab.runs import RunFolder, fit, provenance
-from nnlab.runs.script import (
-    check_positive,
-    check_positive_integer,
-    check_seed,
-    run,
-)
-from nnlab.training import (
-    evaluation,
-    in_memory,
-    init,
-    steps_per_epoch,
-    train_step,
-)
+from nnlab.runs import Run, fit
+from nnlab.runs.fields import DataDir, Positive, PositiveInt, Seed
+from nnlab.runs.script import run
+from nnlab.training import evaluation, in_memory, init, steps_per_epoch, train_step
 
 Cell = Literal[
     "CNN", "full-adaptive", "sign-adaptive", "full-x100", "sign-x100", "full-plain", "sign-plain"
@@ -72,29 +62,47 @@ RATES = {"adaptive": adder_rate(0.2), "x100": optax.scale(100.0), "plain": optax
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    cells: tuple[Cell, ...] = Cell.__args__  # pyright: ignore[reportAttributeAccessIssue]
-    """Filter gradient and learning rate, or CNN."""
-    seeds: tuple[int, ...] = (0,)
-    epochs: int = 50
-    batch_size: int = 256
-    learning_rate: float = 0.1
-    data_dir: str | None = None
-    """Folder with the MNIST files; otherwise looked for and downloaded."""
+class Config(Run):
     out: str = "runs/adder_mnist_ablation"
-    overwrite: bool = False
-    resume: bool = False
+    cells: tuple[Cell, ...] = get_args(Cell)
+    """Filter gradient and learning rate, or CNN."""
+    seeds: tuple[Seed, ...] = (0,)
+    """Every cell is trained once with each seed."""
+    epochs: PositiveInt = 50
+    batch_size: PositiveInt = 256
+    learning_rate: Positive = 0.1
+    """Peak learning rate of SGD (cosine decay)."""
+    data_dir: DataDir = None
 
-    def __post_init__(self):
-        for seed in self.seeds:
-            check_seed("seeds", seed)
-        check_positive_integer("epochs", self.epochs)
-        check_positive_integer("batch_size", self.batch_size)
-        check_positive("learning_rate", self.learning_rate)
+
+def main(config: Config) -> None:
+    mnist = vision.load("mnist", config.data_dir)
+    train, test = ((vision.pad_to(x, 32, 32), y) for x, y in vision.standardized(mnist))
+    steps = config.epochs * steps_per_epoch(train, config.batch_size)
+    with config.open() as record:
+        for cell, seed in itertools.product(config.cells, config.seeds):
+            model, rate = network(cell)
+            optimizer = adder_recipe(steps, config.learning_rate, nesterov=True, rate=rate)
+            start = time.perf_counter()
+            history = fit(
+                f"{cell}_seed{seed}",
+                init(jax.random.key(seed), model, optimizer, train[0]),
+                train_step(model, optimizer),
+                evaluation(model),
+                in_memory(train, config.batch_size),
+                test,
+                epochs=config.epochs,
+                folder=record.folder,
+            ).history
+            accuracy = round(100 * history["test_accuracy"][-1], 2)
+            minutes = round((time.perf_counter() - start) / 60, 1)
+            row = {"cell": cell, "seed": seed, "test_accuracy": accuracy, "minutes": minutes}
+            record.row(row | {"history": history}, "rows")
+            print(f"{cell:14s} seed {seed}  {accuracy:6.2f} %  {minutes:5.1f} min", flush=True)
 
 
 def network(cell: Cell) -> tuple[LeNet5, optax.GradientTransformation]:
-    """The model of a cell and what happens to the gradients of its adder kernels."""
+    """Return the model of a cell, and the transformation of its adder kernels' gradients."""
     if cell == "CNN":
         return LeNet5(arithmetic=FLOAT), optax.identity()
     rule: FilterRule = "full" if cell.startswith("full") else "sign"
@@ -104,37 +112,6 @@ def network(cell: Cell) -> tuple[LeNet5, optax.GradientTransformation]:
         dense=functools.partial(AdderDense, filter_rule=rule),
     )
     return LeNet5(arithmetic=layers, first=layers, classifier=layers), RATES[cell.partition("-")[2]]
-
-
-def main(config: Config) -> None:
-    mnist = vision.load("mnist", config.data_dir)
-    train, test = ((vision.pad_to(x, 32, 32), y) for x, y in vision.standardized(mnist))
-    steps = config.epochs * steps_per_epoch(train, config.batch_size)
-    folder = RunFolder.create(config.out, config, config.overwrite, config.resume)
-    rows = []
-    for cell, seed in itertools.product(config.cells, config.seeds):
-        model, rate = network(cell)
-        optimizer = adder_recipe(steps, config.learning_rate, nesterov=True, rate=rate)
-        state = init(jax.random.key(seed), model, optimizer, train[0])
-        start = time.perf_counter()
-        _, history = fit(
-            f"{cell}_seed{seed}",
-            state,
-            train_step(model, optimizer),
-            evaluation(model),
-            in_memory(train, config.batch_size),
-            test,
-            epochs=config.epochs,
-            folder=folder,
-        )
-        accuracy = round(100 * history["test_accuracy"][-1], 2)
-        minutes = round((time.perf_counter() - start) / 60, 1)
-        rows.append(
-            {"cell": cell, "seed": seed, "test_accuracy": accuracy, "minutes": minutes}
-            | {"history": history}
-        )
-        folder.write_result(provenance() | {"config": dataclasses.asdict(config), "rows": rows})
-        print(f"{cell:14s} seed {seed}  {accuracy:6.2f} %  {minutes:5.1f} min", flush=True)
 
 
 if __name__ == "__main__":

@@ -34,29 +34,18 @@ on CIFAR-10; still, in 3 epochs no network of 26 layers is better than one of 8.
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 
-from nnlab import (
-    costs,
-    figures,
-    runs,
-    training,
-    vision,
-)
+from nnlab import costs, figures, runs, training, vision
 from nnlab.arithmetics import ADDER, FLOAT
 from nnlab.figures.panels import Line, Panel, figure_panels
 from nnlab.models import PlainNet
 from nnlab.optim import adder_recipe
-from nnlab.runs.script import (
-    check_choices,
-    check_positive,
-    check_positive_integer,
-    check_seed,
-    run,
-)
+from nnlab.runs.fields import DataDir, Positive, PositiveInt, Seed, Some, SomeOf
+from nnlab.runs.script import run
 
 ARITHMETICS = {"CNN": FLOAT, "AdderNet": ADDER}
 ACCURACY = "test accuracy / %"
@@ -64,49 +53,50 @@ DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    datasets: tuple[str, ...] = ("fashion_mnist", "cifar10")
-    """Some of digits, mnist, fashion_mnist, cifar10."""
-    data_dir: str | None = None
-    """Folder with the data sets' files; otherwise looked for and downloaded."""
-    networks: tuple[str, ...] = ("CNN", "AdderNet")
-    layers: tuple[int, ...] = (1, 2, 4, 8)
-    """Convolutions a stage; a network has three times as many layers, and two more."""
-    parameters: int = 40_000
-    """Of every network, to within a percent."""
-    epochs: int = 3
-    batch_size: int = 128
-    learning_rate: float = 0.1
-    """Of SGD at the start of its cosine."""
-    seed: int = 0
+class Config(runs.Run):
     out: str = "runs/deep_vs_shallow"
-    """Folder of the run."""
-    overwrite: bool = False
-    """Replace an earlier run in that folder."""
-    resume: bool = False
-    """Go on with the run in that folder, or start it."""
+    datasets: Annotated[tuple[str, ...], SomeOf(DATASETS)] = ("fashion_mnist", "cifar10")
+    """Some of digits, mnist, fashion_mnist, cifar10."""
+    data_dir: DataDir = None
+    networks: Annotated[tuple[str, ...], SomeOf(ARITHMETICS)] = ("CNN", "AdderNet")
+    layers: Some[PositiveInt] = (1, 2, 4, 8)
+    """Convolutions a stage; a network has three times as many layers, and two more."""
+    parameters: PositiveInt = 40_000
+    """Parameters of every network, to within a percent."""
+    epochs: PositiveInt = 3
+    batch_size: PositiveInt = 128
+    learning_rate: Positive = 0.1
+    """Peak learning rate of SGD (cosine decay)."""
+    seed: Seed = 0
 
-    def __post_init__(self):
-        check_choices("datasets", self.datasets, DATASETS)
-        check_choices("networks", self.networks, ARITHMETICS)
-        for layers in self.layers or (0,):
-            check_positive_integer("layers", layers)
-        check_positive_integer("parameters", self.parameters)
-        check_positive_integer("epochs", self.epochs)
-        check_positive_integer("batch_size", self.batch_size)
-        check_positive("learning_rate", self.learning_rate)
-        check_seed("seed", self.seed)
+
+def main(config: Config) -> None:
+    with config.open() as record:
+        for name in config.datasets:
+            dataset = vision.load(name, config.data_dir)
+            train, test = vision.standardized(dataset)
+            kinds = [(layers, False) for layers in config.layers] + [(max(config.layers), True)]
+            for network, (layers, shortcuts) in itertools.product(config.networks, kinds):
+                widths = widths_of(config.parameters, layers, train[0].shape[-1], dataset.classes)
+                arithmetic = ARITHMETICS[network]
+                model = PlainNet(layers, widths, dataset.classes, arithmetic, shortcuts=shortcuts)
+                row = {"data": name, "network": network, "layers": 3 * layers + 2}
+                row |= {"shortcuts": "yes" if shortcuts else "no"}
+                row |= {"widths": "-".join(map(str, widths))}
+                record.row(row | trained(row, model, train, test, config, record.folder))
+        record.figure(figure(record.rows()))
+        figures.print_table(record.rows())
 
 
 def size(layers: int, widths: Sequence[int], channels: int, classes: int) -> int:
-    """Parameters of a `PlainNet`: kernels, scale and bias of each BatchNorm, classifier."""
+    """Count the parameters of a `PlainNet`: kernels, BatchNorms' scales and biases, classifier."""
     a, b, c = widths
     kernels = 9 * (channels * a + a * b + b * c + layers * a * a + (layers - 1) * (b * b + c * c))
     return kernels + 2 * a + 2 * layers * (a + b + c) + (c + 1) * classes
 
 
 def widths_of(parameters: int, layers: int, channels: int, classes: int) -> tuple[int, int, int]:
-    """Widths near (w, 2 w, 4 w) for which a network comes nearest to that many parameters."""
+    """Find the widths near (w, 2 w, 4 w) whose network has most nearly that many parameters."""
 
     def distance(widths: tuple[int, int, int]) -> float:
         return abs(size(layers, widths, channels, classes) - parameters)
@@ -116,34 +106,14 @@ def widths_of(parameters: int, layers: int, channels: int, classes: int) -> tupl
     return min(((i, j, k) for i in a for j in b for k in c), key=distance)
 
 
-def main(config: Config) -> None:
-    folder = runs.RunFolder.create(config.out, config, config.overwrite, config.resume)
-    rows: list[dict[str, Any]] = []
-    for name in config.datasets:
-        dataset = vision.load(name, config.data_dir)
-        train, test = vision.standardized(dataset)
-        kinds = [(layers, False) for layers in config.layers] + [(max(config.layers), True)]
-        for (network, arithmetic), (layers, shortcuts) in itertools.product(
-            [(name, ARITHMETICS[name]) for name in config.networks], kinds
-        ):
-            widths = widths_of(config.parameters, layers, train[0].shape[-1], dataset.classes)
-            model = PlainNet(layers, widths, dataset.classes, arithmetic, shortcuts=shortcuts)
-            row = {"data": name, "network": network, "layers": 3 * layers + 2}
-            row |= {"shortcuts": "yes" if shortcuts else "no", "widths": "-".join(map(str, widths))}
-            rows.append(row | trained(row, model, train, test, config, folder))
-            result = {"config": dataclasses.asdict(config), "table": rows}
-            folder.write_result(runs.provenance() | result)
-    figure(rows).savefig(folder.curves, dpi=120)
-    figures.print_table(rows)
-
-
 def trained(
     row: dict[str, Any], model: PlainNet, train, test, config: Config, folder: runs.RunFolder
 ) -> dict[str, Any]:
+    """Train the network of a row, and return what its training measured and its costs."""
     steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
     optimizer = adder_recipe(steps, config.learning_rate)
     flips = vision.random_crop_and_flip if row["data"] == "cifar10" else None
-    state, history = runs.fit(
+    fitted = runs.fit(
         "_".join(str(row[key]) for key in ("data", "network", "layers", "shortcuts")),
         training.init(jax.random.key(config.seed), model, optimizer, train[0]),
         training.train_step(model, optimizer, augment=flips),
@@ -153,6 +123,7 @@ def trained(
         epochs=config.epochs,
         folder=folder,
     )
+    state, history = fitted.last, fitted.history
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     counts = costs.inference_costs(model.apply, variables, test[0][:1])
     return {
@@ -166,7 +137,7 @@ def trained(
 
 
 def figure(rows: Sequence[dict[str, Any]]):
-    """Accuracy by depth, a panel a data set; dashed, that of the deepest with shortcuts."""
+    """Draw accuracy by depth, a panel a data set; dashed, the deepest network with shortcuts."""
     panels = []
     for name in dict.fromkeys(row["data"] for row in rows):
         lines = []

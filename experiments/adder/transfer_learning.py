@@ -35,80 +35,99 @@ import dataclasses
 import itertools
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from nnlab import (
-    figures,
-    runs,
-    training,
-    vision,
-)
+from nnlab import figures, runs, training, vision
 from nnlab.arithmetics import ADDER, FLOAT
 from nnlab.errors import InputError
 from nnlab.figures.plots import COLOURS
 from nnlab.models import resnet20
 from nnlab.optim import adder_recipe, freeze
 from nnlab.runs.checkpoints import Checkpoints
-from nnlab.runs.script import (
-    check_choices,
-    check_positive,
-    check_positive_integer,
-    check_seed,
-    run,
-)
+from nnlab.runs.fields import DataDir, Positive, PositiveInt, Seed, Some, SomeOf
+from nnlab.runs.script import run
 
-Name = Literal["CNN", "AdderNet"]
 ARITHMETICS = {"CNN": FLOAT, "AdderNet": ADDER}
 WAYS = ("scratch", "fine-tuned", "frozen")
 CLASSIFIER = re.compile(r"(Dense_0|BatchNorm_1)/").match
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(runs.Run):
+    out: str = "runs/transfer_learning"
     pretrained: str = "runs/adder_cifar10"
-    """Run folder of adder_cifar10.py whose networks serve."""
-    networks: tuple[Name, ...] = ("CNN", "AdderNet")
-    ways: tuple[str, ...] = WAYS
-    """Of scratch, fine-tuned and frozen."""
+    """Run folder of adder_cifar10.py, with the networks to start from."""
+    networks: Annotated[tuple[str, ...], SomeOf(ARITHMETICS)] = ("CNN", "AdderNet")
+    ways: Annotated[tuple[str, ...], SomeOf(WAYS)] = WAYS
+    """Some of scratch, fine-tuned and frozen."""
     dataset: str = "fashion_mnist"
     """fashion_mnist, mnist or digits."""
-    data_dir: str | None = None
-    """Folder with the data set's files; otherwise looked for and downloaded."""
-    labels: tuple[int, ...] = (10, 100, 1000)
+    data_dir: DataDir = None
+    labels: Some[PositiveInt] = (10, 100, 1000)
     """Labelled images of each class."""
-    seeds: tuple[int, ...] = (0, 1)
-    """Of the choice of images, the new layers and the order; the most labels take the first."""
-    epochs: int = 2
-    """Over as many images as the most labels make; fewer images come more often."""
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    """Of SGD at the start of its cosine, in every way."""
-    out: str = "runs/transfer_learning"
-    """Folder of the run."""
-    overwrite: bool = False
-    """Replace an earlier run in that folder."""
-    resume: bool = False
-    """Go on with the run in that folder, or start it."""
+    seeds: Some[Seed] = (0, 1)
+    """Seeds of the chosen images, the new layers and the order of images; the most labels are
+    trained with the first seed only."""
+    epochs: PositiveInt = 2
+    """Passes over as many images as the most labels make; fewer images are repeated."""
+    batch_size: PositiveInt = 64
+    learning_rate: Positive = 0.1
+    """Peak learning rate of SGD (cosine decay), in every way."""
 
-    def __post_init__(self):
-        check_choices("networks", self.networks, ARITHMETICS)
-        check_choices("ways", self.ways, WAYS)
-        for labels in self.labels or (0,):
-            check_positive_integer("labels", labels)
-        for seed in self.seeds or (-1,):
-            check_seed("seeds", seed)
-        check_positive_integer("epochs", self.epochs)
-        check_positive_integer("batch_size", self.batch_size)
-        check_positive("learning_rate", self.learning_rate)
+
+def main(config: Config) -> None:
+    train, (test_images, test_labels) = splits(config)
+    test = rgb(test_images), test_labels
+    classes = int(train[1].max()) + 1
+    images = classes * max(config.labels)
+    numbers = jnp.arange(images), jnp.arange(images)
+    steps = config.epochs * training.steps_per_epoch(numbers, config.batch_size)
+    trained = {name: pretrained(name, config) for name in config.networks}
+    with config.open() as record:
+        # Each network's program of a way serves all its numbers of labels and all seeds.
+        jax.config.update("jax_compilation_cache_dir", str(record.folder.path / "compiled"))
+        record.result({"steps": steps})
+        for count, seed in itertools.product(config.labels, config.seeds):
+            if count == max(config.labels) and seed != config.seeds[0]:
+                continue
+            picked = chosen(train[1], count, images, seed)
+            feed = training.in_memory((rgb(train[0][picked]), train[1][picked]), config.batch_size)
+            for name, way in itertools.product(config.networks, config.ways):
+                model = resnet20(classes, ARITHMETICS[name])
+                optimizer = adder_recipe(steps, config.learning_rate)
+                if way == "frozen":
+                    optimizer = freeze(optimizer, lambda path: not CLASSIFIER(path))
+                state = training.init(jax.random.key(seed), model, optimizer, test[0])
+                if way != "scratch":
+                    state = training.transfer(trained[name], state, optimizer, replace=CLASSIFIER)
+                history = runs.fit(
+                    f"{name}_{way}_{count}_{seed}",
+                    state,
+                    training.train_step(model, optimizer, augment=vision.random_crop_and_flip),
+                    training.evaluation(model),
+                    feed,
+                    test,
+                    epochs=config.epochs,
+                    folder=record.folder,
+                    keep=1,
+                ).history
+                row = {"network": name, "way": way, "labels a class": count, "seed": seed}
+                row |= {"test accuracy / %": round(100 * history["test_accuracy"][-1], 2)}
+                row |= {"seconds": round(sum(history["seconds"]), 1)}
+                print(*row.values(), flush=True)
+                record.row(row | {"history": history}, "rows")
+                record.result({"table": table(record.rows("rows"))})
+        figures.print_table(record.rows())
+        record.figure(figure(record.rows()))
 
 
 def pretrained(name: str, config: Config) -> dict[str, Any]:
-    """The variables of a network of adder_cifar10.py."""
+    """Return the variables of a network of adder_cifar10.py."""
     checkpoints = Checkpoints(Path(config.pretrained) / "checkpoints" / name)
     if checkpoints.steps():
         model, image = resnet20(10, ARITHMETICS[name]), jnp.ones((1, 32, 32, 3))
@@ -122,7 +141,7 @@ def pretrained(name: str, config: Config) -> dict[str, Any]:
 
 
 def splits(config: Config) -> tuple[training.Batch, training.Batch]:
-    """Training and test images, 32×32 with the black around them, and their labels."""
+    """Return training and test images, padded with black to 32×32, and their labels."""
     dataset = vision.load(config.dataset, config.data_dir)
     train, test = (
         split._replace(images=np.asarray(vision.pad_to(split.images, 32, 32)))
@@ -136,7 +155,7 @@ def rgb(images: jax.Array) -> jax.Array:
 
 
 def chosen(labels: jax.Array, count: int, images: int, seed: int) -> np.ndarray:
-    """Indices of `count` images of each class, repeated until they are `images`."""
+    """Return the indices of `count` images of each class, repeated up to `images` of them."""
     order = np.random.default_rng(seed).permutation(len(labels))
     drawn = np.asarray(labels)[order]
     some = [order[drawn == label][:count] for label in np.unique(drawn)]
@@ -147,56 +166,8 @@ def chosen(labels: jax.Array, count: int, images: int, seed: int) -> np.ndarray:
     return np.resize(np.concatenate(some), images)
 
 
-def main(config: Config) -> None:
-    train, (test_images, test_labels) = splits(config)
-    test = rgb(test_images), test_labels
-    classes = int(train[1].max()) + 1
-    images = classes * max(config.labels)
-    numbers = jnp.arange(images), jnp.arange(images)
-    steps = config.epochs * training.steps_per_epoch(numbers, config.batch_size)
-    trained = {name: pretrained(name, config) for name in config.networks}
-    folder = runs.RunFolder.create(config.out, config, config.overwrite, config.resume)
-    # Each network's program of a way serves all its numbers of labels and all seeds.
-    jax.config.update("jax_compilation_cache_dir", str(folder.path / "compiled"))
-    rows = []
-    for count, seed in itertools.product(config.labels, config.seeds):
-        if count == max(config.labels) and seed != config.seeds[0]:
-            continue
-        picked = chosen(train[1], count, images, seed)
-        feed = training.in_memory((rgb(train[0][picked]), train[1][picked]), config.batch_size)
-        for name, way in itertools.product(config.networks, config.ways):
-            model = resnet20(classes, ARITHMETICS[name])
-            optimizer = adder_recipe(steps, config.learning_rate)
-            if way == "frozen":
-                optimizer = freeze(optimizer, lambda path: not CLASSIFIER(path))
-            state = training.init(jax.random.key(seed), model, optimizer, test[0])
-            if way != "scratch":
-                state = training.transfer(trained[name], state, optimizer, replace=CLASSIFIER)
-            _, history = runs.fit(
-                f"{name}_{way}_{count}_{seed}",
-                state,
-                training.train_step(model, optimizer, augment=vision.random_crop_and_flip),
-                training.evaluation(model),
-                feed,
-                test,
-                epochs=config.epochs,
-                folder=folder,
-                keep=1,
-            )
-            rows.append(
-                {"network": name, "way": way, "labels a class": count, "seed": seed}
-                | {"test accuracy / %": round(100 * history["test_accuracy"][-1], 2)}
-                | {"seconds": round(sum(history["seconds"]), 1), "history": history}
-            )
-            print(*list(rows[-1].values())[:-1], flush=True)
-            result = {"config": dataclasses.asdict(config), "steps": steps, "rows": rows}
-            folder.write_result(runs.provenance() | result | {"table": table(rows)})
-    figures.print_table(table(rows))
-    figure(rows).savefig(folder.curves, dpi=120)
-
-
 def table(rows) -> list[dict[str, Any]]:
-    """Means over the seeds, and how far the seeds lie apart."""
+    """Return the means over the seeds, and the least and greatest of them."""
     cells: dict[tuple, list] = {}
     for row in rows:
         key = row["labels a class"], row["network"], row["way"]
@@ -209,14 +180,14 @@ def table(rows) -> list[dict[str, Any]]:
     ]
 
 
-def figure(rows) -> Figure:
-    """Test accuracy by labels a class: the mean over the seeds, with the least and the greatest."""
+def figure(table) -> Figure:
+    """Draw test accuracy by labels a class: the mean over seeds, with the least and greatest."""
     drawing = Figure(figsize=(6, 4), layout="constrained")
     axes = drawing.subplots()
-    names = dict.fromkeys(row["network"] for row in rows)
+    names = dict.fromkeys(row["network"] for row in table)
     for name, style in zip(names, ("o-", "s--"), strict=False):
         for way, colour in zip(WAYS, COLOURS, strict=False):
-            some = [r for r in table(rows) if (r["network"], r["way"]) == (name, way)]
+            some = [r for r in table if (r["network"], r["way"]) == (name, way)]
             if some:
                 x, mean, least, greatest = (
                     np.array([row[key] for row in some])

@@ -2,8 +2,8 @@
 
 Claimed: weights of a CNN are Gaussian and those of an AdderNet Laplace distributed (AdderNet, CVPR
 2020, section 4; Handling Long-tailed Feature Distribution in AdderNets, NeurIPS 2021). The networks
-are those that `experiments/arithmetics/arithmetics_mnist.py` has trained, all by the same recipe.
-Of each, the largest kernel (400 inputs, 120 features; the real weights behind a quantisation) gets
+are those that `experiments/arithmetics/every_arithmetic.py` has trained, all by the same recipe.
+The largest kernel of each (400 inputs, 120 features; the real weights before any quantisation) gets
 a histogram and both fits.
 
 Ours, seed 0, after 5 epochs (`results/weight_distributions.json` and `.png`; seconds on
@@ -14,7 +14,7 @@ CNN's Gaussian. Neither family fits the conjugate and the Lp adder, whose weight
 peaks near -3 and +3, nor binary weights that are drawn at random, which gather at -1 and +1; the
 shifts that DeepShift-PS learns stay spread over their range, as they began.
 
-    python experiments/arithmetics/arithmetics_mnist.py --data-dir DIR
+    python experiments/arithmetics/every_arithmetic.py --data-dir DIR
     python experiments/adder/weight_distributions.py
 """
 
@@ -40,54 +40,47 @@ ARITHMETICS = NAMED | {"lp_adder": lp_adder(optax.constant_schedule(1.0))}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    trained: str = "runs/arithmetics_mnist"
-    """Run folder of arithmetics_mnist.py."""
+class Config(runs.Run):
     out: str = "runs/weight_distributions"
-    """Folder of the run."""
-    overwrite: bool = False
-    """Replace an earlier run in that folder."""
+    trained: str = "runs/every_arithmetic"
+    """Run folder of every_arithmetic.py on MNIST."""
+
+
+def main(config: Config) -> None:
+    trained = Path(config.trained)
+    if not (trained / "result.json").is_file():
+        raise InputError(f"--trained must be a run of every_arithmetic.py, not {trained}.")
+    result = json.loads((trained / "result.json").read_text())
+    names = [row["arithmetic"] for row in result["table"]]
+    networks = [Weights(name, largest_kernel(trained, name)) for name in names]
+    with config.open() as record:
+        record.result({"trained": result["config"]})
+        for name, weights in networks:
+            weights = np.asarray(weights, np.float64)
+            fits = figures.fit_weights(weights)
+            record.row(
+                {
+                    "arithmetic": name,
+                    "deviation": fits.gaussian.scale,
+                    "kurtosis": float(np.mean(((weights - weights.mean()) / weights.std()) ** 4)),
+                    "Gaussian": fits.gaussian.log_likelihood,
+                    "Laplace": fits.laplace.log_likelihood,
+                    "better": fits.better.family,
+                }
+            )
+        record.figure(figure_weights(networks), "weights.png", dpi=100)
+        figures.print_table(record.rows())
+    print("Log-likelihoods in nats a weight; a Gaussian has kurtosis 3, a Laplace distribution 6.")
 
 
 def largest_kernel(folder: Path, name: str) -> np.ndarray:
-    """The kernel [400, 120] of a network of that run, as a vector."""
+    """Return the kernel [400, 120] of a network of that run, as a vector."""
     model, images = LeNet5(arithmetic=ARITHMETICS[name]), jnp.zeros((1, 32, 32, 1))
     like = training.init(jax.random.key(0), model, adder_recipe(1), images)
     found = Checkpoints(folder / "checkpoints" / name).newest(like=like)
     if found is None:
         raise InputError(f"--trained must be a run with a checkpoint of {name}, not {folder}.")
     return np.asarray(max(jax.tree.leaves(found[0].params), key=np.size)).ravel()
-
-
-def main(config: Config) -> None:
-    trained = Path(config.trained)
-    if not (trained / "result.json").is_file():
-        raise InputError(f"--trained must be a run of arithmetics_mnist.py, not {trained}.")
-    result = json.loads((trained / "result.json").read_text())
-    names = [row["arithmetic"] for row in result["table"]]
-    networks = [Weights(name, largest_kernel(trained, name)) for name in names]
-    folder = runs.RunFolder.create(config.out, config, config.overwrite)
-    table = []
-    for name, weights in networks:
-        weights = np.asarray(weights, np.float64)
-        fits = figures.fit_weights(weights)
-        table.append(
-            {
-                "arithmetic": name,
-                "deviation": fits.gaussian.scale,
-                "kurtosis": float(np.mean(((weights - weights.mean()) / weights.std()) ** 4)),
-                "Gaussian": fits.gaussian.log_likelihood,
-                "Laplace": fits.laplace.log_likelihood,
-                "better": fits.better.family,
-            }
-        )
-    folder.write_result(
-        runs.provenance()
-        | {"config": dataclasses.asdict(config), "trained": result["config"], "table": table}
-    )
-    figure_weights(networks).savefig(folder.path / "weights.png", dpi=100)
-    figures.print_table(table)
-    print("Log-likelihoods in nats a weight; a Gaussian has kurtosis 3, a Laplace distribution 6.")
 
 
 if __name__ == "__main__":

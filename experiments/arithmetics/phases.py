@@ -1,8 +1,8 @@
-"""Trainings of two phases, such as a warm-up in float32 and then posits.
+"""Training in two phases, such as a warm-up in float32 and then posits.
 
-The phases share one state: parameters of the same names and shapes, and an optimiser's state of the
-same structure (`nnlab.optim.rounded` adds nothing to it). So a training of two phases is one run,
-with one schedule, and its checkpoints resume in either.
+The phases share one state: parameters of the same names and shapes, and an optimiser state of the
+same structure (`nnlab.optim.rounded` adds nothing to it). So a training in two phases is one run
+with one schedule, and its checkpoints resume in either phase.
 
     first, then = LeNet5(arithmetic=in_format()), LeNet5(arithmetic=POSIT8)
     step = after_warm_up(100, train_step(first, sgd), train_step(then, rounded(sgd, …)))
@@ -24,13 +24,13 @@ Phase = Callable[[State, Batch], Result]
 
 
 def after_warm_up(steps: int, warm_up: Phase[Result], then: Phase[Result]) -> Phase[Result]:
-    """`warm_up(state, batch)` in the first `steps` steps of the state, `then` from there on.
+    """Return a function that is `warm_up(state, batch)` up to step `steps`, and `then` from it on.
 
     Args:
-        steps: of warm-up, at least 0.
+        steps: how many steps the warm-up has, at least 0.
         warm_up, then: both steps of `nnlab.training.train_step`, or both evaluations of
-            `nnlab.training.evaluation`: the test images behind the last step of the warm-up are
-            those of the next phase's network.
+            `nnlab.training.evaluation`. After the last step of the warm-up, the network of the
+            next phase is evaluated.
     """
 
     def phase(state: State, batch: Batch) -> Result:

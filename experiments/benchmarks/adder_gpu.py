@@ -9,9 +9,9 @@ against XLA's body. Nothing has been measured yet: no GPU was at hand when this 
     python experiments/benchmarks/adder_gpu.py
 """
 
+import dataclasses
 import functools
 import time
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,8 @@ from nnlab.kernels import adder, adder_gpu
 from nnlab.kernels.adder_triton import Tile
 from nnlab.kernels.convolution import convolve, convolve_input_gradient
 from nnlab.kernels.window import Window
-from nnlab.runs.script import check_positive_integer, run
+from nnlab.runs.fields import PositiveInt, check_fields
+from nnlab.runs.script import run
 
 SAME = Window(padding=((1, 1), (1, 1)))
 LAYERS = {  # height and width, inputs, outputs, window of a 3×3 kernel
@@ -36,7 +37,7 @@ LAYERS = {  # height and width, inputs, outputs, window of a 3×3 kernel
     "ResNet-20, third stage": (8, 64, 64, SAME),
 }
 TILES = [
-    None,  # that of `adder_triton.choose_tile`
+    None,  # the choice of `adder_triton.choose_tile`
     *(Tile(64, 16, rows, across) for rows in (1, 2, 4, 8) for across in (1, 2)),
     *(Tile(64, 32, rows, 1) for rows in (2, 4)),
     *(Tile(32, 16, rows, 1, 2) for rows in (2, 4, 8)),
@@ -44,18 +45,18 @@ TILES = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Config:
-    batch: int = 128
-    repeats: int = 20  # of every measurement; the best counts
+    batch: PositiveInt = 128
+    repeats: PositiveInt = 20
+    """Repetitions of every measurement; the best counts."""
 
     def __post_init__(self):
-        check_positive_integer("batch", self.batch)
-        check_positive_integer("repeats", self.repeats)
+        check_fields(self)
 
 
 def best_seconds(call, repeats: int, calls: int = 20) -> float:
-    """Of one call; several are queued at once, so that the launch from Python is not in it."""
+    """Time one call; several are queued at once, so that its launch from Python does not count."""
     jax.block_until_ready(call())
     times = []
     for _ in range(repeats):
@@ -66,7 +67,7 @@ def best_seconds(call, repeats: int, calls: int = 20) -> float:
 
 
 def multiply_adds(repeats: int) -> float:
-    """A second, outside the tensor cores: eight independent chains in every thread."""
+    """Return the multiply-adds a second outside tensor cores, from eight chains in each thread."""
     programs, threads, chains, trips, unrolled = 2048, 256, 8, 256, 16
 
     def body(out):

@@ -1,16 +1,13 @@
-"""Times in turn, the machine's own limits, and the memory that a call takes at its peak."""
+"""The machine's own limits, and the memory that a call takes at its peak."""
 
 import ctypes
 import multiprocessing
 import os
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-import numpy as np
 
 from nnlab.costs.measuring import Call, growth
 from nnlab.errors import InputError
@@ -23,35 +20,10 @@ LIMITS = {  # loops of limits.cc by what they bound; the fastest form of each
     "distance of bytes": ("absolute_differences_of_bytes",),  # x86-64 alone, as the next
     "agreement of bits": ("xnor_popcount",),
 }
-_SLOW = 0.25  # seconds; such a call is not warmed up again before it is timed
-
-
-def in_turn(calls: Mapping[str, Call], repeats: int, patience: float) -> dict[str, np.ndarray]:
-    """Seconds of every call, measured one after the other in rounds, so that ratios do not drift.
-
-    A call is left out of further rounds when it was timed three times and took `patience` seconds.
-    Before it is timed, a fast one runs once untimed, with its own data in the caches and threads of
-    the other libraries gone to sleep.
-    """
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for _ in range(repeats):
-        for name, call in calls.items():
-            taken = times[name]
-            if len(taken) >= 3 and sum(taken) > patience:
-                continue
-            time.sleep(0.005)
-            if not taken or taken[-1] < _SLOW:
-                call()
-            start = time.perf_counter()
-            call()
-            taken.append(time.perf_counter() - start)
-    return {name: np.array(taken) for name, taken in times.items()}
 
 
 def limits() -> dict[str, float]:
-    """Terms a second that all threads together sum from registers, by the names of `LIMITS`."""
+    """Measure the terms a second, by `LIMITS`' names, that all threads sum from registers."""
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "limits.so")
@@ -77,9 +49,10 @@ def limits() -> dict[str, float]:
 
 
 def peak_memory(build: Callable[..., tuple[Call, int]], *args: object) -> float | None:
-    """Bytes that a first call takes above its operands and results, in a process of its own.
+    """Return the bytes that a first call takes above its operands and results.
 
-    `build(*args)` gives the call and the bytes of its results. None where the system does not tell.
+    It runs in a process of its own, where `build(*args)` returns the call and the bytes of its
+    results. None if the system does not tell.
     """
     if growth(lambda: None) is None:
         return None

@@ -12,22 +12,23 @@ medians.
 """
 
 import dataclasses
+import itertools
 import multiprocessing
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import measure
 import numpy as np
 
 from nnlab import kernels, training
 from nnlab.arithmetics import ADDER
-from nnlab.costs.measuring import growth, planned_bytes
+from nnlab.costs.measuring import growth, in_turn, planned_bytes
 from nnlab.errors import InputError
 from nnlab.models import CifarResNet
 from nnlab.optim import adder_recipe
-from nnlab.runs import RunFolder, provenance
-from nnlab.runs.script import check_positive_integer, run
+from nnlab.runs import Run
+from nnlab.runs.fields import PositiveInt, SomeOf
+from nnlab.runs.script import run
 from nnlab.training import parallel
 
 Row = dict[str, Any]
@@ -52,32 +53,39 @@ VARIANTS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    depths: tuple[int, ...] = (20, 32)
-    """Of the ResNets, 6 n + 2."""
-    variants: tuple[str, ...] = tuple(VARIANTS)
-    batch: int = 256
-    repeats: int = 5
-    """Steps that are timed."""
+class Config(Run):
     out: str = "runs/memory"
-    overwrite: bool = False
+    depths: tuple[int, ...] = (20, 32)
+    """Layers of the ResNets, 6 n + 2."""
+    variants: Annotated[tuple[str, ...], SomeOf(VARIANTS)] = tuple(VARIANTS)
+    """What to do to the step."""
+    batch: PositiveInt = 256
+    repeats: PositiveInt = 5
+    """Steps that are timed."""
 
     def __post_init__(self):
-        check_positive_integer("batch", self.batch)
-        check_positive_integer("repeats", self.repeats)
+        super().__post_init__()
         for depth in self.depths:
             if depth < 8 or depth % 6 != 2:
                 raise InputError(f"--depths takes 6 n + 2 with n at least 1, not {depth}.")
         for name in self.variants:
-            if name not in VARIANTS:
-                raise InputError(f"--variants takes {', '.join(VARIANTS)}; not {name}.")
             if self.batch % VARIANTS[name].accumulate:
                 parts = VARIANTS[name].accumulate
                 raise InputError(f"--batch must be a multiple of {parts}, not {self.batch}.")
 
 
+def main(config: Config) -> None:
+    fresh = multiprocessing.get_context("spawn")
+    with config.open() as record:
+        record.result({"kernels": kernels.status()})
+        for depth, name in itertools.product(config.depths, config.variants):
+            with fresh.Pool(1) as pool:
+                record.row(pool.apply(measured, (config, depth, name)), "rows")
+        print(markdown(record.rows("rows")))
+
+
 def measured(config: Config, depth: int, name: str) -> Row:
-    """The row of one variant; called in a fresh process."""
+    """Return the row of one variant; called in a fresh process."""
     variant = VARIANTS[name]
     model = CifarResNet(depth, arithmetic=ADDER, dtype=variant.dtype, remat=variant.remat)
     optimizer = adder_recipe(steps=100_000)
@@ -101,34 +109,21 @@ def measured(config: Config, depth: int, name: str) -> Row:
     metrics = run(1)
     if not jnp.isfinite(metrics["loss"]):
         raise FloatingPointError(f"The loss of {name} is {metrics['loss']}.")
-    times = measure.in_turn({name: lambda: run(1)}, config.repeats, patience=60)[name]
+    times = in_turn({name: lambda: run(1)}, config.repeats, patience=60)[name]
     row: Row = {"depth": depth, "variant": name, "grown_bytes": grown}
     row |= {"median": np.median(times), "quartiles": tuple(np.percentile(times, (25, 75)))}
     return row | {f"{part}_bytes": size for part, size in planned_bytes(program).items()}
 
 
-def markdown(result: Row) -> str:
-    """The rows as a table in MB, with the seconds of a step."""
+def markdown(rows: list[Row]) -> str:
+    """Format the rows as a table in MB, with the seconds of a step."""
     lines = ["| ResNet | step | compiled MB | grown MB | s/step |", "|---" * 5 + "|"]
-    for row in result["rows"]:
+    for row in rows:
         sizes = (row.get("compiled_bytes"), row["grown_bytes"])
         cells = ("" if size is None else f"{size / 1e6:.0f}" for size in sizes)
         cells = (f"{row['depth']}", row["variant"], *cells, f"{row['median']:.2f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def main(config: Config) -> None:
-    folder = RunFolder.create(config.out, config, config.overwrite)
-    result = provenance() | {"config": dataclasses.asdict(config), "kernels": kernels.status()}
-    result["rows"] = []
-    fresh = multiprocessing.get_context("spawn")
-    for depth in config.depths:
-        for name in config.variants:
-            with fresh.Pool(1) as pool:
-                result["rows"].append(pool.apply(measured, (config, depth, name)))
-            folder.write_result(result)
-    print(markdown(result))
 
 
 if __name__ == "__main__":

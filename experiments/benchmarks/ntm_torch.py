@@ -24,7 +24,6 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # or PyTorch's threads spin beside the next
 
 import jax
-import measure
 import numpy as np
 import optax
 import torch
@@ -32,13 +31,10 @@ from torch import nn
 from torch.nn import functional
 
 from nnlab import figures, runs, training
+from nnlab.costs.measuring import in_turn
 from nnlab.models import NTM
-from nnlab.runs.script import (
-    check_positive,
-    check_positive_integer,
-    check_seed,
-    run,
-)
+from nnlab.runs.fields import Positive, PositiveInt, Seed, Some
+from nnlab.runs.script import run
 from nnlab.sequences.algorithmic_tasks import copy
 from nnlab.sequences.episode_scores import bits_per_sequence
 
@@ -46,25 +42,30 @@ LEARNING_RATE, CLIP = 1e-3, 10.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    batch_sizes: tuple[int, ...] = (1, 16, 64)
-    length: int = 20
-    """Words to copy; an episode has twice as many steps, and one."""
-    repeats: int = 21
-    """Measurements of each."""
-    patience: float = 60.0
-    """Seconds of measurements after which one is not repeated further."""
-    seed: int = 0
+class Config(runs.Run):
     out: str = "runs/ntm_torch"
-    overwrite: bool = False
+    batch_sizes: Some[PositiveInt] = (1, 16, 64)
+    """Episodes a training step."""
+    length: PositiveInt = 20
+    """Words to copy; an episode has twice as many steps, and one."""
+    repeats: PositiveInt = 21
+    """Rounds of timing."""
+    patience: Positive = 60.0
+    """Seconds of measurements after which one is not repeated further."""
+    seed: Seed = 0
 
-    def __post_init__(self):
-        for batch_size in self.batch_sizes or (0,):
-            check_positive_integer("batch_sizes", batch_size)
-        check_positive_integer("length", self.length)
-        check_positive_integer("repeats", self.repeats)
-        check_positive("patience", self.patience)
-        check_seed("seed", self.seed)
+
+def main(config: Config) -> None:
+    with config.open() as record:
+        record.result({"torch": torch.__version__, "torch threads": torch.get_num_threads()})
+        for batch_size in config.batch_sizes:
+            steps = calls(batch_size, config.length, config.seed)
+            taken = in_turn(steps, config.repeats, config.patience)
+            rates = {who: batch_size / np.median(seconds) for who, seconds in taken.items()}
+            row: dict[str, Any] = {"episodes a step": batch_size}
+            row |= {f"{who}, episodes / s": float(rate) for who, rate in rates.items()}
+            record.row(row | {"times as fast": float(rates["nnlab"] / rates["PyTorch"])})
+        figures.print_table(record.rows())
 
 
 class TorchNTM(nn.Module):
@@ -98,8 +99,8 @@ class TorchNTM(nn.Module):
         logits = []
         for step in range(steps):
             h = torch.tanh(self.controller(torch.cat([x[:, step], reads], -1)))
-            told = self.heads(h).clamp(-20, 20)
-            heads, erase, add = told.split([2 * (self.size + 6), self.size, self.size], -1)
+            emitted = self.heads(h).clamp(-20, 20)
+            heads, erase, add = emitted.split([2 * (self.size + 6), self.size, self.size], -1)
             weightings = self.address(memory, weightings, heads.view(batch, 2, -1))
             reads = torch.einsum("bn,bnw->bw", weightings[:, 0], memory)
             place = weightings[:, 1, :, None]
@@ -109,9 +110,9 @@ class TorchNTM(nn.Module):
         return torch.stack(logits, 1)
 
     def address(
-        self, memory: torch.Tensor, previous: torch.Tensor, told: torch.Tensor
+        self, memory: torch.Tensor, previous: torch.Tensor, emitted: torch.Tensor
     ) -> torch.Tensor:
-        keys, strength, gate, sharpness, shifts = told.split([self.size, 1, 1, 1, 3], -1)
+        keys, strength, gate, sharpness, shifts = emitted.split([self.size, 1, 1, 1, 3], -1)
         keys = torch.tanh(keys)
         products = torch.einsum("bhw,bnw->bhn", keys, memory)
         norms = (keys.square().sum(-1) + 1e-8)[..., None] * (memory.square().sum(-1) + 1e-8)[
@@ -133,7 +134,7 @@ def torch_loss(logits: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) 
 
 
 def calls(batch_size: int, length: int, seed: int) -> dict[str, Callable[[], object]]:
-    """A training step of each."""
+    """Return a training step of each."""
     inputs, labels = copy(jax.random.key(seed), batch_size, (length, length))
     model = NTM(labels[0].shape[-1])
     optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(LEARNING_RATE))
@@ -156,22 +157,6 @@ def calls(batch_size: int, length: int, seed: int) -> dict[str, Callable[[], obj
         adam.step()
 
     return {"nnlab": ours, "PyTorch": pytorch}
-
-
-def main(config: Config) -> None:
-    folder = runs.RunFolder.create(config.out, config, config.overwrite)
-    rows = []
-    for batch_size in config.batch_sizes:
-        of_batch = calls(batch_size, config.length, config.seed)
-        taken = measure.in_turn(of_batch, config.repeats, config.patience)
-        rates = {who: batch_size / np.median(seconds) for who, seconds in taken.items()}
-        row: dict[str, Any] = {"episodes a step": batch_size}
-        row |= {f"{who}, episodes / s": float(rate) for who, rate in rates.items()}
-        rows.append(row | {"times as fast": float(rates["nnlab"] / rates["PyTorch"])})
-    about = {"torch": torch.__version__, "torch threads": torch.get_num_threads()}
-    config_used = {"config": dataclasses.asdict(config)}
-    folder.write_result(runs.provenance() | about | config_used | {"table": rows})
-    figures.print_table(rows)
 
 
 if __name__ == "__main__":

@@ -26,10 +26,10 @@ import optax
 from nnlab import training
 from nnlab.arithmetics import FLOAT
 from nnlab.data import Stream, to_device
-from nnlab.errors import InputError
 from nnlab.models import resnet20
-from nnlab.runs import RunFolder, provenance
-from nnlab.runs.script import check_positive_integer, run
+from nnlab.runs import Run
+from nnlab.runs.fields import Count, DataDir, PositiveInt
+from nnlab.runs.script import run
 from nnlab.vision import (
     Records,
     record_source,
@@ -47,31 +47,50 @@ AHEAD = 16  # batches, more than any stream has read ahead
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    data_dir: str | None = None
-    """The folder of CIFAR-10's binary files; None looks where nnlab.vision.load does."""
-    batch_size: int = 128
-    workers: tuple[int, ...] = (0, 1, 2)
-    """The numbers of worker processes to measure; 0 reads in a thread."""
-    steps: int = 100
-    """Batches in one measurement of the data alone."""
-    training_steps: int = 20
-    """Steps in one measurement of training."""
-    rounds: int = 7
+class Config(Run):
     out: str = "runs/pipeline"
-    overwrite: bool = False
+    data_dir: DataDir = None
+    batch_size: PositiveInt = 128
+    workers: tuple[Count, ...] = (0, 1, 2)
+    """Numbers of worker processes to measure; with 0 a thread reads."""
+    steps: PositiveInt = 100
+    """Batches in one measurement of the data alone."""
+    training_steps: PositiveInt = 20
+    """Steps in one measurement of training."""
+    rounds: PositiveInt = 7
+    """Measurements of each, after one that is left out."""
 
-    def __post_init__(self):
-        for field in ("batch_size", "steps", "training_steps", "rounds"):
-            check_positive_integer(field, getattr(self, field))
-        if any(workers < 0 for workers in self.workers):
-            raise InputError(f"--workers must be numbers from 0 on, not {self.workers}.")
+
+def main(config: Config) -> None:
+    source = record_source("cifar10", config.data_dir)
+    statistics = record_statistics(source)
+    stream = Stream(source, config.batch_size, seed=0, transform=standardizer(*statistics))
+    _ = stream.steps_per_epoch  # raises before anything is measured
+    with config.open() as record, contextlib.ExitStack() as stack:
+        ways: dict[str, Batches] = {"in memory": in_memory(source, statistics, config.batch_size)}
+        for workers in config.workers:
+            batches = to_device(dataclasses.replace(stream, workers=workers).batches())
+            ways[f"streamed, {workers} workers"] = stack.enter_context(contextlib.closing(batches))
+        train = trainer(next(ways["in memory"])[0])
+        kinds = (DATA, lambda batch: batch, config.steps), (TRAINING, train, config.training_steps)
+        for what, use, steps in kinds:
+            print(f"measuring {what}", flush=True)
+            times = {way: [] for way in ways}
+            for _ in range(1 + config.rounds):
+                for way, batches in ways.items():
+                    times[way].append(seconds(batches, use, steps))
+            for way, taken in times.items():
+                rates = steps * config.batch_size / np.array(taken[1:])
+                low, median, high = np.percentile(rates, (25, 50, 75))
+                row = {"what": what, "way": way, "images_per_second": median}
+                record.row(row | {"quartiles": (low, high), "rounds": len(rates)}, "rows")
+        print(markdown(record.rows("rows")))
 
 
 def in_memory(
     source: Records, statistics: tuple[np.ndarray, np.ndarray], batch_size: int
 ) -> Batches:
-    """Batches gathered on the device from all images, which it holds."""
+    """Yield batches gathered on the device from all images, which it holds."""
     images, labels = source.gather(range(len(source)))
     data = standardize(to_float(images), *statistics), jnp.asarray(labels)
     steps = len(labels) // batch_size
@@ -89,6 +108,7 @@ def in_memory(
 
 
 def seconds(batches: Batches, use: Callable[[Batch], object], steps: int) -> float:
+    """Time `steps` batches, after as many as may have been read ahead."""
     for _ in range(AHEAD):
         jax.block_until_ready(next(batches))
     start = time.perf_counter()
@@ -98,7 +118,7 @@ def seconds(batches: Batches, use: Callable[[Batch], object], steps: int) -> flo
 
 
 def trainer(images: jax.Array) -> Callable[[Batch], object]:
-    """Trains on a batch."""
+    """Return a function that trains on a batch."""
     model, optimizer = (
         resnet20(arithmetic=FLOAT, first=FLOAT, classifier=FLOAT),
         optax.sgd(0.01, 0.9),
@@ -114,44 +134,14 @@ def trainer(images: jax.Array) -> Callable[[Batch], object]:
     return train
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """The medians as a table, a column for each way."""
-    ways = list(dict.fromkeys(row["way"] for row in result["rows"]))
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Format the medians as a table, a column for each way."""
+    ways = list(dict.fromkeys(row["way"] for row in rows))
     lines = [f"| images a second | {' | '.join(ways)} |", "|---" * (1 + len(ways)) + "|"]
     for what in (DATA, TRAINING):
-        rates = [row["images_per_second"] for row in result["rows"] if row["what"] == what]
+        rates = [row["images_per_second"] for row in rows if row["what"] == what]
         lines.append(f"| {what} | {' | '.join(f'{rate:,.0f}' for rate in rates)} |")
     return "\n".join(lines)
-
-
-def main(config: Config) -> None:
-    source = record_source("cifar10", config.data_dir)
-    statistics = record_statistics(source)
-    stream = Stream(source, config.batch_size, seed=0, transform=standardizer(*statistics))
-    _ = stream.steps_per_epoch  # raises before anything is measured
-    folder = RunFolder.create(config.out, config, config.overwrite)
-    rows = []
-    with contextlib.ExitStack() as stack:
-        ways: dict[str, Batches] = {"in memory": in_memory(source, statistics, config.batch_size)}
-        for workers in config.workers:
-            batches = to_device(dataclasses.replace(stream, workers=workers).batches())
-            ways[f"streamed, {workers} workers"] = stack.enter_context(contextlib.closing(batches))
-        train = trainer(next(ways["in memory"])[0])
-        kinds = (DATA, lambda batch: batch, config.steps), (TRAINING, train, config.training_steps)
-        for what, use, steps in kinds:
-            print(f"measuring {what}", flush=True)
-            times = {way: [] for way in ways}
-            for _ in range(1 + config.rounds):
-                for way, batches in ways.items():
-                    times[way].append(seconds(batches, use, steps))
-            for way, taken in times.items():
-                rates = steps * config.batch_size / np.array(taken[1:])
-                low, median, high = np.percentile(rates, (25, 50, 75))
-                rows.append({"what": what, "way": way, "images_per_second": median})
-                rows[-1] |= {"quartiles": (low, high), "rounds": len(rates)}
-    result = provenance() | {"config": dataclasses.asdict(config), "rows": rows}
-    folder.write_result(result)
-    print(markdown(result))
 
 
 if __name__ == "__main__":

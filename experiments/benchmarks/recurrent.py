@@ -28,40 +28,53 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # or PyTorch's threads spin
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import measure
 import numpy as np
 import optax
 
 from nnlab import kernels, training
 from nnlab.arithmetics import ADDER, BINARY
+from nnlab.costs.measuring import in_turn
 from nnlab.models import LanguageModel
-from nnlab.runs import RunFolder, provenance
-from nnlab.runs.script import check_positive, check_positive_integer, run
+from nnlab.runs import Run
+from nnlab.runs.fields import Positive, PositiveInt
+from nnlab.runs.script import run
 
 SYMBOLS, LAYERS, STEPS = 65, 2, 4  # steps a call
 PRODUCT = "matrix product"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    features: int = 256
-    batch_size: int = 64
-    window: int = 64
-    repeats: int = 15
-    """Of every measurement."""
-    patience: float = 60.0
-    """Seconds after which a slow body is not measured again."""
+class Config(Run):
     out: str = "runs/recurrent"
-    overwrite: bool = False
+    features: PositiveInt = 256
+    """Units of each layer."""
+    batch_size: PositiveInt = 64
+    window: PositiveInt = 64
+    """Characters of a training sequence."""
+    repeats: PositiveInt = 15
+    """Rounds of timing."""
+    patience: Positive = 60.0
+    """Seconds of measurements after which one is not repeated further."""
 
-    def __post_init__(self):
-        for field in ("features", "batch_size", "window", "repeats"):
-            check_positive_integer(field, getattr(self, field))
-        check_positive("patience", self.patience)
+
+def main(config: Config) -> None:
+    peers = importlib.util.find_spec("torch") is not None
+    if not peers:
+        print("PyTorch is not here, so its row is left out: pip install -e '.[benchmark]'")
+    with config.open() as record:
+        times = in_turn(calls_of(config, peers), config.repeats, config.patience)
+        record.result({"kernels": kernels.status(), "rows": rows_of(config, times)})
+        for row in record.rows("rows"):
+            print(
+                f"{row['body']:24}{row['milliseconds a step']:9.1f} ms"
+                f"{row['of nnlab LSTM']:7.2f} times{row['characters a second']:10,.0f} characters/s"
+                f"{row['gigaflop a second']:7.0f} GFLOP/s"
+                f"{100 * row['of the matrix product']:5.0f} %"
+            )
 
 
 class FlaxModel(nn.Module):
-    """The same network of Flax's own layers."""
+    """The same network from Flax's own layers."""
 
     features: int
 
@@ -75,7 +88,7 @@ class FlaxModel(nn.Module):
 
 
 def steps_in_jax(model: nn.Module, data: Any, config: Config) -> Callable[[], object]:
-    """A call of `STEPS` training steps in one program, as `training.fit` makes them."""
+    """Return a call of `STEPS` training steps in one program, as `nnlab.runs.fit` makes them."""
     optimizer = optax.adam(1e-3)
     state = training.init(jax.random.key(0), model, optimizer, data[0])
     step = training.train_step(model, optimizer)
@@ -85,7 +98,7 @@ def steps_in_jax(model: nn.Module, data: Any, config: Config) -> Callable[[], ob
 
 
 def steps_in_torch(data: Any, config: Config) -> Callable[[], object]:
-    """The same number of steps of PyTorch's layer."""
+    """Return a call of as many steps of PyTorch's layer."""
     import torch  # pyright: ignore[reportMissingImports]
 
     size = config.features
@@ -150,23 +163,6 @@ def rows_of(config: Config, times: dict[str, np.ndarray]) -> list[dict[str, Any]
             }
         )
     return rows
-
-
-def main(config: Config) -> None:
-    peers = importlib.util.find_spec("torch") is not None
-    if not peers:
-        print("PyTorch is not here, so its row is left out: pip install -e '.[benchmark]'")
-    folder = RunFolder.create(config.out, config, config.overwrite)
-    times = measure.in_turn(calls_of(config, peers), config.repeats, config.patience)
-    rows = rows_of(config, times)
-    result = provenance() | {"config": dataclasses.asdict(config), "kernels": kernels.status()}
-    folder.write_result(result | {"rows": rows})
-    for row in rows:
-        print(
-            f"{row['body']:24}{row['milliseconds a step']:9.1f} ms"
-            f"{row['of nnlab LSTM']:7.2f} times{row['characters a second']:10,.0f} characters/s"
-            f"{row['gigaflop a second']:7.0f} GFLOP/s{100 * row['of the matrix product']:5.0f} %"
-        )
 
 
 if __name__ == "__main__":

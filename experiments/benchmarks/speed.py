@@ -16,7 +16,7 @@ import dataclasses
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # or PyTorch's threads spin beside the next
 
@@ -27,9 +27,10 @@ import numpy as np
 import tables
 
 from nnlab import kernels
-from nnlab.errors import InputError
-from nnlab.runs import RunFolder, provenance
-from nnlab.runs.script import check_positive, check_positive_integer, run
+from nnlab.costs.measuring import in_turn
+from nnlab.runs import Run
+from nnlab.runs.fields import OneOf, Positive, PositiveInt
+from nnlab.runs.script import run
 
 Row = dict[str, Any]
 
@@ -37,37 +38,42 @@ MEMORY_BODIES = ("nnlab adder", "nnlab adder, XLA body", "nnlab conv", "JAX conv
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    layers: tuple[str, ...] = tuple(layers.LAYERS)
-    networks: tuple[str, ...] = tuple(networks.NETWORKS)
-    batch: int = 64
-    """Of the single layers."""
-    repeats: int = 25
-    """Of every measurement."""
-    patience: float = 10.0
-    """Seconds after which a slow peer is not measured again."""
+class Config(Run):
     out: str = "runs/speed"
-    overwrite: bool = False
+    layers: tuple[Annotated[str, OneOf(layers.LAYERS)], ...] = tuple(layers.LAYERS)
+    networks: tuple[Annotated[str, OneOf(networks.NETWORKS)], ...] = tuple(networks.NETWORKS)
+    batch: PositiveInt = 64
+    """Images a call of the single layers."""
+    repeats: PositiveInt = 25
+    """Rounds of timing."""
+    patience: Positive = 10.0
+    """Seconds of measurements after which one is not repeated further."""
 
-    def __post_init__(self):
-        check_positive_integer("batch", self.batch)
-        check_positive_integer("repeats", self.repeats)
-        check_positive("patience", self.patience)
-        for field, known in (("layers", layers.LAYERS), ("networks", networks.NETWORKS)):
-            for name in getattr(self, field):
-                if name not in known:
-                    raise InputError(f"--{field} takes {', '.join(known)}; not {name}.")
+
+def main(config: Config) -> None:
+    peers = importlib.util.find_spec("torch") is not None
+    if not peers:
+        print("PyTorch is not here, so its rows are left out: pip install -e '.[benchmark]'")
+    with config.open() as record:
+        limits = measure.limits()
+        record.result({"kernels": kernels.status(), "limits": limits})
+        for rows_of, names in ((layer_rows, config.layers), (network_rows, config.networks)):
+            for name in names:
+                print(f"measuring {name}", flush=True)
+                for row in rows_of(config, limits, name, peers):
+                    record.row(row, "rows")
+        tables.show(record.contents)
 
 
 def measured(
     config: Config, calls: Mapping[str, Callable], work: Mapping[str, float], steps: int = 1
 ) -> list[Row]:
-    """A row for each body, per step of a call.
+    """Return a row for each body, per step of a call.
 
-    `work` gives the seconds that the terms of a step take at the machine's limit.
+    `work` holds the seconds that the terms of a step take at the machine's limit.
     """
     rows = []
-    for body, times in measure.in_turn(calls, config.repeats, config.patience).items():
+    for body, times in in_turn(calls, config.repeats, config.patience).items():
         seconds = times / steps
         low, median, high = np.percentile(seconds, (25, 50, 75))
         row: Row = {"body": body, "median": median, "quartiles": (low, high), "runs": len(seconds)}
@@ -114,22 +120,6 @@ def network_rows(config: Config, limits: Mapping[str, float], name: str, peers: 
             row |= {"what": name, "pass": which, "terms_per_second": terms / row["median"]}
             rows.append(row)
     return rows
-
-
-def main(config: Config) -> None:
-    peers = importlib.util.find_spec("torch") is not None
-    if not peers:
-        print("PyTorch is not here, so its rows are left out: pip install -e '.[benchmark]'")
-    folder = RunFolder.create(config.out, config, config.overwrite)
-    limits = measure.limits()
-    result = provenance() | {"config": dataclasses.asdict(config), "kernels": kernels.status()}
-    result |= {"limits": limits, "rows": []}
-    for measured_of, names in ((layer_rows, config.layers), (network_rows, config.networks)):
-        for name in names:
-            print(f"measuring {name}", flush=True)
-            result["rows"] += measured_of(config, limits, name, peers)
-            folder.write_result(result)
-    tables.show(result)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
+
+from nnlab.vision.torch_networks import NETWORKS
 
 Call = Callable[[], object]
 
@@ -42,7 +43,7 @@ def published_adder(x, w, padding):
 def layer(
     name: str, backward: bool, x: np.ndarray, kernel: np.ndarray, g: np.ndarray, padding: int
 ) -> Call:
-    """A call of the layer `name` on images [n, h, w, in] and a kernel [kh, kw, in, out]."""
+    """Return a call of the layer `name` on images [n, h, w, in] and a kernel [kh, kw, in, out]."""
     images = torch.tensor(x).permute(0, 3, 1, 2)  # channels last
     weights = torch.tensor(kernel).permute(3, 2, 0, 1)
     cotangents = torch.tensor(g).permute(0, 3, 1, 2)
@@ -80,66 +81,10 @@ def _int8(images, weights, padding) -> Call:
     return lambda: conv(codes)
 
 
-class Block(nn.Module):
-    def __init__(self, inputs: int, features: int, stride: int):
-        super().__init__()
-        self.main = nn.Sequential(
-            *convolution(inputs, features, 3, 1, stride),
-            nn.ReLU(),
-            *convolution(features, features, 3, 1),
-        )
-        self.shortcut = nn.Sequential()
-        if stride > 1:
-            self.shortcut = nn.Sequential(*convolution(inputs, features, 1, 0, stride))
-
-    def forward(self, x):
-        return functional.relu(self.main(x) + self.shortcut(x))
-
-
-def convolution(inputs, features, size, padding, stride=1):
-    conv = nn.Conv2d(inputs, features, size, stride, padding, bias=False)
-    return conv, nn.BatchNorm2d(features)
-
-
-def resnet20() -> nn.Module:
-    layers: list[nn.Module] = [*convolution(3, 16, 3, 1), nn.ReLU()]
-    inputs = 16
-    for features, stride in ((16, 1), (32, 2), (64, 2)):
-        for block in range(3):
-            layers.append(Block(inputs, features, stride if block == 0 else 1))
-            inputs = features
-    mean = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return nn.Sequential(*layers, *mean, nn.Linear(64, 10, bias=False), nn.BatchNorm1d(10))
-
-
-def vgg_small() -> nn.Module:
-    layers: list[nn.Module] = []
-    inputs = 3
-    for features in (128, 256, 512):
-        second, norm = convolution(features, features, 3, 1)
-        first = (*convolution(inputs, features, 3, 1), nn.ReLU())
-        layers += [*first, second, nn.MaxPool2d(2), norm, nn.ReLU()]
-        inputs = features
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(8192, 10))
-
-
-def lenet5() -> nn.Module:
-    layers: list[nn.Module] = []
-    for inputs, features in ((1, 6), (6, 16)):
-        layers += [*convolution(inputs, features, 5, 0), nn.ReLU(), nn.MaxPool2d(2)]
-    layers.append(nn.Flatten())
-    for inputs, features in ((400, 120), (120, 84)):
-        layers += [nn.Linear(inputs, features, bias=False), nn.BatchNorm1d(features), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(84, 10, bias=False), nn.BatchNorm1d(10))
-
-
-NETWORKS = {"resnet20": resnet20, "vgg_small": vgg_small, "lenet5": lenet5}
-
-
 def network(
     name: str, train: bool, images: np.ndarray, labels: np.ndarray, channels_last: bool
 ) -> Call:
-    """A training step, SGD with momentum as AdderNet's, or the logits of a batch."""
+    """Return a training step (SGD with momentum, as AdderNet's) or the inference of a batch."""
     model = NETWORKS[name]().train(train)
     x, y = torch.tensor(images).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
     if channels_last:

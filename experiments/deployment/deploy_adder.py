@@ -44,8 +44,6 @@ as its int8 CNN at 64.
 import dataclasses
 import functools
 import importlib.util
-import sys
-import time
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -54,15 +52,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnlab import (
-    deployment,
-    figures,
-    runs,
-    training,
-    vision,
-)
+from nnlab import deployment, figures, runs, training, vision
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.costs import hardware
+from nnlab.costs.measuring import in_turn
 from nnlab.costs.modules import model_layers
 from nnlab.deployment.files import save_network
 from nnlab.deployment.layers import network_layers
@@ -71,55 +64,83 @@ from nnlab.models import LeNet5, resnet20
 from nnlab.models.saved_models import save_model
 from nnlab.optim import adder_recipe
 from nnlab.runs.checkpoints import Checkpoints
-from nnlab.runs.script import (
-    check_positive,
-    check_positive_integer,
-    check_seed,
-    run,
-)
+from nnlab.runs.fields import Positive, PositiveInt, Seed
+from nnlab.runs.script import run
 
 ARITHMETICS = {"CNN": FLOAT, "AdderNet": ADDER, "BNN": BINARY}
 BATCHES = (1, 64)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(runs.Run):
+    out: str = "runs/deploy_adder"
     networks: tuple[Literal["lenet5", "resnet20"], ...] = ("lenet5", "resnet20")
     bits: tuple[int, ...] = (8, 6, 5, 4)
-    """Of the adder's inputs and weights."""
+    """Bits of the adder layers' inputs and weights."""
     mnist_dir: str | None = None
-    """Folder with the MNIST files; otherwise looked for and downloaded."""
+    """Folder with the MNIST files; by default they are found or downloaded."""
     cifar_dir: str | None = None
-    """Folder with the CIFAR-10 files; otherwise looked for and downloaded."""
+    """Folder with the CIFAR-10 files; by default they are found or downloaded."""
     trained: str | None = None
-    """Run folder of adder_cifar10.py whose networks serve; without it ResNet-20 is trained here."""
-    lenet5_epochs: int = 10
-    resnet20_epochs: int = 12
-    batch_size: int = 128
-    learning_rate: float = 0.1
-    calibration_images: int = 512
-    repeats: int = 30
+    """Run folder of adder_cifar10.py whose networks are deployed; by default ResNet-20 is trained
+    here."""
+    lenet5_epochs: PositiveInt = 10
+    resnet20_epochs: PositiveInt = 12
+    batch_size: PositiveInt = 128
+    learning_rate: Positive = 0.1
+    """Peak learning rate of SGD (cosine decay)."""
+    calibration_images: PositiveInt = 512
+    """Training images that the ranges of activations are measured on."""
+    repeats: PositiveInt = 30
     """Rounds of timing."""
-    seed: int = 0
-    out: str = "runs/deploy_adder"
-    """Folder of the run."""
-    overwrite: bool = False
-    """Replace an earlier run in that folder."""
-    resume: bool = False
-    """Go on with the run in that folder, or start it."""
+    seed: Seed = 0
 
     def __post_init__(self):
-        for name in ("lenet5_epochs", "resnet20_epochs", "batch_size", "repeats"):
-            check_positive_integer(name, getattr(self, name))
-        check_positive_integer("calibration_images", self.calibration_images)
-        check_positive("learning_rate", self.learning_rate)
-        check_seed("seed", self.seed)
+        super().__post_init__()
         if not self.bits or not all(2 <= bits <= 8 for bits in self.bits):
             raise InputError(f"--bits must be integers from 2 to 8, not {self.bits}.")
 
 
+def main(config: Config) -> None:
+    sets = {network: data(network, config) for network in config.networks}
+    with config.open() as record:
+        for network, (train, test) in sets.items():
+            found = variants(network, train, test, config, record.folder)
+            images, labels = np.array(test[0]), np.array(test[1])
+            parts = np.split(images, range(500, len(images), 500))
+            rates = {}
+            for batch in BATCHES:
+                calls = {name: variant.inference(images[:batch]) for name, variant in found.items()}
+                times = in_turn(calls, config.repeats, patience=60)
+                rates[batch] = {name: round(batch / np.median(t)) for name, t in times.items()}
+            for name, variant in found.items():
+                logits = np.concatenate([variant.logits(part) for part in parts])
+                accuracy = round(100 * float(np.mean(logits.argmax(1) == labels)), 2)
+                row = {"network": network, "variant": name, "test accuracy / %": accuracy}
+                row |= {"file bytes": variant.file_bytes, "energy / nJ": variant.nanojoules}
+                row |= {f"images / s, batch {batch}": rates[batch][name] for batch in BATCHES}
+                record.row(row)
+            record.result({"minutes": record.minutes})
+        figures.print_table(record.rows())
+
+
+def data(network: str, config: Config) -> Any:
+    """Return the training and test data of a network."""
+    if network == "resnet20":
+        return vision.standardized(vision.load("cifar10", config.cifar_dir))
+    mnist = vision.standardized(vision.load("mnist", config.mnist_dir))
+    return tuple((vision.pad_to(x, 32, 32), y) for x, y in mnist)
+
+
 class Variant(NamedTuple):
-    """One way of running a network: logits of images, how fast it is asked, and what it costs."""
+    """One way of running a network, and what it costs.
+
+    Attributes:
+        logits: `logits(images)`, [n, classes].
+        inference: `inference(images)` returns a call to be timed.
+        file_bytes: the size of its file.
+        nanojoules: the energy of one inference's arithmetic.
+    """
 
     logits: Any
     inference: Any
@@ -128,7 +149,7 @@ class Variant(NamedTuple):
 
 
 def compiled(apply: Any, images: np.ndarray) -> Any:
-    """A call that computes the logits of these images."""
+    """Return a call that computes the logits of these images."""
     batch = jnp.asarray(images)
     program = jax.jit(apply).lower(batch).compile()
     return lambda: jax.block_until_ready(program(batch))
@@ -141,7 +162,7 @@ def nanojoules(layers: Any, bits: int | None = None) -> float:
 def trained(
     network: str, name: str, model: nn.Module, train, test, config: Config, folder
 ) -> dict[str, Any]:
-    """The variables of a network, from this run or from that of adder_cifar10.py."""
+    """Return the variables of a network, trained here or by adder_cifar10.py."""
     epochs = config.lenet5_epochs if network == "lenet5" else config.resnet20_epochs
     optimizer = adder_recipe(
         epochs * training.steps_per_epoch(train, config.batch_size), config.learning_rate
@@ -155,7 +176,7 @@ def trained(
         state = found[0]
     else:
         augment = vision.random_crop_and_flip if network == "resnet20" else None
-        state, _ = runs.fit(
+        state = runs.fit(
             f"{network}_{name}",
             state,
             training.train_step(model, optimizer, augment=augment),
@@ -164,12 +185,12 @@ def trained(
             test,
             epochs=epochs,
             folder=folder,
-        )
+        ).last
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
 def variants(network: str, train, test, config: Config, folder) -> dict[str, Variant]:
-    """Every way of running a network, by name."""
+    """Return every way of running a network, by name."""
     found = {}
     image, files = test[0][:1], folder.path / "networks" / network
     calibration = train[0][: config.calibration_images]
@@ -205,11 +226,10 @@ def variants(network: str, train, test, config: Config, folder) -> dict[str, Var
 
 
 def in_torch(network: str, variables, calibration, layers) -> dict[str, Variant]:
-    """The CNN in PyTorch, float32 and int8; nothing where PyTorch is not installed."""
+    """Return the CNN in PyTorch, float32 and int8, or nothing if PyTorch is not installed."""
     if importlib.util.find_spec("torch") is None:
         return {}
-    sys.path.append(str(Path(__file__).parents[1]))
-    from benchmarks import torch_int8
+    import torch_int8
 
     model = torch_int8.with_weights(network, variables)
     models = {"float32": (model, None), "int8": (torch_int8.int8(model, calibration), 8)}
@@ -222,51 +242,6 @@ def in_torch(network: str, variables, calibration, layers) -> dict[str, Variant]
         )
         for name, (model, bits) in models.items()
     }
-
-
-def main(config: Config) -> None:
-    sys.path.append(str(Path(__file__).parents[1]))
-    from benchmarks.measure import in_turn
-
-    start = time.perf_counter()
-    sets = {}
-    for network in config.networks:
-        lenet = network == "lenet5"
-        dataset = vision.load(
-            *(("mnist", config.mnist_dir) if lenet else ("cifar10", config.cifar_dir))
-        )
-        sets[network] = vision.standardized(dataset)
-        if lenet:
-            sets[network] = tuple((vision.pad_to(x, 32, 32), y) for x, y in sets[network])
-    folder = runs.RunFolder.create(
-        config.out, config, config.overwrite, config.resume, ("out", "overwrite", "resume")
-    )
-    table = []
-    for network, (train, test) in sets.items():
-        found = variants(network, train, test, config, folder)
-        images, labels = np.array(test[0]), np.array(test[1])
-        parts = np.split(images, range(500, len(images), 500))
-        rates = {}
-        for batch in BATCHES:
-            calls = {name: variant.inference(images[:batch]) for name, variant in found.items()}
-            times = in_turn(calls, config.repeats, patience=60)
-            rates[batch] = {name: round(batch / np.median(t)) for name, t in times.items()}
-        for name, variant in found.items():
-            logits = np.concatenate([variant.logits(part) for part in parts])
-            table.append(
-                {
-                    "network": network,
-                    "variant": name,
-                    "test accuracy / %": round(100 * float(np.mean(logits.argmax(1) == labels)), 2),
-                    "file bytes": variant.file_bytes,
-                    "energy / nJ": variant.nanojoules,
-                    **{f"images / s, batch {batch}": rates[batch][name] for batch in BATCHES},
-                }
-            )
-        minutes = round((time.perf_counter() - start) / 60, 1)
-        result = {"config": dataclasses.asdict(config), "minutes": minutes, "table": table}
-        folder.write_result(runs.provenance() | result)
-    figures.print_table(table)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Every model that `python -m nnlab summary` knows, with 1,000 classes (those for small images 10):
 parameters, and operations and energy of one inference as CNN and as AdderNet. First convolution and
-dense layers at the end are float in both, and the AdderNet has BatchNorm behind each convolution
+dense layers at the end are float in both, and the AdderNet has BatchNorm after each convolution
 where the network was published without. Operations are counted in the traced programs
 (`nnlab.costs.count`), energy is that of the arithmetic in 45 nm CMOS.
 
@@ -13,29 +13,38 @@ takes a minute or two to trace:
 """
 
 import dataclasses
+from typing import Annotated
 
 import jax
 
 from nnlab import costs, figures, runs
 from nnlab.commands import summary
-from nnlab.runs.script import check_choices, run
+from nnlab.runs.fields import SomeOf
+from nnlab.runs.script import run
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    models: tuple[str, ...] = tuple(summary.MODELS)
-    """Names as of `python -m nnlab summary`."""
+class Config(runs.Run):
     out: str = "runs/zoo"
-    """Folder of the run."""
-    overwrite: bool = False
-    """Replace an earlier run in that folder."""
+    models: Annotated[tuple[str, ...], SomeOf(summary.MODELS)] = tuple(summary.MODELS)
+    """Names as for `python -m nnlab summary`."""
 
-    def __post_init__(self):
-        check_choices("models", self.models, summary.MODELS)
+
+def main(config: Config) -> None:
+    with config.open() as record:
+        for name in config.models:
+            (image, parameters, cnn), (*_, adder) = cost(name, "float"), cost(name, "adder")
+            row = {"model": name, "image": image, "parameters": parameters}
+            totals = adder.totals()
+            row |= {"CNN multiplications": cnn.totals()["multiplications"]}
+            row |= {f"AdderNet {kind}": totals[kind] for kind in ("multiplications", "additions")}
+            row |= {"CNN mJ": costs.energy(cnn) / 1e9, "AdderNet mJ": costs.energy(adder) / 1e9}
+            record.row(row)
+        figures.print_table(record.rows())
 
 
 def cost(name: str, arithmetic: str) -> tuple[str, int, costs.Counts]:
-    """Size of the image, parameters, and what one inference computes."""
+    """Return the image's size, the number of parameters, and what one inference computes."""
     norm = arithmetic == "adder" and hasattr(summary.MODELS[name].make(), "norm")
     config = summary.Config(name, arithmetic=arithmetic, norm=norm)
     model = summary.build(config)
@@ -43,21 +52,6 @@ def cost(name: str, arithmetic: str) -> tuple[str, int, costs.Counts]:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     counts = costs.count(model.apply, variables, images)
     return "x".join(map(str, images.shape[1:])), parameters, counts
-
-
-def main(config: Config) -> None:
-    folder = runs.RunFolder.create(config.out, config, config.overwrite)
-    table = []
-    for name in config.models:
-        (image, parameters, cnn), (*_, adder) = cost(name, "float"), cost(name, "adder")
-        row = {"model": name, "image": image, "parameters": parameters}
-        totals = adder.totals()
-        row |= {"CNN multiplications": cnn.totals()["multiplications"]}
-        row |= {f"AdderNet {kind}": totals[kind] for kind in ("multiplications", "additions")}
-        row |= {"CNN mJ": costs.energy(cnn) / 1e9, "AdderNet mJ": costs.energy(adder) / 1e9}
-        table.append(row)
-    folder.write_result(runs.provenance() | {"table": table})
-    figures.print_table(table)
 
 
 if __name__ == "__main__":

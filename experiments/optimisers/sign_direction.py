@@ -37,7 +37,7 @@ function          SGD      signSGD  scaled sign  EF-signSGD
 3, least squares  4e-9     2.13     2.00         3e-9
 ================  =======  =======  ===========  ==========
 
-Of one number the scaled sign is the number itself, so in the first example only the plain sign
+For one number the scaled sign is the number itself, so in the first example only the plain sign
 climbs. In the others each gradient has the sign (1, -1) or (-1, 1), and x1 + x2 never changes.
 
     python experiments/optimisers/sign_direction.py
@@ -45,7 +45,6 @@ climbs. In the others each gradient has the sign (1, -1) or (-1, 1), and x1 + x2
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -54,22 +53,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnlab import (
-    figures,
-    runs,
-    training,
-    vision,
-)
+from nnlab import figures, runs, training, vision
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.figures.panels import Line, Panel, figure_panels
 from nnlab.models import SmallCNN
 from nnlab.optim import adder_recipe, ef_sign_sgd, scaled_sign
-from nnlab.runs.script import (
-    check_positive,
-    check_positive_integer,
-    check_seed,
-    run,
-)
+from nnlab.runs.fields import Positive, PositiveInt, Seed
+from nnlab.runs.script import run
 
 ARITHMETICS = {"CNN": FLOAT, "AdderNet": ADDER, "BNN": BINARY}
 DIMENSIONS = (1, 2, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
@@ -82,50 +72,65 @@ OPTIMIZERS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    epochs: int = 20
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    """Of SGD at the start of its cosine."""
-    draws: int = 1000
-    """Of random gradients for each dimension."""
-    steps: int = 1000
-    """On the counter-examples."""
-    rate: float = 0.01
-    """On the counter-examples, falling to 0 in a line."""
-    seed: int = 0
+class Config(runs.Run):
     out: str = "runs/sign_direction"
-    overwrite: bool = False
+    epochs: PositiveInt = 20
+    batch_size: PositiveInt = 64
+    learning_rate: Positive = 0.1
+    """Peak learning rate of the networks' SGD (cosine decay)."""
+    draws: PositiveInt = 1000
+    """Random gradients drawn for each dimension."""
+    steps: PositiveInt = 1000
+    """Steps on the counter-examples."""
+    rate: Positive = 0.01
+    """Learning rate on the counter-examples, falling linearly to 0."""
+    seed: Seed = 0
 
-    def __post_init__(self):
-        for name in ("epochs", "batch_size", "draws", "steps"):
-            check_positive_integer(name, getattr(self, name))
-        check_positive("learning_rate", self.learning_rate)
-        check_positive("rate", self.rate)
-        check_seed("seed", self.seed)
+
+def main(config: Config) -> None:
+    train, _ = vision.standardized(vision.load("digits", None))
+    with config.open() as record:
+        rows = formulas(jax.random.key(config.seed), config.draws)
+        networks = {
+            name: layer_cosines(arithmetic, train, config)
+            for name, arithmetic in ARITHMETICS.items()
+        }
+        paths = {
+            example: {name: descend(make, example, config) for name, make in OPTIMIZERS.items()}
+            for example in EXAMPLES
+        }
+        ends = [
+            {"function": example} | {name: path[-1] for name, path in by_optimizer.items()}
+            for example, by_optimizer in paths.items()
+        ]
+        parts = {"by_dimension": rows, "networks": networks, "examples": ends}
+        record.result({"minutes": record.minutes} | parts)
+        record.figure(figure(rows, networks, paths, config.epochs))
+        for table in (rows, summary(networks), ends):
+            figures.print_table(table)
 
 
 def cosine(g: jax.Array) -> jax.Array:
-    """Between g and its sign, in [1 / sqrt(d), 1]; of a zero gradient 0."""
+    """Return the cosine between g and its sign, in [1 / sqrt(d), 1], or 0 for a zero gradient."""
     norm = jnp.sqrt(g.size * jnp.sum(jnp.square(g)))
     return jnp.sum(jnp.abs(g)) / jnp.maximum(norm, jnp.finfo(g.dtype).tiny)
 
 
 def formulas(key: jax.Array, draws: int) -> list[dict[str, float]]:
-    """By dimension: the isotropic mean, drawn and by its formula, and one number among zeros."""
+    """Return by dimension the isotropic mean, drawn and exact, and one number among zeros."""
 
-    def of_dimension(d):
+    def row(d):
         log = math.lgamma(d / 2) - math.lgamma((d + 1) / 2)
         mean = jnp.mean(jax.lax.map(lambda k: cosine(jax.random.normal(k, (d,))), keys))
         formula = math.sqrt(d / math.pi) * math.exp(log)
         return {"d": d, "drawn": float(mean), "isotropic": formula, "sparse": 1 / math.sqrt(d)}
 
     keys = jax.random.split(key, draws)
-    return [of_dimension(d) for d in DIMENSIONS]
+    return [row(d) for d in DIMENSIONS]
 
 
 def watch_cosines() -> optax.GradientTransformation:
-    """Sums the cosine of each leaf over the steps, in its state; passes gradients on."""
+    """Sum the cosine of each leaf over the steps, in the state; the gradients pass unchanged."""
 
     def init(params):
         return jax.tree.map(lambda _: jnp.zeros(()), params)
@@ -136,8 +141,8 @@ def watch_cosines() -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def of_network(arithmetic, train, config: Config) -> dict[str, dict[str, Any]]:
-    """By the name of a layer: its number of weights, and the mean cosine in each epoch."""
+def layer_cosines(arithmetic, train, config: Config) -> dict[str, dict[str, Any]]:
+    """Train a network; return each layer's number of weights, and its mean cosine in each epoch."""
     model = SmallCNN(arithmetic=arithmetic, classifier=arithmetic)
     steps = training.steps_per_epoch(train, config.batch_size)
     recipe = adder_recipe(config.epochs * steps, config.learning_rate, binary_learning_rate=0.01)
@@ -157,6 +162,17 @@ def of_network(arithmetic, train, config: Config) -> dict[str, dict[str, Any]]:
             if path[-1].key.endswith("kernel"):
                 rows[path[0].key]["cosine"].append(round(mean, 4))
     return rows
+
+
+def summary(networks) -> list[dict[str, Any]]:
+    """Return a row a layer: its least and its last cosine, beside the worst case."""
+    return [
+        {"network": name, "layer": layer, "weights": row["weights"]}
+        | {"1 / sqrt(d)": row["weights"] ** -0.5}
+        | {"least": min(row["cosine"]), "last": row["cosine"][-1]}
+        for name, layers in networks.items()
+        for layer, row in layers.items()
+    ]
 
 
 def bimodal(key: jax.Array, x: jax.Array) -> jax.Array:
@@ -189,7 +205,7 @@ EXAMPLES: dict[str, tuple[Callable, Callable, list[float]]] = {
 
 
 def descend(make: Callable, example: str, config: Config) -> list[float]:
-    """The mean function before each step and after the last."""
+    """Return the values of the mean function before each step and after the last."""
     draw, mean, start = EXAMPLES[example]
     optimizer = make(optax.linear_schedule(config.rate, 0, config.steps))
 
@@ -223,51 +239,15 @@ def figure(rows, networks, paths, epochs: int):
             "function",
             [
                 Line(name, range(len(path)), path, colour, dashed=name.startswith("EF"))
-                for colour, (name, path) in enumerate(of_example.items())
+                for colour, (name, path) in enumerate(by_optimizer.items())
             ],
         )
-        for example, of_example in paths.items()
+        for example, by_optimizer in paths.items()
     ]
     first = Panel("By dimension", "d", "cosine", by_dimension, ("log", "log"))
     return figure_panels(
         [first, Panel("Layers in training", "epoch", "cosine", by_epoch), *examples]
     )
-
-
-def main(config: Config) -> None:
-    start = time.perf_counter()
-    train, _ = vision.standardized(vision.load("digits", None))
-    folder = runs.RunFolder.create(config.out, config, config.overwrite)
-    rows = formulas(jax.random.key(config.seed), config.draws)
-    networks = {name: of_network(values, train, config) for name, values in ARITHMETICS.items()}
-    paths = {
-        example: {name: descend(make, example, config) for name, make in OPTIMIZERS.items()}
-        for example in EXAMPLES
-    }
-    layers = [
-        {
-            "network": name,
-            "layer": layer,
-            "weights": row["weights"],
-            "1 / sqrt(d)": row["weights"] ** -0.5,
-        }
-        | {"least": min(row["cosine"]), "last": row["cosine"][-1]}
-        for name, of_name in networks.items()
-        for layer, row in of_name.items()
-    ]
-    ends = [
-        {"function": example} | {name: path[-1] for name, path in of_example.items()}
-        for example, of_example in paths.items()
-    ]
-    minutes = round((time.perf_counter() - start) / 60, 1)
-    folder.write_result(
-        runs.provenance()
-        | {"config": dataclasses.asdict(config), "minutes": minutes, "by_dimension": rows}
-        | {"networks": networks, "examples": ends}
-    )
-    figure(rows, networks, paths, config.epochs).savefig(folder.curves, dpi=120)
-    for table in (rows, layers, ends):
-        figures.print_table(table)
 
 
 if __name__ == "__main__":

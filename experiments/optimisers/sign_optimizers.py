@@ -1,8 +1,8 @@
 """How good are updates of one bit a number? One network, the digits, equal budgets.
 
 The same small CNN learns by SGD, by signs of gradients or of their averages, and by signs with a
-scale and error feedback; the same binary network by Adam behind latent weights and by Bop, which
-has none. Rates fall along a cosine. Published, best test accuracy of ResNet-18 on CIFAR-100 at
+scale and error feedback; the same binary network by Adam on latent weights and by Bop, which has
+none. Rates fall along a cosine. Published, best test accuracy of ResNet-18 on CIFAR-100 at
 batch 128: SGD with momentum 75.35, and less by 3.15 for Signum, 0.92 for EF-signSGD and 2.21 for
 the scaled sign (Karimireddy et al., Error Feedback Fixes SignSGD, ICML 2019,
 https://arxiv.org/abs/1901.09847). Bop claims to be as good as Adam on latent weights (Helwegen et
@@ -32,7 +32,6 @@ number is enough, and error feedback has nothing to repair. Bop is no worse than
 """
 
 import dataclasses
-import time
 from typing import Any
 
 import jax
@@ -41,48 +40,41 @@ import optax
 
 from nnlab import figures, vision
 from nnlab.arithmetics import BINARY, FLOAT
-from nnlab.errors import DivergedError, InputError
+from nnlab.errors import DivergedError
 from nnlab.models import SmallCNN
-from nnlab.optim import (
-    adder_recipe,
-    bop,
-    ef_sign_sgd,
-    error_feedback,
-    scaled_sign,
-    schedules,
-)
-from nnlab.runs import RunFolder, provenance
-from nnlab.runs.script import check_positive_integer, check_seed, run
-from nnlab.training import (
-    evaluation,
-    init,
-    steps_per_epoch,
-    train_epoch,
-    train_step,
-)
+from nnlab.optim import adder_recipe, bop, ef_sign_sgd, error_feedback, scaled_sign, schedules
+from nnlab.runs import Run
+from nnlab.runs.fields import PositiveInt, Seed, Some
+from nnlab.runs.script import run
+from nnlab.training import evaluation, init, steps_per_epoch, train_epoch, train_step
 
 WEIGHT_DECAY = 5e-4
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    epochs: int = 10
-    batch_size: int = 64
-    seeds: tuple[int, ...] = (0, 1, 2)
+class Config(Run):
     out: str = "runs/sign_optimizers"
-    overwrite: bool = False
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = 64
+    seeds: Some[Seed] = (0, 1, 2)
+    """Seeds to average over."""
 
-    def __post_init__(self):
-        if not self.seeds:
-            raise InputError("--seeds must be one seed or more, not none.")
-        for seed in self.seeds:
-            check_seed("seeds", seed)
-        check_positive_integer("epochs", self.epochs)
-        check_positive_integer("batch_size", self.batch_size)
+
+def main(config: Config) -> None:
+    train, test = vision.standardized(vision.load("digits", None))
+    steps = config.epochs * steps_per_epoch(train, config.batch_size)
+    with config.open() as record:
+        for name, optimizer in optimizers(steps).items():
+            arithmetic = BINARY if name.startswith("binary") else FLOAT
+            model = SmallCNN(arithmetic=arithmetic, classifier=arithmetic)
+            row = {"optimizer": name} | train_and_test(optimizer, train, test, model, config)
+            record.row(row, "rows")
+        record.result({"minutes": record.minutes})
+        figures.print_table(record.rows("rows"))
 
 
 def optimizers(steps: int) -> dict[str, optax.GradientTransformation]:
-    """By name, at rates chosen on the same test images with seed 100.
+    """Return the optimisers by name, at rates chosen on the same test images with seed 100.
 
     Each of the first eight had the lowest loss of four rates a factor of sqrt(10) apart; but for
     the two SGDs with momentum, that was the largest of the four, so a larger one
@@ -113,7 +105,7 @@ def optimizers(steps: int) -> dict[str, optax.GradientTransformation]:
 
 
 def train_and_test(optimizer, train, test, model: SmallCNN, config: Config) -> dict[str, Any]:
-    """Means over the seeds of what a test finds after the last epoch."""
+    """Return means over the seeds of what the test measures after the last epoch."""
     epoch, evaluate = (
         train_epoch(train_step(model, optimizer), config.batch_size),
         evaluation(model),
@@ -137,24 +129,6 @@ def train_and_test(optimizer, train, test, model: SmallCNN, config: Config) -> d
         "test loss": float(np.mean(losses)),
         "training loss": float(metrics["loss"].mean()),
     }
-
-
-def main(config: Config) -> None:
-    start = time.perf_counter()
-    train, test = vision.standardized(vision.load("digits", None))
-    steps = config.epochs * steps_per_epoch(train, config.batch_size)
-    folder = RunFolder.create(config.out, config, config.overwrite)
-    rows = []
-    for name, optimizer in optimizers(steps).items():
-        arithmetic = BINARY if name.startswith("binary") else FLOAT
-        model = SmallCNN(arithmetic=arithmetic, classifier=arithmetic)
-        found = train_and_test(optimizer, train, test, model, config)
-        rows.append({"optimizer": name} | found)
-    minutes = round((time.perf_counter() - start) / 60, 1)
-    folder.write_result(
-        provenance() | {"config": dataclasses.asdict(config), "minutes": minutes, "rows": rows}
-    )
-    figures.print_table(rows)
 
 
 if __name__ == "__main__":

@@ -58,9 +58,8 @@ adders' own rate lets them learn, and the default configuration comes to 93 %.
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -69,25 +68,15 @@ import numpy as np
 import optax
 from jax import lax
 
-from nnlab import (
-    figures,
-    runs,
-    training,
-    vision,
-)
+from nnlab import figures, runs, training, vision
 from nnlab.arithmetics import ADDER, FLOAT, Arithmetic
-from nnlab.errors import InputError
 from nnlab.figures.panels import Line, Panel, figure_panels
 from nnlab.layers import AdderDense
 from nnlab.models import MLP
 from nnlab.ops.activations import logsig, tansig
 from nnlab.optim import adder_recipe, deep_recipe, schedules
-from nnlab.runs.script import (
-    check_choices,
-    check_positive_integer,
-    check_seed,
-    run,
-)
+from nnlab.runs.fields import PositiveInt, Seed, Some, SomeOf
+from nnlab.runs.script import run
 
 SGD_RATES, ADAM_RATES = (0.001, 0.01, 0.1), (1e-4, 1e-3, 1e-2)
 normal, xavier = nn.initializers.normal, nn.initializers.xavier_normal()
@@ -107,7 +96,7 @@ class Row(NamedTuple):
     name: str
     panel: str
     activation: Callable[[jax.Array], jax.Array] = nn.relu
-    start: Any = None  # that of the arithmetic
+    start: Any = None  # the arithmetic's own
     norm: bool = False
     arithmetic: Arithmetic = FLOAT
     optimizer: Callable[..., optax.GradientTransformation] = sgd
@@ -145,30 +134,38 @@ ROWS = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    networks: tuple[str, ...] = tuple(row.name for row in ROWS)
-    depth: int = 24
-    """Hidden layers."""
-    width: int = 64
-    epochs: int = 20
-    batch_size: int = 64
-    seeds: tuple[int, ...] = (0, 1, 2)
-    out: str = "runs/vanishing_gradients"
-    overwrite: bool = False
+NAMES = tuple(row.name for row in ROWS)
 
-    def __post_init__(self):
-        check_choices("networks", self.networks, [row.name for row in ROWS])
-        if not self.seeds:
-            raise InputError("--seeds must be one seed or more, not none.")
-        for seed in self.seeds:
-            check_seed("seeds", seed)
-        for name in ("depth", "width", "epochs", "batch_size"):
-            check_positive_integer(name, getattr(self, name))
+
+@dataclasses.dataclass(frozen=True)
+class Config(runs.Run):
+    out: str = "runs/vanishing_gradients"
+    networks: Annotated[tuple[str, ...], SomeOf(NAMES)] = NAMES
+    depth: PositiveInt = 24
+    """Hidden layers."""
+    width: PositiveInt = 64
+    """Units of each hidden layer."""
+    epochs: PositiveInt = 20
+    batch_size: PositiveInt = 64
+    seeds: Some[Seed] = (0, 1, 2)
+    """Seeds to average over."""
+
+
+def main(config: Config) -> None:
+    train, test = vision.standardized(vision.load("digits", None))
+    training.steps_per_epoch(train, config.batch_size)  # raises if the batch is too large
+    rows = [row for row in ROWS if row.name in config.networks]
+    with config.open() as record:
+        for row in rows:
+            record.row(measure(row, train, test, config), "rows")
+        record.result({"minutes": record.minutes})
+        results = record.rows("rows")
+        record.figure(figure(rows, results))
+        figures.print_table([{k: v for k, v in row.items() if k != "norms"} for row in results])
 
 
 def at_the_start(model: MLP, row: Row, state: training.State, batch) -> dict[str, jax.Array]:
-    """Norm of each layer's gradient [depth + 1], and the shares of what the activations shut."""
+    """Return each layer's gradient norm [depth + 1], and how much the activations shut."""
 
     def loss(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -190,7 +187,7 @@ def at_the_start(model: MLP, row: Row, state: training.State, batch) -> dict[str
 
 
 def measure(row: Row, train, test, config: Config) -> dict[str, Any]:
-    """Means over the seeds, of the test accuracy at each of the row's rates."""
+    """Return the means over the seeds, with a test accuracy for each of the row's rates."""
     model = MLP(
         arithmetic=row.arithmetic,
         depth=config.depth,
@@ -202,7 +199,7 @@ def measure(row: Row, train, test, config: Config) -> dict[str, Any]:
     steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
 
     @jax.jit
-    def of_run(rate, key, train, test):
+    def trained(rate, key, train, test):
         optimizer = row.optimizer(steps, rate)
         state = training.init(key, model, optimizer, train[0])
         start = at_the_start(model, row, state, jax.tree.map(lambda a: a[:256], train))
@@ -211,11 +208,11 @@ def measure(row: Row, train, test, config: Config) -> dict[str, Any]:
         accuracy = training.evaluation(model)(state, test)["accuracy"]
         return start | {"accuracy": accuracy, "diverged": state.step < steps}
 
-    def of_rate(rate):
-        found = [of_run(rate, jax.random.key(seed), train, test) for seed in config.seeds]
+    def at_rate(rate):
+        found = [trained(rate, jax.random.key(seed), train, test) for seed in config.seeds]
         return jax.tree.map(lambda *values: np.mean(values, axis=0), *found)
 
-    found = [of_rate(rate) for rate in row.rates]
+    found = [at_rate(rate) for rate in row.rates]
     start = found[0]
     by_rate = zip(("low", "middle", "high"), found, strict=True)
     return {
@@ -224,14 +221,14 @@ def measure(row: Row, train, test, config: Config) -> dict[str, Any]:
         "last layer": float(start["norms"][-2]),
         "shut / %": 100 * float(start["shut"]),
         "shut for all / %": 100 * float(start["shut for all"]),
-        **{f"{rate} rate": round(100 * float(of["accuracy"]), 2) for rate, of in by_rate},
-        "diverged": round(len(config.seeds) * float(sum(of["diverged"] for of in found))),
+        **{f"{rate} rate": round(100 * float(one["accuracy"]), 2) for rate, one in by_rate},
+        "diverged": round(len(config.seeds) * float(sum(one["diverged"] for one in found))),
         "norms": start["norms"].tolist(),
     }
 
 
 def figure(rows: list[Row], results: list[dict[str, Any]]):
-    """Norms of gradients by layer; networks that start alike are one line."""
+    """Draw gradient norms by layer; networks that start alike share a line."""
     panels: dict[str, list[Line]] = {}
     for row, found in zip(rows, results, strict=True):
         lines, norms = panels.setdefault(row.panel, []), found["norms"][:-1]
@@ -241,22 +238,6 @@ def figure(rows: list[Row], results: list[dict[str, Any]]):
     return figure_panels(
         [Panel(name, "layer", label, lines, ("linear", "log")) for name, lines in panels.items()]
     )
-
-
-def main(config: Config) -> None:
-    start = time.perf_counter()
-    train, test = vision.standardized(vision.load("digits", None))
-    training.steps_per_epoch(train, config.batch_size)
-    folder = runs.RunFolder.create(config.out, config, config.overwrite)
-    rows = [row for row in ROWS if row.name in config.networks]
-    results = [measure(row, train, test, config) for row in rows]
-    minutes = round((time.perf_counter() - start) / 60, 1)
-    folder.write_result(
-        runs.provenance()
-        | {"config": dataclasses.asdict(config), "minutes": minutes, "rows": results}
-    )
-    figure(rows, results).savefig(folder.curves, dpi=120)
-    figures.print_table([{k: v for k, v in row.items() if k != "norms"} for row in results])
 
 
 if __name__ == "__main__":

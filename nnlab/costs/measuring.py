@@ -4,7 +4,7 @@ import ctypes
 import gc
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 Call = Callable[[], object]
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")
+_SLOW = 0.25  # seconds; such a call is not warmed up again before it is timed
 
 
 def planned_bytes(program: jax.stages.Compiled) -> dict[str, int]:
@@ -63,6 +64,33 @@ def seconds(call: Call, repeats: int, patience: float = 60.0) -> np.ndarray:
         call()
         times.append(time.perf_counter() - start)
     return np.array(times)
+
+
+def in_turn(calls: Mapping[str, Call], repeats: int, patience: float) -> dict[str, np.ndarray]:
+    """Time calls one after the other in rounds, so that their ratios hold where a machine drifts.
+
+    A call is left out of further rounds once it was timed three times and took `patience` seconds
+    in all. Before it is timed, a fast call runs once untimed, so that its data is in the caches and
+    the threads of other libraries have gone to sleep.
+
+    Returns:
+        Seconds of each call by name, float64 [at most `repeats`].
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(repeats):
+        for name, call in calls.items():
+            taken = times[name]
+            if len(taken) >= 3 and sum(taken) > patience:
+                continue
+            time.sleep(0.005)
+            if not taken or taken[-1] < _SLOW:
+                call()
+            start = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - start)
+    return {name: np.array(taken) for name, taken in times.items()}
 
 
 def _resident(field: str) -> int:

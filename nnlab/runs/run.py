@@ -79,12 +79,13 @@ class Record:
 
     Attributes:
         folder: the folder of the run.
+        contents: what `result.json` holds.
     """
 
     def __init__(self, folder: RunFolder, config: Any):
         self.folder = folder
         self._start = time.perf_counter()
-        self._result: dict[str, Any] = provenance() | {"config": dataclasses.asdict(config)}
+        self.contents: dict[str, Any] = provenance() | {"config": dataclasses.asdict(config)}
 
     @property
     def minutes(self) -> float:
@@ -97,12 +98,12 @@ class Record:
 
     def rows(self, table: str = "table") -> list[dict[str, Any]]:
         """Return the rows of a table so far."""
-        return self._result.get(table, [])
+        return self.contents.get(table, [])
 
     def result(self, parts: Mapping[str, Any]) -> None:
         """Add parts to the result by their names, or replace them."""
-        self._result |= parts
-        self.folder.write_result(self._result)
+        self.contents |= parts
+        self.folder.write_result(self.contents)
 
     def figure(self, figure: "Figure", name: str = "curves.png", dpi: int = 120) -> None:
         """Save a figure in the folder."""

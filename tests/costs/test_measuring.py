@@ -51,3 +51,16 @@ def test_seconds_of_each_call_after_one_untimed():
     assert times.min() >= 0.01
     assert len(measuring.seconds(call, 50, patience=0.0)) == 3
     assert len(measuring.seconds(call, 2, patience=0.0)) == 2
+
+
+def test_calls_in_turn_until_one_has_taken_its_time():
+    made = []
+
+    def slow():
+        time.sleep(0.01)
+        made.append("slow")
+
+    times = measuring.in_turn({"slow": slow, "fast": lambda: made.append("fast")}, 5, 0.025)
+    assert {name: len(taken) for name, taken in times.items()} == {"slow": 3, "fast": 5}
+    assert min(times["slow"]) >= 0.01 > np.median(times["fast"])
+    assert made[2:6] == ["slow", "slow", "fast", "fast"]  # each warmed up again, then timed

@@ -3,20 +3,21 @@
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.torch_peers import NETWORKS, Call
 from torch import nn
+
+from nnlab.vision.torch_networks import NETWORKS
 
 PRODUCTS = (nn.Conv2d, nn.Linear)
 NORMS = (nn.BatchNorm2d, nn.BatchNorm1d)
 
 
 def with_weights(name: str, variables: Any) -> nn.Module:
-    """The network `name` of `torch_peers` with the Flax variables of ours, in evaluation mode."""
+    """Return the network `name` in evaluation mode, with the Flax variables of ours."""
     model = NETWORKS[name]().eval()
     modules = list(model.modules())
     kernels = _leaves(variables["params"], "kernel")
@@ -47,7 +48,7 @@ def with_weights(name: str, variables: Any) -> nn.Module:
 
 
 def int8(model: nn.Module, images: np.ndarray) -> nn.Module:
-    """The network after static quantisation, calibrated on images [n, height, width, channels]."""
+    """Quantise the network statically, calibrated on images [n, height, width, channels]."""
     from torch.ao.quantization import get_default_qconfig_mapping
     from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
@@ -61,19 +62,19 @@ def int8(model: nn.Module, images: np.ndarray) -> nn.Module:
 
 
 def logits(model: nn.Module, images: np.ndarray) -> np.ndarray:
-    """[n, classes] of images [n, height, width, channels]."""
+    """Return the logits [n, classes] of images [n, height, width, channels]."""
     with torch.inference_mode():
         return model(_tensor(images)).numpy()
 
 
-def inference(model: nn.Module, images: np.ndarray) -> Call:
-    """A call that computes the logits of a batch, channels last."""
+def inference(model: nn.Module, images: np.ndarray) -> Callable[[], object]:
+    """Return a call that computes the logits of a batch, channels last."""
     batch = _tensor(images).contiguous(memory_format=torch.channels_last)
     return torch.inference_mode()(lambda: model(batch))
 
 
 def file_bytes(model: nn.Module) -> int:
-    """Of the file that PyTorch writes."""
+    """Return the size of the file that PyTorch writes."""
     torch.save(model.state_dict(), file := io.BytesIO())
     return len(file.getvalue())
 
@@ -83,12 +84,12 @@ def _tensor(images: np.ndarray) -> torch.Tensor:
 
 
 def _leaves(tree: Any, name: str) -> Iterator[torch.Tensor]:
-    """Leaves `name` of Flax modules in the order in which a model calls them."""
+    """Yield the leaves `name` of Flax modules in the order in which a model calls them."""
 
     def place(key: str) -> tuple[int, int]:
         kind, _, number = key.rpartition("_")
-        behind = 0 if number == "0" else 3  # blocks stand behind the first normalisation
-        ranks = {"Conv": 0, "BasicBlock": 1, "Dense": 2, "BatchNorm": behind}
+        norm = 0 if number == "0" else 3  # blocks come after the first normalisation
+        ranks = {"Conv": 0, "BasicBlock": 1, "Dense": 2, "BatchNorm": norm}
         return ranks[kind], int(number)
 
     for key in sorted(tree, key=place):
