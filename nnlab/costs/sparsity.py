@@ -3,12 +3,12 @@ r"""What pruning leaves of a network: operations, bytes, and how much of the wei
 A term of a layer is a weight that meets an input. What a term of a zero weight still costs depends
 on the arithmetic:
 
-==============  ===========================  ==================================
-weights         a term                       a term of a zero weight
-==============  ===========================  ==================================
-kernel          1 multiplication, 1 addition nothing, where hardware skips it
-adder_kernel    2 additions, -|x - w|        1 addition, -|x|: it is not absent
-==============  ===========================  ==================================
+==============  ============================  ==================================
+weights         a term                        a term of a zero weight
+==============  ============================  ==================================
+kernel          1 multiplication, 1 addition  nothing, where hardware skips it
+adder_kernel    2 additions, -|x - w|         1 addition, -|x|: it is not absent
+==============  ============================  ==================================
 
 Pruning the smallest magnitudes up to the part s removes, of weights around 0,
 

@@ -3,16 +3,16 @@
 A model's file has the table of names: `torch_names(model)` is {path of a layer here: name of the
 layer there}, and the arrays of a layer follow from what it is:
 
-===========  ============  =====================================================================
-here         there         order
-===========  ============  =====================================================================
-kernel       weight        [out, in, kh, kw] becomes [kh, kw, in, out], with groups in front
-                           [groups, kh, kw, in / groups, out / groups]; [out, in] becomes [in, out]
-bias         bias          grouped as the kernel
-scale, bias  weight, bias  of BatchNorm
-mean, var    running_mean, of BatchNorm
+===========  =============  ========================================================================
+here         there          order
+===========  =============  ========================================================================
+kernel       weight         [out, in, kh, kw] becomes [kh, kw, in, out], with groups in front
+                            [groups, kh, kw, in / groups, out / groups]; [out, in] becomes [in, out]
+bias         bias           grouped as the kernel
+scale, bias  weight, bias   of BatchNorm
+mean, var    running_mean,  of BatchNorm
              running_var
-===========  ============  =====================================================================
+===========  =============  ========================================================================
 
 Images here are [height, width, channels] and there [channels, height, width], which matters where
 they are flattened: the layer behind is given as a `Flattened`.

@@ -1,14 +1,14 @@
 r"""Number formats as values, and products whose operands and errors are each in one of their own.
 
-============================  ====  =====================================  ============  =======
-format                        bits  nearest value, ties to even            largest       inf
-============================  ====  =====================================  ============  =======
-posit(n, es)                  n     `nnlab.ops.posit`                      2^(2^es(n-2)) NaN
-FLOAT8_E4M3                   8     4 bits of exponent, 3 of fraction      448           largest
-FLOAT8_E5M2                   8     5 bits of exponent, 2 of fraction      57344         largest
-BFLOAT16                      16    8 bits of exponent, 7 of fraction      3.39e38       largest
-scaled(format, sigma)         same  S round(x / S)                    (1)  S largest     same
-============================  ====  =====================================  ============  =======
+============================  ====  =====================================  =============  =======
+format                        bits  nearest value, ties to even            largest        inf
+============================  ====  =====================================  =============  =======
+posit(n, es)                  n     `nnlab.ops.posit`                      2^(2^es(n-2))  NaN
+FLOAT8_E4M3                   8     4 bits of exponent, 3 of fraction      448            largest
+FLOAT8_E5M2                   8     5 bits of exponent, 2 of fraction      57344          largest
+BFLOAT16                      16    8 bits of exponent, 7 of fraction      3.39e38        largest
+scaled(format, sigma)         same  S round(x / S)                    (1)  S largest      same
+============================  ====  =====================================  =============  =======
 
 All saturate: what lies beyond the largest value becomes it. NaN stays NaN. Posits do not underflow,
 the others do, gradually. The scale in (1) is a power of two and serves a whole array,

@@ -7,18 +7,18 @@ in most published weights, not that of its first 1×1 convolution as in the pape
 changes, the shortcut is a 1×1 convolution with BatchNorm, in the same arithmetic as the block.
 With 1000 classes and 224×224 images:
 
-===============  ===========  ==============
-network          parameters   multiply-adds
-===============  ===========  ==============
-ResNet-18         11,689,512   1,814,073,344
-ResNet-34         21,797,672   3,663,761,408
-ResNet-50         25,557,032   4,089,184,256
-ResNet-101        44,549,160   7,801,405,440
-ResNet-152        60,192,808  11,513,626,624
-ResNeXt-50 32×4   25,028,904   4,230,479,872
-ResNeXt-101 32×8  88,791,336  16,414,015,488
-ResNeXt-101 64×4  83,455,272  15,460,270,080
-===============  ===========  ==============
+================  ===========  ==============
+network           parameters   multiply-adds
+================  ===========  ==============
+ResNet-18          11,689,512   1,814,073,344
+ResNet-34          21,797,672   3,663,761,408
+ResNet-50          25,557,032   4,089,184,256
+ResNet-101         44,549,160   7,801,405,440
+ResNet-152         60,192,808  11,513,626,624
+ResNeXt-50 32×4    25,028,904   4,230,479,872
+ResNeXt-101 32×8   88,791,336  16,414,015,488
+ResNeXt-101 64×4   83,455,272  15,460,270,080
+================  ===========  ==============
 
 References:
     He et al., Deep Residual Learning, CVPR 2016, https://arxiv.org/abs/1512.03385, table 1.
