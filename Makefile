@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-all reliability lint clean
+.PHONY: demo test test-all reliability lint docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/python experiments/adder_vs_cnn.py --out runs/demo --overwrite
@@ -23,6 +23,11 @@ lint: $(VENV)/installed-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# The site, into docs/_build/index.html; tables of results first, should a result be new.
+docs: $(VENV)/installed-docs
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
 clean:
 	rm -rf $(VENV)
 
@@ -35,6 +40,10 @@ $(VENV)/bin/python:
 
 $(VENV)/installed: pyproject.toml setup.py $(wildcard nnlab/kernels/cpp/*) | $(VENV)/bin/python
 	@$(BIN)/python -m pip install -qq --editable .
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed-test
+	@$(BIN)/python -m pip install -qq --editable '.[docs]'
 	@touch $@
 
 $(VENV)/installed-%: $(VENV)/installed
