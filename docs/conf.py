@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-import latex2mathml.converter
+import mathjax
 from docutils import nodes
 from docutils.parsers.rst.states import Inliner
 
@@ -31,6 +31,7 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
@@ -52,10 +53,11 @@ add_module_names = False
 
 html_theme = "sphinx_book_theme"
 html_title = "nnlab"
-html_static_path = ["_static"]
+# MathJax lies beside the pages: they need no network. One file, which draws without fonts.
+html_static_path = ["_static", f"{Path(mathjax.__file__).parent}/static/mathjax/es5/tex-svg.js"]
+mathjax_path = "tex-svg.js"
 html_css_files = ["nnlab.css"]
-html_theme_options = {"show_toc_level": 2}
-html_math_renderer = "mathml"
+html_theme_options = {"show_toc_level": 2, "navbar_persistent": []}
 
 
 def write_api() -> None:
@@ -126,19 +128,6 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text)
 
 
-def mathml(latex: str, display: str) -> str:
-    """Return MathML of an equation, which browsers show without any script, font or network."""
-    number = re.search(r"\s*,?\s+\((\d+\w?)\)\s*$", latex) if display == "block" else None
-    body = latex[: number.start()] if number else latex
-    if r"\\" in body and r"\begin" not in body:
-        body = rf"\begin{{aligned}}{body}\end{{aligned}}"
-    body = latex2mathml.converter.convert(body, display=display)
-    if display == "inline":
-        return body
-    tag = f'<span class="eqno">({number[1]})</span>' if number else ""
-    return f'<div class="math">{tag}{body}</div>\n'
-
-
 def plain(self: Inliner, match: re.Match, lineno: int) -> tuple:
     """Read a character that starts some markup as itself.
 
@@ -151,14 +140,20 @@ def plain(self: Inliner, match: re.Match, lineno: int) -> tuple:
 
 
 def as_rst(app, what, name, obj, options, lines: list[str]) -> None:
-    """Mark indented blocks of a docstring, which are code, and let `names`s have a plural."""
+    """Turn the light markup of a docstring into RST.
+
+    Indented blocks are code, `names`s may have a plural, and the number of an equation, far to the
+    right of it, is a part of the equation.
+    """
     marked: list[str] = []
-    before = ""
+    before, in_equation = "", False
     for line in lines:
         deeper = _indent(line) >= _indent(before) + 4 and marked and not marked[-1].strip()
         if line.strip() and deeper and not before.lstrip().startswith(("..", "- ", "* ", ":")):
             marked += [f"{' ' * _indent(before)}::", ""]
         before = line if line.strip() else before
+        if in_equation := line.strip() and (in_equation or line.lstrip().startswith(".. math::")):
+            line = re.sub(r",?\s{3,}\((\d+\w?)\)$", r" \\qquad (\1)", line)
         marked.append(re.sub(r"(`[^`\s][^`]*`)(?=\w)", r"\1\\ ", line))
     lines[:] = marked
 
@@ -172,18 +167,6 @@ def setup(app) -> None:
     app.connect("autodoc-process-docstring", as_rst, priority=400)  # before napoleon
     Inliner.dispatch |= dict.fromkeys(("|", "*", "_", "__", "]_"), plain)
 
-    def visit(display):
-        def show(self, node):
-            self.body.append(mathml(node.astext(), display))
-            raise nodes.SkipNode
-
-        return show
-
-    app.add_html_math_renderer(
-        "mathml",
-        inline_renderers=(visit("inline"), None),
-        block_renderers=(visit("block"), None),
-    )
     write_api()
     write_results()
     write_moved()
