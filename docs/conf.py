@@ -128,6 +128,16 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text)
 
 
+def to_home(app, env, node, contnode):
+    """Lead a name of a room's face, `nnlab.optim.bop`, to where it is defined and documented."""
+    room, _, name = node.get("reftarget", "").rpartition(".")
+    home = getattr(getattr(sys.modules.get(room), name, None), "__module__", room)
+    if home == room:
+        return None
+    domain, where = env.domains.python_domain, f"{home}.{name}"
+    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", where, node, contnode)
+
+
 def plain(self: Inliner, match: re.Match, lineno: int) -> tuple:
     """Read a character that starts some markup as itself.
 
@@ -164,9 +174,9 @@ def _indent(line: str) -> int:
 
 def setup(app) -> None:
     app.connect("source-read", to_results)
+    app.connect("missing-reference", to_home)
     app.connect("autodoc-process-docstring", as_rst, priority=400)  # before napoleon
     Inliner.dispatch |= dict.fromkeys(("|", "*", "_", "__", "]_"), plain)
-
     write_api()
     write_results()
     write_moved()

@@ -1,0 +1,136 @@
+"""The documents are true: generated parts, code, commands, links and names."""
+
+import importlib.util
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from nnlab import arithmetics
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [path for path in PAGES if path.name != "moved.md"]  # which a build of the site leaves
+DOCUMENTS = [*PAGES, *sorted((ROOT / "experiments").rglob("README.md"))]
+FENCES = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+by_name = pytest.mark.parametrize(
+    "path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+
+SLOW = {"README", "deployment", "getting_started", "models", "sequences"}
+TRACED = {  # what is traced in place of compiled and run, and small where it would be large
+    "README": [("epoch(state, (", "jax.eval_shape(epoch, state, (")],
+    "extending": [("epoch(state, train)", "jax.eval_shape(epoch, state, train)")],
+    "sequences": [
+        ("features=256", "features=8"),
+        (
+            "jax.jit(steps)(state, (text, text), 20)",
+            "jax.eval_shape(lambda s: steps(s, (text, text), 20), state)",
+        ),
+    ],
+}
+
+
+def test_readme_is_short():
+    assert len(PAGES[0].read_text().splitlines()) <= 200
+
+
+def test_generating_changes_nothing(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    for path, text in importlib.import_module("generate").documents().items():
+        assert path.read_text() == text, f"{path} is old: python docs/generate.py"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in SLOW))
+        for path in PAGES
+    ],
+)
+def test_code_runs(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if path.stem == "models":
+        _save_resnet18()
+    text = path.read_text()
+    for there, here in TRACED.get(path.stem, ()):
+        assert text.count(there) == 1
+        text = text.replace(there, here)
+    names: dict = {"__name__": "page"}
+    for language, block in FENCES.findall(text):
+        if language == "python":
+            exec(compile(block, path.name, "exec"), names)
+
+
+def _save_resnet18() -> None:
+    """Save weights as PyTorch would, for the page that borrows them."""
+    import jax
+    import jax.numpy as jnp
+    import torch
+
+    from nnlab.models import resnet18
+    from nnlab.vision.resnet import torch_names
+
+    there = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+    layers = torch_names(resnet18())
+    shapes = jax.eval_shape(resnet18().init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+    tensors = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        *layer, kind = [key.key for key in path[1:]]
+        shape = (*leaf.shape[:-3:-1], *leaf.shape[:-2]) if leaf.ndim > 1 else leaf.shape
+        tensors[f"{layers['/'.join(layer)]}.{there.get(kind, kind)}"] = torch.zeros(shape)
+    torch.save(tensors, "resnet18.pth")
+
+
+@by_name
+def test_links_lead_somewhere(path):
+    for link in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
+        assert "://" in link or (path.parent / link).exists(), link
+
+
+@by_name
+def test_named_files_and_modules_exist(path):
+    text = path.read_text()
+    for name in re.findall(r"`((?:docs|experiments|nnlab|tests)/[\w/.]+)`", text):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"\{py:mod\}`(nnlab[\w.]*)`", text):
+        assert importlib.util.find_spec(name), name
+
+
+@by_name
+def test_commands_exist_with_their_options(path):
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    shared = "".join(file.read_text() for file in (ROOT / "nnlab" / "runs").glob("*.py"))
+    for language, block in FENCES.findall(path.read_text()):
+        if language in ("python", "yaml"):
+            continue
+        for line in re.sub(r"\\\n\s*", "", block).splitlines():
+            line, _, _ = line.partition("#")
+            for target in re.findall(r"^make ([\w-]+)", line):
+                assert target in targets, line
+            for extra in re.findall(r"\.\[(\w+)\]", line):
+                assert extra in extras["optional-dependencies"], line
+            if command := re.search(r"python (experiments/\S+\.py)|python -m nnlab (\w+)", line):
+                script = ROOT / (command[1] or f"nnlab/commands/{command[2]}.py")
+                source = script.read_text() + shared
+                for option in re.findall(r" --([\w-]+)", line[command.end() :]):
+                    field = option.replace("-", "_")
+                    assert re.search(rf"^    {field}: ", source, flags=re.MULTILINE), line
+
+
+def test_every_arithmetic_is_in_the_table():
+    text = (ROOT / "docs" / "arithmetics.md").read_text()
+    for name in {*arithmetics.__all__} - {"Arithmetic", "NAMED"}:
+        assert re.search(rf"`{name}\b", text), name
+
+
+def test_every_script_has_an_answer(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    generate = importlib.import_module("generate")
+    for topic in generate.TOPICS:
+        for script in generate.scripts(ROOT / "experiments" / topic):
+            assert script.answer and script.commands, script.path
+    assert sys.modules["generate"] is generate
