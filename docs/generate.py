@@ -40,10 +40,7 @@ class Script(NamedTuple):
     setting: str
     answer: str
     commands: str
-
-    @property
-    def result(self) -> Path:
-        return self.path.parent / "results" / f"{self.path.stem}.json"
+    results: list[Path]
 
 
 def scripts(folder: Path) -> list[Script]:
@@ -58,9 +55,11 @@ def scripts(folder: Path) -> list[Script]:
         answer = next((p[8:] for p in paragraphs if p.startswith("Answer: ")), "")
         blocks = [p for p in paragraphs if p.startswith("    ")]
         commands = "\n".join(line[4:] for line in blocks[-1].splitlines()) if blocks else ""
-        found.append(
-            Script(path, f"{question}?", setting.strip(), " ".join(answer.split()), commands)
-        )
+        names = [*re.findall(r"`results/(\w+)\.json`", doc), path.stem]
+        results = [path.parent / "results" / f"{name}.json" for name in dict.fromkeys(names)]
+        results = [result for result in results if result.exists()]
+        answer = " ".join(answer.split())
+        found.append(Script(path, f"{question}?", setting.strip(), answer, commands, results))
     return found
 
 
@@ -120,25 +119,23 @@ def _topic(topic: str) -> str:
 
 
 def _section(script: Script) -> list[str]:
-    parts = [f"## {script.question}"]
-    parts += [" ".join(filter(None, (script.setting, script.answer)))]
-    made_by = f"By [{script.path.name}](./{script.path.name}), which says more"
-    if script.result.exists():
-        found = json.loads(script.result.read_text())
+    parts = [f"## {script.question}", f"{script.setting} {script.answer}".strip()]
+    made_by = [f"By [{script.path.name}](./{script.path.name}), which says more"]
+    shown, stems = [], {script.path.stem}
+    for path in script.results:
+        found = json.loads(path.read_text())
         run = found["runs"][0] if "runs" in found else found.get("provenance", found)
-        made_by += f"; [result](results/{script.result.name}), {run['hardware']}"
-        made_by += f", jax {run['versions']['jax']}"
-        shown = tables(script.path.stem)
-    else:
-        shown = {}
-    parts += [f"{made_by}:"]
-    if script.commands:
-        parts += [f"```\n{script.commands}\n```"]
-    for caption, table in shown.items():
-        parts += [f"{caption[0].upper()}{caption[1:]}:" if caption else "", table]
-    for picture in sorted(script.result.parent.glob(f"{script.path.stem}*.png")):
-        parts += [f"![{picture.stem.replace('_', ' ')}](results/{picture.name})"]
-    return [part for part in parts if part]
+        made_by += [
+            f"[result](results/{path.name}): {run['hardware']}, jax {run['versions']['jax']}"
+        ]
+        for caption, table in tables(path.stem).items():
+            shown += [f"{caption[0].upper()}{caption[1:]}:", table] if caption else [table]
+        stems.add(path.stem)
+    parts += [f"{'; '.join(made_by)}.", f"```\n{script.commands}\n```", *shown]
+    for picture in sorted(script.path.parent.glob("results/*.png")):
+        if picture.stem.startswith(tuple(stems)):
+            parts += [f"![{picture.stem.replace('_', ' ')}](results/{picture.name})"]
+    return parts
 
 
 def _headlines() -> str:

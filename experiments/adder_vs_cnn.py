@@ -1,5 +1,8 @@
 """What changes when a network stops multiplying? One network, three arithmetics, real images.
 
+Answer: Hardly any accuracy is lost: of 360 test images of handwritten digits the CNN has 100 %
+right, the AdderNet 99.72 % and the BNN 98.33 %, with 13,444 instead of 605,828 multiplications.
+
 The same small network is trained as CNN (float convolution), AdderNet (L1 distance) and BNN (signs)
 by changing `arithmetic=`. The first convolution stays float in all three. Claims of the literature
 that the report measures: an AdderNet comes within a point or two of its CNN (92.25 and 91.84 % for

@@ -1,5 +1,8 @@
 """How far is an AdderNet from its CNN on CIFAR-10? ResNet-20 in three arithmetics.
 
+Answer: After 12 of the published 400 epochs the AdderNet is 3.2 points below its CNN: CNN 87.34 %,
+AdderNet 84.12 %, BNN 59.39 %.
+
 By the released recipe: SGD with momentum 0.9, weight decay 5e-4 after the adder rate (eta 0.2),
 cosine from 0.1, batch 256, crops of images padded by 4 and flips, first convolution and classifier
 float. Published after 400 epochs (AdderNet, CVPR 2020, table 2), test accuracy in percent: CNN

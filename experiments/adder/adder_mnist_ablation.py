@@ -1,5 +1,9 @@
 """Which filter gradient and which learning rate does an AdderNet need? LeNet-5 on MNIST.
 
+Answer: The full-precision gradient with the adaptive rate makes the AdderNet as good as its CNN
+(99.39 and 99.33 %), as published. With either gradient the rates rank as published. Without a rate
+of its own the full gradient does much better than published, and the sign does worse at every rate.
+
 Every layer of LeNet-5-BN is an adder, the first and the classifier too. Its filters learn by the
 full-precision gradient x - w or by the sign, at the common learning rate ("plain"), at a hundred
 times that rate ("x100"), or at the rate of each layer that AdderNet proposes ("adaptive", eta 0.2).

@@ -1,5 +1,8 @@
 """With as many parameters, is a deep narrow network better than a wide shallow one?
 
+Answer: Neither. In 3 epochs, 8 layers do best or nearly so on Fashion-MNIST and CIFAR-10. Networks
+of 26 layers fail to learn, adders more than products, and shortcuts give most of the loss back.
+
 Networks of 3×3 convolutions with BatchNorm in three stages (`nnlab.models.PlainNet`), of 5 to 26
 layers, whose widths are chosen so that each has the same number of parameters to within a percent,
 as CNN and as AdderNet; the deepest also with a shortcut around every convolution. SGD with momentum

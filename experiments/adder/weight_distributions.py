@@ -1,5 +1,8 @@
 """How are the weights of a network distributed, in each arithmetic? LeNet-5 on MNIST.
 
+Answer: As published, the CNN's weights are Gaussian and the AdderNet's Laplace distributed. Those
+of the conjugate and Lp adders leave 0 for two peaks near -3 and +3.
+
 Claimed: weights of a CNN are Gaussian and those of an AdderNet Laplace distributed (AdderNet, CVPR
 2020, section 4; Handling Long-tailed Feature Distribution in AdderNets, NeurIPS 2021). The networks
 are those that `experiments/arithmetics/every_arithmetic.py` has trained, all by the same recipe.

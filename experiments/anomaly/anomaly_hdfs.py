@@ -1,5 +1,9 @@
 """Does a network that predicts the next event of a log find abnormal sessions?
 
+Answer: Yes. At the published ratio of normal to abnormal sessions its F1 is 91.1 % in float and
+91.5 % with adders and with signs (DeepLog: 96 %). The published normal test sessions are lost, so
+training sessions that were held out take their place.
+
 DeepLog's LSTM (`nnlab.models.NextEvent`) in float, with adders and with signs, on the sessions of
 the HDFS log. A session is abnormal if one of its events, or its end, is not among the k likeliest.
 Published (Du et al., DeepLog, CCS 2017): F1 96 % at k = 9, trained on 4,855 normal sessions, tested

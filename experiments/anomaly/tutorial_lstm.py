@@ -1,5 +1,8 @@
 """What does the configuration of the classic LSTM tutorials learn?
 
+Answer: It learns to tell control charts apart (95.3 % of six classes), but on labelled windows of
+NAB no more than to name the majority class.
+
 That of DeepLearning4j's "Sequence classification of synthetic control data" when it had a Graves
 LSTM: seed 123, Xavier start, SGD of rate 0.005 with Nesterov momentum 0.9, each entry of the
 gradient clipped to ±0.5, one `GravesLSTM` of 1 input and 10 units with tanh whose forget gates

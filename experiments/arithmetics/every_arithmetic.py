@@ -1,5 +1,10 @@
 """What does a network lose when it stops multiplying, and what does it save?
 
+Answer: Hardly anything on MNIST, but for signs: after 5 epochs the CNN has 99.29 % and the AdderNet
+99.26 %; whatever keeps real inputs has 98.3 to 99.4 %, and networks of signs alone 97.9 to 98.1 %.
+On CIFAR-10 after one epoch the CNN has 56.26 % and the AdderNet 52.73 %; weights of few bits and
+shifts learn as fast as the CNN, and networks of signs more slowly.
+
 One network in every arithmetic of this kit, all with the same recipe and budget: SGD with momentum
 0.9, weight decay 5e-4, cosine from 0.1 (Adam on binary weights, rectified Adam on shifts). First
 convolution and classifier are float. Nothing is tuned for one arithmetic, so a figure says how far

@@ -1,5 +1,8 @@
 """Does LeNet-5 train in posits of 8 bits, and does it need the warm-up? MNIST.
 
+Answer: Yes, and it needs no warm-up: 98.99 % without, 99.07 % with it, and 99.05 % in float32. One
+seed cannot tell these apart.
+
 Every layer of LeNet-5-BN computes with posits, the first and the classifier too. Weights and inputs
 are posit(8, 1), errors and gradients posit(8, 2), and all but the inputs are scaled by a power of
 two for each layer; momenta and master weights are posit(16, 1); BatchNorm and biases compute in

@@ -1,5 +1,7 @@
 """How fast are the Pallas kernels on a GPU, against XLA and against what the GPU can do?
 
+Answer: Not measured yet: no GPU was at hand.
+
 A forward term of the adder is two additions that no tensor core does, so the limit is half of the
 rate of multiply-adds outside the tensor cores: clock × multiprocessors × 128 / 2. That rate is
 measured here with a loop that reads no memory. The input gradient has four instructions a term, two

@@ -1,5 +1,9 @@
 """What brings the memory of a training step down, and what does it cost in time?
 
+Answer: For an adder ResNet-20 at batch 256, accumulating in 4 parts brings the compiled program
+from 620 to 165 MB and computing blocks again to 209 MB, at no loss of time; all measures together
+bring it to 56 MB and from 0.49 to 0.56 seconds.
+
 A step of an adder ResNet on CIFAR-sized images, with `adder_recipe`: as it is, and with donated
 buffers, the batch in four parts, the blocks computed again for the gradient, bfloat16, and all of
 these together. Each runs in a process of its own. Two figures of memory: what the compiled program

@@ -1,5 +1,7 @@
 """What does it cost to stream a data set from disk instead of holding it in memory?
 
+Answer: Streaming slows the training of a ResNet-20 down by at most 3 %.
+
 CIFAR-10 in batches on the device, shuffled anew every epoch and standardised: gathered there from
 arrays in memory, or streamed from the binary files by a thread or by worker processes. Measured as
 images a second of the data alone, and of training steps of the ResNet-20 CNN. All ways are measured

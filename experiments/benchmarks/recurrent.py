@@ -1,5 +1,8 @@
 """How fast does a character model train, against its peers and what this machine can do?
 
+Answer: A step of an LSTM of 2×256 takes 128 ms, in Flax 125 and in PyTorch 160; with adders 2.4
+times as long, with signs 2.5, and with the normalisations alone 1.4.
+
 One training step (forward, backward, Adam) of an LSTM of two layers of 256 units on windows of 64
 characters of 65, batches of 64: in this kit, in Flax with `nn.RNN` of its own cell, both by the
 same training step, and in PyTorch with `torch.nn.LSTM`. Beside them the kit's LSTM with the layer

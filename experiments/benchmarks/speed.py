@@ -1,5 +1,9 @@
 """How fast are the kernels, against their peers and against what this machine can do?
 
+Answer: Forward and backward, adder layers of ResNet-20 take about 0.7 of the time of JAX's
+convolution and 0.9 to 1.5 of PyTorch's; the published adder layer takes 230 to 249 times as long.
+They reach 75 to 80 % of the machine's limit.
+
 Single layers and whole networks: ours, JAX's own convolution, a plain broadcasting adder, and in
 PyTorch the convolution, its int8 kind, torch.cdist and the published adder layer. All are measured
 in one process and in turn, so that ratios hold where times drift; times are medians. The limits are

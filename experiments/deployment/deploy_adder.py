@@ -1,5 +1,8 @@
 r"""What is a network worth that deploys in integers? LeNet-5 and ResNet-20, from float to 4 bits.
 
+Answer: In integers the ResNet-20 AdderNet loses 0.13 points at 8 bits and 0.57 at 4 (published: 0.4
+and 1.5), and runs 2.8 times as fast as PyTorch's float32 CNN.
+
 Each network is trained as CNN, AdderNet and BNN by one recipe. The adder layers are then quantised
 after training by redistribution (activations calibrated on training images, filters in four
 clusters, weights clamped without loss), the binary network is packed, and each becomes an integer

@@ -1,5 +1,8 @@
 """What do the classic networks cost, and what is left of it when they stop multiplying?
 
+Answer: An adder ResNet-50 needs 131 million instead of 4.1 billion multiplications, and 41 % of the
+energy of the arithmetic.
+
 Every model that `python -m nnlab summary` knows, with 1,000 classes (those for small images 10):
 parameters, and operations and energy of one inference as CNN and as AdderNet. First convolution and
 dense layers at the end are float in both, and the AdderNet has BatchNorm after each convolution

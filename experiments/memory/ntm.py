@@ -1,5 +1,9 @@
 r"""Does a network with a memory of its own learn algorithms, where an LSTM learns examples?
 
+Answer: Yes. Trained to copy up to 20 words, an NTM copies 50 without an error, and an LSTM not even
+20. It also learns repeat copy and associative recall; sorting and n-grams were ended too early to
+tell.
+
 The five tasks of the Neural Turing Machine (`nnlab.sequences.algorithmic_tasks`), each learnt by
 one with a feed-forward controller, one with an LSTM as its controller, and a stacked LSTM alone,
 with the paper's sizes, learning rates and RMSProp and one sequence a step; but in the last fifth of

@@ -1,5 +1,9 @@
 """Does the sign of a gradient lose its direction as the dimension grows?
 
+Answer: Only where few numbers of the gradient count: then the cosine falls as 1/sqrt(d). Where all
+directions are alike it stays at 0.798, and in layers of networks between 0.54 and 0.80. Where signs
+fail, error feedback does not.
+
 The cosine between g and sgn g is ||g||_1 / (sqrt(d) ||g||_2), which lies between 1 / sqrt(d) and 1.
 "It degrades with dimension" is true of the lower end alone, of gradients with few numbers that
 count. Where all directions are alike, its mean is sqrt(d) G(d/2) / (sqrt(pi) G((d+1)/2)), with the

@@ -1,5 +1,9 @@
 """What keeps a deep network from learning, and which part of the default configuration cures it?
 
+Answer: Sigmoids learn from no start, tanh from Xavier's and ReLU from He's alone. With BatchNorm,
+clipping and Adam, 24 ReLU layers reach 97.0 %. Adder layers that start from N(0, 1) come to agree
+within a few layers; from N(0, 3²) they reach 92.8 %.
+
 Known: a sigmoid's slope is 1/4 at most, so each layer takes at least that from a gradient, and
 large weights saturate it (Glorot & Bengio, AISTATS 2010); ReLU layers keep sizes from N(0, 2 /
 inputs), and lose a factor of sqrt(2) each way from Xavier's variance (He et al., ICCV 2015,

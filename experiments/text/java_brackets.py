@@ -1,5 +1,9 @@
 """Does a character network know where it is in a Java program? Brackets, against an n-gram model.
 
+Answer: Mostly. From depth 2 on, the bracket that is due is the network's likeliest next character
+in 61 to 77 % of its places, and the n-gram model's in 28 to 45 %. But of 50 files that the network
+writes none is balanced.
+
 Only what has been kept since the opening bracket tells which closing one is due: an n-gram model of
 order 5 sees four characters. Two measures, of a network that `experiments/text/char_lm.py --corpus
 java` has trained, on the test files, by which nothing was chosen:
