@@ -54,7 +54,8 @@ def scripts(folder: Path) -> list[Script]:
         question, _, setting = first.replace("\n", " ").partition("?")
         answer = next((p[8:] for p in paragraphs if p.startswith("Answer: ")), "")
         blocks = [p for p in paragraphs if p.startswith("    ")]
-        commands = "\n".join(line[4:] for line in blocks[-1].splitlines()) if blocks else ""
+        lines = blocks[-1].splitlines() if blocks else []  # joined where they ended in a backslash
+        commands = "\n".join(re.sub(r" {3,}", " ", line[4:]) for line in lines)
         names = [*re.findall(r"`results/(\w+)\.json`", doc), path.stem]
         results = [path.parent / "results" / f"{name}.json" for name in dict.fromkeys(names)]
         results = [result for result in results if result.exists()]
@@ -120,7 +121,7 @@ def _topic(topic: str) -> str:
 
 def _section(script: Script) -> list[str]:
     parts = [f"## {script.question}", f"{script.setting} {script.answer}".strip()]
-    made_by = [f"By [{script.path.name}](./{script.path.name}), which says more"]
+    made_by = [f"[{script.path.name}](./{script.path.name}) says more"]
     shown, stems = [], {script.path.stem}
     for path in script.results:
         found = json.loads(path.read_text())

@@ -213,9 +213,9 @@ def _memory(found: Mapping) -> Tables:
         {
             "ResNet": row["depth"],
             "step": row["variant"],
-            "compiled MB": row["compiled_bytes"] / 1e6,
-            "grown MB": row["grown_bytes"] / 1e6,
-            "s / step": row["median"],
+            "compiled MB": round(row["compiled_bytes"] / 1e6),
+            "grown MB": round(row["grown_bytes"] / 1e6),
+            "s / step": round(row["median"], 2),
         }
         for row in found["rows"]
     ]
@@ -253,7 +253,10 @@ TABLES: dict[str, Callable[[Mapping], Tables]] = {
     "ntm": _ntm,
     "pipeline": lambda found: {
         "images a second": _pivot(
-            found["rows"], lambda row: row["what"], "way", "images_per_second"
+            [row | {"images": round(row["images_per_second"])} for row in found["rows"]],
+            lambda row: row["what"],
+            "way",
+            "images",
         )
     },
     "posit_mnist": _rows_of_cells,
