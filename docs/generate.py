@@ -39,6 +39,7 @@ class Script(NamedTuple):
     question: str
     setting: str
     answer: str
+    prose: list[str]
     commands: str
     results: list[Path]
 
@@ -54,13 +55,16 @@ def scripts(folder: Path) -> list[Script]:
         question, _, setting = first.replace("\n", " ").partition("?")
         answer = next((p[8:] for p in paragraphs if p.startswith("Answer: ")), "")
         blocks = [p for p in paragraphs if p.startswith("    ")]
+        prose = [p for p in paragraphs if p not in blocks[-1:] and not p.startswith("Answer: ")]
         lines = blocks[-1].splitlines() if blocks else []  # joined where they ended in a backslash
         commands = "\n".join(re.sub(r" {3,}", " ", line[4:]) for line in lines)
         names = [*re.findall(r"`results/(\w+)\.json`", doc), path.stem]
         results = [path.parent / "results" / f"{name}.json" for name in dict.fromkeys(names)]
         results = [result for result in results if result.exists()]
         answer = " ".join(answer.split())
-        found.append(Script(path, f"{question}?", setting.strip(), answer, commands, results))
+        found.append(
+            Script(path, f"{question}?", setting.strip(), answer, prose, commands, results)
+        )
     return found
 
 
@@ -121,22 +125,29 @@ def _topic(topic: str) -> str:
 
 def _section(script: Script) -> list[str]:
     parts = [f"## {script.question}", f"{script.setting} {script.answer}".strip()]
-    made_by = [f"[{script.path.name}](./{script.path.name}) says more"]
-    shown, stems = [], {script.path.stem}
+    made_by, stems = [], [script.path.stem]
     for path in script.results:
         found = json.loads(path.read_text())
         run = found["runs"][0] if "runs" in found else found.get("provenance", found)
-        made_by += [
-            f"[result](results/{path.name}): {run['hardware']}, jax {run['versions']['jax']}"
-        ]
+        machine = f"{run['hardware']}, jax {run['versions']['jax']}"
+        made_by.append(f"[{path.name}](results/{path.name}) ({machine})")
         for caption, table in tables(path.stem).items():
-            shown += [f"{caption[0].upper()}{caption[1:]}:", table] if caption else [table]
-        stems.add(path.stem)
-    parts += [f"{'; '.join(made_by)}.", f"```\n{script.commands}\n```", *shown]
+            parts += [f"{caption[0].upper()}{caption[1:]}:", table] if caption else [table]
+        stems.append(path.stem)
     for picture in sorted(script.path.parent.glob("results/*.png")):
         if picture.stem.startswith(tuple(stems)):
             parts += [f"![{picture.stem.replace('_', ' ')}](results/{picture.name})"]
-    return parts
+    parts += map(_markdown, script.prose)
+    makes = f" makes {' and '.join(made_by)}" if made_by else ""
+    parts += [f"[{script.path.name}](./{script.path.name}){makes}:"]
+    return [*parts, f"```\n{script.commands}\n```"]
+
+
+def _markdown(paragraph: str) -> str:
+    """Return a paragraph of a docstring as Markdown."""
+    if "===" in paragraph or paragraph.startswith(" "):
+        return f"```\n{textwrap.dedent(paragraph)}\n```"
+    return re.sub(r"https?://[^\s,;)]+[^\s,;).]", r"<\g<0>>", paragraph)
 
 
 def _headlines() -> str:

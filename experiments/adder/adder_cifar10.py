@@ -10,7 +10,7 @@ float. Published after 400 epochs (AdderNet, CVPR 2020, table 2), test accuracy 
 
 Ours after 12 epochs at batch 128, seed 0, on two cores of an AMD EPYC that other programs used too
 (`results/adder_cifar10.json`, learning curves beside it): CNN 87.34, AdderNet 84.12,
-BNN 59.39, in 39, 31 and 26 minutes. Printed by
+BNN 59.39, in 39, 31 and 26 minutes.
 
     python experiments/adder/adder_cifar10.py --data-dir DIR --epochs 12 --batch-size 128
 """

@@ -14,16 +14,7 @@ al., Deep Residual Learning, CVPR 2016, https://arxiv.org/abs/1512.03385, figure
 No figures are published for adder networks of equal size and different depth.
 
 Ours, 40,000 parameters, 3 epochs, seed 0; 78 minutes of training beside other programs on two cores
-of an AMD EPYC (`results/deep_vs_shallow.json` and `.png`); by number of layers:
-
-=======================  =====  =====  =====  =====  =============
-test accuracy / %        5      8      14     26     26, shortcuts
-=======================  =====  =====  =====  =====  =============
-Fashion-MNIST, CNN       88.40  90.55  90.63  88.33  89.86
-Fashion-MNIST, AdderNet  87.92  89.63  88.83  85.80  89.48
-CIFAR-10, CNN            60.43  66.14  65.85  46.63  57.29
-CIFAR-10, AdderNet       59.17  62.06  53.83  41.30  56.35
-=======================  =====  =====  =====  =====  =============
+of an AMD EPYC (`results/deep_vs_shallow.json` and `.png`, table in README.md).
 
 Neither the widest nor the deepest is best: 8 layers, or 14 on Fashion-MNIST as CNN. Beyond that
 training accuracy falls with test accuracy, so it is learning that fails and not generalisation, and

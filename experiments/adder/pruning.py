@@ -15,14 +15,8 @@ the same sparsity (`nnlab.costs.sparsity`), but in an adder layer a zero is a we
 and not the absence of one: its term is -|x|.
 
 Ours, on the 1,797 handwritten digits that come with the install, seed 0, 20 epochs, two cores of an
-AMD EPYC (`results/pruning.json`, `.png`); accuracy in percent of 360 test images:
-
-=========  =====  ======================  ======================  ======================  =========
-network    dense  one-shot 50 / 75 / 90   schedule 50 / 75 / 90   2:4 one-shot / trained  fit
-=========  =====  ======================  ======================  ======================  =========
-CNN        99.17  96.94 / 42.50 / 7.78    99.17 / 99.17 / 97.78   93.89 / 99.44           Gaussian
-AdderNet   98.89  7.78 / 7.78 / 7.78      98.33 / 94.44 / 85.28   7.78 / 98.89            Laplace
-=========  =====  ======================  ======================  ======================  =========
+AMD EPYC (`results/pruning.json`, `.png`, table in README.md); accuracy in percent of 360 test
+images.
 
 The weights are what the literature says, and the half of them that is smallest has 16 % of the L1
 mass in the AdderNet and 21 % in the CNN (closed forms: 15 and 20). Yet the AdderNet bears less of

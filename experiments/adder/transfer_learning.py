@@ -13,18 +13,8 @@ and 0.01, with 10 labels a class and with 100.
 
 Ours, means over seeds 0 and 1 (at 1,000 labels seed 0), of all 10,000 test images, from CIFAR-10
 networks of 12 epochs (87.34 and 84.12 % there), 312 steps of 64 images each; 25 minutes of training
-beside other programs on two cores of an AMD EPYC (`results/transfer_learning.json`):
-
-=================  =============  ===========  ==============
-test accuracy / %  10 a class     100 a class  1,000 a class
-=================  =============  ===========  ==============
-CNN, scratch       71.84          81.19        83.15
-CNN, fine-tuned    74.44          86.13        88.65
-CNN, frozen        62.66          72.72        72.78
-AdderNet, scratch  71.16          78.35        79.52
-…, fine-tuned      75.37          85.57        87.66
-…, frozen          61.32          71.95        72.59
-=================  =============  ===========  ==============
+beside other programs on two cores of an AMD EPYC (`results/transfer_learning.json`, table in
+README.md).
 
 Fine-tuning gains 2.6, 4.9 and 5.5 points for the CNN and 4.2, 7.2 and 8.1 for the AdderNet, which
 brings it within a point of the CNN. Frozen features of animals and vehicles are not enough for

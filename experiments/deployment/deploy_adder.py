@@ -15,23 +15,7 @@ Published for ResNet-20 on CIFAR-10 (Nie et al., NeurIPS 2022; code of AdderQuan
 and from about 91.8: 91.36, 91.21, 90.86 and 90.27 % in 8, 6, 5 and 4 bits.
 
 Ours, seed 0, two cores of an AMD EPYC, 4 minutes with the ResNet-20s of adder_cifar10.py, which had
-12 of 400 epochs (`results/deploy_adder.json`). Accuracy in percent, images a second at
-batch 1 and 64:
-
-========  =====================  =====  =====  ======
-network   variant                test   at 1   at 64
-========  =====================  =====  =====  ======
-LeNet-5   CNN float32, PyTorch   99.43  2,434  38,641
-LeNet-5   AdderNet float32       99.30  3,586  48,722
-LeNet-5   AdderNet, 8 bits       99.30  4,770  55,238
-LeNet-5   AdderNet, 4 bits       99.32  5,278  56,920
-ResNet20  CNN float32, PyTorch   87.34  462    2,858
-ResNet20  CNN int8, PyTorch      87.24  849    8,320
-ResNet20  AdderNet float32       84.12  547    2,131
-ResNet20  AdderNet, 8 bits       83.99  1,285  7,949
-ResNet20  AdderNet, 4 bits       83.55  1,435  7,904
-ResNet20  BNN, packed            59.87  1,517  8,801
-========  =====================  =====  =====  ======
+12 of 400 epochs (`results/deploy_adder.json`, table in README.md).
 
 Published, the ResNet-20 loses 0.4 points in 8 bits and 1.5 in 4; ours loses 0.13 and 0.57. It
 corrects the means of layers on calibration images, which the paper does not; without, 4 bits lose

@@ -17,32 +17,14 @@ https://arxiv.org/abs/1901.09847), 1 to 3: a slope of 1/4 whose gradients are 4 
 often, -1; eps |x1 + x2| + |x1 - x2|; and least squares with the rows ±(1, -1) + eps (1, 1).
 
 Ours, seed 0, a minute alone and two beside other programs on two cores of an AMD EPYC
-(`results/sign_direction.json` and `.png`; 1,437 digits, 20 epochs). Least cosine of an
-epoch's mean in any layer, and what the worst case of that layer would be:
-
-========  ======  ===========  =================
-network   least   1 / sqrt(d)  layer
-========  ======  ===========  =================
-CNN       0.592   0.020        classifier
-AdderNet  0.602   0.020        classifier
-BNN       0.545   0.020        classifier
-========  ======  ===========  =================
-
-All convolutions stay between 0.67 and 0.80. From 4,608 to 18,432 weights 1 / sqrt(d) halves, and
-the least cosine goes from 0.73 to 0.70 (CNN), 0.67 to 0.71 (AdderNet) and 0.77 to 0.77 (BNN). What
-counts is how unequal the numbers are, most of all in classifiers. The functions after 1,000 steps,
-that began at 0.25, 1 and 2:
-
-================  =======  =======  ===========  ==========
-function          SGD      signSGD  scaled sign  EF-signSGD
-================  =======  =======  ===========  ==========
-1, slope          0.071    0.929    0.071        0.071
-2, absolute       2e-7     1.000    1.000        2e-5
-3, least squares  4e-9     2.13     2.00         3e-9
-================  =======  =======  ===========  ==========
-
-For one number the scaled sign is the number itself, so in the first example only the plain sign
-climbs. In the others each gradient has the sign (1, -1) or (-1, 1), and x1 + x2 never changes.
+(`results/sign_direction.json` and `.png`; 1,437 digits, 20 epochs). README.md has the least cosine
+of an epoch's mean in each layer, and 1 / sqrt(d), which the worst case of that layer would be. All
+convolutions stay between 0.67 and 0.80. From 4,608 to 18,432 weights 1 / sqrt(d) halves, and the
+least cosine goes from 0.73 to 0.70 (CNN), 0.67 to 0.71 (AdderNet) and 0.77 to 0.77 (BNN). What
+counts is how unequal the numbers are, most of all in classifiers. The functions, whose values after
+1,000 steps are in README.md, began at 0.25, 1 and 2. For one number the scaled sign is the number
+itself, so in the first example only the plain sign climbs. In the others each gradient has the sign
+(1, -1) or (-1, 1), and x1 + x2 never changes.
 
     python experiments/optimisers/sign_direction.py
 """

@@ -12,24 +12,10 @@ https://arxiv.org/abs/1901.09847). Bop claims to be as good as Adam on latent we
 al., Latent Weights Do Not Exist, NeurIPS 2019, https://arxiv.org/abs/1906.02107).
 
 Ours, test accuracy in percent, mean and range over seeds 0 to 2, ten epochs of 1,437 digits, 360 to
-test (`results/sign_optimizers.json`; 9 minutes beside other programs on two cores of an
-AMD EPYC, 2.7 of processor time, most of it compiling):
-
-=============  =====  ==============
-SGD            99.53  99.44 to 99.72
-SGD, momentum  99.81  99.72 to 100
-signSGD        99.81  99.72 to 100
-Signum         99.63  99.44 to 100
-scaled sign    99.63  99.17 to 100
-EF-signSGD     99.54  98.89 to 100
-EF, momentum   99.35  98.61 to 99.72
-Lion           99.35  99.17 to 99.72
-binary, Adam   97.22  96.94 to 97.50
-binary, Bop    97.87  97.78 to 98.06
-=============  =====  ==============
-
-The first eight are one within their seeds, an image being 0.28 points: on an easy problem a bit a
-number is enough, and error feedback has nothing to repair. Bop is no worse than Adam here.
+test (`results/sign_optimizers.json`; 9 minutes beside other programs on two cores of an AMD EPYC,
+2.7 of processor time, most of it compiling), are in README.md. The first eight are one within their
+seeds, an image being 0.28 points: on an easy problem a bit a number is enough, and error feedback
+has nothing to repair. Bop is no worse than Adam here.
 
     python experiments/optimisers/sign_optimizers.py
 """
