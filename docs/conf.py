@@ -62,6 +62,7 @@ html_theme_options = {"show_toc_level": 2, "navbar_persistent": []}
 
 def write_api() -> None:
     """Write a page for each room of nnlab and one for each module, which only its room links to."""
+    pages = {}
     rooms = [m.name for m in pkgutil.iter_modules(nnlab.__path__, "nnlab.") if m.ispkg]
     for room in ("nnlab", *rooms):
         package = importlib.import_module(room)
@@ -79,10 +80,14 @@ def write_api() -> None:
         if room == "nnlab":
             lines += ["", ".. toctree::", "   :maxdepth: 1", "", *(f"   {name}" for name in rooms)]
         lines += _section("Modules", modules)
-        _write(DOCS / "api" / f"{room}.rst", "\n".join(lines) + "\n")
+        pages[DOCS / "api" / f"{room}.rst"] = "\n".join(lines) + "\n"
         for name in modules:
             lines = [":orphan:", "", name, "=" * len(name), "", f".. automodule:: {name}", ""]
-            _write(DOCS / "api" / f"{name}.rst", "\n".join(lines))
+            pages[DOCS / "api" / f"{name}.rst"] = "\n".join(lines)
+    for page in {*(DOCS / "api").glob("*.rst")} - {*pages}:  # of modules that are gone
+        page.unlink()
+    for page, text in pages.items():
+        _write(page, text)
 
 
 def _section(title: str, names: list[str]) -> list[str]:
@@ -145,6 +150,8 @@ def plain(self: Inliner, match: re.Match, lineno: int) -> tuple:
     part of a name, where RST would see a substitution, an emphasis and a reference.
     """
     part = "start" if match["start"] else "whole"
+    if re.match(r"\*\w[\w -]*\*(?!\w)", match.string[match.start(part) :]):  # *so*
+        return self.emphasis(match, lineno)
     start, end = match.span(part)
     return match.string[:start], [nodes.Text(match[part])], match.string[end:], []
 

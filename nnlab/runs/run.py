@@ -1,19 +1,21 @@
 """A run: its configuration, the folder that it opens, and the results that it records there.
 
-@dataclasses.dataclass(frozen=True)
-class Config(Run):
-    out: str = "runs/my_question"
-    epochs: PositiveInt = 10
-    seed: Seed = 0
+A script uses it like this:
 
-def main(config: Config) -> None:
-    with config.open() as record:
-        for name in ("CNN", "AdderNet"):
-            trained = fit(name, …, epochs=config.epochs, folder=record.folder)
-            record.row({"network": name, "loss": trained.history["test_loss"][-1]})
+    @dataclasses.dataclass(frozen=True)
+    class Config(Run):
+        out: str = "runs/my_question"
+        epochs: PositiveInt = 10
+        seed: Seed = 0
 
-if __name__ == "__main__":
-    run(main, Config)  # nnlab.runs.script
+    def main(config: Config) -> None:
+        with config.open() as record:
+            for name in ("CNN", "AdderNet"):
+                trained = fit(name, …, epochs=config.epochs, folder=record.folder)
+                record.row({"network": name, "loss": trained.history["test_loss"][-1]})
+
+    if __name__ == "__main__":
+        run(main, Config)  # nnlab.runs.script
 """
 
 import contextlib
