@@ -56,7 +56,7 @@ def sum_over_images(call: Call) -> Call:
     return lambda *operands: _apart(call, (0,) * (len(operands) - 1) + (None,), None)(*operands)
 
 
-def vary_alike(*arrays: jax.Array) -> list[jax.Array]:
+def match_varying(*arrays: jax.Array) -> list[jax.Array]:
     """Inside `jax.shard_map`, the arrays as varying over every mesh axis that one of them does.
 
     The cotangents of what did not vary are then added up over those axes. Elsewhere the arrays
@@ -70,7 +70,7 @@ def vary_alike(*arrays: jax.Array) -> list[jax.Array]:
     ]
 
 
-def of_images(op: Call, x: jax.Array, *others: jax.Array) -> jax.Array:
+def auto_sharded(op: Call, x: jax.Array, *others: jax.Array) -> jax.Array:
     """`op(x, *others)`, also for arrays on a mesh of explicit axes, such as `jax.make_mesh` makes.
 
     There the type of an array says how it is split, and half of what an op is made of would have to

@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 
 from nnlab.errors import InputError
 from nnlab.kernels import native, native_integer
-from nnlab.kernels.batch import vary_alike
+from nnlab.kernels.batch import match_varying
 
 Body = Literal["xla", "native"]
 
@@ -85,7 +85,7 @@ def by_platform(
 
     The first two see arrays of one dtype, of those in `dtypes`, that are not empty.
     """
-    operands = tuple(vary_alike(*operands))
+    operands = tuple(match_varying(*operands))
     bodies = {}
     given = {operand.dtype for operand in operands}
     if len(given) == 1 and given <= set(dtypes) and all(operand.size for operand in operands):
@@ -95,7 +95,7 @@ def by_platform(
             bodies["cuda"] = pallas
     # The types of the branches must agree, and that of a foreign call varies over nothing.
     alike = {
-        platform: lambda *operands, body=body: vary_alike(body(*operands), *operands)[0]
+        platform: lambda *operands, body=body: match_varying(body(*operands), *operands)[0]
         for platform, body in bodies.items()
     }
     return lax.platform_dependent(*operands, **alike, default=xla) if alike else xla(*operands)

@@ -67,20 +67,17 @@ class Cell(nn.RNNCellBase):
     dtype: Dtype | None = None
 
     def setup(self):
-        inputs, state = self.kernel_init, self.recurrent_kernel_init
-        if getattr(self.dense, "func", self.dense) is nn.Dense:  # or a partial, as in FLOAT
-            inputs = inputs or nn.initializers.lecun_normal()
-            state = state or _a_gate(nn.initializers.orthogonal(), self.gates)
-        self.input = self._product(inputs)
-        self.recurrent = self._product(state)
+        orthogonal = _a_gate(nn.initializers.orthogonal(), self.gates)
+        self.input = self._product(self.kernel_init, nn.initializers.lecun_normal())
+        self.recurrent = self._product(self.recurrent_kernel_init, orthogonal)
         self.bias = self.param("bias", self._bias_init, (self.gates * self.features,))
         if self.norm:
             self.input_norm, self.recurrent_norm = self._layer_norm(), self._layer_norm()
 
-    def _product(self, kernel_init: Initializer | None) -> nn.Module:
-        start = {} if kernel_init is None else {"kernel_init": kernel_init}
-        size = self.gates * self.features
-        return self.dense(size, use_bias=False, dtype=self.dtype, **start)
+    def _product(self, given: Initializer | None, of_flax: Initializer) -> nn.Module:
+        layer = self.dense(self.gates * self.features, use_bias=False, dtype=self.dtype)
+        init = given or (of_flax if isinstance(layer, nn.Dense) else None)
+        return layer.clone(kernel_init=init) if init else layer
 
     def _layer_norm(self) -> nn.LayerNorm:
         return nn.LayerNorm(use_bias=False, use_fast_variance=False, dtype=self.dtype)

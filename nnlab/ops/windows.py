@@ -4,11 +4,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import DTypeLike
 
 from nnlab.kernels.window import Window
 
@@ -37,56 +34,6 @@ _AXES = {  # as a sentence names them
     2: ("pixels of height", "pixels of width"),
     3: ("pixels of depth", "pixels of height", "pixels of width"),
 }
-
-
-def check_operands(
-    name: str, x: jax.Array, kernel: jax.Array, dtype: DTypeLike | None = None
-) -> None:
-    """Raises a ValueError unless x is [batch, height, width, in] and kernel [kh, kw, in, out]."""
-    if x.ndim != 4 or kernel.ndim != 4:
-        raise ValueError(
-            f"{name} expects x [batch, height, width, in] and kernel [kh, kw, in, out], "
-            f"not shapes {x.shape} and {kernel.shape}."
-        )
-    check_inputs(name, x, kernel, dtype)
-
-
-def check_operands_in_space(name: str, x: jax.Array, kernel: jax.Array) -> None:
-    """As `check_operands` for images, sequences and volumes, see `nnlab.ops.dimensions`."""
-    if x.ndim != kernel.ndim or x.ndim not in (3, 4, 5):
-        raise ValueError(
-            f"{name} expects x [batch, height, width, in] and kernel [kh, kw, in, out], or one or "
-            f"three axes in the place of two, not shapes {x.shape} and {kernel.shape}."
-        )
-    check_inputs(name, x, kernel)
-
-
-def check_dense_operands(
-    name: str, x: jax.Array, kernel: jax.Array, dtype: DTypeLike | None = None
-) -> None:
-    """Raises a ValueError unless x is [..., in] and kernel [in, out]."""
-    if x.ndim < 1 or kernel.ndim != 2:
-        raise ValueError(
-            f"{name} expects x [..., in] and kernel [in, out], "
-            f"not shapes {x.shape} and {kernel.shape}."
-        )
-    check_inputs(name, x, kernel, dtype)
-
-
-def check_inputs(
-    name: str, x: jax.Array, kernel: jax.Array, dtype: DTypeLike | None = None
-) -> None:
-    """Raises where x and kernel differ in `in`, or are not of `dtype`: by default any floating."""
-    if x.shape[-1] != kernel.shape[-2]:
-        raise ValueError(
-            f"{name} needs as many inputs in x as in kernel, "
-            f"not {x.shape[-1]} in x {x.shape} and {kernel.shape[-2]} in kernel {kernel.shape}."
-        )
-    for argument, array in (("x", x), ("kernel", kernel)):
-        fits = jnp.issubdtype(array.dtype, jnp.floating) if dtype is None else array.dtype == dtype
-        if not fits:
-            wanted = f"a floating {argument}" if dtype is None else f"{argument} in {dtype}"
-            raise TypeError(f"{name} expects {wanted}, not {array.dtype}.")
 
 
 def window_of(
