@@ -193,5 +193,5 @@ def _check(distances: list[_Record], products: list[_Record]) -> None:
         )
     if strange := [r.weights for r in products if r.weights != _FLOAT]:
         raise InputError(
-            f"Distillation needs a teacher whose convolutions have a kernel, not a {strange[0]}."
+            f"Distillation needs a teacher whose convolutions are by a kernel, not by {strange[0]}."
         )
