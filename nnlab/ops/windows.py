@@ -1,4 +1,4 @@
-"""From what a user writes (`strides=2, padding="SAME"`) to an explicit, checked window."""
+"""Windows: turn what a user writes (`strides=2, padding="SAME"`) into explicit, checked numbers."""
 
 import operator
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ Padding = str | int | Sequence[tuple[int, int]]
 
 
 class Moves(NamedTuple):
-    """How a kernel moves along one axis or several: an entry of each field for each axis."""
+    """How a kernel moves along one to three axes: each field has one entry for each axis."""
 
     strides: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
@@ -21,7 +21,7 @@ class Moves(NamedTuple):
 
     @property
     def plane(self) -> Window:
-        """Along the last two axes; where there is but one, it is the width, and the height is 1."""
+        """The window along the last two axes. A single axis is the width; the height is then 1."""
         down, across = (1, *self.strides)[-2:]
         rows, columns = ((0, 0), *self.padding)[-2:]
         dh, dw = (1, *self.dilation)[-2:]
@@ -43,11 +43,11 @@ def window_of(
     padding: Padding,
     kernel_dilation: int | Sequence[int],
 ) -> Window:
-    """The explicit window of a kernel [kh, kw, …] on images [batch, height, width, …].
+    """Return the explicit window of a kernel [kh, kw, …] on images [batch, height, width, …].
 
     Raises:
-        ValueError: something is not positive, padding is negative or unknown, or the dilated
-            kernel is larger than the padded image.
+        ValueError: a number is not positive, padding is negative or unknown, or the dilated kernel
+            is larger than the padded image.
     """
     return moves_of(shape[1:3], kernel_shape[:2], strides, padding, kernel_dilation).plane
 
@@ -59,10 +59,10 @@ def moves_of(
     padding: Padding,
     kernel_dilation: int | Sequence[int],
 ) -> Moves:
-    """How a kernel of so many `taps` moves along axes of these `sizes`, one to three of them.
+    """Return how a kernel with `taps` along each axis moves along axes of these `sizes`.
 
     Raises:
-        ValueError: as of `window_of`.
+        ValueError: see `window_of`.
     """
     axes = len(sizes)
     strides = per_axis("strides", strides, axes)
@@ -89,13 +89,13 @@ def moves_of(
 
 
 def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
-    """One positive integer twice, or two; anything else is a ValueError that says `name`."""
+    """Return one positive integer twice, or two; raise a ValueError that says `name` otherwise."""
     first, second = per_axis(name, value, 2)
     return first, second
 
 
 def per_axis(name: str, value: int | Sequence[int], axes: int) -> tuple[int, ...]:
-    """A positive integer for each of one to three axes, or one for all; else a ValueError."""
+    """Return a positive integer for each axis, given one for all or one each; raise otherwise."""
     numbers = _integers(value if np.iterable(value) else (value,) * axes)
     if len(numbers) != axes or min(numbers) < 1:
         many = "one positive integer" if axes == 1 else f"one or {_NUMBERS[axes]} positive integers"
@@ -104,7 +104,7 @@ def per_axis(name: str, value: int | Sequence[int], axes: int) -> tuple[int, ...
 
 
 def kernel_axes(kernel_size: int | Sequence[int]) -> tuple[int, ...]:
-    """Taps of a kernel along each axis: one integer is a square one, of two axes.
+    """Return a kernel's taps along each axis; a single integer means a square window.
 
     Raises:
         ValueError: it is neither a positive integer nor one to three of them.
@@ -119,7 +119,7 @@ def kernel_axes(kernel_size: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def _integers(values: Any) -> tuple[int, ...]:
-    """Empty if one is none."""
+    """The values as integers, or () if one of them is not an integer."""
     try:
         return tuple(operator.index(value) for value in values)
     except TypeError:
