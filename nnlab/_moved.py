@@ -50,6 +50,14 @@ MODULES |= {
     "nnlab.deployment.detection": "nnlab.series.detector",
     "nnlab.training.loop": "nnlab.runs.fit",
 }
+MODULES |= {
+    f"nnlab.arithmetics.{name}": "nnlab.arithmetics"
+    for name in ("adder", "arithmetic", "binary", "formats", "shift")
+}
+MODULES |= {
+    f"nnlab.layers.{name}": "nnlab.layers.product"
+    for name in ("adder", "binary", "convolution", "lp_adder", "shift", "shift_add")
+}
 MODULES |= {f"nnlab.{name}": f"nnlab.commands.{name}" for name in COMMANDS}
 PACKAGES = ("nnlab.analysis",)  # which are gone
 

@@ -1,13 +1,14 @@
-"""Checks for whoever invents a layer: a gradient rule against the potential that it comes from.
+"""Checks for whoever invents a layer: compare a gradient rule with the potential it comes from.
 
 A rule of this kit need not be the gradient of the forward function, but it is the gradient of
-something, and that makes it testable. Three lines do it:
+something, and that makes it testable. Three lines are enough:
 
     x = jnp.linspace(-2.0, 2.0, 8)
     sign = lambda x: np.where(x >= 0, 1.0, -1.0)
     check_gradient_rule(sign_ste, [x], value=sign, potentials=[lambda x: jnp.clip(x, -1, 1)])
 """
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +22,8 @@ from jax.typing import ArrayLike
 from nnlab.ops.windows import Padding, window_of
 
 Function = Callable[..., Any]
+# What takes time is to compile, not to run.
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def check_gradient_rule(
@@ -34,28 +37,28 @@ def check_gradient_rule(
     atol: float = 1e-5,
     bfloat16_rtol: float = 2**-8,
 ) -> None:
-    """Checks value, gradient rules, dtypes, transformations and error messages of an op.
+    """Check value, gradient rules, dtypes, transformations and error messages of an op.
 
     The references run in float64, on the op's own inputs. Cotangents are drawn once from the
     multiples of 1/4 in [-2, 2], which every floating dtype holds exactly; where the arguments are
-    such numbers too, short sums are exact, and `rtol=0, atol=0` is a fair demand.
+    such numbers too, short sums are exact and `rtol=0, atol=0` is a fair demand.
 
     Args:
         op: function of positional arrays that returns one array.
         args: example arguments, float32 where they have a rule.
         value: the forward function of float64 NumPy arrays, in NumPy or JAX.
-        potentials: one an argument. Its true gradient with respect to that argument is the rule;
-            it takes all arguments and returns an array of the output's shape. At a kink JAX has
-            its own slope (`jnp.clip` a half), so keep `args` off kinks or write the slope out.
-            None for an argument that is held fixed, such as a random key.
+        potentials: one for each argument. The rule of an argument is the true gradient of its
+            potential, which takes all arguments and returns an array of the output's shape. At a
+            kink JAX has its own slope (`jnp.clip` a half), so keep `args` off kinks or write the
+            slope out. None for an argument that is held fixed, such as a random key.
         errors: pairs of arguments that `op` must refuse with a ValueError or a TypeError, and a
-            regular expression that occurs in the message, one sentence.
+            regular expression that occurs in the message, which must be one sentence.
         rtol, atol: relative and absolute tolerance in float32.
         bfloat16_rtol: added to `rtol` for results in bfloat16; one rounding by default.
 
     Raises:
-        AssertionError: a sentence that says what differs, in which argument's cotangent, under
-            which transformation, by how much and where.
+        AssertionError: something differs; the sentence says what, in which argument's cotangent,
+            under which transformation, by how much and where.
     """
     chex.assert_equal(len(potentials), len(args))
     name = getattr(getattr(op, "func", op), "__name__", repr(op))
@@ -103,10 +106,14 @@ def check_gradient_rule(
 
     shape = max(2, jax.local_device_count()), *_in_float64(value, *values).shape
     g = jnp.float32(np.random.default_rng(0).integers(-8, 9, shape) / 4)
-    jitted = jax.jit(rule)
+    jit = functools.partial(jax.jit, compiler_options=_QUICK)
+    jitted = jit(rule)
 
     narrow, wide = jnp.bfloat16, jnp.float32
-    for kind, dtypes in (("float32", (wide,)), ("bfloat16", (narrow,)), ("both", (narrow, wide))):
+    kinds = {"float32": (wide,), "bfloat16": (narrow,)}
+    if len(moving) > 1:
+        kinds["both"] = narrow, wide
+    for kind, dtypes in kinds.items():
         cast = [v.astype(dtypes[p % len(dtypes)]) for p, v in enumerate(values)]
         out_dtype = jnp.result_type(*cast, *held)
         operands = g[0].astype(out_dtype), *cast
@@ -115,7 +122,7 @@ def check_gradient_rule(
         check(f"in {kind}, jitted", jitted, operands, expected, out_dtype)
 
     def loop_agrees(how, function, batched, examples=2):
-        """`function` of stacked examples; the arguments at positions `batched` differ in them."""
+        """Run `function` on stacked examples, which differ in the arguments that are `batched`."""
         of_example = [
             (g[k], *(jnp.roll(v, k) if b else v for v, b in zip(values, batched, strict=True)))
             for k in range(examples)
@@ -133,11 +140,13 @@ def check_gradient_rule(
         return y, *pull(g)
 
     every = [True] * len(moving)
-    groups = {f"argument {i}": [i == j for j in moving] for i in moving} | {"all": every}
+    groups = {f"argument {i}": [i == j for j in moving] for i in moving}
+    if len(moving) > 1:
+        groups["all"] = every
     for which, batched in groups.items():
         axes = (0, *(0 if b else None for b in batched))
-        loop_agrees(f"under vmap over {which}", jax.jit(jax.vmap(rule, axes)), batched)
-    loop_agrees("under scan of checkpoint", jax.jit(scanned), every)
+        loop_agrees(f"under vmap over {which}", jit(jax.vmap(rule, axes)), batched)
+    loop_agrees("under scan of checkpoint", jit(scanned), every)
     loop_agrees("under pmap", jax.pmap(rule), every, jax.local_device_count())
 
 
@@ -187,10 +196,11 @@ def image_windows(
     padding: Padding = "SAME",
     kernel_dilation: int | Sequence[int] = 1,
 ) -> jax.Array:
-    """Windows [batch, out height, out width, kh, kw, in] of images [batch, height, width, in].
+    """Write out the windows [batch, out height, out width, kh, kw, in] of images.
 
-    The options are those of `nnlab.ops.adder.adder_conv`. References of convolution-like layers
-    are sums over it; a layer itself should not write all windows out.
+    Images are [batch, height, width, in]; the options are those of `nnlab.ops.adder.adder_conv`.
+    References of convolution-like layers are sums over windows; a layer itself should not write
+    them out.
     """
     window = window_of(jnp.shape(x), kernel_size, strides, padding, kernel_dilation)
     x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))

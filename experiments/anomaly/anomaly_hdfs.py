@@ -179,7 +179,7 @@ def trained(
         config.features,
         window=config.window,
         arithmetic=ARITHMETICS[network],
-        norm=network != "float",
+        norm=ARITHMETICS[network].needs_norm,
         absent=-1.0 if network == "binary" else 0.0,
     )
     examples, tests = ((jnp.asarray(each.before), jnp.asarray(each.next)) for each in (train, held))

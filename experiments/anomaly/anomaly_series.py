@@ -142,9 +142,8 @@ def main(config: Config) -> None:
     steps += [(each, config.time) for each in (TimeOfDay, TimeOfWeek) if config.time]
     transformation = fit_transformation(table, steps, rows=(0, fitted))
     features = transformation.apply(table)
-    model = NextValue(
-        config.units, arithmetic=NAMED[config.arithmetic], norm=config.arithmetic != "float"
-    )
+    layers = NAMED[config.arithmetic]
+    model = NextValue(config.units, arithmetic=layers, norm=layers.needs_norm)
     variables, history = trained(model, features[:fitted], features[fitted:stop], config, folder)
     notes = {
         "transformation": transformation.to_json(),

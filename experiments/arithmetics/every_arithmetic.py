@@ -53,7 +53,6 @@ from nnlab.runs.fields import DataDir, Positive, PositiveInt, Seed, SomeOf
 from nnlab.runs.script import run
 
 NAMES = (*NAMED, "lp_adder")
-A_SHORTCUT_A_CONVOLUTION = {"bireal", "adder_sr"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +124,7 @@ def network(name: str, classes: int, steps: int, config: Config) -> nn.Module:
         arithmetic = NAMED[name]
     if config.network == "lenet5":
         return LeNet5(classes, arithmetic)
-    shortcuts = "convolution" if name in A_SHORTCUT_A_CONVOLUTION else "block"
-    return CifarResNet(config.depth, classes, arithmetic, shortcuts=shortcuts)
+    return CifarResNet(config.depth, classes, arithmetic, shortcuts=arithmetic.shortcuts)
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ def network(config: Config, symbols: int) -> LanguageModel:
         config.layers,
         CELLS[config.cell],
         NAMED[config.arithmetic],
-        norm=config.norm or config.arithmetic != "float",
+        norm=config.norm or NAMED[config.arithmetic].needs_norm,
         dropout=config.dropout,
         recurrent_dropout=config.recurrent_dropout,
     )

@@ -1,14 +1,14 @@
 """The batch axis of foreign calls: under `jax.vmap`, and split over the devices of a mesh.
 
 XLA sees nothing of what a foreign call computes: it would gather the images of all devices for it,
-and `jax.vmap` would run it in turn. What all convolutions have in common is enough for better.
-Their operands are images, then a kernel (the packing of signs has none); the images of a batch do
-not see each other, and the result is made of images as well, or else a sum over them.
+and `jax.vmap` would run one call after the other. What all convolutions have in common allows
+better. Their operands are images, then a kernel (the packing of signs has none); the images of a
+batch do not affect each other, and the result is either made of images as well or a sum over them.
 
 Under `jax.vmap` a new axis of the images joins the batch, as long as the kernel has no such axis
-and the result is made of images too; in any other case, as in groups of channels, the calls run in
-turn. On a mesh every device calls for its images, with all of the kernel, and sums are added up
-between devices; so it is with calls that run in turn.
+and the result is made of images too; in any other case, as in groups of channels, the calls run one
+after the other. On a mesh every device calls with its own images and all of the kernel, and sums
+are added up between devices; calls that run one after the other do the same.
 """
 
 import math
@@ -27,7 +27,7 @@ Places = Sequence[int | None]
 
 
 def over_images(call: Call, kernels: int = 1) -> Call:
-    """`call(*images, *kernels) -> images` with its rules for `vmap` and for a mesh."""
+    """Give `call(*images, *kernels) -> images` its rules for `vmap` and for a mesh."""
 
     def of(*operands):
         last = len(operands) - kernels
@@ -52,15 +52,15 @@ def over_images(call: Call, kernels: int = 1) -> Call:
 
 
 def sum_over_images(call: Call) -> Call:
-    """`call(*images, kernel) -> sum` with its rules for `vmap` and for a mesh."""
+    """Give `call(*images, kernel) -> sum` its rules for `vmap` and for a mesh."""
     return lambda *operands: _apart(call, (0,) * (len(operands) - 1) + (None,), None)(*operands)
 
 
-def vary_alike(*arrays: jax.Array) -> list[jax.Array]:
-    """Inside `jax.shard_map`, the arrays as varying over every mesh axis that one of them does.
+def match_varying(*arrays: jax.Array) -> list[jax.Array]:
+    """Mark all arrays as varying over every mesh axis that one of them varies over.
 
-    The cotangents of what did not vary are then added up over those axes. Elsewhere the arrays
-    themselves.
+    This matters inside `jax.shard_map`, where the cotangents of what did not vary are then added up
+    over those axes. Elsewhere the arrays come back as they are.
     """
     axes = [jax.typeof(array).manual_axis_type.varying for array in arrays]
     every = frozenset().union(*axes)
@@ -70,12 +70,12 @@ def vary_alike(*arrays: jax.Array) -> list[jax.Array]:
     ]
 
 
-def of_images(op: Call, x: jax.Array, *others: jax.Array) -> jax.Array:
-    """`op(x, *others)`, also for arrays on a mesh of explicit axes, such as `jax.make_mesh` makes.
+def auto_sharded(op: Call, x: jax.Array, *others: jax.Array) -> jax.Array:
+    """Call `op(x, *others)`, also on a mesh of explicit axes, such as `jax.make_mesh` makes.
 
-    There the type of an array says how it is split, and half of what an op is made of would have to
-    be told. Within the op XLA finds out by itself; its result is split over the first axis as `x`
-    is, unless `x` is a vector, and a cotangent as what it belongs to. Elsewhere, a plain call.
+    There the type of an array says how it is split, and half of an op's steps would need to say how
+    their results are. Within the op XLA finds out by itself; the result is split over the first
+    axis as `x` is, unless `x` is a vector, and a cotangent as its operand. Elsewhere, a plain call.
     """
     meshes = [jax.typeof(array).sharding.mesh for array in (x, *others)]
     mesh = next((mesh for mesh in meshes if mesh.explicit_axes), None)
@@ -88,10 +88,10 @@ def of_images(op: Call, x: jax.Array, *others: jax.Array) -> jax.Array:
 
 
 def _apart(call: Call, images: Places, result: int | None) -> Call:
-    """`call` over the devices of a mesh, and in turn under `vmap`.
+    """`call` over the devices of a mesh, and one after the other under `vmap`.
 
-    `images` and `result` are the axes of images of the operands and the result, None of what has
-    none.
+    `images` and `result` are the axes of images in the operands and in the result, None where there
+    is no such axis.
     """
     mapped = custom_vmap(_split(call, images, result))
 

@@ -1,23 +1,37 @@
 """The multiplying convolution in its three passes.
 
+Where images and filters are one pixel, all three are products of matrices, which every platform has
+in a fast form and a mesh can split in any way. Otherwise:
+
 For float32 and narrower floats on a CPU they run on the same native loops as the adder
-(`nnlab/kernels/cpp`). Without them, XLA runs the gradients that JAX derives from a convolution many
-times slower inside a loop (and a compiled epoch is a loop) than outside: there it does not bring
-their unusual dimension orders into the one that its fast body takes. Written out as forward
+(`nnlab/kernels/cpp`). Without these, XLA runs the gradients that JAX derives from a convolution
+many times slower inside a loop (and a compiled epoch is a loop) than outside: there it does not
+bring their unusual dimension orders into the one that its fast body takes. Written out as forward
 convolutions in the usual order, they run as fast inside as outside and give the same bits. Other
-platforms recognise the derived form, and keep it.
+platforms recognise the derived form and keep it.
 """
 
 import functools
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from nnlab.kernels import native
 from nnlab.kernels.selection import by_platform
-from nnlab.kernels.window import Window
+from nnlab.kernels.window import POINT, Window
 
 _ORDER = ("NHWC", "HWIO", "NHWC")
+
+
+def _is_dense(x: jax.Array, kernel: jax.Array, window: Window) -> bool:
+    """Whether images and filters are one pixel, so that the convolution is a matrix product."""
+    return window == POINT and x.shape[1:3] == kernel.shape[:2] == (1, 1)
+
+
+def _matrix_product(a: jax.Array, b: jax.Array) -> jax.Array:
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    return jnp.matmul(a, b, preferred_element_type=wide).astype(a.dtype)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
@@ -25,6 +39,8 @@ def convolve(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
 
     Pixels of padding are zeros. Returns [batch, out height, out width, out].
     """
+    if _is_dense(x, kernel, window):
+        return _matrix_product(x[:, 0, 0], kernel[0, 0])[:, None, None]
     return by_platform(
         functools.partial(_convolve, window=window),
         x,
@@ -43,7 +59,9 @@ def _convolve(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
 def convolve_input_gradient(
     g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window
 ) -> jax.Array:
-    """Cotangent of `x` in `convolve`, given that of the output, `g`; reads only its shape."""
+    """Cotangent of `x` in `convolve`, given that of the output, `g`; reads of `x` its shape."""
+    if _is_dense(x, kernel, window):
+        return _matrix_product(g[:, 0, 0], kernel[0, 0].T)[:, None, None]
     (pads_h, pads_w), dilation = window.padding, window.dilation
 
     def sides(axis, pads):
@@ -77,6 +95,8 @@ def convolve_filter_gradient(
     g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window
 ) -> jax.Array:
     """Cotangent of `kernel` in `convolve`, given that of the output, `g`; reads only its shape."""
+    if _is_dense(x, kernel, window):
+        return _matrix_product(x[:, 0, 0].T, g[:, 0, 0])[None, None]
 
     def written_out(g, x, kernel):
         dw = lax.conv_general_dilated(

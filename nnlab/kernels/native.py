@@ -1,7 +1,7 @@
-"""Calls of the native bodies in `nnlab/kernels/cpp`: convolutions of float32 on a CPU.
+"""Convolutions of float32 on a CPU by the native bodies in `nnlab/kernels/cpp`.
 
 One set of loops serves multiplying and L1-type convolutions; a rule names the term that is summed.
-No array is empty. Arrays of narrower floats are widened for a call, and its result rounded.
+No array may be empty. Narrower floats are widened for a call and its result is rounded.
 """
 
 from typing import Literal
@@ -71,6 +71,6 @@ def _call(
 
 
 def numbers_of(window: Window) -> np.ndarray:
-    """A window as the library takes it: strides, padding at the top and left, dilation."""
+    """Flatten a window as the library takes it: strides, padding at the top and left, dilation."""
     (top, _), (left, _) = window.padding
     return np.array([*window.strides, top, left, *window.dilation], np.int64)

@@ -1,5 +1,7 @@
-"""Calls of the native bodies for integers (`nnlab/kernels/cpp/integer*`), as `nnlab.kernels.native`
-for floats: no array is empty."""
+"""Integer kernels on a CPU by the native bodies in `nnlab/kernels/cpp/integer*`.
+
+They are to integers what `nnlab.kernels.native` is to floats. No array may be empty.
+"""
 
 import math
 

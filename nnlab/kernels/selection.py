@@ -1,4 +1,4 @@
-"""Which body of a kernel serves: the library of native ones, and the choice between it and XLA.
+"""The choice between the bodies of a kernel: the native library, Pallas and XLA.
 
 The library is compiled when the package is installed. Without it (no C++ compiler was at hand)
 everything runs on XLA's bodies, and the first program that would have used it says so.
@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 
 from nnlab.errors import InputError
 from nnlab.kernels import native, native_integer
-from nnlab.kernels.batch import vary_alike
+from nnlab.kernels.batch import match_varying
 
 Body = Literal["xla", "native"]
 
@@ -43,7 +43,7 @@ class _Library(NamedTuple):
 
 
 def status() -> dict[str, dict[str, str]]:
-    """The body that serves each kernel as {kernel: {platform: body}}.
+    """Report the body that serves each kernel, as {kernel: {platform: body}}.
 
     A body is "xla", "native" with the instruction set in use, as in "native (avx2)", or "pallas".
     The last two take float32 and narrower floats, or the integers in their names; float64 stays
@@ -58,11 +58,11 @@ def status() -> dict[str, dict[str, str]]:
 
 
 def use(body: Body) -> AbstractContextManager[Any]:
-    """A context in which programs are traced with the bodies that are named.
+    """Make a context in which programs are traced with the named bodies.
 
-    "native" are those of the library on a CPU, and those in Pallas on a GPU. For tests and
-    comparisons, and "xla" for a program that is compiled for a CPU and a GPU at once, which Pallas
-    has no way to do. A function jitted inside and called outside is traced again.
+    "native" means those of the library on a CPU and those in Pallas on a GPU. It is for tests and
+    comparisons; "xla" is also for a program that is compiled for a CPU and a GPU at once, which
+    Pallas cannot do. A function jitted inside and called outside is traced again.
 
     Raises:
         InputError: there is no such body, or on a CPU no library of native ones.
@@ -81,11 +81,11 @@ def by_platform(
     pallas: Callable[..., jax.Array] | None = None,
     dtypes: Collection[DTypeLike] = FLOATS,
 ) -> jax.Array:
-    """What `native` gives in a CPU's part of the program, `pallas` in an Nvidia GPU's, or `xla`.
+    """Run `native` in a CPU's part of the program, `pallas` in an Nvidia GPU's, else `xla`.
 
-    The first two see arrays of one dtype, of those in `dtypes`, that are not empty.
+    The first two see arrays of one dtype out of `dtypes`, none of them empty.
     """
-    operands = tuple(vary_alike(*operands))
+    operands = tuple(match_varying(*operands))
     bodies = {}
     given = {operand.dtype for operand in operands}
     if len(given) == 1 and given <= set(dtypes) and all(operand.size for operand in operands):
@@ -95,7 +95,7 @@ def by_platform(
             bodies["cuda"] = pallas
     # The types of the branches must agree, and that of a foreign call varies over nothing.
     alike = {
-        platform: lambda *operands, body=body: vary_alike(body(*operands), *operands)[0]
+        platform: lambda *operands, body=body: match_varying(body(*operands), *operands)[0]
         for platform, body in bodies.items()
     }
     return lax.platform_dependent(*operands, **alike, default=xla) if alike else xla(*operands)

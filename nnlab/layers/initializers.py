@@ -7,8 +7,8 @@ of tanh and the like.
 Adder layers start with `normal(1.0)` as published, whatever their number of inputs, because their
 weights are centres among the inputs, ReLUs of normalised numbers. In a deep stack without shortcuts
 that is too narrow. An input above all centres adds the same to each distance, so units agree more
-from layer to layer: those of adder layers 64 wide with BatchNorm and ReLU correlate by 0.5 behind
-one layer, 0.94 behind two and 0.998 behind eight. What units have in common BatchNorm takes out of
+from layer to layer: those of adder layers 64 wide with BatchNorm and ReLU correlate by 0.5 after
+one layer, 0.94 after two and 0.998 after eight. What units have in common BatchNorm takes out of
 gradients, and nothing is left of them. From `normal(3.0)` most inputs lie between centres on both
 sides, and correlations stay at 0.2 in any depth:
 

@@ -1,4 +1,4 @@
-"""The normalisation that stands behind every layer of this kit's models."""
+"""The normalisation that follows every layer of this kit's models."""
 
 import flax.linen as nn
 from flax.typing import Dtype

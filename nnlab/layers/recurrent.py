@@ -1,8 +1,8 @@
-"""Recurrent cells whose matrix products are of any arithmetic: `nnlab.ops.recurrent` with weights.
+"""Recurrent cells whose matrix products are in any arithmetic: `nnlab.ops.recurrent` with weights.
 
-They are cells as Flax has them, `cell(carry, x) -> (carry, y)`, and go wherever Flax's own go
-(`flax.linen.RNN`, for example); Flax's go wherever these go, into `nnlab.layers.Recurrent`. In
-float and with the same weights they give what Flax's give. Beside that they take `dense`, the layer
+They are cells as Flax has them, `cell(carry, x) -> (carry, y)`, and work wherever Flax's own do
+(`flax.linen.RNN`, for example); Flax's work wherever these do, in `nnlab.layers.Recurrent`. In
+float and with the same weights they compute what Flax's compute. They also take `dense`, the layer
 that multiplies, such as `ADDER.dense`, and one product serves all gates.
 
 =================  =======  ==================================
@@ -14,8 +14,8 @@ cell               gates    parameters in float
 `GravesLSTMCell`   i f g o  4 n (m + n + 1) + 3 n
 =================  =======  ==================================
 
-for m inputs and n units. `norm` adds a LayerNorm without offset behind each of the two products,
-over all of its gates, and one in front of the tanh of an LSTM's output (Ba et al., Layer
+for m inputs and n units. `norm` adds a LayerNorm without offset after each of the two products,
+over all of its gates, and one before the tanh of an LSTM's output (Ba et al., Layer
 normalization, 2016, https://arxiv.org/abs/1607.06450, eqs. 20 to 22). Adder products need it: they
 lie near minus the number of their terms, where every gate is shut and flat.
 
@@ -44,17 +44,17 @@ class Cell(nn.RNNCellBase):
     """What the cells share: the products of input and state, and their bias.
 
     A cell is called as `cell(carry, x, kept=None)`, x [..., m], and gives `(carry, y)`, y [..., n];
-    `kept` [..., n] are factors of the state where it enters its product, for dropout.
+    `kept` [..., n] multiplies the state where it enters its product, for dropout.
 
     Attributes:
-        features: units n.
+        features: number of units n.
         dense: makes the layer of each product, called as `dense(features, use_bias=…, dtype=…)`;
             by default Flax's.
-        norm: LayerNorm behind each product.
-        kernel_init, recurrent_kernel_init: of the weights of input and state; by default that of
-            `dense`, but for Flax's layer LeCun's and an orthogonal matrix a gate.
-        dtype: of the computation, by default that of inputs and parameters together; the carry is
-            float32 at least, for many small steps add up in it.
+        norm: whether a LayerNorm follows each product; see `Arithmetic.needs_norm`.
+        kernel_init, recurrent_kernel_init: how the weights of input and state start; by default as
+            `dense` has it, but for Flax's layer LeCun's and an orthogonal matrix for each gate.
+        dtype: dtype of the computation, by default that of inputs and parameters together; the
+            carry is float32 at least, because many small steps add up in it.
     """
 
     gates: ClassVar[int]
@@ -67,20 +67,17 @@ class Cell(nn.RNNCellBase):
     dtype: Dtype | None = None
 
     def setup(self):
-        inputs, state = self.kernel_init, self.recurrent_kernel_init
-        if getattr(self.dense, "func", self.dense) is nn.Dense:  # or a partial, as in FLOAT
-            inputs = inputs or nn.initializers.lecun_normal()
-            state = state or _a_gate(nn.initializers.orthogonal(), self.gates)
-        self.input = self._product(inputs)
-        self.recurrent = self._product(state)
+        orthogonal = _a_gate(nn.initializers.orthogonal(), self.gates)
+        self.input = self._product(self.kernel_init, nn.initializers.lecun_normal())
+        self.recurrent = self._product(self.recurrent_kernel_init, orthogonal)
         self.bias = self.param("bias", self._bias_init, (self.gates * self.features,))
         if self.norm:
             self.input_norm, self.recurrent_norm = self._layer_norm(), self._layer_norm()
 
-    def _product(self, kernel_init: Initializer | None) -> nn.Module:
-        start = {} if kernel_init is None else {"kernel_init": kernel_init}
-        size = self.gates * self.features
-        return self.dense(size, use_bias=False, dtype=self.dtype, **start)
+    def _product(self, given: Initializer | None, of_flax: Initializer) -> nn.Module:
+        layer = self.dense(self.gates * self.features, use_bias=False, dtype=self.dtype)
+        init = given or (of_flax if isinstance(layer, nn.Dense) else None)
+        return layer.clone(kernel_init=init) if init else layer
 
     def _layer_norm(self) -> nn.LayerNorm:
         return nn.LayerNorm(use_bias=False, use_fast_variance=False, dtype=self.dtype)
@@ -91,10 +88,10 @@ class Cell(nn.RNNCellBase):
     def _products(
         self, x: jax.Array, h: jax.Array, kept: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        """What input and state contribute to the gates, each [..., gates n].
+        """Return what input and state contribute to the gates, each [..., gates n].
 
-        Both are made step by step: all inputs in one product in front of the loop would be fewer
-        calls, but write and read an array of [batch, time, gates n], which on a CPU takes longer.
+        Both are computed step by step: all inputs in one product before the loop would be fewer
+        calls, but write and read an array of [batch, time, gates n], which takes longer on a CPU.
         """
         x, s = self.input(x), self.recurrent(h if kept is None else h * kept.astype(h.dtype))
         if self.norm:
@@ -103,7 +100,7 @@ class Cell(nn.RNNCellBase):
 
     @nn.nowrap
     def initialize_carry(self, rng: jax.Array, input_shape: tuple[int, ...]) -> Any:
-        """Zeros for inputs [..., m]; `rng` is there because Flax's cells have it."""
+        """Return zeros for inputs [..., m]; `rng` is there because Flax's cells have it."""
         dtype = jnp.promote_types(self.dtype or jnp.float32, jnp.float32)
         return jnp.zeros((*input_shape[:-1], self.features), dtype)
 

@@ -1,6 +1,6 @@
 """Layers of sequences [batch, time, features] around recurrent cells.
 
-**Padding.** `lengths` [batch], int32, are the steps of each sequence that count; behind them the
+**Padding.** `lengths` [batch], int32, are the steps of each sequence that count; after them the
 output is zero and the state stays what it was.
 
 **State from call to call.** Without more every call starts at zeros. If the Flax collection "carry"
@@ -120,7 +120,7 @@ class Bidirectional(nn.Module):
 
 
 class Stacked(nn.Module):
-    """Layers one on the other, with dropout in front of each and behind the last."""
+    """Layers on top of each other, with dropout before each and after the last."""
 
     layers: Sequence[nn.Module]
     dropout: float = 0.0

@@ -27,7 +27,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from nnlab import arithmetics, layers, models
-from nnlab.arithmetics import Arithmetic
+from nnlab.arithmetics import NAMED, Arithmetic
 from nnlab.costs.storage import kept_as_signs
 from nnlab.errors import InputError
 from nnlab.files import container
@@ -141,7 +141,7 @@ def _described(name: str, value: Any) -> Any:
     if isinstance(value, tuple):
         return [_described(name, part) for part in value]
     if isinstance(value, Arithmetic):
-        for known, arithmetic in vars(arithmetics).items():
+        for known, arithmetic in (vars(arithmetics) | NAMED).items():
             if arithmetic is value:
                 return {"arithmetic": known}
     elif isinstance(value, type) and getattr(layers, value.__name__, None) is value:
@@ -166,7 +166,7 @@ def _value(described: Any) -> Any:
     if kind not in _ROOMS:
         raise InputError(f"the file names a {kind}; expected one of {', '.join(_ROOMS)} or dtype.")
     room, wanted = _ROOMS[kind]
-    value = getattr(room, name, None)
+    value = getattr(room, name, None) or NAMED.get(name)
     if not isinstance(value, wanted):
         raise InputError(f"{room.__name__} has no {name}; expected one that this nnlab knows.")
     return value

@@ -31,7 +31,6 @@ References:
 """
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -39,16 +38,9 @@ import jax
 import jax.numpy as jnp
 
 from nnlab.kernels import adder as kernels
-from nnlab.kernels.batch import of_images, vary_alike
 from nnlab.kernels.convolution import convolve_filter_gradient, convolve_input_gradient
-from nnlab.kernels.window import POINT
-from nnlab.ops.dimensions import in_space
-from nnlab.ops.windows import (
-    Padding,
-    check_dense_operands,
-    check_operands_in_space,
-    moves_of,
-)
+from nnlab.ops.front import check_dense_operands, over_rows, over_windows
+from nnlab.ops.windows import Padding
 
 FilterRule = Literal["full", "sign"]
 InputRule = Literal["clip", "full", "sign"]
@@ -61,7 +53,7 @@ def adder_dense(
     filter_rule: FilterRule = "full",
     input_rule: InputRule = "clip",
 ) -> jax.Array:
-    """Negative L1 distances, equation (1), of vectors to the columns of `kernel`.
+    """Compute negative L1 distances (1) of vectors to the columns of `kernel`.
 
     Args:
         x: inputs [..., in], floating.
@@ -77,15 +69,8 @@ def adder_dense(
         TypeError: an operand is not floating.
     """
     check_dense_operands("adder_dense", x, kernel)
-    x, kernel = vary_alike(x, kernel)
-    _check_rules(filter_rule, input_rule)
-
-    def op(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        vectors = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-        y: Any = _adder_dense(vectors, kernel, filter_rule, input_rule)
-        return y.reshape(*x.shape[:-1], kernel.shape[-1])
-
-    return of_images(op, x, kernel)
+    rules: Any = dict(filter_rule=filter_rule, input_rule=input_rule)
+    return over_rows(functools.partial(adder_conv, **rules), x, kernel)
 
 
 def adder_conv(
@@ -98,7 +83,7 @@ def adder_conv(
     filter_rule: FilterRule = "full",
     input_rule: InputRule = "clip",
 ) -> jax.Array:
-    """Negative L1 distances, equation (1), of windows of images, sequences or volumes to filters.
+    """Compute negative L1 distances (1) of windows of images, sequences or volumes to filters.
 
     Args:
         x: images [batch, height, width, in], sequences [batch, time, in] or volumes
@@ -113,71 +98,36 @@ def adder_conv(
         input_rule: cotangent of `x`: "clip" (4), "full" (5) or "sign" (6).
 
     Returns:
-        [batch, out height, out width, out], or with the axes of `x` in the place of these two, in
-        the promoted dtype of the operands; sizes as of `jax.lax.conv_general_dilated`.
+        [batch, out height, out width, out], or with the axes of `x` in place of these two, in the
+        promoted dtype of the operands; sizes as in `jax.lax.conv_general_dilated`.
 
     Raises:
         ValueError: ranks, sizes, window or rules do not fit.
         TypeError: an operand is not floating.
     """
-    check_operands_in_space("adder_conv", x, kernel)
-    x, kernel = vary_alike(x, kernel)
-    _check_rules(filter_rule, input_rule)
-    sizes = x.shape[1:-1], kernel.shape[:-2]
-    moves = moves_of(*sizes, strides, padding, kernel_dilation)
-
-    def op(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return in_space(lambda *a: _adder_conv(*a, filter_rule, input_rule), moves, x, kernel)
-
-    return of_images(op, x, kernel)
-
-
-def _check_rules(filter_rule, input_rule):
     if filter_rule not in ("full", "sign"):
         raise ValueError(f'filter_rule must be "full" or "sign", not {filter_rule!r}.')
     if input_rule not in ("clip", "full", "sign"):
         raise ValueError(f'input_rule must be "clip", "full" or "sign", not {input_rule!r}.')
+    return over_windows(
+        "adder_conv",
+        lambda *operands: _adder_conv(*operands, filter_rule, input_rule),
+        x,
+        kernel,
+        strides=strides,
+        padding=padding,
+        kernel_dilation=kernel_dilation,
+    )
 
 
-def _widen(*arrays):
+def _widen(*arrays: jax.Array) -> list[jax.Array]:
     """The arrays in the dtype that sums are taken in: float32 or wider."""
-    dtype = functools.reduce(jnp.promote_types, (a.dtype for a in arrays), jnp.dtype("float32"))
-    return [a.astype(dtype) for a in arrays]
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _adder_dense(x, kernel, filter_rule, input_rule) -> jax.Array:
-    wide_x, wide_kernel = _widen(x, kernel)
-    y = kernels.adder_conv(wide_x[:, None, None], wide_kernel[None, None], window=POINT)  # (1)
-    return y[:, 0, 0].astype(jnp.promote_types(x.dtype, kernel.dtype))
-
-
-def _adder_dense_fwd(x, kernel, filter_rule, input_rule):
-    return _adder_dense(x, kernel, filter_rule, input_rule), (x, kernel)
-
-
-def _adder_dense_bwd(filter_rule, input_rule, residuals, g):
-    x, w, g = _widen(*residuals, g)
-    images = g[:, None, None], x[:, None, None], w[None, None]
-    if filter_rule == "full":
-        dw = x.T @ g - w * g.sum(axis=0)  # (2)
-    else:
-        dw = kernels.adder_conv_filter_gradient(*images, window=POINT)[0, 0]  # (3)
-    if input_rule == "full":
-        dx = g @ w.T - x * g.sum(axis=1, keepdims=True)  # (5)
-    else:
-        dx = kernels.adder_conv_input_gradient(*images, rule=input_rule, window=POINT)  # (4), (6)
-        dx = dx[:, 0, 0]
-    return dx.astype(residuals[0].dtype), dw.astype(residuals[1].dtype)
-
-
-_adder_dense.defvjp(_adder_dense_fwd, _adder_dense_bwd)
+    return [a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in arrays]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _adder_conv(x, kernel, window, filter_rule, input_rule) -> jax.Array:
-    y = kernels.adder_conv(*_widen(x, kernel), window=window)  # (1)
-    return y.astype(jnp.promote_types(x.dtype, kernel.dtype))
+    return kernels.adder_conv(*_widen(x, kernel), window=window).astype(x.dtype)  # (1)
 
 
 def _adder_conv_fwd(x, kernel, window, filter_rule, input_rule):

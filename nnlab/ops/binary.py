@@ -24,25 +24,16 @@ References:
 """
 
 import functools
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from nnlab.kernels import binary as kernels
-from nnlab.kernels.batch import of_images, vary_alike
-from nnlab.kernels.window import POINT
 from nnlab.ops.convolution import conv_cotangents
-from nnlab.ops.dimensions import in_space
+from nnlab.ops.front import check_dense_operands, over_rows, over_windows
 from nnlab.ops.straight_through import straight_through
-from nnlab.ops.windows import (
-    Padding,
-    check_dense_operands,
-    check_operands_in_space,
-    moves_of,
-)
+from nnlab.ops.windows import Padding
 
 
 def _sign(x: jax.Array) -> jax.Array:
@@ -82,7 +73,7 @@ def stochastic_binary_weights(key: jax.Array, w: jax.Array) -> jax.Array:
 
 
 def binary_dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Product of signs.
+    """Multiply vectors of signs by a matrix of signs.
 
     Args:
         x: signs [..., in], floating.
@@ -96,15 +87,7 @@ def binary_dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
         TypeError: an operand is not floating.
     """
     check_dense_operands("binary_dense", x, kernel)
-    x, kernel = vary_alike(x, kernel)
-    dtype = jnp.promote_types(x.dtype, kernel.dtype)
-
-    def op(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        images = x.reshape(math.prod(x.shape[:-1]), 1, 1, x.shape[-1])
-        y: Any = _binary_conv(images, kernel[None, None], POINT)
-        return y.reshape(*x.shape[:-1], kernel.shape[-1])
-
-    return of_images(op, x.astype(dtype), kernel.astype(dtype))
+    return over_rows(binary_conv, x, kernel)
 
 
 def binary_conv(
@@ -115,7 +98,7 @@ def binary_conv(
     padding: Padding = "SAME",
     kernel_dilation: int | Sequence[int] = 1,
 ) -> jax.Array:
-    """Convolution of signs; the options are those of `nnlab.ops.adder.adder_conv`.
+    """Convolve signs; the options are those of `nnlab.ops.adder.adder_conv`.
 
     Args:
         x: signs [batch, height, width, in], [batch, time, in] or
@@ -123,20 +106,22 @@ def binary_conv(
         kernel: signs [kh, kw, in, out], [k, in, out] or [kd, kh, kw, in, out], floating.
 
     Returns:
-        [batch, out height, out width, out], or with the axes of `x` in the place of these two, in
-        the promoted dtype of the operands.
+        [batch, out height, out width, out], or with the axes of `x` in place of these two, in the
+        promoted dtype of the operands.
 
     Raises:
         ValueError: ranks, sizes or window do not fit.
         TypeError: an operand is not floating.
     """
-    check_operands_in_space("binary_conv", x, kernel)
-    x, kernel = vary_alike(x, kernel)
-    sizes = x.shape[1:-1], kernel.shape[:-2]
-    moves = moves_of(*sizes, strides, padding, kernel_dilation)
-    dtype = jnp.promote_types(x.dtype, kernel.dtype)
-    op = functools.partial(in_space, _binary_conv, moves)
-    return of_images(op, x.astype(dtype), kernel.astype(dtype))
+    return over_windows(
+        "binary_conv",
+        _binary_conv,
+        x,
+        kernel,
+        strides=strides,
+        padding=padding,
+        kernel_dilation=kernel_dilation,
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

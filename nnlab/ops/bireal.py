@@ -3,7 +3,7 @@ r"""Bi-Real Net: signs of inputs, and signs of weights times the mean magnitude 
 .. math:: y_{po} = m_o \sum_k \mathrm{sgn}(x_{pk})\, \mathrm{sgn}(w_{ko}), \qquad
           m_o = \frac{1}{n} \sum_k |w_{ko}|                                                (1)
 
-with sgn 0 = +1, and n the terms of a filter.
+with sgn 0 = +1 and n the number of terms of a filter.
 
 ===========  ============================================================  ===================
 cotangent    rule                                                          potential
@@ -12,8 +12,8 @@ of x         g_b 2 max(0, 1 - abs(x)), g_b that of sgn x              (2)  2 y -
 of w         g_q m 1[abs(w) <= 1], g_q that of q = m sgn w            (3)  m clip(w, -1, 1)
 ===========  ============================================================  ===================
 
-with y = clip(x, -1, 1) and m held. The other half of Bi-Real Net, a shortcut past every convolution
-that carries real numbers, is the architecture's business.
+with y = clip(x, -1, 1) and m held constant. The other half of Bi-Real Net, a shortcut around every
+convolution that carries real numbers, belongs to the architecture.
 
 References:
     Liu et al., Bi-Real Net, ECCV 2018, https://arxiv.org/abs/1808.00278, section 3.
@@ -27,13 +27,13 @@ from nnlab.ops.estimators import approx_sign
 from nnlab.ops.scaled import scaled_conv, signs_by_filter
 
 
-def bireal_conv(x: jax.Array, kernel: jax.Array, **options) -> jax.Array:
-    """Convolution (1).
+def bireal_conv(x: jax.Array, kernel: jax.Array, **window) -> jax.Array:
+    """Convolve by scaled signs (1).
 
     Args:
-        x: images [batch, height, width, in], floating.
-        kernel: real weights [kh, kw, in, out], floating.
-        **options: strides, padding and kernel_dilation of `nnlab.ops.convolution.conv`, whose
+        x: images, sequences or volumes [batch, *sizes, in], floating.
+        kernel: real weights [*taps, in, out], floating.
+        **window: strides, padding and kernel_dilation of `nnlab.ops.convolution.conv`, whose
             result and errors these are.
     """
     return scaled_conv(
@@ -42,7 +42,7 @@ def bireal_conv(x: jax.Array, kernel: jax.Array, **options) -> jax.Array:
         product=binary_conv,
         quantizer=signs_by_filter,
         rule=_magnitude_aware,
-        **options,
+        **window,
     )
 
 

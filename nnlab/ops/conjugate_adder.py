@@ -27,46 +27,30 @@ References:
 """
 
 import functools
-from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 
 from nnlab.kernels import adder as kernels
-from nnlab.kernels.batch import of_images, vary_alike
 from nnlab.kernels.conjugate_adder import conjugate_adder_conv as forward
-from nnlab.ops.windows import Padding, check_operands, window_of
+from nnlab.ops.front import over_windows
 
 
-def conjugate_adder_conv(
-    x: jax.Array,
-    kernel: jax.Array,
-    *,
-    strides: int | Sequence[int] = 1,
-    padding: Padding = "SAME",
-    kernel_dilation: int | Sequence[int] = 1,
-) -> jax.Array:
-    """Conjugate adder products (1) of image windows and filters.
+def conjugate_adder_conv(x: jax.Array, kernel: jax.Array, **window) -> jax.Array:
+    """Compute conjugate adder products (1) of windows and filters.
 
     Args:
-        x: images [batch, height, width, in], floating.
-        kernel: filters [kh, kw, in, out], floating.
-        strides, padding, kernel_dilation: as of `nnlab.ops.adder.adder_conv`.
+        x: images, sequences or volumes [batch, *sizes, in], floating.
+        kernel: filters [*taps, in, out], floating.
+        **window: strides, padding and kernel_dilation of `nnlab.ops.adder.adder_conv`.
 
     Returns:
-        [batch, out height, out width, out], in the promoted dtype of the operands.
+        [batch, *out sizes, out], in the promoted dtype of the operands.
 
     Raises:
         ValueError: ranks, sizes or window do not fit.
         TypeError: an operand is not floating.
     """
-    check_operands("conjugate_adder_conv", x, kernel)
-    x, kernel = vary_alike(x, kernel)
-    window = window_of(x.shape, kernel.shape, strides, padding, kernel_dilation)
-    dtype = jnp.promote_types(x.dtype, kernel.dtype)
-    wide = jnp.promote_types(dtype, jnp.float32)
-    y = of_images(lambda *a: _conjugate(*a, window), x.astype(wide), kernel.astype(wide))
-    return y.astype(dtype)
+    return over_windows("conjugate_adder_conv", _conjugate, x, kernel, **window, widen=True)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

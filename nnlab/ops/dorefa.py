@@ -2,16 +2,16 @@ r"""DoReFa-Net: weights, activations and gradients of few bits each.
 
 .. math:: y = f_W(w) * f_A(x)                                                              (1)
 
-Weights and activations are those of `nnlab.ops.estimators.dorefa_quantizer`, of 32 bits the numbers
-themselves. With k bits, one cotangent g of y that an image has becomes
+Weights and activations come from `nnlab.ops.estimators.dorefa_quantizer`; at 32 bits they stay as
+they are. With k bits, the cotangent g of the part of y that belongs to one image becomes
 
 .. math::
     f_G(g) = 2 M \left[ r\!\left( \frac{g}{2 M} + \frac{1}{2} + \frac{\sigma}{n} \right)
              - \frac{1}{2} \right], \qquad M = \max |g|                                    (2)
 
-with n = 2^k - 1, r(u) = round(n clip(u, 0, 1)) / n, the maximum over all that the image has in this
-layer, and sigma even on [-1/2, 1/2]: rounding up or down at random, so that the mean of (2) is g.
-It is no gradient of a potential, but has the mean of one, that of (1).
+with n = 2^k - 1, r(u) = round(n clip(u, 0, 1)) / n, the maximum over everything that the image has
+in this layer, and sigma uniform on [-1/2, 1/2]: it rounds up or down at random, so that the mean of
+(2) is g. The rule is not the gradient of a potential; its mean is, that of (1).
 
 =======================  ========================================================================
 bits of                  a term
@@ -44,38 +44,38 @@ def dorefa_conv(
     activation_bits: int = 2,
     gradient_bits: int = 32,
     key: jax.Array | None = None,
-    **options,
+    **window,
 ) -> jax.Array:
-    """Convolution (1), its cotangent rounded by (2).
+    """Convolve few-bit weights and activations (1) and round the cotangent (2).
 
     Args:
-        x: images [batch, height, width, in], floating.
-        kernel: real weights [kh, kw, in, out], floating.
+        x: images, sequences or volumes [batch, *sizes, in], floating.
+        kernel: real weights [*taps, in, out], floating.
         weight_bits, activation_bits, gradient_bits: from 1 to 8, or 32 for no rounding.
-        key: for (2). Without one, as in evaluation, cotangents stay as they are.
-        **options: strides, padding and kernel_dilation of `nnlab.ops.convolution.conv`, whose
+        key: random key of (2). Without one, as in evaluation, cotangents stay as they are.
+        **window: strides, padding and kernel_dilation of `nnlab.ops.convolution.conv`, whose
             result and errors these are.
 
     Raises:
-        ValueError: also of the bits.
+        ValueError: also for other numbers of bits.
     """
     check_bits(weight_bits, activation_bits, gradient_bits)
     if activation_bits < 32:
         x = dorefa_quantizer(x, activation_bits)
     if weight_bits == 1:
-        y = scaled_conv(x, kernel, product=signed_conv, quantizer=signs_by_layer, **options)
+        y = scaled_conv(x, kernel, product=signed_conv, quantizer=signs_by_layer, **window)
     else:
         if weight_bits < 32:
             kernel = dorefa_quantizer(kernel, weight_bits, "weights")
         product = int8_conv if max(weight_bits, activation_bits) < 32 else conv
-        y = product(x, kernel, **options)
+        y = product(x, kernel, **window)
     if gradient_bits < 32 and key is not None:
         y = quantize_gradient(key, y, gradient_bits)
     return y
 
 
 def check_bits(weight_bits: int, activation_bits: int, gradient_bits: int) -> None:
-    """Raises a ValueError unless each is from 1 to 8, or 32."""
+    """Raise a ValueError unless each number of bits is from 1 to 8, or 32."""
     names = ("weight_bits", "activation_bits", "gradient_bits")
     for name, bits in zip(names, (weight_bits, activation_bits, gradient_bits), strict=True):
         if bits not in (*range(1, 9), 32):
@@ -83,9 +83,9 @@ def check_bits(weight_bits: int, activation_bits: int, gradient_bits: int) -> No
 
 
 def quantize_gradient(key: jax.Array, y: jax.Array, bits: int) -> jax.Array:
-    """`y` [batch, ...], floating, whose cotangent is rounded at random by (2) to `bits` bits.
+    """Return `y` [batch, ...], floating; round its cotangent at random (2) to `bits` bits.
 
-    Where an image has nothing but zeros, they stay zeros.
+    The cotangent of an image that has nothing but zeros stays zero.
     """
 
     @jax.custom_vjp

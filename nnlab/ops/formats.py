@@ -1,4 +1,4 @@
-r"""Number formats as values, and products whose operands and errors are each in one of their own.
+r"""Number formats as values, and products whose operands and errors each have their own format.
 
 ============================  ====  =====================================  =============  =======
 format                        bits  nearest value, ties to even            largest        inf
@@ -10,16 +10,16 @@ BFLOAT16                      16    8 bits of exponent, 7 of fraction      3.39e
 scaled(format, sigma)         same  S round(x / S)                    (1)  S largest      same
 ============================  ====  =====================================  =============  =======
 
-All saturate: what lies beyond the largest value becomes it. NaN stays NaN. Posits do not underflow,
-the others do, gradually. The scale in (1) is a power of two and serves a whole array,
+All saturate: numbers beyond the largest value become that value. NaN stays NaN. Posits do not
+underflow; the others do, gradually. The scale in (1) is a power of two for a whole array,
 
 .. math:: S = 2^{c + \sigma}, \quad c = round(mean_{x \ne 0} \log_2 |x|),                (2)
 
-so that it moves the numbers to where the format is precise without a rounding of its own. That is
-for the weights and the errors of a layer; inputs of a layer that come out of a normalisation have
-the scale already, and a scale would make an image's answer depend on the others of its batch.
+so that it moves the numbers to where the format is precise without rounding them. That is meant for
+the weights and the errors of a layer. Inputs that come out of a normalisation have the right scale
+already, and a scale would make the answer to one image depend on the others of its batch.
 
-`formatted(product, kernel=a, inputs=b, errors=c)` is a product of its own:
+`formatted(product, kernel=a, inputs=b, errors=c)` is itself a product:
 
 =========  ========================================  ==========================================
            value                                     cotangent rule
@@ -29,9 +29,9 @@ x, w                                                 of the product, at b(x) and
                                                      in place of g                           (4)
 =========  ========================================  ==========================================
 
-The potentials of (4) are those of the product, as rounding is straight-through. Emulated products
-are summed in float32: accumulators are wide, as of a quire. A conversion counts as nothing in
-`nnlab.costs.count`, and a product at the dtype that carries it.
+The potentials of (4) are those of the product, because rounding is straight-through. Emulated
+products are summed in float32: accumulators are wide, as a quire is. `nnlab.costs.count` counts a
+conversion as nothing, and a product at the dtype that carries it.
 
 References:
     Lu et al., Training deep neural networks using posit number system, 2019,
@@ -65,9 +65,9 @@ class Format:
 
     Attributes:
         name: such as "posit(8, 1)".
-        bits: of one number.
+        bits: size of one number.
         nearest: takes float32 of any shape to the nearest numbers of the format; no gradient.
-        sigma: of the scale (2), None where there is none.
+        sigma: exponent sigma of the scale (2), None without a scale.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Format:
     sigma: int | None = None
 
     def split(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The nearest values of `x`, in its dtype, and the scale S, 1 where there is none.
+        """Return the nearest values of `x`, in its dtype, and the scale S, 1 without a scale.
 
         Args:
             x: any shape, floating.
@@ -90,12 +90,12 @@ class Format:
         return (self.nearest(x * _power_of_two(-exponent)) * scale).astype(dtype), scale  # (1)
 
     def round(self, x: jax.Array) -> jax.Array:
-        """The nearest values of `x` (any shape, floating), in its dtype, straight-through."""
+        """Round `x` (any shape, floating) to the nearest values, in its dtype, straight-through."""
         return straight_through(self.split(x)[0], x)
 
 
 def scaled(form: Format, sigma: int = 2) -> Format:
-    """`form` behind the power of two (1) that fits an array.
+    """Return `form` after a scale: the power of two (1) that fits an array.
 
     Raises:
         InputError: the format is scaled already, or `sigma` is not an integer from -32 to 32.
@@ -111,14 +111,14 @@ def posit(n: int, es: int) -> Format:
     """Posits of n bits, 2 to 16, with es bits of exponent, 0 to 3.
 
     Raises:
-        InputError: on other numbers.
+        InputError: other numbers were given.
     """
     posit_value(jnp.zeros(()), n, es)  # refuses them here already
     return Format(f"posit({n}, {es})", n, _conversion(functools.partial(posit_value, n=n, es=es)))
 
 
 def _conversion(nearest: Quantizer) -> Quantizer:
-    """Jitted under a name, by which `nnlab.costs` counts it as a conversion: nothing."""
+    """`nearest`, jitted under the name by which `nnlab.costs` counts a conversion as nothing."""
 
     def format_conversion(x):
         return nearest(x)
@@ -148,13 +148,13 @@ def formatted(
     inputs: Format | None = None,
     errors: Format | None = None,
 ) -> Product:
-    """The product (3) with the rules (4); where a format is None, numbers stay as they are.
+    """Make the product (3) with the rules (4); where a format is None, numbers stay as they are.
 
     Args:
         product: `op(x, kernel, **options)`, as in `nnlab.ops.products`.
-        kernel: of the weights, which are stored so.
-        inputs: of the images.
-        errors: of the cotangent of the result.
+        kernel: format of the weights, which are stored in it.
+        inputs: format of the inputs.
+        errors: format of the cotangent of the result.
     """
     store = stored_in(kernel.bits, functools.partial(_at_rest, kernel)) if kernel else None
     send = quantize_cotangent(errors.round) if errors else None
@@ -176,12 +176,12 @@ def _at_rest(form: Format, w: jax.Array) -> tuple[jax.Array, ...]:
 
 
 def _center(x: jax.Array) -> jax.Array:
-    """Of (2), int32: 0 of an array of zeros, and of what is not finite no more than an exponent."""
+    """The exponent c of (2), int32, of the finite numbers; 0 if all are zeros."""
     some = (x != 0) & jnp.isfinite(x)
     logs = jnp.where(some, jnp.log2(jnp.where(some, jnp.abs(x), 1.0)), 0.0)
     return jnp.round(logs.sum() / jnp.maximum(some.sum(), 1)).astype(jnp.int32)
 
 
 def _power_of_two(exponent: jax.Array) -> jax.Array:
-    """Exact, which `jnp.exp2` need not be; the exponent is kept to those of normal float32."""
+    """2^exponent, exact, which `jnp.exp2` need not be; exponents stay in normal float32."""
     return lax.bitcast_convert_type((jnp.clip(exponent, -126, 126) + 127) << 23, jnp.float32)

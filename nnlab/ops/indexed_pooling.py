@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nnlab.errors import InputError
-from nnlab.kernels.batch import of_images
+from nnlab.kernels.batch import auto_sharded
 from nnlab.kernels.window import Window
 from nnlab.ops.pooling import first_largest, max_pool
 from nnlab.ops.pooling_windows import Taps, pooling_window
@@ -47,7 +47,7 @@ def max_pool_with_indices(
     """
     taps, moves = pooling_window("max_pool_with_indices", x, window, strides, padding)
     y = max_pool(x, window, strides, padding)
-    indices = of_images(
+    indices = auto_sharded(
         functools.partial(_indices, taps=taps, moves=moves),
         lax.stop_gradient(x),
         lax.stop_gradient(y),
@@ -90,7 +90,7 @@ def max_unpool(y: jax.Array, indices: jax.Array, size: int | Sequence[int]) -> j
         )
     if not jnp.issubdtype(indices.dtype, jnp.integer):
         raise TypeError(f"max_unpool expects integer indices, not {indices.dtype}.")
-    return of_images(lambda y, indices: _max_unpool(y, indices, size), y, indices)
+    return auto_sharded(lambda y, indices: _max_unpool(y, indices, size), y, indices)
 
 
 def _places(indices: jax.Array, size: tuple[int, int]):

@@ -24,8 +24,6 @@ References:
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,53 +32,42 @@ from jax.typing import ArrayLike
 
 from nnlab.kernels import adder as l1
 from nnlab.kernels import lp_adder as kernels
-from nnlab.kernels.batch import of_images, vary_alike
 from nnlab.ops.adder import adder_conv
+from nnlab.ops.front import over_windows
 from nnlab.ops.squared_distance import squared_distance_conv
-from nnlab.ops.windows import Padding, check_operands, window_of
 
 
-def lp_adder_conv(
-    x: jax.Array,
-    kernel: jax.Array,
-    *,
-    p: ArrayLike,
-    strides: int | Sequence[int] = 1,
-    padding: Padding = "SAME",
-    kernel_dilation: int | Sequence[int] = 1,
-) -> jax.Array:
-    """Negative sums of powers of distances (1), of image windows to filters.
+def lp_adder_conv(x: jax.Array, kernel: jax.Array, *, p: ArrayLike, **window) -> jax.Array:
+    """Compute negative sums of powers of distances (1), of windows to filters.
 
     Args:
-        x: images [batch, height, width, in], floating.
-        kernel: filters [kh, kw, in, out], floating.
+        x: images, sequences or volumes [batch, *sizes, in], floating.
+        kernel: filters [*taps, in, out], floating.
         p: exponent from 1 to 2. An array, traced or not, may change without a new compilation; a
             Python number is part of the program, which for 1 and 2 has no power in it.
-        strides, padding, kernel_dilation: as of `nnlab.ops.adder.adder_conv`.
+        **window: strides, padding and kernel_dilation of `nnlab.ops.adder.adder_conv`.
 
     Returns:
-        [batch, out height, out width, out], in the promoted dtype of the operands.
+        [batch, *out sizes, out], in the promoted dtype of the operands.
 
     Raises:
-        ValueError: ranks, sizes or window do not fit, p is no scalar or a number out of its range.
+        ValueError: ranks, sizes or window do not fit, p is not a scalar or not from 1 to 2.
         TypeError: an operand is not floating.
     """
-    check_operands("lp_adder_conv", x, kernel)
     if jnp.ndim(p):
         raise ValueError(f"lp_adder_conv expects a scalar p, not one of shape {jnp.shape(p)}.")
     if isinstance(p, (int, float)):
         if not 1 <= p <= 2:
             raise ValueError(f"lp_adder_conv expects p from 1 to 2, not {p}.")
-        options: Any = dict(strides=strides, padding=padding, kernel_dilation=kernel_dilation)
         if p == 1:
-            return adder_conv(x, kernel, **options, filter_rule="sign", input_rule="sign")
+            return adder_conv(x, kernel, **window, filter_rule="sign", input_rule="sign")
         if p == 2:
-            return squared_distance_conv(x, kernel, **options)
-    window = window_of(x.shape, kernel.shape, strides, padding, kernel_dilation)
-    dtype = jnp.promote_types(x.dtype, kernel.dtype)
-    wide = jnp.promote_types(dtype, jnp.float32)
-    operands = vary_alike(x.astype(wide), kernel.astype(wide), jnp.asarray(p, wide))
-    return of_images(lambda *a: _lp_adder_conv(*a, window), *operands).astype(dtype)
+            return squared_distance_conv(x, kernel, **window)
+    return over_windows("lp_adder_conv", _powers, x, kernel, jnp.asarray(p), **window, widen=True)
+
+
+def _powers(x: jax.Array, kernel: jax.Array, p: jax.Array, window) -> jax.Array:
+    return _lp_adder_conv(x, kernel, p.astype(x.dtype), window)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

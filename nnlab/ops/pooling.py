@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nnlab.kernels.batch import of_images
+from nnlab.kernels.batch import auto_sharded
 from nnlab.kernels.window import Window
 from nnlab.ops.pooling_windows import (
     Taps,
@@ -54,7 +54,7 @@ def max_pool(
         TypeError: `x` is not floating.
     """
     taps, moves = pooling_window("max_pool", x, window, strides, padding)
-    return of_images(lambda x: _max_pool(x, taps, moves), x)
+    return auto_sharded(lambda x: _max_pool(x, taps, moves), x)
 
 
 def first_largest(x: jax.Array, y: jax.Array, taps: Taps, moves: Window) -> jax.Array:

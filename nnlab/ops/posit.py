@@ -1,4 +1,4 @@
-r"""Posits: numbers whose precision is highest around 1 and falls towards both ends of their range.
+r"""Posits: numbers whose precision is highest around 1 and falls towards both ends of the range.
 
 A posit(n, es) is n bits: a sign, a run of equal bits that the opposite bit ends (the regime), es
 bits of exponent e, and as many bits of a fraction f as are left. A run of m ones is k = m - 1, a
@@ -20,16 +20,16 @@ posit_encode(x)       its code                                                 n
 posit_decode(codes)   the number (1)                                           none
 ====================  =======================================================  ===============
 
-Nearest in (3) is meant of bits: the magnitude is written as an endless posit, which is cut behind n
-bits, up where the rest is more than half a unit of the last bit that is left, to the even code
-where it is half. Between posits whose exponent is cut, half a unit is not their arithmetic mean:
-between 1024 and 4096, the last two of posit(8, 1), it is 2048. Numbers beyond maxpos round to it,
-and numbers nearer to 0 than minpos to minpos: only 0 rounds to 0. NaN and infinities are no number,
+Nearest in (3) refers to bits: the magnitude is written as an endless posit and cut after n bits. It
+is rounded up where the rest is more than half a unit of the last bit kept, and to the even code
+where it is exactly half. Between posits whose exponent is cut, half a unit is not their arithmetic
+mean: between 1024 and 4096, the last two of posit(8, 1), it is 2048. Numbers beyond maxpos round to
+it, and numbers nearer to 0 than minpos to minpos: only 0 rounds to 0. NaN and infinities become
 NaN. Rule (4) is the true gradient of the potential x.
 
 Inside a regime, exponent and fraction of a posit are the lowest bits of a float's exponent and its
-fraction, so that (3) is a rounding of the float's own bits at a place that k tells, and the carry
-out of a regime is the next one's first posit.
+fraction, so that (3) rounds the float's own bits at a place that k determines, and the carry out of
+a regime is the first posit of the next one.
 
 References:
     Gustafson & Yonemoto, Beating floating point at its own game, 2017.
@@ -50,7 +50,7 @@ _DTYPES = {"float32": 126, "bfloat16": 126, "float16": 14}  # the largest maxpos
 
 
 def posit_round(x: jax.Array, n: int, es: int) -> jax.Array:
-    """The nearest posit(n, es) of each `x`, by (3), with the straight-through rule (4).
+    """Round each `x` to the nearest posit(n, es) (3), with the straight-through rule (4).
 
     A float holds every result exactly, as no posit of a float needs more bits than it has.
 
@@ -131,7 +131,7 @@ def _rounded(magnitude: jax.Array, n: int, es: int) -> jax.Array:
 
 
 def _cut(k: jax.Array, n: int, es: int) -> jax.Array:
-    """How many of the lowest 23 + es bits have no place behind the regime of k."""
+    """How many of the lowest 23 + es bits have no place after the regime of k."""
     run = k ^ (k >> 31)  # k or -k - 1, two less than the bits of a regime
     return jnp.minimum(_FRACTION + es - (n - 3) + run, _FRACTION + es)
 

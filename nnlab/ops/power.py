@@ -25,7 +25,7 @@ References:
 import jax
 import jax.numpy as jnp
 
-from nnlab.kernels.batch import vary_alike
+from nnlab.kernels.batch import match_varying
 
 
 def power_activation(y: jax.Array, alpha: jax.Array) -> jax.Array:
@@ -47,7 +47,7 @@ def power_activation(y: jax.Array, alpha: jax.Array) -> jax.Array:
     for name, array in (("y", y), ("alpha", alpha)):
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(f"power_activation expects a floating {name}, not {array.dtype}.")
-    y, alpha = vary_alike(y, alpha)
+    y, alpha = match_varying(y, alpha)
     wide = jnp.promote_types(y.dtype, jnp.float32)
     return _power(y.astype(wide), alpha.astype(wide)).astype(y.dtype)
 

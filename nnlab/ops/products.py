@@ -10,23 +10,19 @@ int8_conv     multiples of a common step  one 8-bit multiplication and addition;
 ============  ==========================  ==================================================
 
 Value and gradients are those of `nnlab.ops.convolution.conv`: numbers travel as floats, the
-platform's own convolution serves, and whoever quantises the operands answers for what they are.
-The names are for the counting.
+platform's own convolution computes them, and the caller, who quantises the operands, is responsible
+for what they are. The names are for counting.
 """
 
 import functools
-from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 
-from nnlab.kernels.batch import of_images, vary_alike
 from nnlab.kernels.convolution import convolve
 from nnlab.kernels.window import Window
 from nnlab.ops.convolution import conv_cotangents
-from nnlab.ops.windows import Padding, check_operands, window_of
-
-Product = Callable[..., jax.Array]
+from nnlab.ops.front import Product as Product
+from nnlab.ops.front import over_windows
 
 
 def _product(name: str) -> Product:
@@ -47,24 +43,13 @@ def _product(name: str) -> Product:
 
     product.defvjp(product_fwd, conv_cotangents)
 
-    def op(
-        x: jax.Array,
-        kernel: jax.Array,
-        *,
-        strides: int | Sequence[int] = 1,
-        padding: Padding = "SAME",
-        kernel_dilation: int | Sequence[int] = 1,
-    ) -> jax.Array:
-        """Convolution of images [batch, height, width, in] by weights [kh, kw, in, out], floating.
+    def op(x: jax.Array, kernel: jax.Array, **window) -> jax.Array:
+        """Convolve `x` [batch, *sizes, in] with weights [*taps, in, out], both floating.
 
-        The options, the result and the errors are those of `nnlab.ops.convolution.conv`; what the
-        weights are meant to be, this module's table tells.
+        The options, the result and the errors are those of `nnlab.ops.convolution.conv`; the
+        module's table says what the weights are meant to be.
         """
-        check_operands(name, x, kernel)
-        x, kernel = vary_alike(x, kernel)
-        window = window_of(x.shape, kernel.shape, strides, padding, kernel_dilation)
-        dtype = jnp.promote_types(x.dtype, kernel.dtype)
-        return of_images(lambda *a: product(*a, window), x.astype(dtype), kernel.astype(dtype))
+        return over_windows(name, product, x, kernel, **window)
 
     op.__name__ = op.__qualname__ = name
     return op

@@ -1,12 +1,12 @@
 r"""Weights that are simple numbers times a scale: the simple numbers multiply, the scale follows.
 
-A quantiser makes codes c (signs, or -1, 0 and +1) and a scale s, one a filter or one in all, of
-real weights w. Of the same value,
+A quantiser turns real weights w into codes c (signs, or -1, 0 and +1) and a scale s, one for each
+filter or one for all. The two sides of
 
-.. math:: y = s \cdot (x * c) = x * (s\, c),                                                (1)
+.. math:: y = s \cdot (x * c) = x * (s\, c)                                                 (1)
 
-the first form has one multiplication an output, the second one a term. What is stored are codes
-and scales. The cotangents are those of the second form:
+have the same value; the first has one multiplication for each output, the second one for each term.
+Codes and scales are what is stored. The cotangents are those of the second form:
 
 ===========  ============================================  ============================
 cotangent    rule                                          potential
@@ -25,17 +25,16 @@ signs_by_layer (DoReFa)     sgn w, with sgn 0 = +1         mean of abs(w)       
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from nnlab.kernels.batch import of_images, vary_alike
 from nnlab.ops.binary import sign_ste
 from nnlab.ops.convolution import conv_cotangents
-from nnlab.ops.products import Product
+from nnlab.ops.front import Product, check_operands, over_windows
 from nnlab.ops.straight_through import stored_in
-from nnlab.ops.windows import Padding, check_operands, window_of
 
 ScaledQuantizer = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 Rule = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -54,7 +53,7 @@ signs_by_layer = stored_in(1, _signs_by_layer)
 
 
 def straight(w: jax.Array, scale: jax.Array, g: jax.Array) -> jax.Array:
-    """The rule (3) of most quantisers: g, the true gradient of the potential w."""
+    """Return g, the rule (3) of most quantisers: the true gradient of the potential w."""
     return g
 
 
@@ -65,47 +64,61 @@ def scaled_conv(
     product: Product,
     quantizer: ScaledQuantizer,
     rule: Rule = straight,
-    strides: int | Sequence[int] = 1,
-    padding: Padding = "SAME",
-    kernel_dilation: int | Sequence[int] = 1,
+    **window,
 ) -> jax.Array:
-    """Convolution (1); the options, result and errors are those of `nnlab.ops.convolution.conv`.
+    """Convolve by quantised weights (1).
 
     Args:
-        x: images [batch, height, width, in], floating.
-        kernel: real weights [kh, kw, in, out], floating.
-        product: of images and codes, such as `nnlab.ops.products.signed_conv`.
-        quantizer: real weights to codes of the same shape and a scale [out] or []; see
+        x: images, sequences or volumes [batch, *sizes, in], floating.
+        kernel: real weights [*taps, in, out], floating.
+        product: product of x and codes, such as `nnlab.ops.products.signed_conv`.
+        quantizer: takes real weights to codes of the same shape and a scale [out] or []; see
             `nnlab.ops.straight_through.stored_in`.
-        rule: the cotangent (3) of `kernel`, linear in its last argument.
+        rule: cotangent (3) of `kernel`, linear in its last argument.
+        **window: strides, padding and kernel_dilation of `nnlab.ops.convolution.conv`, whose
+            result and errors these are.
     """
-    check_operands(getattr(product, "__name__", "scaled_conv"), x, kernel)
-    x, kernel = vary_alike(x, kernel)
-    window = window_of(x.shape, kernel.shape, strides, padding, kernel_dilation)
+    name = getattr(product, "__name__", "scaled_conv")
+    check_operands(name, x, kernel)
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
-    return of_images(
-        lambda *a: _scaled_conv(*a, product, quantizer, rule, window),
-        x.astype(dtype),
-        kernel.astype(dtype),
-    )
+    quantised: Any = _codes(kernel.astype(dtype), quantizer, rule)
+    body = functools.partial(_scaled_product, product)
+    return over_windows(name, body, x, *quantised, **window)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
-def _scaled_conv(x, w, product, quantizer, rule, window) -> jax.Array:
-    return _scaled_conv_fwd(x, w, product, quantizer, rule, window)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _codes(w, quantizer, rule):
+    """Codes and scale; what comes back as the cotangent of the codes is that of q."""
+    return quantizer(w)
 
 
-def _scaled_conv_fwd(x, w, product, quantizer, rule, window):
+def _codes_fwd(w, quantizer, rule):
     codes, scale = quantizer(w)
+    return (codes, scale), (w, scale)
+
+
+def _codes_bwd(quantizer, rule, residuals, cotangents):
+    return (rule(*residuals, cotangents[0]),)  # (3)
+
+
+_codes.defvjp(_codes_fwd, _codes_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 4))
+def _scaled_product(product, x, codes, scale, window) -> jax.Array:
     strides, padding, dilation = window
     y = product(x, codes, strides=strides, padding=padding, kernel_dilation=dilation)
-    return scale * y, (x, w, codes, scale)  # (1)
+    return scale * y  # (1)
 
 
-def _scaled_conv_bwd(product, quantizer, rule, window, residuals, g):
-    x, w, codes, scale = residuals
+def _scaled_product_fwd(product, x, codes, scale, window):
+    return _scaled_product(product, x, codes, scale, window), (x, codes, scale)
+
+
+def _scaled_product_bwd(product, window, residuals, g):
+    x, codes, scale = residuals
     dx, dq = conv_cotangents(window, (x, scale * codes), g)  # (2)
-    return dx, rule(w, scale, dq)  # (3)
+    return dx, dq, jnp.zeros_like(scale)
 
 
-_scaled_conv.defvjp(_scaled_conv_fwd, _scaled_conv_bwd)
+_scaled_product.defvjp(_scaled_product_fwd, _scaled_product_bwd)

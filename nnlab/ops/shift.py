@@ -32,7 +32,7 @@ References:
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -40,65 +40,61 @@ from jax import lax
 
 from nnlab.ops.products import shift_conv
 from nnlab.ops.straight_through import stored_in, straight_through
-from nnlab.ops.windows import Padding
 
 
 def shift_q_weights(w: jax.Array, *, bits: int = 5) -> jax.Array:
-    """DeepShift-Q's weights (1) of `w` (any shape, floating), rule (3).
+    """Round `w` (any shape, floating) to DeepShift-Q's weights (1); rule (3).
 
     The exponent is exact for float32 and narrower. An infinite weight counts as 1 with its sign, a
     NaN stays a NaN.
 
     Raises:
-        ValueError: bits are not from 2 to 8, or need exponents that the dtype of `w` has not.
+        ValueError: bits are not from 2 to 8, or need exponents that the dtype of `w` lacks.
     """
     _check_bits(bits, w.dtype)
     return straight_through(_stored_q(bits)(lax.stop_gradient(w)), w)
 
 
 def shift_ps_weights(shift: jax.Array, sign: jax.Array, *, bits: int = 5) -> jax.Array:
-    """DeepShift-PS's weights (2) of exponents and signs (one shape, floating), (4), (5).
+    """Make DeepShift-PS's weights (2) from exponents and signs (one shape, floating); (4), (5).
 
-    They are in the promoted dtype of both. A NaN in either makes a NaN.
+    They have the promoted dtype of both. A NaN in either makes a NaN.
 
     Raises:
-        ValueError: as `shift_q_weights`.
+        ValueError: see `shift_q_weights`.
     """
     dtype = jnp.promote_types(shift.dtype, sign.dtype)
     _check_bits(bits, dtype)
     return _shift_ps(shift.astype(dtype), sign.astype(dtype), bits)
 
 
-def shift_q_conv(
-    x: jax.Array,
-    kernel: jax.Array,
-    *,
-    bits: int = 5,
-    strides: int | Sequence[int] = 1,
-    padding: Padding = "SAME",
-    kernel_dilation: int | Sequence[int] = 1,
-) -> jax.Array:
-    """Convolution of images [batch, height, width, in] by weights [kh, kw, in, out] as of (1).
+def shift_q_conv(x: jax.Array, kernel: jax.Array, *, bits: int = 5, **window) -> jax.Array:
+    """Convolve `x` [batch, *sizes, in] by the weights (1) of `kernel` [*taps, in, out].
 
-    The options, the result and the errors are those of `nnlab.ops.convolution.conv`, and the errors
-    of `shift_q_weights`.
+    The options, the result and the errors are those of `nnlab.ops.convolution.conv`; errors are
+    also those of `shift_q_weights`.
     """
-    return shift_conv(
-        x,
-        shift_q_weights(kernel, bits=bits),
-        strides=strides,
-        padding=padding,
-        kernel_dilation=kernel_dilation,
-    )
+    return shift_conv(x, shift_q_weights(kernel, bits=bits), **window)
+
+
+def shift_ps_conv(
+    x: jax.Array, shift: jax.Array, sign: jax.Array, *, bits: int = 5, **window
+) -> jax.Array:
+    """Convolve `x` by the weights (2) of exponents and signs, each [*taps, in, out].
+
+    The options, the result and the errors are those of `nnlab.ops.convolution.conv`; errors are
+    also those of `shift_ps_weights`.
+    """
+    return shift_conv(x, shift_ps_weights(shift, sign, bits=bits), **window)
 
 
 def lowest_exponent(bits: int) -> int:
-    """Of weights of so many bits; the highest is 0."""
+    """Lowest exponent of weights of so many bits; the highest is 0."""
     return 2 - 2 ** (bits - 1)
 
 
 def _check_bits(bits: int, dtype) -> None:
-    """Raises a ValueError unless `bits` are from 2 to 8 and `dtype` has normal numbers so small."""
+    """Raise a ValueError unless `bits` are from 2 to 8 and `dtype` has normal numbers so small."""
     if bits not in range(2, 9):
         raise ValueError(f"bits must be an integer from 2 to 8, not {bits!r}.")
     if 2.0 ** lowest_exponent(bits) < float(jnp.finfo(dtype).tiny):
@@ -131,7 +127,7 @@ def _stored_ps(bits: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
 
 
 def _power_of_two(exponent, bits, dtype):
-    """2^clip(exponent), put together from its bits: XLA's power need not be exact."""
+    """2^clip(exponent), assembled from its bits, because XLA's power need not be exact."""
     exponent = jnp.clip(exponent, lowest_exponent(bits), 0).astype(jnp.int32)
     return lax.bitcast_convert_type((exponent + 127) << 23, jnp.float32).astype(dtype)
 

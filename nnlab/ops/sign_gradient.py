@@ -4,7 +4,7 @@ With the cotangent g of the value of f, an argument x gets
 
 .. math:: \bar x = \mathrm{sgn}\Bigl( \frac{\partial f}{\partial x}^{\!\top} g \Bigr)         (1)
 
-in place of what stands in the bracket; sgn 0 = 0. The rule has no potential: it is not linear in g.
+instead of the bracket itself; sgn 0 = 0. The rule has no potential: it is not linear in g.
 Among all steps whose numbers are at most 1 in size, the one against (1) goes down fastest: the
 value falls by the 1-norm of the gradient a unit step. So SGD on a loss with rule (1) is signSGD.
 
@@ -29,7 +29,7 @@ _signed = quantize_cotangent(jnp.sign)
 
 
 def sign_cotangent(f: Callable[P, Result]) -> Callable[P, Result]:
-    """`f`, whose floating arguments, pytrees too, get the signs of their cotangents (1).
+    """Return `f` whose floating arguments, pytrees too, get the signs of their cotangents (1).
 
     The sign is taken once for each argument, of the sum over all its uses in `f`, and over all
     examples of a `jax.vmap` around `f` that shares the argument between them; `jax.vmap` around

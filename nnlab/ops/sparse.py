@@ -10,13 +10,13 @@ n_m_mask(w, n, m, axis)    the n largest magnitudes of every m neighbours on an 
 Of equal magnitudes the first is pruned first, so that the numbers in (1) and (2) are exact. Masks
 are constants to a gradient.
 
-`n_m_sparse(product)` is a product of its own, y = product(x, m w) with the mask m by (2) along the
-inputs, as of hardware that skips (2:4 on GPUs). Its cotangents are those of the product at m w, and
-that of w goes to pruned weights as well, which so may come back: straight-through, of the product's
-own potentials. What SR-STE adds, the decay of pruned weights, is `nnlab.optim.decay_pruned`.
+`n_m_sparse(product)` is itself a product, y = product(x, m w) with the mask m of (2) along the
+inputs, as hardware that skips zeros wants it (2:4 on GPUs). Its cotangents are those of the product
+at m w. That of w reaches pruned weights as well, which may therefore come back: straight-through,
+with the product's own potentials. SR-STE's decay of pruned weights is `nnlab.optim.decay_pruned`.
 
-In an adder layer a zero weight is no absent one: its term is -|x|, and costs the one addition that
-sums it where another costs two. `nnlab.costs.sparse_counts` counts so.
+In an adder layer a zero weight is not absent: its term is -|x|, which costs one addition where
+another costs two. `nnlab.costs.sparse_counts` counts it so.
 
 References:
     Han et al., Learning both weights and connections, NeurIPS 2015,
@@ -79,7 +79,7 @@ def n_m_mask(w: jax.Array, n: int, m: int, axis: int = -2) -> jax.Array:
 
 
 def n_m_bits(n: int, m: int, bits: int = 32) -> int:
-    """Bits at rest a weight, rounded up, where a kept one takes `bits` and its place among m.
+    """Return the bits at rest of a weight, rounded up; a kept one takes `bits` and its place in m.
 
     2:4 in float32 is (2 32 + 2 2) / 4 = 17.
 
@@ -91,7 +91,7 @@ def n_m_bits(n: int, m: int, bits: int = 32) -> int:
 
 
 def n_m_sparse(product: Product = conv, n: int = 2, m: int = 4, *, bits: int = 32) -> Product:
-    """`product` of the weights that (2) keeps along their inputs; 2:4 unless told otherwise.
+    """Make `product` use only the weights that (2) keeps along their inputs; 2:4 by default.
 
     Args:
         product: `op(x, kernel, **options)`, as in `nnlab.ops.products`.
@@ -115,6 +115,6 @@ def n_m_sparse(product: Product = conv, n: int = 2, m: int = 4, *, bits: int = 3
 
 
 def check_pattern(n: int, m: int) -> None:
-    """Raises `InputError` unless 0 < n < m, integers."""
+    """Raise `InputError` unless n and m are integers with 0 < n < m."""
     if not (isinstance(n, int) and isinstance(m, int) and 0 < n < m):
         raise InputError(f"a pattern n:m needs integers with 0 < n < m, not {n}:{m}.")

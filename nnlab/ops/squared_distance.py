@@ -31,46 +31,34 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nnlab.kernels.batch import of_images, vary_alike
 from nnlab.kernels.window import Window
 from nnlab.ops.convolution import conv
-from nnlab.ops.windows import Padding, check_operands, window_of
+from nnlab.ops.front import over_windows
 
 
-def squared_distance_conv(
-    x: jax.Array,
-    kernel: jax.Array,
-    *,
-    strides: int | Sequence[int] = 1,
-    padding: Padding = "SAME",
-    kernel_dilation: int | Sequence[int] = 1,
-) -> jax.Array:
-    """Negative squared distances (1) of image windows to filters.
+def squared_distance_conv(x: jax.Array, kernel: jax.Array, **window) -> jax.Array:
+    """Compute negative squared distances (1) of windows to filters.
 
     Args:
-        x: images [batch, height, width, in], floating.
-        kernel: filters [kh, kw, in, out], floating.
-        strides, padding, kernel_dilation: as of `nnlab.ops.adder.adder_conv`.
+        x: images, sequences or volumes [batch, *sizes, in], floating.
+        kernel: filters [*taps, in, out], floating.
+        **window: strides, padding and kernel_dilation of `nnlab.ops.adder.adder_conv`.
 
     Returns:
-        [batch, out height, out width, out], in the promoted dtype of the operands.
+        [batch, *out sizes, out], in the promoted dtype of the operands.
 
     Raises:
         ValueError: ranks, sizes or window do not fit.
         TypeError: an operand is not floating.
     """
-    check_operands("squared_distance_conv", x, kernel)
-    x, kernel = vary_alike(x, kernel)
-    window = window_of(x.shape, kernel.shape, strides, padding, kernel_dilation)
-    dtype = jnp.promote_types(x.dtype, kernel.dtype)
-    wide = jnp.promote_types(dtype, jnp.float32)
+    return over_windows("squared_distance_conv", _squared, x, kernel, **window, widen=True)
 
-    def op(x: jax.Array, w: jax.Array) -> jax.Array:
-        products = conv(x, w, strides=window[0], padding=window[1], kernel_dilation=window[2])
-        squares = _sums_over_windows(jnp.square(x).sum(axis=3, keepdims=True), w.shape, window)
-        return 2 * products - squares - jnp.square(w).sum(axis=(0, 1, 2))  # (1)
 
-    return of_images(op, x.astype(wide), kernel.astype(wide)).astype(dtype)
+def _squared(x: jax.Array, w: jax.Array, window: Window) -> jax.Array:
+    strides, padding, dilation = window
+    products = conv(x, w, strides=strides, padding=padding, kernel_dilation=dilation)
+    squares = _sums_over_windows(jnp.square(x).sum(axis=3, keepdims=True), w.shape, window)
+    return 2 * products - squares - jnp.square(w).sum(axis=(0, 1, 2))  # (1)
 
 
 def _sums_over_windows(x: jax.Array, kernel_shape: Sequence[int], window: Window) -> jax.Array:

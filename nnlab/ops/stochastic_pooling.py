@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from nnlab.kernels.batch import of_images
+from nnlab.kernels.batch import auto_sharded
 from nnlab.kernels.window import Window
 from nnlab.ops.pooling_windows import (
     Taps,
@@ -60,7 +60,7 @@ def stochastic_pool(
     taps, moves = pooling_window("stochastic_pool", x, window, strides, padding)
     shape = x.shape[0], *moves.positions(x.shape[1:], taps), x.shape[3]
     uniform = jax.random.uniform(key, shape, jnp.promote_types(x.dtype, jnp.float32))
-    return of_images(lambda x, uniform: _drawn(x, uniform, taps, moves), x, uniform)
+    return auto_sharded(lambda x, uniform: _drawn(x, uniform, taps, moves), x, uniform)
 
 
 def expected_pool(
@@ -78,7 +78,7 @@ def expected_pool(
         squares = sum(pixel * pixel for pixel in pixels)
         return (squares / jnp.where(total > 0, total, 1)).astype(x.dtype)  # (2)
 
-    return of_images(means, x)
+    return auto_sharded(means, x)
 
 
 def _not_negative(x: jax.Array, taps: Taps, moves: Window) -> list[jax.Array]:

@@ -7,11 +7,11 @@ straight_through(value, x)     value    of x: g;  of value: 0      (1)
 quantize_cotangent(q)(x)       x        of x: q(g)                 (2)
 =============================  =======  =============================
 
-(1) is the true gradient of the potential x, and is how a rounded weight trains the real one behind
-it. (2) is where a training rounds the errors that it sends back.
+(1) is the true gradient of the potential x, and is how a rounded weight trains the real one that it
+comes from. (2) rounds the errors that training sends back.
 
-A quantiser of weights also says how many bits a stored weight takes, by `stored_in`: real weights
-are for training, and what `nnlab.costs.stored_bytes` counts is what would be kept of them.
+A quantiser of weights also says how many bits a stored weight takes, through `stored_in`: real
+weights are for training, and `nnlab.costs.stored_bytes` counts what would be kept of them.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Quantizer = Callable[[jax.Array], jax.Array]
 
 @jax.custom_vjp
 def straight_through(value: jax.Array, x: jax.Array) -> jax.Array:
-    """`value`, whose cotangent goes to `x` as it is (1); both of one shape and floating dtype."""
+    """Return `value`; its cotangent goes to `x` as it is (1). Both have one shape and dtype."""
     return value
 
 
@@ -32,7 +32,7 @@ straight_through.defvjp(lambda value, x: (value, None), lambda _, g: (None, g))
 
 
 def quantize_cotangent(quantizer: Quantizer) -> Quantizer:
-    """The identity whose cotangent passes through `quantizer` (2)."""
+    """Return the identity whose cotangent passes through `quantizer` (2)."""
 
     @jax.custom_vjp
     def identity(x):
@@ -43,10 +43,10 @@ def quantize_cotangent(quantizer: Quantizer) -> Quantizer:
 
 
 def stored_in(bits: int, quantizer: Callable[..., Any]) -> Callable[..., Any]:
-    """`quantizer` of weights, known to `nnlab.costs` as done once, when weights are stored.
+    """Mark a quantiser of weights as one that `nnlab.costs` counts once, when weights are stored.
 
     Args:
-        bits: of a stored weight.
+        bits: size of a stored weight.
         quantizer: takes the array of weights, and maybe others that go into the same numbers and
             are not stored beside them. It returns the quantised weights, or a tuple of these and of
             what is stored with them at its own dtype, such as one scale a filter.

@@ -7,8 +7,8 @@ r"""Ternary weight networks: real inputs, weights -1, 0 and +1 with one scale a 
     \alpha = \text{mean of } |w| \text{ over } |w| \ge \Delta                               (2)
 
 The rule of w is the cotangent of q = alpha t(w) as it is, the true gradient of the potential w; the
-product's cotangents are those of the convolution by q. The paper has weights at the threshold
-itself as 0; larq, and this op, as +1 and -1. Where all weights are 0, so is alpha.
+product's cotangents are those of the convolution by q. The paper sets weights exactly at the
+threshold to 0; larq and this op set them to +1 or -1. Where all weights are 0, so is alpha.
 
 References:
     Li et al., Ternary Weight Networks, 2016, https://arxiv.org/abs/1605.04711, section 2.
@@ -33,13 +33,13 @@ def _codes_and_scale(w):
 ternary_weights = stored_in(2, _codes_and_scale)
 
 
-def ternary_conv(x: jax.Array, kernel: jax.Array, **options) -> jax.Array:
-    """Convolution (1).
+def ternary_conv(x: jax.Array, kernel: jax.Array, **window) -> jax.Array:
+    """Convolve by ternary weights (1).
 
     Args:
-        x: images [batch, height, width, in], floating.
-        kernel: real weights [kh, kw, in, out], floating.
-        **options: strides, padding and kernel_dilation of `nnlab.ops.convolution.conv`, whose
+        x: images, sequences or volumes [batch, *sizes, in], floating.
+        kernel: real weights [*taps, in, out], floating.
+        **window: strides, padding and kernel_dilation of `nnlab.ops.convolution.conv`, whose
             result and errors these are.
     """
-    return scaled_conv(x, kernel, product=signed_conv, quantizer=ternary_weights, **options)
+    return scaled_conv(x, kernel, product=signed_conv, quantizer=ternary_weights, **window)

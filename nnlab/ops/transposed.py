@@ -1,4 +1,4 @@
-"""What comes before a transposed convolution: zeros between the pixels, and the padding.
+"""Preparation of a transposed convolution: zeros between the pixels, and the padding.
 
 A transposed convolution of strides s, which makes images larger, is a convolution of stride 1 of
 the images with s - 1 zeros between neighbours (Dumoulin and Visin, A guide to convolution
@@ -16,7 +16,7 @@ from nnlab.ops.windows import Padding, per_axis
 
 
 def spread(x: jax.Array, strides: int | Sequence[int]) -> jax.Array:
-    """`x` [batch, *sizes, channels] with zeros between its pixels, (size - 1) stride + 1 an axis.
+    """Put zeros between the pixels of `x` [batch, *sizes, channels], (size - 1) stride + 1 an axis.
 
     Raises:
         ValueError: `strides` are neither a positive integer nor one for each axis.
@@ -31,21 +31,21 @@ def transposed_padding(
     padding: Padding,
     kernel_dilation: int | Sequence[int] = 1,
 ) -> Padding:
-    """Padding of images that were `spread`, as of `jax.lax.conv_transpose`.
+    """Return the padding of images that were `spread`, as `jax.lax.conv_transpose` has it.
 
     Args:
-        taps: of the kernel along each axis; an axis spans k = (taps - 1) dilation + 1 pixels.
+        taps: taps of the kernel along each axis; an axis spans k = (taps - 1) dilation + 1 pixels.
         strides, kernel_dilation: one for all axes, or one for each.
         padding: "SAME" for n s pixels from n at stride s, "VALID" for (n - 1) s + max(k, s), where
-            every window meets a pixel; what else there is counts as it stands, for pixels of the
-            spread image. PyTorch's `padding` p and `output_padding` r are (k - 1 - p, k - 1 - p +
+            every window meets a pixel; anything else is taken as it is, for pixels of the spread
+            image. PyTorch's `padding` p and `output_padding` r are (k - 1 - p, k - 1 - p +
             r) here.
 
     Returns:
         A pair for each axis, or `padding` itself.
 
     Raises:
-        ValueError: strides or dilation are no positive integers, one for all axes or for each.
+        ValueError: strides or dilation are not positive integers, one for all axes or for each.
     """
     strides = per_axis("strides", strides, len(taps))
     dilation = per_axis("kernel_dilation", kernel_dilation, len(taps))

@@ -1,14 +1,11 @@
-"""From what a user writes (`strides=2, padding="SAME"`) to an explicit, checked window."""
+"""Windows: turn what a user writes (`strides=2, padding="SAME"`) into explicit, checked numbers."""
 
 import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import DTypeLike
 
 from nnlab.kernels.window import Window
 
@@ -16,7 +13,7 @@ Padding = str | int | Sequence[tuple[int, int]]
 
 
 class Moves(NamedTuple):
-    """How a kernel moves along one axis or several: an entry of each field for each axis."""
+    """How a kernel moves along one to three axes: each field has one entry for each axis."""
 
     strides: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
@@ -24,7 +21,7 @@ class Moves(NamedTuple):
 
     @property
     def plane(self) -> Window:
-        """Along the last two axes; where there is but one, it is the width, and the height is 1."""
+        """The window along the last two axes. A single axis is the width; the height is then 1."""
         down, across = (1, *self.strides)[-2:]
         rows, columns = ((0, 0), *self.padding)[-2:]
         dh, dw = (1, *self.dilation)[-2:]
@@ -39,56 +36,6 @@ _AXES = {  # as a sentence names them
 }
 
 
-def check_operands(
-    name: str, x: jax.Array, kernel: jax.Array, dtype: DTypeLike | None = None
-) -> None:
-    """Raises a ValueError unless x is [batch, height, width, in] and kernel [kh, kw, in, out]."""
-    if x.ndim != 4 or kernel.ndim != 4:
-        raise ValueError(
-            f"{name} expects x [batch, height, width, in] and kernel [kh, kw, in, out], "
-            f"not shapes {x.shape} and {kernel.shape}."
-        )
-    check_inputs(name, x, kernel, dtype)
-
-
-def check_operands_in_space(name: str, x: jax.Array, kernel: jax.Array) -> None:
-    """As `check_operands` for images, sequences and volumes, see `nnlab.ops.dimensions`."""
-    if x.ndim != kernel.ndim or x.ndim not in (3, 4, 5):
-        raise ValueError(
-            f"{name} expects x [batch, height, width, in] and kernel [kh, kw, in, out], or one or "
-            f"three axes in the place of two, not shapes {x.shape} and {kernel.shape}."
-        )
-    check_inputs(name, x, kernel)
-
-
-def check_dense_operands(
-    name: str, x: jax.Array, kernel: jax.Array, dtype: DTypeLike | None = None
-) -> None:
-    """Raises a ValueError unless x is [..., in] and kernel [in, out]."""
-    if x.ndim < 1 or kernel.ndim != 2:
-        raise ValueError(
-            f"{name} expects x [..., in] and kernel [in, out], "
-            f"not shapes {x.shape} and {kernel.shape}."
-        )
-    check_inputs(name, x, kernel, dtype)
-
-
-def check_inputs(
-    name: str, x: jax.Array, kernel: jax.Array, dtype: DTypeLike | None = None
-) -> None:
-    """Raises where x and kernel differ in `in`, or are not of `dtype`: by default any floating."""
-    if x.shape[-1] != kernel.shape[-2]:
-        raise ValueError(
-            f"{name} needs as many inputs in x as in kernel, "
-            f"not {x.shape[-1]} in x {x.shape} and {kernel.shape[-2]} in kernel {kernel.shape}."
-        )
-    for argument, array in (("x", x), ("kernel", kernel)):
-        fits = jnp.issubdtype(array.dtype, jnp.floating) if dtype is None else array.dtype == dtype
-        if not fits:
-            wanted = f"a floating {argument}" if dtype is None else f"{argument} in {dtype}"
-            raise TypeError(f"{name} expects {wanted}, not {array.dtype}.")
-
-
 def window_of(
     shape: Sequence[int],
     kernel_shape: Sequence[int],
@@ -96,11 +43,11 @@ def window_of(
     padding: Padding,
     kernel_dilation: int | Sequence[int],
 ) -> Window:
-    """The explicit window of a kernel [kh, kw, …] on images [batch, height, width, …].
+    """Return the explicit window of a kernel [kh, kw, …] on images [batch, height, width, …].
 
     Raises:
-        ValueError: something is not positive, padding is negative or unknown, or the dilated
-            kernel is larger than the padded image.
+        ValueError: a number is not positive, padding is negative or unknown, or the dilated kernel
+            is larger than the padded image.
     """
     return moves_of(shape[1:3], kernel_shape[:2], strides, padding, kernel_dilation).plane
 
@@ -112,10 +59,10 @@ def moves_of(
     padding: Padding,
     kernel_dilation: int | Sequence[int],
 ) -> Moves:
-    """How a kernel of so many `taps` moves along axes of these `sizes`, one to three of them.
+    """Return how a kernel with `taps` along each axis moves along axes of these `sizes`.
 
     Raises:
-        ValueError: as of `window_of`.
+        ValueError: see `window_of`.
     """
     axes = len(sizes)
     strides = per_axis("strides", strides, axes)
@@ -142,13 +89,13 @@ def moves_of(
 
 
 def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
-    """One positive integer twice, or two; anything else is a ValueError that says `name`."""
+    """Return one positive integer twice, or two; raise a ValueError that says `name` otherwise."""
     first, second = per_axis(name, value, 2)
     return first, second
 
 
 def per_axis(name: str, value: int | Sequence[int], axes: int) -> tuple[int, ...]:
-    """A positive integer for each of one to three axes, or one for all; else a ValueError."""
+    """Return a positive integer for each axis, given one for all or one each; raise otherwise."""
     numbers = _integers(value if np.iterable(value) else (value,) * axes)
     if len(numbers) != axes or min(numbers) < 1:
         many = "one positive integer" if axes == 1 else f"one or {_NUMBERS[axes]} positive integers"
@@ -157,7 +104,7 @@ def per_axis(name: str, value: int | Sequence[int], axes: int) -> tuple[int, ...
 
 
 def kernel_axes(kernel_size: int | Sequence[int]) -> tuple[int, ...]:
-    """Taps of a kernel along each axis: one integer is a square one, of two axes.
+    """Return a kernel's taps along each axis; a single integer means a square window.
 
     Raises:
         ValueError: it is neither a positive integer nor one to three of them.
@@ -172,7 +119,7 @@ def kernel_axes(kernel_size: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def _integers(values: Any) -> tuple[int, ...]:
-    """Empty if one is none."""
+    """The values as integers, or () if one of them is not an integer."""
     try:
         return tuple(operator.index(value) for value in values)
     except TypeError:

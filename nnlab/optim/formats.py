@@ -44,8 +44,8 @@ def rounded(
     when a weight falls to a millionth, the sum is off by a rounding of float32, until the next.
 
     Args:
-        optimizer: of any parameters. With `moments` one that `optax.tree_map_params` understands,
-            as optax's own.
+        optimizer: for any parameters. With `moments`, what it keeps for each weight must lie in
+            trees like that of the weights, as it does in optax's own.
         gradients, moments, weights: of `nnlab.ops.formats`.
 
     Raises:
@@ -57,9 +57,7 @@ def rounded(
         updates = _in_format(gradients, updates)  # (1)
         updates, state = inner.update(updates, state, params, **extra)
         if moments:
-            state = optax.tree_map_params(
-                optimizer, functools.partial(_leaf, moments), state
-            )  # (2)
+            state = _map_moments(functools.partial(_leaf, moments), state, updates)  # (2)
         if weights:
             if params is None:
                 raise ValueError("rounded needs the parameters: update(updates, state, params).")
@@ -68,6 +66,19 @@ def rounded(
         return updates, state
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
+
+
+def _map_moments(fn, state, weights):
+    """Apply `fn` to the leaves of `state` that lie where a weight lies in a tree of weights."""
+    shapes = {path: leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(weights)}
+
+    def at(path, leaf):
+        ends = (path[start:] for start in range(len(path) + 1))
+        place = next((end for end in ends if end in shapes), None)
+        # A single array has no place of its own: then all leaves of its shape are meant.
+        return fn(leaf) if place or (place == () and leaf.shape == shapes[()]) else leaf
+
+    return jax.tree_util.tree_map_with_path(at, state)
 
 
 def _in_format(form: Format | None, tree):

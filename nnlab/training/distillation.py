@@ -47,15 +47,10 @@ import optax
 from jax import lax
 
 from nnlab.errors import InputError
-from nnlab.layers.adder import AdderConv
-from nnlab.layers.convolution import Conv
-from nnlab.layers.lp_adder import LpAdderConv
+from nnlab.layers import Conv
 from nnlab.layers.normalization import batch_norm
-from nnlab.ops.windows import kernel_axes
 from nnlab.training.losses import cross_entropy
 from nnlab.training.steps import Metrics, accuracy
-
-_ADDERS = (AdderConv, LpAdderConv)
 
 
 class Outputs(NamedTuple):
@@ -75,12 +70,13 @@ class Distillation(nn.Module):
     """Images [batch, height, width, channels] to `Outputs` in training, else the student's logits.
 
     Student and teacher are models of one architecture, called as `model(images, train)`. The layers
-    that are compared are the student's adder convolutions, each with the teacher's convolution that
-    is called in the same place. Neither may be a model that computes its blocks again (`remat`).
+    that are compared are the student's adder convolutions, whose weights are an `adder_kernel`,
+    each with the teacher's convolution that is called in the same place, whose weights are a
+    `kernel`. Neither may be a model that computes its blocks again (`remat`).
 
     Raises:
-        InputError: the student has no adder convolution, or the teacher's are not float
-            convolutions with outputs of the same shapes.
+        InputError: the student has no adder convolution, or the teacher's are not convolutions by
+            a `kernel` with outputs of the same shapes.
     """
 
     student: nn.Module
@@ -96,7 +92,7 @@ class Distillation(nn.Module):
         _check(distances, products)
         total = jnp.zeros(())
         for distance, product in zip(distances, products, strict=True):
-            if isinstance(distance.layer, _ADDERS):
+            if distance.weights == _ADDER:
                 terms = distance.terms
                 h = _Kernel(terms, self.axis_name)(distance.output, train)
                 t = _Kernel(math.sqrt(terms), self.axis_name)(
@@ -155,10 +151,15 @@ class _Kernel(nn.Module):
         return nn.relu(batch_norm(train, axis_name=self.axis_name)(y))
 
 
+_ADDER, _FLOAT = "adder_kernel", "kernel"
+
+
 class _Record(NamedTuple):
-    layer: nn.Module
+    """One call of a convolution: the name of its weights, its output, and the terms of each sum."""
+
+    weights: str
     output: jax.Array
-    terms: int  # of each sum
+    terms: int
 
 
 def _recorded(
@@ -168,10 +169,13 @@ def _recorded(
     records = []
 
     def record(call, args, kwargs, context):
-        output, layer = call(*args, **kwargs), context.module
-        if isinstance(layer, (Conv, *_ADDERS)) and context.method_name == "__call__":
-            terms = math.prod(kernel_axes(layer.kernel_size)) * args[0].shape[-1]
-            records.append(_Record(layer, output, terms))
+        output = call(*args, **kwargs)
+        if context.method_name == "__call__":
+            own = context.module.variables.get("params", {})
+            kernels = [k for k in own if k.endswith("kernel") and jnp.ndim(own[k]) > 2]
+            if kernels:  # that of the adder, if a layer has several
+                name = min(kernels, key=lambda k: k != _ADDER)
+                records.append(_Record(name, output, math.prod(own[name].shape[:-1])))
         return output
 
     with nn.intercept_methods(record):
@@ -179,7 +183,7 @@ def _recorded(
 
 
 def _check(distances: list[_Record], products: list[_Record]) -> None:
-    if not any(isinstance(record.layer, _ADDERS) for record in distances):
+    if not any(record.weights == _ADDER for record in distances):
         raise InputError("Distillation needs a student with adder convolutions, not one without.")
     shapes = [[record.output.shape for record in records] for records in (distances, products)]
     if shapes[0] != shapes[1]:
@@ -187,6 +191,7 @@ def _check(distances: list[_Record], products: list[_Record]) -> None:
             "Distillation needs student and teacher of one architecture, not convolutions that "
             f"give {shapes[0]} and {shapes[1]}."
         )
-    if strange := [r for r in products if not isinstance(r.layer, Conv)]:
-        name = type(strange[0].layer).__name__
-        raise InputError(f"Distillation needs a teacher of float convolutions, not of {name}.")
+    if strange := [r.weights for r in products if r.weights != _FLOAT]:
+        raise InputError(
+            f"Distillation needs a teacher whose convolutions are by a kernel, not by {strange[0]}."
+        )

@@ -16,7 +16,7 @@ from jax import lax
 
 from nnlab.data.batches import shared_size
 from nnlab.errors import InputError
-from nnlab.kernels.batch import vary_alike
+from nnlab.kernels.batch import match_varying
 from nnlab.layers.sequences import no_carry
 from nnlab.optim.freezing import fill, frozen_paths, without
 from nnlab.training.losses import cross_entropy
@@ -262,7 +262,7 @@ def _varying_like(inputs: Any, tree: Any) -> Any:
     """
     given = jax.tree.leaves(inputs)
     leaves, structure = jax.tree.flatten(tree)
-    return structure.unflatten(vary_alike(*given, *leaves)[len(given) :])
+    return structure.unflatten(match_varying(*given, *leaves)[len(given) :])
 
 
 def _first_nonfinite(tree: Any) -> jax.Array:

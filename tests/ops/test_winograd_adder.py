@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnlab.kernels.window import Window
 from nnlab.ops.adder import adder_conv
 from nnlab.ops.convolution import conv
+from nnlab.ops.windows import moves_of
 from nnlab.ops.winograd_adder import _winograd, winograd_adder_conv
 
 AT = np.array([[-1, 1, 1, 0], [0, 1, -1, 1]])
@@ -36,28 +36,49 @@ def huber(d):
     return -jnp.where(jnp.abs(d) < 1, d**2 / 2, jnp.abs(d) - 0.5)
 
 
+def along_axes(matrix, a, first):
+    """`a` with `matrix` applied to each axis from `first` on, but the last."""
+    for axis in range(first, a.ndim - 1):
+        a = jnp.moveaxis(jnp.tensordot(jnp.asarray(matrix, a.dtype), a, (1, axis)), 0, axis)
+    return a
+
+
 def equation(phi, x, kernel):
-    """(1) of a "SAME" window, the distances by `phi`."""
-    n, height, width, _ = x.shape
-    rows, columns = -(-height // 2), -(-width // 2)
-    below = (1, 2 * rows + 1 - height), (1, 2 * columns + 1 - width)
-    x = jnp.pad(x, ((0, 0), *below, (0, 0)))
-    filters = jnp.einsum("ui,ijco,vj->uvco", G, kernel, G)
-    y = jnp.zeros((n, 2 * rows, 2 * columns, kernel.shape[3]), x.dtype)
-    for i, j in np.ndindex(rows, columns):
-        tile = jnp.einsum("ua,nabc,vb->nuvc", BT, x[:, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4], BT)
-        distances = phi(tile[..., None] - filters).sum(3)
-        outputs = jnp.einsum("iu,nuvo,jv->nijo", AT, distances, AT)
-        y = y.at[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].set(outputs)
-    return y[:, :height, :width]
+    """(1) of a "SAME" window in any number of axes, the distances by `phi`."""
+    n, *sizes, _ = x.shape
+    tiles = [-(-size // 2) for size in sizes]
+    pads = ((1, 2 * tile + 1 - size) for tile, size in zip(tiles, sizes, strict=True))
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    filters = jnp.moveaxis(along_axes(G, jnp.moveaxis(kernel, -1, 0), 1), 0, -1)
+    y = jnp.zeros((n, *(2 * tile for tile in tiles), kernel.shape[-1]), x.dtype)
+    for place in np.ndindex(*tiles):
+        corner = [slice(2 * i, 2 * i + 4) for i in place]
+        tile = along_axes(BT, x[:, *corner], 1)
+        outputs = along_axes(AT, phi(tile[..., None] - filters).sum(-2), 1)
+        y = y.at[:, *(slice(2 * i, 2 * i + 2) for i in place)].set(outputs)
+    return y[:, *map(slice, sizes)]
 
 
-def test_products_in_place_of_distances_give_the_convolution():
+LINE = quarters(2, 2, 5, 2), quarters(3, 3, 2, 3)
+SPACE = quarters(4, 1, 2, 3, 4, 2), quarters(5, 3, 3, 3, 2, 2)
+
+
+@pytest.mark.parametrize(("x", "kernel"), [LINE, (X, KERNEL), SPACE])
+def test_products_in_place_of_distances_give_the_convolution(x, kernel):
     def products(x, w):
         return x @ w
 
-    y = _winograd(products, X, KERNEL, Window(padding=((1, 1), (1, 1))))
-    np.testing.assert_array_equal(y, conv(X, KERNEL))
+    axes = x.ndim - 2
+    moves = moves_of(x.shape[1:-1], kernel.shape[:-2], 1, "SAME", 1)
+    assert moves.padding == ((1, 1),) * axes
+    y = jax.jit(lambda *a: _winograd(products, *a, moves))(x, kernel)
+    np.testing.assert_array_equal(y, conv(x, kernel))
+
+
+@pytest.mark.parametrize(("x", "kernel"), [LINE, SPACE])
+def test_value_along_one_axis_and_three(x, kernel):
+    y = jax.jit(winograd_adder_conv)(x, kernel)
+    np.testing.assert_array_equal(y, jax.jit(functools.partial(equation, l1))(x, kernel))
 
 
 def test_every_output_has_five_plus_and_four_minus():

@@ -119,3 +119,18 @@ def test_arguments_that_cannot_be():
         ValueError, match=r'^filter_rule "code" needs 2 inputs .* \(2, 2, 1, 3\)\.$'
     ):
         xnor_conv(x[..., :1], w[:, :, :1], filter_rule="code")
+
+
+def test_the_rule_of_the_code_counts_inputs_in_volumes_as_well():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(1, 3, 2, 2, 3)), jnp.float32)
+    w = jnp.asarray(rng.normal(size=(2, 1, 2, 3, 2)), jnp.float32)
+
+    @jax.jit
+    def cotangents(x, w):
+        rules: Any = ("paper", "code")
+        pulls = (jax.vjp(lambda w, r=r: xnor_conv(x, w, filter_rule=r), w)[1] for r in rules)
+        return [pull(jnp.ones((1, 3, 2, 2, 2)))[0] for pull in pulls]
+
+    paper, code = cotangents(x, w)
+    np.testing.assert_allclose(code, paper * (1 - 1 / 3), rtol=1e-6)  # 3 inputs, no weight at 1

@@ -62,6 +62,18 @@ def test_the_state_is_the_optimisers_own_and_counters_stay():
         np.testing.assert_array_equal(x, posit_round(x, 8, 0))
 
 
+def test_exponents_and_signs_of_shifts_have_moments_too():
+    params = jax.tree.map(jnp.ones_like, tree()) | {"c": {"shift_sign_kernel": jnp.ones(3)}}
+    optimizer = rounded(adder_recipe(9), moments=posit(8, 0))
+    state = optimizer.init(params)
+    _, after = optimizer.update(jax.tree.map(lambda p: 0.3 * p, params), state, params)
+    chex.assert_trees_all_equal_structs(after, state)
+    moments = [x for x in jax.tree.leaves(after) if x.shape == (3,)]
+    assert len(moments) == 2 and all(x.any() for x in moments)
+    for x in moments:
+        np.testing.assert_array_equal(x, posit_round(x, 8, 0))
+
+
 def test_without_formats_it_is_the_optimiser():
     params, g = tree(), tree()
     inner = optax.adam(0.1)

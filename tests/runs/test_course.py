@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from nnlab.runs.course import Course
 
 from nnlab.errors import DivergedError
 from nnlab.runs import RunFolder, best_accuracy
 from nnlab.runs.checkpoints import Checkpoints
-from nnlab.runs.course import Course
 from nnlab.training import State
 
 LOSSES = [1.0, 0.5, 0.25, 0.125]  # of the four steps of an epoch

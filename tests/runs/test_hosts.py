@@ -22,7 +22,7 @@ if processes > 1:
     hosts.initialize(f"127.0.0.1:{port}", processes, process, timeout=100)
 import flax.linen as nn, jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from nnlab.layers.adder import AdderConv
+from nnlab.layers import AdderConv
 from nnlab.layers.normalization import batch_norm
 from nnlab.optim import adder_recipe
 from nnlab.training import cross_entropy, init, parallel, train_step, train_steps

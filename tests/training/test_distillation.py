@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnlab.arithmetics import ADDER, BINARY
+from nnlab.arithmetics import ADDER, BINARY, SHIFT_ADD, of_product
 from nnlab.costs import count
 from nnlab.errors import InputError
 from nnlab.models import SmallCNN
+from nnlab.ops.adder import adder_conv
 from nnlab.optim import adder_recipe
 from nnlab.training import (
     Distillation,
@@ -102,6 +103,15 @@ def test_outputs_are_those_of_both_networks():
     assert len(maps) == 4
 
 
+@pytest.mark.parametrize(
+    "arithmetic", [of_product(adder_conv, kernel_name="adder_kernel"), SHIFT_ADD]
+)
+def test_a_student_is_known_by_its_weights(arithmetic):
+    model = Distillation(SmallCNN(arithmetic=arithmetic, widths=WIDTHS), TEACHER)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)["params"]
+    assert len([name for name in shapes if name.startswith("_Kernel")]) == 4
+
+
 def test_the_student_alone_is_evaluated():
     own = {collection: tree["student"] for collection, tree in variables().items()}
     ours, alone = (jax.jit(m.apply, compiler_options=QUICK) for m in (MODEL, STUDENT))
@@ -147,7 +157,7 @@ def test_a_step_and_the_evaluation_are_the_usual_ones():
     ("student", "teacher", "words"),
     [
         (TEACHER, TEACHER, "a student with adder convolutions, not one without"),
-        (STUDENT, STUDENT, "a teacher of float convolutions, not of AdderConv"),
+        (STUDENT, STUDENT, "a teacher whose convolutions are by a kernel, not by adder_kernel"),
         (STUDENT, SmallCNN(widths=(2, 3, 4)), r"one architecture, not .*\(1, 2, 2, 4\)"),
         (SmallCNN(arithmetic=BINARY), TEACHER, "not one without"),
     ],
