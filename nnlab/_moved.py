@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 _ROOMS = {  # (old package, new package): modules of the same name
-    ("analysis", "costs"): "costs counting energy hardware measuring modules primitives sparsity"
+    ("analysis", "costs"): "counting energy hardware measuring modules primitives sparsity"
     " storage summary summary_text",
     ("analysis", "figures"): "distributions features heatmaps page panels plots report tables",
     ("analysis", "series"): "alarms anomaly_likelihood detection nab",
@@ -47,6 +47,7 @@ MODULES = {
     for name in names.split()
 }
 MODULES |= {
+    "nnlab.analysis.costs": "nnlab.costs.summary",
     "nnlab.data.nab": "nnlab.series.nab_corpus",
     "nnlab.deployment.detection": "nnlab.series.detector",
     "nnlab.training.loop": "nnlab.runs.fit",

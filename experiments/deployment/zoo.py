@@ -1,13 +1,12 @@
 """What do the classic networks cost, and what is left of it when they stop multiplying?
 
-Every model that `python -m nnlab summary` knows, with 1,000 classes (those for small images 10):
-parameters, and operations and energy of one inference as CNN and as AdderNet. First convolution and
-dense layers at the end are float in both, and the AdderNet has BatchNorm behind each convolution
-where the network was published without. Operations are counted in the traced programs
-(`nnlab.costs.count`), energy is that of the arithmetic in 45 nm CMOS.
+For every network of images that `python -m nnlab summary` knows, with 1,000 classes (10 for small
+images): parameters, and operations and energy of one inference as CNN and as AdderNet. The first
+convolution and the dense layers at the end are float in both; the AdderNet has BatchNorm after each
+convolution where the network was published without. Operations are counted in the traced programs
+(`nnlab.costs.count`); energy is that of the arithmetic in 45 nm CMOS.
 
-The result, `results/zoo.json`, is the README's table of models. It runs nothing, and
-takes a minute or two to trace:
+The result is `results/zoo.json`. Nothing is run, and tracing takes a minute or two:
 
     python experiments/deployment/zoo.py
 """
@@ -17,13 +16,16 @@ import dataclasses
 import jax
 
 from nnlab import costs, figures, runs
-from nnlab.commands import summary
+from nnlab.arithmetics import ADDER, FLOAT, Arithmetic
+from nnlab.models import ZOO
 from nnlab.runs.script import check_choices, run
+
+IMAGE_NETWORKS = tuple(name for name, entry in ZOO.items() if len(entry.shape) == 3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    models: tuple[str, ...] = tuple(summary.MODELS)
+    models: tuple[str, ...] = IMAGE_NETWORKS
     """Names as of `python -m nnlab summary`."""
     out: str = "runs/zoo"
     """Folder of the run."""
@@ -31,25 +33,32 @@ class Config:
     """Replace an earlier run in that folder."""
 
     def __post_init__(self):
-        check_choices("models", self.models, summary.MODELS)
+        check_choices("models", self.models, IMAGE_NETWORKS)
 
 
-def cost(name: str, arithmetic: str) -> tuple[str, int, costs.Counts]:
-    """Size of the image, parameters, and what one inference computes."""
-    norm = arithmetic == "adder" and hasattr(summary.MODELS[name].make(), "norm")
-    config = summary.Config(name, arithmetic=arithmetic, norm=norm)
-    model = summary.build(config)
-    variables, images = summary.shapes(config, model)
+def cost(name: str, arithmetic: Arithmetic, norm: bool) -> tuple[str, int, costs.Counts]:
+    """Return the size of the image, parameters, and what one inference computes.
+
+    With `norm` the network is normalised, even if it was published without.
+    """
+    entry = ZOO[name]
+    options = {"norm": True} if norm and "norm" in entry.options else {}
+    model, image = entry.make(arithmetic=arithmetic, **options), entry.inputs()
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    counts = costs.count(model.apply, variables, images)
-    return "x".join(map(str, images.shape[1:])), parameters, counts
+    return (
+        "x".join(map(str, entry.shape)),
+        parameters,
+        costs.count(model.apply, variables, image),
+    )
 
 
 def main(config: Config) -> None:
     folder = runs.RunFolder.create(config.out, config, config.overwrite)
     table = []
     for name in config.models:
-        (image, parameters, cnn), (*_, adder) = cost(name, "float"), cost(name, "adder")
+        image, parameters, cnn = cost(name, FLOAT, norm=False)
+        *_, adder = cost(name, ADDER, norm=True)
         row = {"model": name, "image": image, "parameters": parameters}
         totals = adder.totals()
         row |= {"CNN multiplications": cnn.totals()["multiplications"]}

@@ -18,7 +18,7 @@ from nnlab.costs import Counts, count, stored_bytes
 from nnlab.costs.hardware import Numbers
 from nnlab.costs.modules import model_layers, module_calls
 from nnlab.layers.grouped import GroupedConv
-from nnlab.models import CifarResNet, LeNet5
+from nnlab.models import CifarResNet, LeNet5, RecurrentNet
 from nnlab.ops.products import shift_conv, signed_conv
 
 
@@ -124,6 +124,29 @@ def test_a_module_beside_mapped_ones_is_a_layer_of_its_own():
     names = ["GroupedConv_0", "Dropout_0", "dense", "between layers"]
     assert [layer.name for layer in layers] == names
     assert [sum(layer.operations.totals().values()) for layer in layers] == [64, 0, 108, 0]
+
+
+@pytest.mark.parametrize("arithmetic", [FLOAT, ADDER])
+def test_a_layer_in_a_loop_has_the_operations_of_all_steps(arithmetic):
+    model = RecurrentNet(3, 5, 1, arithmetic=arithmetic)
+    layers, variables, inputs = layers_of(model, 7, 2)  # seven steps of two numbers
+    names = [layer.name for layer in layers]
+    assert names.count("cell1/input") == names.count("cell1/recurrent") == 1
+    found = {layer.name: layer for layer in layers}
+    of_inputs, of_state = found["cell1/input"], found["cell1/recurrent"]
+    kind, additions = ("product", 1) if arithmetic is FLOAT else ("adder", 2)
+    for layer, terms in ((of_inputs, 2), (of_state, 5)):
+        assert (layer.kind, layer.terms) == (kind, terms)
+        assert layer.operations.additions == {"float32": additions * 7 * 20 * terms}
+        assert layer.weights == (Numbers(20 * terms, 20 * terms * 32),)  # read once
+        assert layer.inputs == (Numbers(7 * terms, 7 * terms * 32),)
+        assert layer.outputs == (Numbers(7 * 20, 7 * 20 * 32),)
+    # The gates are between the layers: three sigmoids and two tanh of five units a step.
+    assert layers[-1].operations.other == {"float32": 7 * 5 * 5}
+    total = collections.Counter()
+    for layer in layers:
+        total.update(layer.operations.additions)
+    assert total == count(model.apply, variables, inputs).additions
 
 
 def test_calls_come_in_the_order_in_which_they_start():
