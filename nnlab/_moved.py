@@ -100,7 +100,10 @@ def forward(old: str) -> Callable[[str], Any]:
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
         if fullname in MODULES or fullname in PACKAGES:
-            return importlib.util.spec_from_loader(fullname, self, is_package=fullname in PACKAGES)
+            # The origin is `sys.argv[0]` under `python -m`, which JAX expects to be a text.
+            return importlib.util.spec_from_loader(
+                fullname, self, origin=fullname, is_package=fullname in PACKAGES
+            )
         return None
 
     def is_package(self, fullname: str) -> bool:
