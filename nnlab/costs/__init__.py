@@ -1,4 +1,4 @@
-"""What a network costs: operations, energy, bytes at rest, layer by layer."""
+"""What a network costs: operations, energy and bytes at rest, layer by layer."""
 
 from nnlab.costs.counting import Counts, count
 from nnlab.costs.energy import energy
