@@ -1,6 +1,5 @@
 """The multilayer perceptron: its size, PyTorch's logits, and what each option changes."""
 
-import functools
 from typing import Any
 
 import jax
@@ -29,7 +28,6 @@ def count(params):
 
 
 def test_parameters():
-    assert count(shapes(MLP(), 28, 28, 1)) == 218_378
     # 3 layers of 5 for 12 numbers: 60 + 2 · 25 weights, 15 biases; 6 · 7 of the classifier.
     params = shapes(MLP(7, depth=3, width=5, norm=False), 2, 2, 3)
     assert count(params) == 60 + 50 + 15 + 42
@@ -132,8 +130,7 @@ def test_a_step_by_the_default_recipe_moves_every_parameter(arithmetic):
     assert all(jax.tree.leaves(moved)), moved
 
 
-def test_errors():
-    for options in ({"depth": 0}, {"width": -1}):
-        ((name, value),) = options.items()
-        with pytest.raises(InputError, match=rf"^{name} must be at least 1, not {value}\."):
-            functools.partial(MLP, **options)().init(KEY, jnp.ones((1, 4)))
+@pytest.mark.parametrize("options", [{"depth": 0}, {"width": -1}])
+def test_bad_sizes(options):
+    with pytest.raises(InputError):
+        shapes(MLP(**options), 4)

@@ -1,4 +1,4 @@
-"""What every model can be told about its computation: its dtype, its devices, its memory."""
+"""Options of a model's computation: its dtype, and an axis of devices."""
 
 import functools
 from typing import Any
@@ -18,9 +18,6 @@ from nnlab.models import (
 from nnlab.training import cross_entropy
 
 MODELS = [(LeNet5, 16), (SmallCNN, 4), (VGGSmall, 8), (functools.partial(CifarResNet, 8), 4)]
-every_model = pytest.mark.parametrize(("model", "size"), MODELS)
-ARITHMETICS = {"float": FLOAT, "adder": ADDER, "binary": BINARY}
-every_arithmetic = pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), ids=ARITHMETICS)
 BFLOAT16 = 2**-8  # relative rounding
 # What takes time is to compile, not to run.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -52,8 +49,10 @@ def paths_and_types(tree):
     return {jax.tree_util.keystr(path): (leaf.shape, leaf.dtype) for path, leaf in leaves}
 
 
-@every_model
-@every_arithmetic
+@pytest.mark.parametrize(
+    ("model", "size", "arithmetic"),
+    [(*each, ADDER) for each in MODELS] + [(SmallCNN, 4, FLOAT), (SmallCNN, 4, BINARY)],
+)
 def test_in_bfloat16_all_layers_compute_and_all_that_is_kept_stays_float32(model, size, arithmetic):
     wide, narrow = model(arithmetic=arithmetic), model(arithmetic=arithmetic, dtype=jnp.bfloat16)
     images, labels = batch(size, 2)
@@ -82,7 +81,11 @@ def relative(got, expected):
     return np.linalg.norm(got - expected) / np.linalg.norm(expected)
 
 
-@every_arithmetic
+@pytest.mark.parametrize(
+    "arithmetic",
+    [ADDER, *(pytest.param(a, marks=pytest.mark.slow) for a in (FLOAT, BINARY))],
+    ids=["adder", "float", "binary"],
+)
 def test_bfloat16_differs_from_float32_by_its_roundings(arithmetic):
     networks: Any = [SmallCNN(arithmetic=arithmetic, dtype=d) for d in (None, jnp.bfloat16)]
     images, labels = batch(8, 32)
@@ -115,7 +118,10 @@ def test_bfloat16_differs_from_float32_by_its_roundings(arithmetic):
         assert BFLOAT16 / 2 < relative(narrow_grads, grads) <= error + np.sqrt(flipped) < 1
 
 
-@every_model
+@pytest.mark.parametrize(
+    ("model", "size"),
+    [pytest.param(*each, marks=[] if each[0] is SmallCNN else pytest.mark.slow) for each in MODELS],
+)
 def test_batches_of_devices_are_one_along_an_axis(model, size):
     images, _ = batch(size)
     network = model(axis_name="devices")
