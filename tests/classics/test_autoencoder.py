@@ -21,6 +21,21 @@ def test_the_error_of_a_hand_worked_window():
     )  # (9 + 16) / 2, (16 + 36) / 2
 
 
+def test_outputs_by_hand():
+    model, x = AutoEncoder(5, 3), np.linspace(-1, 1, 12).reshape(2, 6)
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, KEY, x)["params"]
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), shapes)
+    expected = x
+    for name in ("first", "encode", "decode", "last"):
+        expected = expected @ params[name]["kernel"] + params[name]["bias"]
+        expected = expected if name == "last" else np.tanh(expected)
+    outputs = jax.jit(model.apply)({"params": params}, x)
+    # Sums of at most six float32 products below 10, through slopes of at most 1.
+    np.testing.assert_allclose(np.asarray(outputs), expected, rtol=0, atol=4 * 60 * 2**-24)
+
+
+@pytest.mark.slow
 def test_what_it_has_seen_it_rebuilds_and_the_rest_not():
     phases = np.random.default_rng(0).uniform(0, 6, (64, 1))
     windows = jnp.sin(jnp.asarray(phases, jnp.float32) + jnp.arange(12) * 0.7)

@@ -84,6 +84,24 @@ def test_nothing_imports_commands():
             assert not {other for other in imported if _room(other) in above - {""}}, module
 
 
+def _outside(path: Path) -> set[str]:
+    """What a file imports from other distributions when it is imported."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module).split(".")[0])
+    return found - sys.stdlib_module_names - {"nnlab"}
+
+
+def test_heavy_packages_are_imported_where_they_are_used():
+    common = {"jax", "jaxlib", "numpy", "ml_dtypes", "flax", "optax", "chex"}  # the core's
+    more = {"figures": {"matplotlib"}, "commands": {"tyro"}}
+    for module, path in FILES.items():
+        assert _outside(path) <= common | more.get(_room(module), set()), module
+
+
 def test_leaves_import_nothing():
     assert all(not IMPORTS[leaf] for leaf in LEAVES)
 

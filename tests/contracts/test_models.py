@@ -67,8 +67,9 @@ PUBLISHED = {
     "next_event": (54_223, (16,)),
 }
 DEEP = {
-    *("he_resnet44", "he_resnet56", "he_resnet110", "resnet101", "resnet152"),
-    *("resnext101_32x8d", "resnext101_64x4d"),
+    *("resnet32", "he_resnet32", "he_resnet44", "he_resnet56", "he_resnet110"),
+    *("googlenet", "googlenet_v1", "inception_v3"),
+    *("resnet50", "resnet101", "resnet152", "resnext101_32x8d", "resnext101_64x4d"),
 }
 # One network of each class for the training step, those with a depth with less of it.
 SHALLOW = {
@@ -78,7 +79,8 @@ SHALLOW = {
 }
 FIRST = {entry.kind: name for name, entry in reversed(ZOO.items())}
 WIDE = {  # slow to trace
-    *("alexnet", "googlenet", "inception_v3", "lenet5_original", "squeezenet1_0", "vgg11"),
+    *("alexnet", "googlenet", "inception_v3", "lenet5_original", "recurrent_net"),
+    *("squeezenet1_0", "vgg11", "vgg_small"),
 }
 
 

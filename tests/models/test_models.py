@@ -60,12 +60,10 @@ def test_features(model, size, features):
 
 
 CASES = [
-    (SmallCNN, 4, FLOAT),
     (SmallCNN, 4, BINARY),
-    (LeNet5, 16, ADDER),
     *(
         pytest.param(model, size, arithmetic, marks=pytest.mark.slow)
-        for model, size, _ in MODELS[2:]
+        for model, size, _ in MODELS
         for arithmetic in (FLOAT, ADDER, BINARY)
     ),
 ]

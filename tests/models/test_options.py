@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.models import (
@@ -51,7 +52,11 @@ def paths_and_types(tree):
 
 @pytest.mark.parametrize(
     ("model", "size", "arithmetic"),
-    [(*each, ADDER) for each in MODELS] + [(SmallCNN, 4, FLOAT), (SmallCNN, 4, BINARY)],
+    [
+        (SmallCNN, 4, BINARY),
+        (LeNet5, 16, ADDER),
+        *(pytest.param(*each, ADDER, marks=pytest.mark.slow) for each in MODELS[2:]),
+    ],
 )
 def test_in_bfloat16_all_layers_compute_and_all_that_is_kept_stays_float32(model, size, arithmetic):
     wide, narrow = model(arithmetic=arithmetic), model(arithmetic=arithmetic, dtype=jnp.bfloat16)
@@ -81,11 +86,8 @@ def relative(got, expected):
     return np.linalg.norm(got - expected) / np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize(
-    "arithmetic",
-    [ADDER, *(pytest.param(a, marks=pytest.mark.slow) for a in (FLOAT, BINARY))],
-    ids=["adder", "float", "binary"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("arithmetic", [FLOAT, ADDER, BINARY], ids=["float", "adder", "binary"])
 def test_bfloat16_differs_from_float32_by_its_roundings(arithmetic):
     networks: Any = [SmallCNN(arithmetic=arithmetic, dtype=d) for d in (None, jnp.bfloat16)]
     images, labels = batch(8, 32)
@@ -118,10 +120,8 @@ def test_bfloat16_differs_from_float32_by_its_roundings(arithmetic):
         assert BFLOAT16 / 2 < relative(narrow_grads, grads) <= error + np.sqrt(flipped) < 1
 
 
-@pytest.mark.parametrize(
-    ("model", "size"),
-    [pytest.param(*each, marks=[] if each[0] is SmallCNN else pytest.mark.slow) for each in MODELS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "size"), MODELS)
 def test_batches_of_devices_are_one_along_an_axis(model, size):
     images, _ = batch(size)
     network = model(axis_name="devices")
@@ -138,3 +138,13 @@ def test_batches_of_devices_are_one_along_an_axis(model, size):
     # size, below 2 here; further layers would amplify that.
     ours, expected = (tree["batch_stats"]["BatchNorm_0"] for tree in (along, whole))
     np.testing.assert_allclose(ours["mean"][0], expected["mean"], rtol=0, atol=2048 * 2 * 2**-24)
+
+
+@pytest.mark.parametrize(("model", "size"), MODELS)
+def test_every_normalisation_sees_the_axis(model, size):
+    network, images = model(axis_name="devices"), jnp.ones((2, size, size, 3))
+    variables = jax.eval_shape(network.init, jax.random.key(0), images)
+    run = functools.partial(network.apply, train=True, mutable=["batch_stats"])
+    program = jax.make_jaxpr(run, axis_env=[("devices", 2)])(variables, images)
+    sums = sum(equation.primitive.name.startswith("psum") for equation in program.eqns)
+    assert sums == sum("mean" in path for path in flatten_dict(variables["batch_stats"]))

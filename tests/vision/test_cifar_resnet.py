@@ -27,7 +27,7 @@ from nnlab.models import (
     resnet20,
 )
 from nnlab.training import cross_entropy
-from nnlab.vision.cifar_resnet import BasicBlock, ConvolutionShortcuts, torch_names
+from nnlab.vision.cifar_resnet import ConvolutionShortcuts, torch_names
 
 IMAGE = jnp.ones((1, 32, 32, 3))
 
@@ -46,18 +46,6 @@ def test_multiply_adds_as_published():
     # 32² · 27 · 16 + 6 · 32² · 144 · 16; 16² · 32 (144 + 5 · 288); 8² · 64 (288 + 5 · 576); 640
     terms = 442_368 + 14_155_776 + 12_976_128 + 12_976_128 + 640
     assert products - distances == terms == 40_551_040
-
-
-def test_option_a_is_every_second_pixel_between_channels_of_zeros():
-    block = BasicBlock(8, 2, FLOAT, None, None, projection=False)
-    x = jnp.abs(jax.random.normal(jax.random.key(1), (2, 5, 6, 4)))
-    fresh = jax.eval_shape(lambda k: block.init(k, x, False), jax.random.key(0))
-    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), fresh)
-    y: Any = jax.jit(functools.partial(block.apply, train=False))(nothing, x)
-    assert y.shape == (2, 3, 3, 8)
-    for row, column in np.ndindex(3, 3):
-        np.testing.assert_array_equal(y[:, row, column, 2:6], x[:, 2 * row, 2 * column])
-    assert not np.asarray(y)[..., [0, 1, 6, 7]].any()
 
 
 def test_parameters_of_the_variants():
@@ -108,6 +96,21 @@ def test_computing_blocks_again_changes_nothing_but_memory(arithmetic, quick_jit
     chex.assert_trees_all_equal(*results)
 
 
+@pytest.mark.parametrize("shortcuts", ["block", "convolution"])
+def test_as_many_blocks_are_computed_again(shortcuts):
+    network = CifarResNet(8, shortcuts=shortcuts, remat=True)
+    images = IMAGE[:, :8, :8]
+
+    def total(params, stats):
+        inputs = {"params": params, "batch_stats": stats}
+        return network.apply(inputs, images, train=True, mutable=["batch_stats"])[0].sum()
+
+    shapes = jax.eval_shape(network.init, jax.random.key(0), images)
+    program = jax.make_jaxpr(jax.grad(total))(shapes["params"], shapes["batch_stats"])
+    assert sum(equation.primitive.name == "remat2" for equation in program.eqns) == 3
+
+
+@pytest.mark.slow
 def test_with_blocks_computed_again_little_is_kept_for_the_gradient():
     """Bytes between the two passes; what a compiler makes of them is its own."""
 
@@ -146,7 +149,7 @@ def test_shortcuts_of_convolutions():
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 272_484 + 19
 
 
-def test_a_convolution_of_no_effect_leaves_what_went_in():
+def test_a_convolution_of_no_effect_leaves_what_went_in(quick_jit):
     """Adder, normalisation, shortcut, ReLU, power; with scales of 0 only the shortcut is left."""
     block = ConvolutionShortcuts(4, 2, ADDER_SR, FLOAT, None, None)
     x = jax.random.normal(jax.random.key(1), (2, 6, 5, 3))
@@ -160,7 +163,7 @@ def test_a_convolution_of_no_effect_leaves_what_went_in():
     params["PowerActivation_0"]["alpha"] = jnp.array(2.0)
     params["PowerActivation_1"]["alpha"] = jnp.array(0.5)
 
-    apply = jax.jit(functools.partial(block.apply, train=False))
+    apply = quick_jit(functools.partial(block.apply, train=False))
     y = apply({"params": params, "batch_stats": stats}, x)
     pixels = np.pad(np.float64(x), ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=np.nan)
     means = np.nanmean(pixels.reshape(2, 3, 2, 3, 2, 3), axis=(2, 4))  # the last column's are two
@@ -179,7 +182,8 @@ def test_intermediates(assert_intermediates):
     assert_intermediates(he_resnet20(7), (1, 32, 32, 3), expected)
 
 
-@pytest.mark.parametrize("arithmetic", [FLOAT, pytest.param(ADDER, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("arithmetic", [FLOAT, ADDER])
 def test_a_step_of_option_a_reaches_every_parameter(arithmetic, assert_a_step_moves_everything):
     network = CifarResNet(8, 4, arithmetic, projection=False, normalize_logits=False)
     assert_a_step_moves_everything(network, (4, 5, 4, 1))

@@ -67,7 +67,8 @@ def test_multiply_adds(full_size):
     assert products - distances == stem + cells + 1_024_000 == 1_498_376_192
 
 
-@pytest.mark.parametrize("model", [GoogLeNet, pytest.param(googlenet_v1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [GoogLeNet, googlenet_v1])
 def test_intermediates_and_shapes(model, full_size, assert_intermediates):
     network, shapes = full_size(model, IMAGE, FLOAT, True)
     stages = ((112, 64), (56, 192), (28, 480), (14, 832), (7, 1024))
@@ -75,6 +76,7 @@ def test_intermediates_and_shapes(model, full_size, assert_intermediates):
     assert_intermediates(network, IMAGE.shape, expected | {"features": (2, 1024)}, shapes)
 
 
+@pytest.mark.slow
 def test_a_training_call_gives_the_heads_logits_too(full_size, assert_outputs_with_heads):
     network = GoogLeNet(auxiliary=True, dtype=jnp.bfloat16)
     _, shapes = full_size(GoogLeNet, IMAGE, FLOAT, True)
@@ -190,6 +192,7 @@ def test_logits_are_those_of_pytorch(randomised, assert_borrowed_logits, assert_
     assert_same_outputs(lambda x: head.apply(of_head, x, False), theirs.aux1, x)
 
 
+@pytest.mark.slow
 def test_logits_of_the_original_and_of_its_heads_are_those_of_pytorch(
     randomised, assert_borrowed_logits
 ):

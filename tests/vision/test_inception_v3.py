@@ -60,6 +60,7 @@ def test_multiply_adds(full_size):
     assert products - distances == total == 5_713_216_096
 
 
+@pytest.mark.slow
 def test_intermediates_and_shapes(full_size, assert_intermediates):
     network, shapes = full_size(InceptionV3, IMAGE, FLOAT, True)
     expected = {
@@ -73,6 +74,7 @@ def test_intermediates_and_shapes(full_size, assert_intermediates):
     assert_intermediates(network, IMAGE.shape, expected, shapes)
 
 
+@pytest.mark.slow
 def test_a_training_call_gives_the_heads_logits_too(full_size, assert_outputs_with_heads):
     network = InceptionV3(auxiliary=True, dtype=jnp.bfloat16)
     _, shapes = full_size(InceptionV3, IMAGE, FLOAT, True)

@@ -162,10 +162,10 @@ def test_a_step_reaches_every_parameter(full, options, assert_a_step_moves_every
     assert_a_step_moves_everything(OriginalLeNet5(full=full, **options), (4, 32, 32, 1))
 
 
-def test_subsampling_begins_as_the_mean():
-    images = jax.random.normal(jax.random.key(0), (2, 6, 4, 3))
+def test_subsampling_begins_as_the_mean(quick_jit):
+    images = np.random.default_rng(0).normal(size=(2, 6, 4, 3)).astype(np.float32)
     means = images.reshape(2, 3, 2, 2, 2, 3).mean(axis=(2, 4))
-    y, made = Subsampling(None).init_with_output(jax.random.key(0), images)
+    y, made = quick_jit(Subsampling(None).init_with_output)(jax.random.key(0), images)
     assert sizes(made["params"]) == {"coefficient": 3, "bias": 3}
     np.testing.assert_allclose(y, means, rtol=0, atol=1e-6)
 

@@ -1,5 +1,6 @@
 """Plain networks: He et al.'s sizes, shortcuts that cost nothing, a step in two arithmetics."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -21,6 +22,7 @@ def variables(network, images=IMAGE) -> Any:
     return jax.eval_shape(network.init, jax.random.key(0), images)
 
 
+@pytest.mark.slow
 def test_multiply_adds():
     # As published for ResNet-20, whose 19 convolutions and classifier these are.
     network = PlainNet(6, arithmetic=ADDER, first=ADDER, classifier=ADDER)
@@ -42,14 +44,15 @@ def test_a_step_moves_every_parameter(arithmetic, shortcuts, assert_a_step_moves
     assert_a_step_moves_everything(network, (4, 8, 8, 3))
 
 
-def test_a_convolution_of_no_effect_leaves_what_went_in():
+def test_a_convolution_of_no_effect_leaves_what_went_in(quick_jit):
     network = PlainNet(2, (4, 4, 4), 5, shortcuts=True)
     images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
-    params: Any = network.init(jax.random.key(0), images)
+    params: Any = quick_jit(network.init)(jax.random.key(0), images)
     for stage, layer in ((1, 0), (1, 1), (2, 1), (3, 1)):
         bn = params["params"][f"stage{stage}_{layer}_bn"]
         bn["scale"] = jnp.zeros_like(bn["scale"])
-    seen: Any = network.apply(params, images, mutable=["intermediates"])[1]
+    apply = quick_jit(functools.partial(network.apply, mutable=["intermediates"]))
+    seen: Any = apply(params, images)[1]
     sown = seen["intermediates"]
     assert [sown[f"stage{i}"][0].shape for i in (1, 2, 3)] == [(2, s, s, 4) for s in (8, 4, 2)]
     assert sown["features"][0].shape == (2, 4)

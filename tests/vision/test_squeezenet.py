@@ -33,7 +33,11 @@ def variables(model: SqueezeNet, *size: int) -> Any:
 @pytest.mark.parametrize(
     ("model", "stages"),
     [
-        (squeezenet1_0, ((109, 96), (54, 256), (27, 512), (13, 512))),
+        pytest.param(
+            squeezenet1_0,
+            ((109, 96), (54, 256), (27, 512), (13, 512)),
+            marks=pytest.mark.slow,
+        ),
         (squeezenet1_1, ((111, 64), (55, 128), (27, 256), (13, 512))),
     ],
 )

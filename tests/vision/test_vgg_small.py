@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from nnlab.arithmetics import ADDER, FLOAT
 from nnlab.costs import count
@@ -16,6 +17,7 @@ def variables(**options: Any) -> Any:
     return jax.eval_shape(VGGSmall(**options).init, jax.random.key(0), IMAGE)
 
 
+@pytest.mark.slow
 def test_multiply_adds():
     # 32·32·128 (27 + 1152) + 16·16·256 (1152 + 2304) + 8·8·512 (2304 + 4608) + 8192·10
     options: Any = {"arithmetic": ADDER, "first": ADDER, "classifier": ADDER}
