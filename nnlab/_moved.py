@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 _ROOMS = {  # (old package, new package): modules of the same name
-    ("analysis", "costs"): "costs counting energy hardware measuring modules primitives sparsity"
+    ("analysis", "costs"): "counting energy hardware measuring modules primitives sparsity"
     " storage summary summary_text",
     ("analysis", "figures"): "distributions features heatmaps page panels plots report tables",
     ("analysis", "series"): "alarms anomaly_likelihood detection nab",
@@ -46,6 +46,7 @@ MODULES = {
     for name in names.split()
 }
 MODULES |= {
+    "nnlab.analysis.costs": "nnlab.costs.summary",
     "nnlab.data.nab": "nnlab.series.nab_corpus",
     "nnlab.deployment.detection": "nnlab.series.detector",
     "nnlab.training.loop": "nnlab.runs.fit",
@@ -106,7 +107,10 @@ def forward(old: str) -> Callable[[str], Any]:
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
         if fullname in MODULES or fullname in PACKAGES:
-            return importlib.util.spec_from_loader(fullname, self, is_package=fullname in PACKAGES)
+            # The origin is `sys.argv[0]` under `python -m`, which JAX expects to be a text.
+            return importlib.util.spec_from_loader(
+                fullname, self, origin=fullname, is_package=fullname in PACKAGES
+            )
         return None
 
     def is_package(self, fullname: str) -> bool:

@@ -3,14 +3,13 @@
 Answer: An adder ResNet-50 needs 131 million instead of 4.1 billion multiplications, and 41 % of the
 energy of the arithmetic.
 
-Every model that `python -m nnlab summary` knows, with 1,000 classes (those for small images 10):
-parameters, and operations and energy of one inference as CNN and as AdderNet. First convolution and
-dense layers at the end are float in both, and the AdderNet has BatchNorm after each convolution
+For every network of images that `nnlab summary` knows, with 1,000 classes (10 for small images):
+parameters, and operations and energy of one inference as CNN and as AdderNet. The first convolution
+and the dense layers at the end are float in both; the AdderNet has BatchNorm after each convolution
 where the network was published without. Operations are counted in the traced programs
-(`nnlab.costs.count`), energy is that of the arithmetic in 45 nm CMOS.
+(`nnlab.costs.count`); energy is that of the arithmetic in 45 nm CMOS.
 
-The result, `results/zoo.json`, is the README's table of models. It runs nothing, and
-takes a minute or two to trace:
+The result is `results/zoo.json`. Nothing is run, and tracing takes a minute or two:
 
     python experiments/deployment/zoo.py
 """
@@ -21,22 +20,26 @@ from typing import Annotated
 import jax
 
 from nnlab import costs, figures, runs
-from nnlab.commands import summary
+from nnlab.arithmetics import ADDER, FLOAT, Arithmetic
+from nnlab.models import ZOO
 from nnlab.runs.fields import SomeOf
 from nnlab.runs.script import run
+
+IMAGE_NETWORKS = tuple(name for name, entry in ZOO.items() if len(entry.shape) == 3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(runs.Run):
     out: str = "runs/zoo"
-    models: Annotated[tuple[str, ...], SomeOf(summary.MODELS)] = tuple(summary.MODELS)
-    """Names as for `python -m nnlab summary`."""
+    models: Annotated[tuple[str, ...], SomeOf(IMAGE_NETWORKS)] = IMAGE_NETWORKS
+    """Names as for `nnlab summary`."""
 
 
 def main(config: Config) -> None:
     with config.open() as record:
         for name in config.models:
-            (image, parameters, cnn), (*_, adder) = cost(name, "float"), cost(name, "adder")
+            image, parameters, cnn = cost(name, FLOAT, norm=False)
+            *_, adder = cost(name, ADDER, norm=True)
             row = {"model": name, "image": image, "parameters": parameters}
             totals = adder.totals()
             row |= {"CNN multiplications": cnn.totals()["multiplications"]}
@@ -46,15 +49,18 @@ def main(config: Config) -> None:
         figures.print_table(record.rows())
 
 
-def cost(name: str, arithmetic: str) -> tuple[str, int, costs.Counts]:
-    """Return the image's size, the number of parameters, and what one inference computes."""
-    norm = arithmetic == "adder" and hasattr(summary.MODELS[name].make(), "norm")
-    config = summary.Config(name, arithmetic=arithmetic, norm=norm)
-    model = summary.build(config)
-    variables, images = summary.shapes(config, model)
+def cost(name: str, arithmetic: Arithmetic, norm: bool) -> tuple[str, int, costs.Counts]:
+    """Return the size of the image, parameters, and what one inference computes.
+
+    With `norm` the network is normalised, even if it was published without.
+    """
+    entry = ZOO[name]
+    options = {"norm": True} if norm and "norm" in entry.options else {}
+    model, image = entry.make(arithmetic=arithmetic, **options), entry.inputs()
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    counts = costs.count(model.apply, variables, images)
-    return "x".join(map(str, images.shape[1:])), parameters, counts
+    counts = costs.count(model.apply, variables, image)
+    return "x".join(map(str, entry.shape)), parameters, counts
 
 
 if __name__ == "__main__":

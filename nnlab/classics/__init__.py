@@ -1,1 +1,1 @@
-"""The networks that every course begins with."""
+"""The networks with which every course begins."""

@@ -1,9 +1,9 @@
-"""An auto-encoder of windows of a series: what it cannot rebuild is unlike what it has seen.
+"""An auto-encoder for windows of a series: what it cannot rebuild is unlike what it has seen.
 
-Dense layers narrow a window of w numbers to `code` and widen it again,
-w -> hidden -> code -> hidden -> w, with tanh between them: of h hidden units and a code of c
-2 (w h + h c) + 2 h + c + w parameters, 2,008 for the default on windows of 32.
-The reconstruction error of a window is the baseline that prediction errors are compared with.
+Dense layers narrow a window of w numbers to a code of c and widen it again, w -> h -> c -> h -> w
+for h hidden units, with tanh between them. They have 2 (w h + h c) + 2 h + c + w parameters, 2,008
+by default on windows of 32. The reconstruction error of a window is the baseline that prediction
+errors are compared with.
 
 References:
     Sakurada & Yairi, Anomaly detection using autoencoders with nonlinear dimensionality reduction,
@@ -20,13 +20,13 @@ from nnlab.errors import InputError
 
 
 class AutoEncoder(nn.Module):
-    """[batch, w] to [batch, w].
+    """Rebuild windows: [batch, w] to [batch, w].
 
     Attributes:
-        hidden: units of the layers around the code.
+        hidden: units of the two layers around the code.
         code: numbers that a window is narrowed to.
-        arithmetic: of the layers between the first and the last, which are float.
-        dtype: of the computation; outputs are float32 at least.
+        arithmetic: arithmetic of all layers except the first and the last, which are float.
+        dtype: dtype of the computation; outputs are float32 at least.
 
     Raises:
         InputError: `hidden` or `code` is below 1, or the input is not [batch, w].
@@ -53,5 +53,5 @@ class AutoEncoder(nn.Module):
 
 
 def reconstruction_error(outputs: jax.Array, windows: jax.Array) -> jax.Array:
-    """Root of the mean squared difference of each window, [batch]."""
+    """Return the root of the mean squared difference of each window, [batch]."""
     return jnp.sqrt(jnp.mean(jnp.square(outputs - windows), axis=-1))

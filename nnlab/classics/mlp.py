@@ -1,21 +1,22 @@
-"""A multilayer perceptron of any depth, by default what makes a deep network train.
+"""A multilayer perceptron of any depth, by default with what makes a deep network train.
 
 `depth` hidden layers of `width` units, each followed by BatchNorm, activation and dropout, and a
-classifier with a bias. With BatchNorm hidden layers have no bias of their own, without it they do.
-For images of s numbers with BatchNorm s·width + (depth - 1)·width² + 2·depth·width +
-(width + 1)·classes parameters: 218,378 for MNIST, and 216,320 multiply-adds of its layers.
+classifier with a bias. Hidden layers have a bias only without BatchNorm. For images of s numbers
+with BatchNorm there are s·width + (depth - 1)·width² + 2·depth·width + (width + 1)·classes
+parameters: 218,378 for MNIST, and 216,320 multiply-adds in its layers.
 
-The defaults, together with `nnlab.optim.deep_recipe`, are the usual cures of what is wrong with a
-deep network; `experiments/optimisers/vanishing_gradients.py` measures each.
+The defaults, together with `nnlab.optim.deep_recipe`, are the usual cures for what is wrong with a
+deep network; `experiments/optimisers/vanishing_gradients.py` measures each:
 
-- ReLU (the activation of float arithmetic): a slope of 1 for half of the inputs. A sigmoid's is 1/4
-  at most, so gradients shrink by that with every layer, and it is flat for inputs of a few units.
-- He's start, variance 2 / inputs (the start of float layers): the size of activations and of
-  gradients stays through ReLU layers. Xavier's, 2 / (inputs + outputs), is for activations with a
-  slope of 1 around 0, such as tanh.
-- BatchNorm: whatever the weights have become, every layer sees numbers of one size. Adder layers
-  cannot do without, as their outputs lie near minus the number of their inputs; where many follow
-  one another they need a wider start too, see `nnlab.layers.initializers`.
+- ReLU (the activation of float arithmetic) has a slope of 1 for half of the inputs. A sigmoid's
+  slope is at most 1/4, so gradients shrink by that factor with every layer, and it is flat for
+  inputs of a few units.
+- He's initialisation, variance 2 / inputs (that of float layers), keeps the size of activations and
+  gradients through ReLU layers. Xavier's, 2 / (inputs + outputs), is for activations with a slope
+  of 1 around 0, such as tanh.
+- BatchNorm gives every layer inputs of one size, whatever the weights have become. Adder layers
+  need it, as their outputs lie near minus the number of their inputs; many in a row need a wider
+  initialisation too, see `nnlab.layers.initializers`.
 - Clipping and Adam: see the recipe.
 
 References:
@@ -38,16 +39,17 @@ from nnlab.layers.normalization import batch_norm
 
 
 class MLP(nn.Module):
-    """[batch, …] of any shape to logits [batch, classes].
+    """Map inputs of any shape [batch, …] to logits [batch, classes].
 
-    `arithmetic` serves all layers but the first and the classifier, which are float unless `first`
-    and `classifier` say otherwise. `activation` is `arithmetic`'s unless given, and so is the start
-    of the weights, which `kernel_init` replaces in all layers. `dropout` is a rate, its draws come
-    from the stream "dropout".
+    All layers use `arithmetic`, except the first and the classifier, which use `first` and
+    `classifier` (float by default). `activation` and `kernel_init`, the initialisation in all
+    layers, are the arithmetic's unless given. `dropout` is a rate; its draws come from the stream
+    "dropout".
 
-    `dtype` is that of the computation, by default that of images and parameters together;
-    parameters, running statistics and logits are float32 in any. `axis_name` is that of a mapped
-    axis along which BatchNorm takes the batch of all devices as one; by default each has its own.
+    `dtype` is the dtype of the computation, by default that of images and parameters together;
+    parameters, running statistics and logits are always float32. With `axis_name`, BatchNorm takes
+    the batches of all devices along that mapped axis as one; by default each device normalises its
+    own.
 
     Raises:
         InputError: `depth` or `width` is below 1.

@@ -1,15 +1,15 @@
-"""What a model is made of and what it costs, in any arithmetic, counted from its program.
+"""Show what a model consists of and what it costs, in any arithmetic, counted from its program.
 
     python -m nnlab summary resnet20 --arithmetic adder
     python -m nnlab summary resnet20 --arithmetic binary --levels 1 --batch-size 64 --measure
 
-A line a module: shape of the output, parameters by the bits of each at rest, multiplications,
-additions and bit operations, bytes of the output, energy. Numbers in the table are rounded and
-count the whole batch; those below it are exact, and are those of the traced program. Operations are
-counted and priced at the dtype that they run in: posits and 8-bit floats are computed in float32.
-Energy is that of arithmetic in 45 nm CMOS, without memory traffic.
+The table has a line for each module: output shape, parameters by the bits that each takes at rest,
+multiplications, additions and bit operations, bytes of the output, and energy. Its numbers are
+rounded and count the whole batch; the totals below it are exact and are those of the traced
+program. Operations are counted and priced at the dtype in which they run: posits and 8-bit floats
+are computed in float32. Energy is that of arithmetic in 45 nm CMOS, without memory traffic.
 
-It reads no data. Only --measure runs the model, with fresh weights and random images.
+No data are read. Only --measure runs the model, with fresh weights and random inputs.
 """
 
 import dataclasses
@@ -24,20 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from nnlab import (
-    kernels,
-    models,
-    runs,
-    training,
-)
+from nnlab import kernels, runs, training
 from nnlab.arithmetics import NAMED
 from nnlab.costs import count
-from nnlab.costs.measuring import (
-    accelerator_peak,
-    growth,
-    planned_bytes,
-    seconds,
-)
+from nnlab.costs.measuring import accelerator_peak, growth, planned_bytes, seconds
 from nnlab.costs.summary import folded, summarize
 from nnlab.costs.summary_text import (
     Total,
@@ -48,59 +38,12 @@ from nnlab.costs.summary_text import (
     totals,
 )
 from nnlab.errors import InputError
+from nnlab.models import ZOO
 from nnlab.optim import adder_recipe
 from nnlab.runs.script import check_positive_integer, run
 
-
-class Entry(NamedTuple):
-    """A model by its name on the command line, with the images that it was published for."""
-
-    make: Callable[..., nn.Module]
-    size: int
-    channels: int
-
-
-MODELS = {
-    "lenet5": Entry(models.LeNet5, 32, 1),
-    "small_cnn": Entry(models.SmallCNN, 8, 1),
-    "vgg_small": Entry(models.VGGSmall, 32, 3),
-    "lenet5_original": Entry(models.OriginalLeNet5, 32, 1),
-    "lenet5_full": Entry(models.full_lenet5, 32, 1),
-    "mlp": Entry(models.MLP, 28, 1),
-    "resnet20": Entry(models.resnet20, 32, 3),
-    "resnet32": Entry(models.resnet32, 32, 3),
-    "he_resnet20": Entry(models.he_resnet20, 32, 3),
-    "he_resnet32": Entry(models.he_resnet32, 32, 3),
-    "he_resnet44": Entry(models.he_resnet44, 32, 3),
-    "he_resnet56": Entry(models.he_resnet56, 32, 3),
-    "he_resnet110": Entry(models.he_resnet110, 32, 3),
-    "alexnet": Entry(models.AlexNet, 224, 3),
-    "alexnet_original": Entry(models.original_alexnet, 227, 3),
-    "alexnet_ungrouped": Entry(models.ungrouped_alexnet, 227, 3),
-    "vgg11": Entry(models.vgg11, 224, 3),
-    "vgg11_bn": Entry(models.vgg11_bn, 224, 3),
-    "vgg13": Entry(models.vgg13, 224, 3),
-    "vgg13_bn": Entry(models.vgg13_bn, 224, 3),
-    "vgg16": Entry(models.vgg16, 224, 3),
-    "vgg16_bn": Entry(models.vgg16_bn, 224, 3),
-    "vgg19": Entry(models.vgg19, 224, 3),
-    "vgg19_bn": Entry(models.vgg19_bn, 224, 3),
-    "googlenet": Entry(models.GoogLeNet, 224, 3),
-    "googlenet_v1": Entry(models.googlenet_v1, 224, 3),
-    "inception_v3": Entry(models.InceptionV3, 299, 3),
-    "resnet18": Entry(models.resnet18, 224, 3),
-    "resnet34": Entry(models.resnet34, 224, 3),
-    "resnet50": Entry(models.resnet50, 224, 3),
-    "resnet101": Entry(models.resnet101, 224, 3),
-    "resnet152": Entry(models.resnet152, 224, 3),
-    "resnext50_32x4d": Entry(models.resnext50_32x4d, 224, 3),
-    "resnext101_32x8d": Entry(models.resnext101_32x8d, 224, 3),
-    "resnext101_64x4d": Entry(models.resnext101_64x4d, 224, 3),
-    "squeezenet1_0": Entry(models.squeezenet1_0, 224, 3),
-    "squeezenet1_1": Entry(models.squeezenet1_1, 224, 3),
-}
+ARITHMETICS = ("arithmetic", "first", "classifier")  # options that name one
 DTYPES = ("float32", "bfloat16", "float16")
-
 
 Name = Annotated[str, tyro.conf.arg(metavar="NAME")]
 Size = Annotated[int | None, tyro.conf.arg(metavar="INT")]
@@ -112,37 +55,37 @@ def _name_of(names: Iterable[str]) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    model: Annotated[str, tyro.conf.Positional, _name_of(MODELS)]
+    model: Annotated[str, tyro.conf.Positional, _name_of(ZOO)]
     arithmetic: Annotated[str, _name_of(NAMED)] = "float"
     first: Name = "float"
-    """Arithmetic of the first convolution."""
+    """Arithmetic of the first layer of an image classifier."""
     classifier: Name = "float"
-    """Arithmetic of the dense layers at the end."""
+    """Arithmetic of the last layers."""
     norm: bool = False
-    """BatchNorm behind each convolution of a network that was published without."""
+    """Add normalisation to a network that was published without it."""
     batch_size: int = 1
     image_size: Size = None
-    """Height and width; by default that of the published network."""
+    """Height and width of the images (default: as published)."""
     channels: Size = None
-    """Of the images; by default those of the published network."""
+    """Channels of the images (default: as published)."""
     classes: Size = None
-    """By default those of the published network."""
+    """Number of classes (default: as published)."""
     dtype: Name = "float32"
-    """Of the computation: float32, bfloat16 or float16."""
+    """Dtype of the computation: float32, bfloat16 or float16."""
     levels: Size = None
-    """Depth in modules that the table goes to, what is deeper added up; by default to the end."""
+    """Show this many levels of modules, deeper ones added up (default: all)."""
     compile: bool = True
-    """Compile the program and show the memory that it takes."""
+    """Compile the program and show the memory that it needs."""
     train: bool = False
-    """Also a training step: its operations, its memory, and with --measure its time."""
+    """Also show a training step (cross-entropy): operations, memory, and with --measure time."""
     measure: bool = False
-    """Run batches on this machine for their time and memory."""
+    """Run batches on this machine to measure time and memory."""
     repeats: int = 10
-    """Batches that are timed."""
+    """Number of batches to time."""
 
     def __post_init__(self):
-        _check_name("MODEL", self.model, MODELS)
-        for name in ("arithmetic", "first", "classifier"):
+        _check_name("MODEL", self.model, ZOO)
+        for name in ARITHMETICS:
             _check_name(f"--{name}", getattr(self, name), NAMED)
         _check_name("--dtype", self.dtype, DTYPES)
         for name in ("batch_size", "repeats"):
@@ -159,47 +102,57 @@ def _check_name(flag: str, name: str, names: Iterable[str]) -> None:
 
 
 def build(config: Config) -> nn.Module:
-    """The model of the command line.
+    """Build the model that the command line describes.
 
     Raises:
-        InputError: it has no option `norm`, or does not take these classes.
+        InputError: the model does not have one of the options given.
     """
-    make = MODELS[config.model].make
-    options: dict[str, Any] = {
-        name: NAMED[getattr(config, name)] for name in ("arithmetic", "first", "classifier")
-    }
-    options["dtype"] = jnp.dtype(config.dtype)
-    if config.classes is not None:
-        options["classes"] = config.classes
-    if config.norm:
-        if not hasattr(make(), "norm"):
-            raise InputError(f"--norm is an option that {config.model} does not have.")
-        options["norm"] = True
-    return make(**options)
+    published, entry = Config(config.model), ZOO[config.model]
+    options: dict[str, Any] = {}
+    for name in (*ARITHMETICS, "norm", "classes", "dtype"):
+        value = getattr(config, name)
+        if value != getattr(published, name):
+            if name not in entry.options:
+                raise InputError(f"--{name} is an option that {config.model} does not have.")
+            options[name] = NAMED[value] if name in ARITHMETICS else value
+    if "dtype" in options:
+        options["dtype"] = jnp.dtype(config.dtype)
+    return entry.make(**options)
 
 
 def shapes(config: Config, model: nn.Module) -> tuple[Any, jax.ShapeDtypeStruct]:
-    """Variables and images of the model, as shapes.
+    """Return the shapes of the model's variables and of a batch of its inputs.
 
     Raises:
         InputError: the model does not take images of this size.
     """
-    entry = MODELS[config.model]
-    size, channels = config.image_size or entry.size, config.channels or entry.channels
-    images = jax.ShapeDtypeStruct((config.batch_size, size, size, channels), jnp.float32)
-    if images.size > 2**40:  # beyond all machines, and soon beyond the compiler's integers
-        raise InputError(f"--batch-size images must be at most 2^40 numbers, not {images.size:,}.")
+    inputs = ZOO[config.model].inputs(config.batch_size)
+    if len(inputs.shape) == 4:
+        _, height, width, channels = inputs.shape
+        size = config.image_size
+        image = size or height, size or width, config.channels or channels
+        inputs = jax.ShapeDtypeStruct((config.batch_size, *image), inputs.dtype)
+    elif config.image_size or config.channels:
+        raise InputError(
+            f"--image-size and --channels are for images, which {config.model} has not."
+        )
+    if inputs.size > 2**40:  # beyond all machines, and soon beyond the compiler's integers
+        raise InputError(f"--batch-size inputs must be at most 2^40 numbers, not {inputs.size:,}.")
     try:
-        return jax.eval_shape(model.init, jax.random.key(0), images), images
+        return jax.eval_shape(model.init, jax.random.key(0), inputs), inputs
     except (ArithmeticError, TypeError, ValueError) as error:
         raise InputError(
-            f"{config.model} does not take images of {size}x{size}x{channels}: "
+            f"{config.model} does not take inputs of {_by(inputs.shape[1:])}: "
             f"{str(error).splitlines()[0]}"
         ) from error
 
 
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
 class Program(NamedTuple):
-    """What is compiled: a function of arguments, their shapes, and how to make them of a key."""
+    """A function to compile, the shapes of its arguments, and how to draw these from a key."""
 
     name: str
     function: Callable[..., Any]
@@ -207,31 +160,38 @@ class Program(NamedTuple):
     arguments: Callable[[jax.Array], tuple[Any, ...]]
 
 
-def inference(model: nn.Module, variables: Any, images: Any) -> Program:
-    """`model.apply`."""
+def inference(model: nn.Module, variables: Any, inputs: Any) -> Program:
+    """Make the program of `model.apply`."""
 
     def arguments(key):
-        drawn = jax.random.normal(key, images.shape)
+        drawn = _drawn(key, inputs)
         return jax.jit(model.init)(key, drawn), drawn
 
-    return Program("inference", model.apply, (variables, images), arguments)
+    return Program("inference", model.apply, (variables, inputs), arguments)
 
 
-def training_step(model: nn.Module, images: Any) -> Program:
-    """A step of `nnlab.optim.adder_recipe` without augmentation."""
+def training_step(model: nn.Module, variables: Any, inputs: Any) -> Program:
+    """Make the program of a step by cross-entropy and `adder_recipe`, without augmentation."""
     optimizer = adder_recipe(steps=1000)
+    *labels, _ = jax.eval_shape(model.apply, variables, inputs).shape
 
     def arguments(key):
-        drawn = jax.random.normal(key, images.shape)
-        batch = drawn, jnp.zeros(len(drawn), jnp.int32)
+        drawn = _drawn(key, inputs)
+        batch = drawn, jnp.zeros(labels, jnp.int32)
         return training.init(key, model, optimizer, drawn), batch
 
     step = training.train_step(model, optimizer)
     return Program("training step", step, jax.eval_shape(arguments, jax.random.key(0)), arguments)
 
 
+def _drawn(key: jax.Array, inputs: Any) -> jax.Array:
+    if jnp.issubdtype(inputs.dtype, jnp.integer):
+        return jnp.zeros(inputs.shape, inputs.dtype)  # the first of its symbols
+    return jax.random.normal(key, inputs.shape, inputs.dtype)
+
+
 def compiled_totals(config: Config, program: Program) -> Iterator[Total]:
-    """Memory of the compiled program, and with --measure what one batch takes on this machine."""
+    """Yield the memory of the compiled program, and with --measure that and time of one batch."""
     compiled = jax.jit(program.function).lower(*program.shapes).compile()
     names = {
         "shared": "bytes that both share",
@@ -257,25 +217,26 @@ def compiled_totals(config: Config, program: Program) -> Iterator[Total]:
     median = float(np.median(times))
     yield f"measured: median of {len(times)}", f"{short(median)}s"
     yield "  quartiles", " to ".join(f"{short(q)}s" for q in np.percentile(times, (25, 75)))
-    yield "  images a second", short(config.batch_size / median)
+    yield "  inputs a second", short(config.batch_size / median)
 
 
 def main(config: Config) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # µ, where it cannot be written
     model = build(config)
-    variables, images = shapes(config, model)
-    summary = summarize(model, variables, images)
+    variables, inputs = shapes(config, model)
+    summary = summarize(model, variables, inputs)
+    options = [name for name in ARITHMETICS if name in ZOO[config.model].options]
     print(
-        f"{config.model}: arithmetic {config.arithmetic}, first {config.first}, classifier "
-        f"{config.classifier}; images {'x'.join(map(str, images.shape))} in {config.dtype}\n"
+        f"{config.model}: {', '.join(f'{name} {getattr(config, name)}' for name in options)}; "
+        f"inputs {_by(inputs.shape)} in {config.dtype}\n"
     )
     print_lines(folded(summary.lines, config.levels) if config.levels else summary.lines)
-    batch = "an image" if config.batch_size == 1 else f"a batch of {config.batch_size} images"
+    batch = "an input" if config.batch_size == 1 else f"a batch of {config.batch_size} inputs"
     print_totals(f"Inference of {batch}", totals(summary))
-    programs = [inference(model, variables, images)]
+    programs = [inference(model, variables, inputs)]
     if config.train:
-        programs.append(training_step(model, images))
+        programs.append(training_step(model, variables, inputs))
         counts = count(programs[-1].function, *programs[-1].shapes)
         print_totals(f"Training step on {batch}", operations(counts))
     if config.compile or config.measure:
@@ -290,7 +251,7 @@ def main(config: Config) -> None:
 
 
 def kernel_bodies() -> str:
-    """Which bodies the adder's kernels have here, such as "native (avx2)"."""
+    """Name the body of the adder's kernels on this machine, such as "native (avx2)"."""
     return kernels.status()["adder_conv"].get(jax.default_backend(), "xla")
 
 

@@ -1,6 +1,5 @@
-"""What a network costs: operations, energy, bytes at rest, layer by layer."""
+"""What a network costs: operations, energy and bytes at rest, layer by layer."""
 
-from nnlab.costs.costs import inference_costs
 from nnlab.costs.counting import Counts, count
 from nnlab.costs.energy import energy
 from nnlab.costs.sparsity import (
@@ -11,6 +10,7 @@ from nnlab.costs.sparsity import (
     sparse_counts,
 )
 from nnlab.costs.storage import stored_bytes
+from nnlab.costs.summary import inference_costs
 
 __all__ = [
     "Counts",

@@ -1,27 +1,27 @@
-"""Arithmetic counted from the traced program, not from a formula per layer.
+"""Count arithmetic in the traced program, not by a formula per layer.
 
-`count` traces a function to its jaxpr and adds up what every equation computes, so whatever runs
-is counted: normalisation, activations, a forgotten upcast. The conventions are the field's:
+`count` traces a function to its jaxpr and adds up what every equation computes, so whatever runs is
+counted: normalisation, activations, a forgotten upcast. The conventions are those of the field:
 
-* a convolution or a matrix product is one multiplication and one addition a term, terms that meet
-  padding included; where zeros lie between the elements of a dilated input, as in the gradient of
+* a convolution or a matrix product is one multiplication and one addition a term, including terms
+  that meet padding; where zeros lie between the elements of a dilated input, as in the gradient of
   a strided convolution, a term is an element that meets a weight;
 * an operation is counted at the dtype of its operands, so the 32-bit accumulator of an int8
   product adds int8 terms;
 * absolute value, negation, conversion and all data movement cost nothing;
-* the larger of two numbers is a comparison; a sort is n log2 n of them;
+* taking the larger of two numbers is a comparison; a sort is n log2 n of them;
 * what hardware does not do in one simple step (a quotient, a root, an exponential, a random
   number) is `other`, once an element;
 * integers of a single element computed from such integers are the bookkeeping of loops and
-  indices: nothing;
-* the quantisation of weights is done once, when they are stored (`nnlab.ops.straight_through`), and
-  counts as nothing;
-* a loop counts its body times its length; a choice counts its most expensive branch, which is also
-  how `jax.lax.platform_dependent` appears; a mapped shard counts once a device.
+  indices, and cost nothing;
+* the quantisation of weights happens once, when they are stored (`nnlab.ops.straight_through`),
+  and costs nothing;
+* a loop counts its body times its length; a choice counts its most expensive branch, and
+  `jax.lax.platform_dependent` appears as a choice; a mapped shard counts once a device.
 
 The kernels of nnlab are written for speed, with blocks, phases and padding of their own, so they
 are not entered but recognised by the name of their jitted function and counted by the table
-`_KERNELS`. A program is counted as traced: dead code that the compiler would remove is in it.
+`_KERNELS`. A program is counted as traced, including dead code that the compiler would remove.
 """
 
 import math
@@ -53,8 +53,8 @@ UNKNOWN = "unknown"
 class Counts(NamedTuple):
     """Operations of one call, each kind as {dtype name: number}.
 
-    `unknown` is {primitive name: times executed} of what this module has no rule for; while it is
-    not empty the other figures are lower bounds.
+    `unknown` is {primitive name: times executed} for primitives without a rule here; while it is
+    not empty, the other figures are lower bounds.
     """
 
     multiplications: dict[str, int]
@@ -65,16 +65,16 @@ class Counts(NamedTuple):
     unknown: dict[str, int]
 
     def totals(self) -> dict[str, int]:
-        """Each kind summed over dtypes, as {kind: number}."""
+        """Return each kind summed over dtypes, as {kind: number}."""
         return {kind: sum(numbers.values()) for kind, numbers in self._asdict().items()}
 
 
 def count(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Counts:
-    """Counts the arithmetic of `fn(*args, **kwargs)` without running it.
+    """Count the arithmetic of `fn(*args, **kwargs)` without running it.
 
     Args:
         fn: any traceable function; bind what is not an array with a lambda or `functools.partial`.
-        *args: arrays, or `jax.ShapeDtypeStruct`s in their place, in any pytree.
+        *args: arrays or `jax.ShapeDtypeStruct`s, in any pytree.
         **kwargs: the same by keyword.
 
     Raises:
@@ -141,7 +141,7 @@ _KERNELS: dict[str, tuple[int, dict[tuple[str, str | None], int]]] = {
 
 
 def kernel_name(equation: JaxprEqn) -> str | None:
-    """The name in `_KERNELS` that an equation calls, or None."""
+    """Return the name in `_KERNELS` that an equation calls, or None."""
     name = equation.params.get("name")
     if equation.primitive.name == "jit" and name in _KERNELS:
         return name if len(equation.invars) == _KERNELS[name][0] else None
@@ -149,13 +149,13 @@ def kernel_name(equation: JaxprEqn) -> str | None:
 
 
 def bits_at_rest(equation: JaxprEqn) -> int | None:
-    """Of a weight, where the equation is a quantiser that `nnlab.ops` marked so, or None."""
+    """Return the bits per stored weight if this equation is a marked quantiser, else None."""
     match = re.fullmatch(r"stored_in_(\d+)_bits", str(equation.params.get("name")))
     return int(match[1]) if match and equation.primitive.name == "jit" else None
 
 
 def called_jaxpr(equation: JaxprEqn) -> Jaxpr | None:
-    """The jaxpr that an equation runs once on all of its operands in order, or None."""
+    """Return the jaxpr that an equation runs once on all of its operands in order, or None."""
     return next(jaxprs_in_params(equation.params)) if equation.primitive.name in _CALLS else None
 
 

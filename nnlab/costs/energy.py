@@ -1,22 +1,22 @@
 """Energy of counted arithmetic, in picojoules, at the prices of 45 nm CMOS at 0.9 V.
 
-The table is Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014; the
-8-bit and 32-bit float prices are also those that the AdderNet papers multiply with. An energy is
+The prices are from Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC
+2014; the 8-bit and 32-bit float prices are also those that the AdderNet papers use. An energy is
 
     E = sum over kinds and dtypes of count x price.                                          (1)
 
-Left out because the papers do not price them: comparisons, quotients, roots and other functions
-(`Counts.comparisons` and `Counts.other`), and memory traffic, which in practice costs more than
-the arithmetic. A published figure usually covers convolutions alone; `count` covers the whole
+The papers give no price for comparisons, quotients, roots and other functions (`Counts.comparisons`
+and `Counts.other`), nor for memory traffic, which in practice costs more than the arithmetic; all
+of these are left out. A published figure usually covers convolutions alone, `count` the whole
 program, so compare like with like.
 """
 
 from nnlab.costs.counting import Counts
 from nnlab.errors import InputError
 
-# Of an operation on a word of bits, such as the XNOR of two signs, no published price is used: our
-# assumption is that it costs as much as an integer addition of its width, and a single bit an
-# eighth of an int8 addition.
+# For an operation on a word of bits, such as the XNOR of two signs, there is no published price. We
+# assume that of an integer addition of its width, and for a single bit an eighth of an int8
+# addition.
 PICOJOULES: dict[str, dict[str, float]] = {
     "multiplications": {
         "int8": 0.2,
@@ -39,7 +39,7 @@ PICOJOULES: dict[str, dict[str, float]] = {
 
 
 def energy(counts: Counts) -> float:
-    """Picojoules of the multiplications, additions and bit operations in `counts` (1).
+    """Return the picojoules (1) of the multiplications, additions and bit operations in `counts`.
 
     An unsigned integer costs as much as a signed one of the same width.
 

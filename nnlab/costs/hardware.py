@@ -1,19 +1,19 @@
-r"""What each layer asks of hardware: operations, traffic, energy, and the width of its accumulator.
+r"""Estimate what each layer asks of hardware: operations, traffic, energy, accumulator width.
 
 The layers of a model are its modules, traced one by one (`nnlab.costs.modules`); those of an
-integer network its nodes (`nnlab.deployment.layers`). `table` prices them, those of a float model
-also at integer widths.
+integer network are its nodes (`nnlab.deployment.layers`). `table` prices them, and those of a float
+model also at integer widths.
 
-**Traffic.** Bytes of the weights and inputs read and of the outputs written, each number once: what
-is left when a layer's own buffers catch all reuse, and so a lower bound.
+**Traffic.** Bytes of the weights and inputs read and of the outputs written, each number once. This
+is what remains when a layer's own buffers catch all reuse, and so a lower bound.
 
-**Energy.** Operations are priced as `nnlab.costs.energy` does, an addition at the width of what
-is added up and not at that of the accumulator, as in the AdderNet papers. Traffic is priced twice,
-as if all of it came from an 8 KB cache, and from DRAM. There is no published price at 6, 5 or 4
-bits: a number of at most 8 bits costs as much as one of 8, one of at most 32 as one of 32, which
-are upper bounds. `constants` lists every price with its source and says which were not checked.
+**Energy.** Operations are priced as in `nnlab.costs.energy`, an addition at the width of its terms
+and not of the accumulator, as in the AdderNet papers. Traffic is priced twice: as if all of it came
+from an 8 KB cache, and from DRAM. There is no published price at 6, 5 or 4 bits: a number of at
+most 8 bits costs as much as one of 8, and one of at most 32 as one of 32, which are upper bounds.
+`constants` lists every price with its source and says which were not checked.
 
-**Accumulators.** T terms of n bits sum up within
+**Accumulators.** A sum of T terms of n bits lies within
 
 ==========  ======================================  ========================================
 kind        least sum                               greatest sum
@@ -24,10 +24,10 @@ kind        least sum                               greatest sum
 "binary"    -T                                      T                                         (4)
 ==========  ======================================  ========================================
 
-with unsigned inputs, unsigned weights of an adder, two's complement weights of a product, weights
--1, 0 and 1 of "signed" and signs of "binary". Some input and weights reach each bound, so with a
-bit less two's complement overflows; and as a term can be 0 or the bounds are of either sign, no
-partial sum, in whatever order, lies outside.
+for unsigned inputs, unsigned weights of an adder, two's complement weights of a product, weights
+-1, 0 and 1 of "signed" and signs of "binary". Some input and weights reach each bound, so with one
+bit less two's complement overflows; and as a term can be 0 or the bounds have either sign, no
+partial sum, in any order, lies outside.
 
 References:
     Horowitz, Computing's energy problem (and what we can do about it), ISSCC 2014. Chen et al.,
@@ -65,16 +65,16 @@ class Numbers(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """One layer, with the images that it was traced for.
+    """One layer, for the inputs that it was traced with.
 
     Attributes:
         name: path of the module, or name of the node.
         op: class of the module, or op of the node.
         operations: as `nnlab.costs.count` counts them.
         weights, inputs, outputs: the arrays read and written.
-        kind: of its sums; None where there are none, or of terms that are not in the table.
-        terms: of one sum.
-        accumulator: bits of two's complement that hold every sum; None where sums are floats.
+        kind: kind of its sums; None if it has none, or if their terms are not in the table.
+        terms: terms of one sum.
+        accumulator: bits of two's complement that hold every sum; None if sums are floats.
     """
 
     name: str
@@ -89,12 +89,12 @@ class Layer(NamedTuple):
 
 
 def bits_holding(low: int, high: int) -> int:
-    """Fewest bits of two's complement that hold every integer from `low` to `high`."""
+    """Return the fewest bits of two's complement that hold every integer from `low` to `high`."""
     return 1 + max((~end if end < 0 else end).bit_length() for end in (low, high))
 
 
 def accumulator_bits(kind: Kind, terms: int, bits: int) -> int:
-    """Fewest bits that hold any sum of `terms` terms of operands of `bits` bits, (1) to (4)."""
+    """Return the fewest bits that hold any sum of `terms` terms of `bits` bits, (1) to (4)."""
     unsigned, half = 2**bits - 1, 2 ** (bits - 1)
     low, high = {
         "adder": (-unsigned, 0),  # (1)
@@ -106,17 +106,17 @@ def accumulator_bits(kind: Kind, terms: int, bits: int) -> int:
 
 
 def table(layers: Sequence[Layer], bits: int | None = None) -> list[dict[str, Any]]:
-    """A row a layer for `nnlab.figures.print_table`, and one of their sums.
+    """Return a row for each layer for `nnlab.figures.print_table`, and one of their sums.
 
     Args:
         layers: from `nnlab.costs.modules` or `nnlab.deployment.layers`.
-        bits: price floats as integers of this width, 1 to 32, and store them so; what already
-            takes fewer bits stays. By default everything is as it was traced.
+        bits: price and store floats as integers of this width, 1 to 32; numbers that already take
+            fewer bits stay. By default everything is as it was traced.
 
     Returns:
-        Rows of operations, bytes of traffic, bits of the accumulator ("-" where sums are floats or
-        not of the module's table), and energies. "assumed" names the dtypes in the row whose price
-        is an assumption or unchecked; that of DRAM always is.
+        Rows with operations, bytes of traffic, bits of the accumulator ("-" where sums are floats
+        or not in the module's table), and energies. "assumed" names the dtypes in the row whose
+        price is an assumption or unchecked; that of DRAM always is.
 
     Raises:
         InputError: `bits` is out of range, or an operation has no price.
@@ -134,7 +134,7 @@ def table(layers: Sequence[Layer], bits: int | None = None) -> list[dict[str, An
 
 
 def constants() -> list[dict[str, Any]]:
-    """Every price that `table` multiplies with, and its source, as rows for `print_table`."""
+    """Return every price that `table` uses, with its source, as rows for `print_table`."""
     rows = [
         {"price of": f"{kind} in {dtype}", "pJ": price, "source": _source(kind, dtype)}
         for kind, prices in PICOJOULES.items()
@@ -167,7 +167,7 @@ def _at_width(layer: Layer, bits: int) -> Layer:
 
 
 def _renamed(operations: Counts, name: Callable[[str], str]) -> Counts:
-    """The counts with their dtypes under other names."""
+    """The counts with their dtypes renamed."""
 
     def renamed(numbers: dict[str, int]) -> dict[str, int]:
         found: Counter[str] = Counter()

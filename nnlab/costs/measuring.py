@@ -1,4 +1,4 @@
-"""What a compiled program takes: memory as the compiler plans it, and as measured, and time."""
+"""Measure what a compiled program needs: time, and memory as planned and as observed."""
 
 import ctypes
 import gc
@@ -17,7 +17,7 @@ _SLOW = 0.25  # seconds; such a call is not warmed up again before it is timed
 
 
 def planned_bytes(program: jax.stages.Compiled) -> dict[str, int]:
-    """Bytes of a compiled program by what they are for; empty where the compiler does not tell.
+    """Return the bytes of a compiled program by purpose; {} if the compiler reports none.
 
     Returns:
         "arguments", "results", "shared" (by both), "temporary", and "compiled", all together.
@@ -32,9 +32,10 @@ def planned_bytes(program: jax.stages.Compiled) -> dict[str, int]:
 
 
 def growth(call: Call) -> int | None:
-    """Bytes that this process holds during `call` at most, above what it holds before.
+    """Return the most bytes that this process holds during `call`, above what it held before.
 
-    They are resident bytes, those of other threads included. None where the system does not tell.
+    They are resident bytes and include those of other threads. None if the system does not report
+    them (only Linux does).
     """
     if not _CLEAR_REFS.exists():
         return None
@@ -47,15 +48,15 @@ def growth(call: Call) -> int | None:
 
 
 def accelerator_peak() -> int | None:
-    """Bytes that JAX held at most on its first accelerator since it started; None on a CPU."""
+    """Return the most bytes that JAX ever held on its first accelerator; None on a CPU."""
     statistics = jax.devices()[0].memory_stats() or {}
     return statistics.get("peak_bytes_in_use")
 
 
 def seconds(call: Call, repeats: int, patience: float = 60.0) -> np.ndarray:
-    """Seconds of each call after one untimed, float64 [at most `repeats`].
+    """Return the seconds of each call after an untimed one, float64 [at most `repeats`].
 
-    From the third on, no more are made once they took `patience` seconds together.
+    After the third call no more are made once they have taken `patience` seconds together.
     """
     call()
     times: list[float] = []

@@ -1,24 +1,32 @@
-"""The layers of a Flax model for `nnlab.costs.hardware`, found while its program is traced.
+"""Find the layers of a Flax model, for `nnlab.costs.hardware`, while its program is traced.
 
-A layer is a call of a module that calls no other. Its operations are counted from its own traced
-program, its weights take the bytes that `nnlab.costs.stored_bytes` counts, and what its sums are
-is read from what one term of its kernel costs: a multiplication and an addition, two additions, one
-addition, or an XNOR and an addition.
+A layer is a call of a module that calls no other module. Its operations are counted from its own
+traced program, its weights take the bytes that `nnlab.costs.stored_bytes` counts, and the kind of
+its sums follows from what one term of its kernel costs: a multiplication and an addition, two
+additions, one addition, or an XNOR and an addition.
 
-Modules mapped by `flax.linen.vmap`, such as the groups of a grouped convolution, are traced once
-and with the weights of one of them. They are no layers: all of them together are that of the module
-that maps them. Modules in a loop, such as a recurrent cell, have the operations of one step, each
-time that Flax traces them; the other steps are in "between layers".
+A layer inside a loop, such as the products of a recurrent cell, has the operations, inputs and
+outputs of all steps. How often the loop runs is read from the program itself: each call leaves a
+name on its output, and the name is counted wherever it appears. (Flax also traces the body of a
+loop once for its shapes alone; that call leaves its name nowhere and is dropped.)
+
+Modules mapped by `flax.linen.vmap`, such as the groups of a grouped convolution, are traced once,
+with the weights of one of them. They are not layers: the module that maps them is, for all of them
+together.
 """
 
 import functools
+import itertools
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import Jaxpr, jaxprs_in_params
 
 from nnlab.costs.counting import Counts, count
 from nnlab.costs.hardware import Kind, Layer, Numbers
@@ -34,17 +42,19 @@ _KINDS: dict[tuple[int, ...], Kind] = {
 
 
 class Call(NamedTuple):
-    """One call of a module.
+    """One call of a module, with shapes in place of arrays.
 
     Attributes:
-        path: names of the modules from the model to this one; of the model ().
-        module: unbound, with the options that it was called with.
-        variables: its own, by collection.
+        path: names of the modules from the model to this one; () for the model itself.
+        module: the module, unbound, with its options.
+        variables: its own variables, by collection.
         arguments: (args, kwargs).
-        output: what it returned; here and above, shapes are in place of arrays.
-        is_layer: whether it called no other module, or mapped ones alone.
-        terms: of one sum, if it is a layer with one kernel, else 0.
+        output: what it returned.
+        is_layer: whether it called no other module, apart from mapped ones.
+        terms: terms of one sum if it is a layer with one kernel, else 0.
         is_mapped: whether its variables are those of one of many.
+        mark: name that the call leaves on its output in the program; "" if that holds no array.
+        times: how often the program runs it.
     """
 
     path: tuple[str, ...]
@@ -55,17 +65,20 @@ class Call(NamedTuple):
     is_layer: bool
     terms: int
     is_mapped: bool
+    mark: str
+    times: int = 1
 
 
-def module_calls(model: nn.Module, variables: Any, images: Any) -> list[Call]:
-    """The calls of all modules but mapped ones, `model` first, in the order in which they start.
+def module_calls(model: nn.Module, variables: Any, inputs: Any) -> list[Call]:
+    """Return the calls of all modules except mapped ones, in the order in which they start.
 
     Args:
-        model: called as `model.apply(variables, images)` for inference.
+        model: called as `model.apply(variables, inputs)` for inference; its call comes first.
         variables: its parameters and statistics, arrays or `jax.ShapeDtypeStruct`s.
-        images: [batch, height, width, channels], the same.
+        inputs: a batch, such as [batch, height, width, channels], the same.
     """
     calls: list[Call] = []
+    marks = map("call {}".format, itertools.count())
 
     def record(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         if context.method_name != "__call__":
@@ -76,6 +89,7 @@ def module_calls(model: nn.Module, variables: Any, images: Any) -> list[Call]:
         module, own = context.module.unbind()
         is_layer = all(other.is_mapped for other in inside)
         kernels = [other.terms for other in inside if other.terms] if inside else _terms(own)
+        marked, mark = _marked(output, next(marks))
         calls[place:] = [
             Call(
                 path,
@@ -84,43 +98,72 @@ def module_calls(model: nn.Module, variables: Any, images: Any) -> list[Call]:
                 is_layer=is_layer,
                 terms=kernels[0] if is_layer and len(kernels) == 1 else 0,
                 is_mapped=is_layer and _is_mapped(own, variables, path),
+                mark=mark,
             ),
             *([] if is_layer else inside),
         ]
-        return output
+        return marked
 
     with nn.intercept_methods(record):
-        jax.eval_shape(lambda *given: model.apply(*given), variables, images)
-    return [call for call in calls if not call.is_mapped]
+        program = jax.make_jaxpr(lambda *given: model.apply(*given))(variables, inputs)
+    times = Counter({"": 1})
+    for mark, number in _marks(program.jaxpr, 1):
+        times[mark] += number
+    calls = [call._replace(times=times[call.mark]) for call in calls if not call.is_mapped]
+    return [call for call in calls if call.times]
 
 
-def model_layers(model: nn.Module, variables: Any, images: Any) -> tuple[Layer, ...]:
-    """The layers of `model` in the order of their calls.
+def model_layers(model: nn.Module, variables: Any, inputs: Any) -> tuple[Layer, ...]:
+    """Return the layers of `model` in the order of their calls.
 
     Args:
-        model, variables, images: as of `module_calls`.
+        model, variables, inputs: as for `module_calls`.
 
     Returns:
-        The layers, and at the end one called "between layers" with the operations outside of them:
-        activations, pooling, shortcuts. All operations add up to
-        `nnlab.costs.count(model.apply, variables, images)`.
+        The layers, and at the end one called "between layers" with the operations outside them:
+        activations, pooling, shortcuts, gates. All operations add up to
+        `nnlab.costs.count(model.apply, variables, inputs)`.
     """
-    layers = [_layer(call) for call in module_calls(model, variables, images) if call.is_layer]
-    rest = count(model.apply, variables, images)
+    return layers_of(module_calls(model, variables, inputs), count(model.apply, variables, inputs))
+
+
+def layers_of(calls: Sequence[Call], whole: Counts) -> tuple[Layer, ...]:
+    """Return the same for the calls of a model and the operations of its whole program."""
+    layers = [_layer(call) for call in calls if call.is_layer]
     for layer in layers:
-        rest = Counts(*map(_difference, rest, layer.operations))
-    return (*layers, Layer("between layers", "-", rest))
+        whole = Counts(*map(_difference, whole, layer.operations))
+    return (*layers, Layer("between layers", "-", whole))
+
+
+def _marked(output: Any, mark: str) -> tuple[Any, str]:
+    """The output with the mark on its first array, and the mark, or "" if there is no array."""
+    leaves, structure = jax.tree.flatten(output)
+    for place, leaf in enumerate(leaves):
+        if isinstance(leaf, jax.Array):
+            leaves[place] = checkpoint_name(leaf, mark)
+            return structure.unflatten(leaves), mark
+    return output, ""
+
+
+def _marks(jaxpr: Jaxpr, times: int) -> Iterator[tuple[str, int]]:
+    """Each mark in the program, and how often it is passed."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "name":
+            yield equation.params["name"], times
+        loops = equation.params["length"] if equation.primitive.name == "scan" else 1
+        for inner in jaxprs_in_params(equation.params):
+            yield from _marks(inner, times * loops)
 
 
 def _terms(own: Any) -> list[int]:
-    """Of one sum, for each kernel."""
+    """Terms of one sum, for each kernel."""
     leaves = jax.tree_util.tree_leaves_with_path(own)
     kernels = [leaf for path, leaf in leaves if str(path[-1].key).endswith("kernel")]
     return [math.prod(kernel.shape[:-1]) for kernel in kernels]
 
 
 def _is_mapped(own: Any, variables: Any, path: tuple[str, ...]) -> bool:
-    """Whether a module's variables are another shape inside it than in the model's."""
+    """Whether a module's variables have other shapes inside it than in the model's."""
     for collection, inside in own.items():
         stored = functools.reduce(lambda tree, name: tree[name], path, variables[collection])
         if jax.tree.map(jnp.shape, inside) != jax.tree.map(jnp.shape, stored):
@@ -148,18 +191,18 @@ def _layer(call: Call) -> Layer:
         args, kwargs = structure.unflatten(filled)
         return call.module.apply(variables, *args, **kwargs)
 
-    operations = count(apply, call.variables, *arrays)
+    once = count(apply, call.variables, *arrays)
+    operations = Counts(*({name: call.times * n for name, n in kind.items()} for kind in once))
     stored = jax.tree.leaves(bytes_by_leaf(apply, call.variables, *arrays))
     weights = zip(jax.tree.leaves(call.variables), stored, strict=True)
-    outputs = _numbers(call.output)
     return Layer(
         name="/".join(call.path),
         op=type(call.module).__name__,
         operations=operations,
         weights=tuple(Numbers(leaf.size, 8 * bytes_) for leaf, bytes_ in weights),
-        inputs=_numbers(arrays),
-        outputs=outputs,
-        kind=_kind(operations, call.terms * sum(y.size for y in outputs)),
+        inputs=_numbers(arrays, call.times),
+        outputs=_numbers(call.output, call.times),
+        kind=_kind(once, call.terms * sum(y.size for y in jax.tree.leaves(call.output))),
         terms=call.terms,
     )
 
@@ -173,9 +216,9 @@ def _kind(operations: Counts, terms: int) -> Kind | None:
     return _KINDS.get(tuple(total // terms for total in totals.values()))
 
 
-def _numbers(tree: Any) -> tuple[Numbers, ...]:
+def _numbers(tree: Any, times: int) -> tuple[Numbers, ...]:
     return tuple(
-        Numbers(leaf.size, leaf.size * 8 * jnp.dtype(leaf.dtype).itemsize)
+        Numbers(times * leaf.size, times * leaf.size * 8 * jnp.dtype(leaf.dtype).itemsize)
         for leaf in jax.tree.leaves(tree)
     )
 

@@ -1,7 +1,7 @@
 """What one JAX primitive computes: the conventions of `nnlab.costs.counting`, as a table.
 
-A rule takes an equation's arrays and gives a number of operations; `ARITHMETIC` says of which
-kind. A primitive in neither `ARITHMETIC` nor `FREE` is unknown, and is reported as such.
+A rule maps the arrays of an equation to a number of operations; `ARITHMETIC` says of which kind. A
+primitive in neither `ARITHMETIC` nor `FREE` is unknown, and is reported as such.
 """
 
 import math

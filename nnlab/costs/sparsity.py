@@ -1,32 +1,26 @@
-r"""What pruning leaves of a network: operations, bytes, and how much of the weights' mass.
+r"""Count what pruning leaves of a network: operations, bytes, and the weights' mass.
 
 A term of a layer is a weight that meets an input. What a term of a zero weight still costs depends
 on the arithmetic:
 
-==============  ============================  ==================================
-weights         a term                        a term of a zero weight
-==============  ============================  ==================================
-kernel          1 multiplication, 1 addition  nothing, where hardware skips it
-adder_kernel    2 additions, -|x - w|         1 addition, -|x|: it is not absent
-==============  ============================  ==================================
-
-Pruning the smallest magnitudes up to the part s removes, of weights around 0,
+==============  ============================  ===========================
+Pruning the fraction s of smallest magnitudes of weights with mean 0 removes
 
 ========  =====================================  =====================================
-family    part of sum |w|                        part of sum w^2
+family    fraction of sum |w|                    fraction of sum w^2
 ========  =====================================  =====================================
 gaussian  1 - exp(-t^2/2)                   (1)  s - 2 t phi(t)                   (2)
 laplace   s + (1 - s) log(1 - s)            (3)  s - (1 - s) t (t + 2) / 2        (4)
 ========  =====================================  =====================================
 
-where t is the magnitude that the part s lies below, in units of the scale: phi is the normal
-density and 2 Phi(t) - 1 = s for the Gaussian, t = -log(1 - s) for the Laplacian. Of the same s the
-Laplacian loses less of both, as more of its weights are near 0. What it does to outputs is another
-matter. An output of a convolution with inputs of mean square q, uncorrelated, changes by a mean
-square of q times the sum of w^2 removed: (2) is the relative loss of power. That of an adder layer
-changes by up to the sum of |w| removed, (3), as ||x - w| - |x|| is at most |w|, with equality where
-x is not between 0 and w. At s = 1/2 these are 0.071, 27 % in amplitude, and 0.153. Behind a ReLU,
-the change by a negative weight is the constant |w|, which a normalisation takes out.
+where t is the magnitude below which the fraction s lies, in units of the scale: phi is the normal
+density and 2 Phi(t) - 1 = s for the Gaussian, t = -log(1 - s) for the Laplacian. For the same s the
+Laplacian loses less of both, as more of its weights are near 0. The effect on outputs is another
+matter. An output of a convolution with uncorrelated inputs of mean square q changes by a mean
+square of q times the sum of w^2 removed: (2) is the relative loss of power. An output of an adder
+layer changes by up to the sum of |w| removed, (3), as ||x - w| - |x|| is at most |w|, with equality
+where x is not between 0 and w. At s = 1/2 these are 0.071, or 27 % in amplitude, and 0.153. After a
+ReLU, the change by a negative weight is the constant |w|, which a normalisation removes.
 """
 
 import math
@@ -42,14 +36,15 @@ from nnlab.errors import InputError
 
 
 class SparseLayer(NamedTuple):
-    """One layer's weights and what they cost for the images given.
+    """One layer's weights and what they cost for the given images.
 
     Attributes:
-        weights, zeros: how many.
-        terms: of the dense layer, and with them multiplications and additions where zero weights
-            are skipped.
-        dense_bytes: at the dtype of the weights.
-        bitmask_bytes: of the weights that are not 0 and one bit for each weight.
+        weights: number of weights.
+        zeros: number of weights that are 0.
+        terms: terms of the dense layer.
+        multiplications, additions: operations if zero weights are skipped.
+        dense_bytes: bytes of all weights at their dtype.
+        bitmask_bytes: bytes of the nonzero weights plus one bit for each weight.
     """
 
     weights: int
@@ -64,15 +59,15 @@ class SparseLayer(NamedTuple):
 def sparse_counts(
     apply: Callable[..., Any], variables: Any, images: jax.Array
 ) -> dict[str, SparseLayer]:
-    """Counts of every layer of a Flax model whose weights are a "kernel" or an "adder_kernel".
+    """Count every layer of a Flax model whose weights are a "kernel" or an "adder_kernel".
 
     Args:
         apply: `model.apply` in evaluation mode.
-        variables: parameters, arrays, and statistics; weights [..., in, out].
-        images: array or `jax.ShapeDtypeStruct`; for counts an image, a batch of one.
+        variables: parameters and statistics, arrays; weights [..., in, out].
+        images: array or `jax.ShapeDtypeStruct`; a batch of one gives counts for an image.
 
     Returns:
-        By the path of the layer, such as "Conv_1".
+        {path of the layer, such as "Conv_1": its counts}.
 
     Raises:
         InputError: there is no such layer, or it is not called as `layer(x)`.
@@ -118,14 +113,14 @@ def _layer(name: str, w: np.ndarray, outputs: Any) -> SparseLayer:
 
 
 class Mass(NamedTuple):
-    """Parts of the sums of |w| and of w^2 that belong to the smallest weights."""
+    """Fractions of the sums of |w| and of w^2 that belong to the smallest weights."""
 
     absolute: float
     squared: float
 
 
 def mass_removed(weights: ArrayLike, sparsity: float) -> Mass:
-    """What pruning the round(s size) smallest magnitudes of `weights` (any shape) removes.
+    """Return what pruning the round(s size) smallest magnitudes of `weights` (any shape) removes.
 
     Raises:
         InputError: `sparsity` is not from 0 to 1, or the weights are none, all 0 or not finite.
@@ -142,10 +137,10 @@ def mass_removed(weights: ArrayLike, sparsity: float) -> Mass:
 
 
 def expected_mass_removed(family: Literal["gaussian", "laplace"], sparsity: float) -> Mass:
-    """The same of infinitely many weights of a family of mean 0, by (1) to (4).
+    """Return the same for infinitely many weights of a family with mean 0, by (1) to (4).
 
     Raises:
-        InputError: the family is another word, or `sparsity` is not from 0 to 1.
+        InputError: the family is unknown, or `sparsity` is not from 0 to 1.
     """
     _check_sparsity(sparsity)
     if family not in ("gaussian", "laplace"):

@@ -1,15 +1,16 @@
-"""Bytes at rest of a network's parameters, read from the traced inference program.
+"""Count the bytes at rest of a network's parameters from its traced inference program.
 
-A binary layer trains float weights but multiplies by their signs, so what has to be stored is one
-bit a weight. Whether that is so is a property of the program, not of a layer's name: a leaf takes
-one bit a weight if it is floating, is used, and every use ends in `sign_ste`; where it ends in
-another quantiser of weights, as many bits as that says (`nnlab.ops.straight_through.stored_in`),
-and what else that quantiser returns. Uses are followed through jitted, checkpointed, branching and
-custom-gradient functions, through a scan's constants and slices, and through changes of shape and
-dtype; a weight less its own `stop_gradient`, the zero that a straight-through estimator adds, is no
-use. Where a use cannot be followed, as in a loop's carry, or where the program returns the leaf,
-the leaf is stored at its dtype. So is a leaf that the program never uses: it is in the file all the
-same.
+A binary layer trains float weights but multiplies by their signs, so only one bit a weight has to
+be stored. Whether that is so is a property of the program, not of a layer's name. A leaf takes one
+bit a weight if it is floating, is used, and every use ends in `sign_ste`. If every use ends in
+another quantiser of weights, it takes as many bits as that says
+(`nnlab.ops.straight_through.stored_in`), plus whatever else that quantiser returns.
+
+Uses are followed through jitted, checkpointed, branching and custom-gradient functions, through a
+scan's constants and slices, and through changes of shape and dtype. A weight minus its own
+`stop_gradient`, the zero that a straight-through estimator adds, is not a use. A leaf is stored at
+its dtype where a use cannot be followed (as in a loop's carry), where the program returns it, and
+where the program never uses it: it is in the file all the same.
 """
 
 import math
@@ -31,7 +32,7 @@ _KEEPS_WEIGHTS = frozenset(
 
 
 def stored_bytes(fn: Callable[..., Any], variables: Any, *args: Any) -> int:
-    """Bytes at rest of `variables` for the program `fn(variables, *args)`.
+    """Return the bytes at rest of `variables` for the program `fn(variables, *args)`.
 
     Args:
         fn: the inference function, such as `functools.partial(model.apply, train=False)`.
@@ -42,15 +43,15 @@ def stored_bytes(fn: Callable[..., Any], variables: Any, *args: Any) -> int:
 
 
 def bytes_by_leaf(fn: Callable[..., Any], variables: Any, *args: Any) -> Any:
-    """The same of each leaf, as a pytree like `variables` of integers."""
+    """Return the same for each leaf, as a pytree of integers like `variables`."""
     return at_rest(fn, variables, *args)[1]
 
 
 def at_rest(fn: Callable[..., Any], variables: Any, *args: Any) -> tuple[Any, Any]:
-    """Bits of one number of each leaf, and bytes of each leaf, as pytrees of integers.
+    """Return the bits of one number, and the bytes, of each leaf, as pytrees of integers.
 
-    What a quantiser stores beside the numbers, such as a scale a filter, is in the bytes alone; a
-    leaf that goes into another's numbers takes 0 bits.
+    What a quantiser stores beside the numbers, such as a scale for each filter, is in the bytes
+    alone; a leaf that becomes part of another's numbers takes 0 bits.
     """
     leaves, structure = jax.tree.flatten(variables)
     found = [*zip(leaves, _quantised_uses(fn, variables, *args), strict=True)]
@@ -59,14 +60,14 @@ def at_rest(fn: Callable[..., Any], variables: Any, *args: Any) -> tuple[Any, An
 
 
 def kept_as_signs(fn: Callable[..., Any], variables: Any, *args: Any) -> Any:
-    """Whether each leaf is used through `sign_ste` alone, as a pytree like `variables` of bools."""
+    """Return whether each leaf is used only through `sign_ste`, as a pytree of bools."""
     structure = jax.tree.structure(variables)
     uses = _quantised_uses(fn, variables, *args)
     return structure.unflatten(bool(use) and all(u.signs for u in use) for use in uses)
 
 
 class _Use(NamedTuple):
-    """Bits a weight of one use, bytes beside all of them, whether the bits are the signs."""
+    """One use: bits a weight, bytes beside all of them, whether the bits are the signs."""
 
     bits: int
     beside: int = 0
@@ -74,7 +75,7 @@ class _Use(NamedTuple):
 
 
 def _quantised_uses(fn: Callable[..., Any], variables: Any, *args: Any) -> Iterator[list[_Use]]:
-    """Of each leaf its uses, if it is floating and they are all by quantisers, else nothing."""
+    """Yield the uses of each leaf if it is floating and all of them are by quantisers, else []."""
     jaxpr = jax.make_jaxpr(fn)(variables, *args).jaxpr
     for leaf, variable in zip(jax.tree.leaves(variables), jaxpr.invars, strict=False):
         uses, returned = _uses(jaxpr, variable)
@@ -101,7 +102,7 @@ def _quantiser(equation: JaxprEqn, position: int) -> _Use | None:
 
 
 def _uses(jaxpr: Jaxpr, variable: Var) -> tuple[list[_Use | None], list[int]]:
-    """Uses of a variable, None if not by a quantiser, and which outputs carry the variable out."""
+    """Return a variable's uses, None if not by a quantiser, and which outputs carry it out."""
     uses: list[_Use | None] = []
     values = {variable: variable}  # what carries the weights: equal to which variable
     for equation in jaxpr.eqns:
@@ -128,7 +129,7 @@ def _uses(jaxpr: Jaxpr, variable: Var) -> tuple[list[_Use | None], list[int]]:
 
 
 def _inner(equation: JaxprEqn, position: int) -> Iterator[tuple[Jaxpr, Var]]:
-    """The jaxprs that an operand goes into, each with the operand's variable inside it."""
+    """Yield the jaxprs that receive an operand, each with its variable for the operand."""
     params = equation.params
     if called := called_jaxpr(equation):
         yield called, called.invars[position]
@@ -142,10 +143,10 @@ def _inner(equation: JaxprEqn, position: int) -> Iterator[tuple[Jaxpr, Var]]:
 
 
 def _carry(equation: JaxprEqn, body: Jaxpr) -> range:
-    """Positions of a scan's carry, between its constants and what it slices.
+    """Return the positions of a scan's carry, between its constants and what it slices.
 
-    A sliced operand and a stacked result have an axis more outside of the body than in it, and
-    that tells them in every release of JAX; the names of the scan's parameters do not.
+    A sliced operand and a stacked result have one axis more outside the body than inside, in every
+    release of JAX; the names of the scan's parameters change.
     """
 
     def kept(outside, inside):

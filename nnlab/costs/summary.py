@@ -1,24 +1,25 @@
-"""A model as a list of its modules: shapes, parameters by bit width, operations, energy.
+"""List the modules of a model: shapes, parameters by bit width, operations, energy.
 
 The figures are those of the traced inference program. Operations of a layer are counted from its
-own program, and what runs between the layers (activations, pooling, shortcuts) from the whole
-(`nnlab.costs.modules`), so that the lines add up to `nnlab.costs.count`. Bits of a parameter
-are what is stored of it (`nnlab.costs.storage`): a weight that is used by its sign alone takes
-one. Each parameter is in the line of the first call that owns it.
+own program; what runs between the layers (activations, pooling, shortcuts, gates of recurrent
+cells) is the rest of the whole program (`nnlab.costs.modules`), so the lines add up to
+`nnlab.costs.count`. The bits of a parameter are those in which it is stored
+(`nnlab.costs.storage`): a weight that is used only through its sign takes one. Each parameter is in
+the line of the first call that owns it. `inference_costs` gives such totals as the row of a table.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 
-from nnlab.costs.counting import Counts
+from nnlab.costs.counting import Counts, count
 from nnlab.costs.energy import energy
-from nnlab.costs.modules import Call, model_layers, module_calls
-from nnlab.costs.storage import at_rest
+from nnlab.costs.modules import Call, layers_of, module_calls
+from nnlab.costs.storage import at_rest, stored_bytes
 from nnlab.errors import InputError
 
 Path = tuple[str, ...]
@@ -30,14 +31,15 @@ class Line(NamedTuple):
     """One call of a module, or what belongs to none.
 
     Attributes:
-        path: names of the modules from the model to this one; of the model itself ().
+        path: names of the modules from the model to this one; () for the model itself.
         op: class of the module; "-" for parameters that no call has (of a head that only trains)
             and for the operations between the layers.
-        shape: of the output; () where there is none or it is not one array.
+        shape: shape of the output of one call; () where there is none or it is not one array.
         parameters: {bits: how many}, without running statistics. A parameter of 0 bits is stored in
             the numbers of another.
-        operations: of a layer; of a module that calls others nothing, unless they were `folded`.
-        output_bytes: of a layer, at the dtype of the computation.
+        operations: operations of a layer in all steps of its loops; none for a module that calls
+            others, unless they were `folded` into it.
+        output_bytes: bytes that a layer returns in all steps, at the dtype of the computation.
     """
 
     path: Path
@@ -49,7 +51,7 @@ class Line(NamedTuple):
 
     @property
     def picojoules(self) -> float | None:
-        """By `nnlab.costs.energy`; None where an operation has no price."""
+        """Energy by `nnlab.costs.energy`; None if an operation has no price."""
         try:
             return energy(self.operations)
         except InputError:
@@ -57,13 +59,13 @@ class Line(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The lines in the order of calls, what runs between the layers last, and their sum.
+    """The lines of a model and their sum.
 
     Attributes:
-        lines: of all modules.
-        total: their sum; `output_bytes` is what training keeps at least.
-        statistics: how many numbers there are beside the parameters, such as running means.
-        stored_bytes: of parameters and statistics at rest.
+        lines: in the order of calls; what runs between the layers comes last.
+        total: their sum; its `output_bytes` is the least that training keeps.
+        statistics: how many numbers there are besides the parameters, such as running means.
+        stored_bytes: bytes of parameters and statistics at rest.
     """
 
     lines: tuple[Line, ...]
@@ -72,17 +74,17 @@ class Summary(NamedTuple):
     stored_bytes: int
 
 
-def summarize(model: nn.Module, variables: Any, images: Any) -> Summary:
-    """Traces the inference program, and runs nothing.
+def summarize(model: nn.Module, variables: Any, inputs: Any) -> Summary:
+    """Summarise a model by tracing its inference program; nothing is run.
 
     Args:
-        model: called as `model.apply(variables, images)` for inference.
+        model: called as `model.apply(variables, inputs)` for inference.
         variables: parameters in "params" and statistics, arrays or `jax.ShapeDtypeStruct`s.
-        images: [batch, height, width, channels], the same.
+        inputs: a batch, such as [batch, height, width, channels], the same.
     """
-    calls = module_calls(model, variables, images)
-    *layers, between = model_layers(model, variables, images)
-    bits, bytes_ = at_rest(model.apply, variables, images)
+    calls = module_calls(model, variables, inputs)
+    *layers, between = layers_of(calls, count(model.apply, variables, inputs))
+    bits, bytes_ = at_rest(model.apply, variables, inputs)
     owned = _parameters(
         variables["params"], bits["params"], {call.path: call.is_layer for call in calls}
     )
@@ -110,8 +112,34 @@ def summarize(model: nn.Module, variables: Any, images: Any) -> Summary:
     )
 
 
+def inference_costs(
+    apply: Callable[..., Any], variables: Any, image: jax.Array
+) -> dict[str, int | float]:
+    """Count what one inference costs, as the row of a table.
+
+    Args:
+        apply: a model's `apply` in evaluation mode; `apply(variables, image)` is traced.
+        variables: its parameters and statistics.
+        image: a batch of one, such as [1, height, width, channels]; an array or a
+            `jax.ShapeDtypeStruct`.
+
+    Returns:
+        Operations of each kind, bytes of the parameters at rest, and energy by
+        `nnlab.costs.energy`, under names that carry the unit.
+    """
+    counts = count(apply, variables, image)
+    totals = counts.totals()
+    return {
+        "multiplications": totals["multiplications"],
+        "additions": totals["additions"],
+        "bit ops": totals["bit_operations"],
+        "parameter bytes": stored_bytes(apply, variables, image),
+        "energy / nJ": energy(counts) / 1000,
+    }
+
+
 def folded(lines: Sequence[Line], levels: int) -> list[Line]:
-    """The lines of the outer `levels` modules, each with what the modules inside it add up to."""
+    """Return the lines of the outer `levels` modules, each with its inner modules added up."""
     inside: dict[Path, list[Line]] = {}
     kept: dict[Path, int] = {}
     found: list[Line] = []
@@ -128,7 +156,7 @@ def folded(lines: Sequence[Line], levels: int) -> list[Line]:
 
 
 def add(line: Line, others: Iterable[Line]) -> Line:
-    """The line with the parameters, operations and bytes of others added to its own."""
+    """Return the line with the parameters, operations and bytes of others added to its own."""
     every = [line, *others]
     parameters = _sum(other.parameters for other in every)
     return line._replace(
@@ -155,11 +183,12 @@ def _shape(call: Call) -> tuple[int, ...]:
 def _parameters(
     parameters: Any, bits: Any, called: Mapping[Path, bool]
 ) -> dict[Path, dict[int, int]]:
-    """{path: {bits: how many}} of what is called, and of modules inside it that are not.
+    """Return {path: {bits: how many}} of modules that are called and of inner ones that are not.
 
     Args:
-        parameters, bits: of each leaf.
-        called: the paths of all calls, and whether they are of layers.
+        parameters: the model's parameters.
+        bits: bits of one number of each leaf.
+        called: the paths of all calls, and whether they are layers.
     """
     leaves = jax.tree_util.tree_leaves_with_path(parameters)
     found: dict[Path, Counter[int]] = {}

@@ -1,4 +1,4 @@
-"""A summary on a terminal: a table that is rounded, and totals that are exact."""
+"""Print a summary: a rounded table of modules, and exact totals."""
 
 import math
 import sys
@@ -27,7 +27,7 @@ Total = tuple[str, int | str]
 
 
 def short(number: float) -> str:
-    """Three digits and a prefix: 23.6M, 4.10m; "-" for 0, and small whole numbers in full."""
+    """Format with three digits and a prefix: 23.6M, 4.10m; "-" for 0, whole numbers to 999."""
     if not number:
         return "-"
     if number < 1000 and number == int(number):
@@ -38,10 +38,10 @@ def short(number: float) -> str:
 
 
 def print_lines(lines: Sequence[Line]) -> None:
-    """Prints the table and the sum of its lines.
+    """Print the table and the sum of its lines.
 
-    Most networks fit into 80 characters. A narrower window shows fewer columns, and says which it
-    leaves out; where the output is not a terminal the table has the width that it takes.
+    Most networks fit into 80 characters. A narrower window shows fewer columns and says which are
+    left out; if the output is not a terminal, the table takes the width that it needs.
     """
     from rich import box
     from rich.console import Console
@@ -71,7 +71,7 @@ def print_lines(lines: Sequence[Line]) -> None:
 
 
 def _columns(lines: Sequence[Line]) -> dict[str, list[str]]:
-    """Cells by the head of the column, those of the sum last."""
+    """Cells by the head of their column; the sum comes last."""
     inside = [line for line in lines if line.path or line.parameters or any(line.operations)]
     total = add(Line((), ""), inside)
     every = [*inside, total]
@@ -101,13 +101,13 @@ def _joules(picojoules: float | None) -> str:
 
 
 def _width(columns: dict[str, list[str]]) -> int:
-    """Of the table, with a space between columns."""
+    """Width of the table, with a space between columns."""
     cells = ([*head.split("\n"), *cells] for head, cells in columns.items())
     return sum(1 + max(map(len, column)) for column in cells) - 1
 
 
 def totals(summary: Summary) -> list[Total]:
-    """Exact figures of the whole, for `print_totals`."""
+    """Return the exact figures of the whole, for `print_totals`."""
     parameters = summary.total.parameters
     rows: list[Total] = [("parameters", sum(parameters.values()))]
     if len(parameters) > 1:
@@ -120,7 +120,7 @@ def totals(summary: Summary) -> list[Total]:
 
 
 def operations(counts: Counts) -> Iterator[Total]:
-    """What is counted, by kind and dtype, and its energy."""
+    """Yield the operations by kind and dtype, and their energy."""
     for kind, words in _KINDS.items():
         numbers = getattr(counts, kind)
         if numbers or kind in ("multiplications", "additions"):
@@ -136,14 +136,14 @@ def operations(counts: Counts) -> Iterator[Total]:
 
 
 def print_totals(title: str, rows: Iterable[Total]) -> None:
-    """Prints a line a figure under a title, whole numbers in full."""
+    """Print one line for each figure under a title, whole numbers in full."""
     print(f"\n{title}", flush=True)  # rows may take their time
     for name, value in rows:
         print(f"  {name:<28}{value if isinstance(value, str) else f'{value:,}':>18}")
 
 
 def _names(lines: Sequence[Line]) -> Iterator[str]:
-    """Each module's own name below that of the module it is in, or else its whole path."""
+    """Each module's own name below the module that contains it, or else its whole path."""
     before: Path = ()
     for line in lines:
         *outer, name = line.path or ("(model)",)

@@ -1,17 +1,24 @@
-"""A model of `nnlab.models` and its variables in one file, to be built again from it alone.
+"""A model of the zoo and its variables in one file, from which alone it can be built again.
 
-Weights that the model uses through their signs alone are stored as signs, eight in a byte; whether
-they are is read from the traced program, as `nnlab.costs.stored_bytes` does. Everything else is
-stored at its dtype. So the file of a float or binary network has as many bytes as that function
-counts, and those of the header. Weights of a quantiser that is not the sign (ternary weights, for
-example) are stored as the real numbers behind it, from which the model quantises them again.
+Weights that the model uses only through their signs are stored as signs, eight to a byte; the
+traced program says which these are, as it does for `nnlab.costs.stored_bytes`. All other arrays are
+stored at their dtype. The file of a float or binary network therefore has as many bytes as that
+function counts, plus the header. Weights of any other quantiser (ternary weights, for example) are
+stored as the real numbers from which the model quantises them again.
 
-The header (`nnlab.files.container`) says "model", the name of the class, and "fields", its
-constructor's arguments: numbers, texts, None and lists of them as they are, an arithmetic as
-{"arithmetic": "BINARY"} by its name in `nnlab.arithmetics`, a class of layers as {"layer":
-"LSTMCell"} by its name in `nnlab.layers`, a dtype as {"dtype": "bfloat16"}; "input", the shape of
-one input and the dtype; and "notes", whatever else the network's user needs. Arrays are named by
-their paths, such as params/BinaryConv_0/binary_kernel.
+The header (`nnlab.files.container`) has these keys:
+
+========  =======================================================================================
+"model"   name of the class
+"fields"  arguments of its constructor: numbers, texts, None and lists of these as they are; an
+          arithmetic as {"arithmetic": "BINARY"}, by its name in `nnlab.arithmetics`; a class of
+          layers as {"layer": "LSTMCell"}, by its name in `nnlab.layers`; a dtype as
+          {"dtype": "bfloat16"}
+"input"   shape and dtype of one input
+"notes"   whatever else the network's user needs
+========  =======================================================================================
+
+Arrays are named by their paths, such as params/BinaryConv_0/binary_kernel.
 """
 
 import contextlib
@@ -26,30 +33,32 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from nnlab import arithmetics, layers, models
+from nnlab import arithmetics, layers
 from nnlab.arithmetics import NAMED, Arithmetic
 from nnlab.costs.storage import kept_as_signs
 from nnlab.errors import InputError
 from nnlab.files import container
 from nnlab.files.packing import SIGNS
 from nnlab.files.saved import SavedModel
+from nnlab.models.zoo import ZOO
 
+_KINDS = {entry.kind.__name__: entry.kind for entry in ZOO.values()}
 _PLAIN = (bool, int, float, str, type(None))
 
 
 def export_variables(model: nn.Module, variables: Any, image: Any) -> dict[str, np.ndarray]:
-    """The arrays to store: signs as int8 -1 and +1, everything else as it is.
+    """Return the arrays to store: signs as int8 -1 and +1, everything else as it is.
 
     Args:
         model: called as `model.apply(variables, images)` for inference.
         variables: nested dictionaries of arrays.
-        image: [1, height, width, channels], an array or a `jax.ShapeDtypeStruct`.
+        image: a batch of one input, an array or a `jax.ShapeDtypeStruct`.
 
     Returns:
-        The arrays by their paths.
+        {path: array}.
 
     Raises:
-        InputError: a weight to be stored as its sign is not a number.
+        InputError: a weight to be stored as its sign is NaN.
     """
     signs = flatten_dict(kept_as_signs(model.apply, variables, image), sep="/")
     arrays = {}
@@ -72,17 +81,17 @@ def save_model(
     notes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Writes `model` and `variables` to one file.
+    """Write `model` and `variables` to one file.
 
     Args:
-        path: the file; missing parent folders are made.
-        model: of `nnlab.models`; its arithmetics are values of `nnlab.arithmetics`.
+        path: the file; missing parent folders are created.
+        model: a model of `nnlab.models` whose arithmetics are values of `nnlab.arithmetics`.
         variables: its parameters and statistics.
-        image: [1, height, width, channels], or one of what else the model takes, an array or a
+        image: a batch of one input, such as [1, height, width, channels]; an array or a
             `jax.ShapeDtypeStruct`.
-        notes: what else its user needs, as JSON can hold it: names of classes, a vocabulary, what
-            happens to data before they go in.
-        overwrite: replace a file that is there.
+        notes: anything else that its user needs and JSON can hold, such as names of classes, a
+            vocabulary, or how inputs are prepared.
+        overwrite: replace an existing file.
 
     Raises:
         InputError: the file exists or cannot be written, or a header cannot describe the model.
@@ -96,19 +105,21 @@ def save_model(
 
 
 def load_model(path: str | os.PathLike[str]) -> SavedModel:
-    """Reads what `save_model` wrote; variables that are signs come as float32 -1 and +1.
+    """Read a file of `save_model`; signs come back as float32 -1 and +1.
 
     Raises:
-        InputError: there is no such file, it is damaged, or holds no model of `nnlab.models`.
+        InputError: the file does not exist, is damaged, or holds no model of `nnlab.models`.
     """
     about, arrays = container.read(path)
-    kind = getattr(models, str(about.get("model")), None)
-    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+    kind = _KINDS.get(str(about.get("model")))
+    if kind is None:
         raise InputError(
             f"{path} holds {about.get('model', 'an integer network')!r}; expected a model of"
             " nnlab.models."
         )
     fields = {name: _value(field) for name, field in about["fields"].items()}
+    if unknown := fields.keys() - {field.name for field in dataclasses.fields(kind)}:
+        raise InputError(f"{path} has {', '.join(sorted(unknown))}, which {kind.__name__} lacks.")
     floats = {
         name: array.astype(np.float32) if array.dtype == np.int8 else array
         for name, array in arrays.items()
@@ -119,7 +130,7 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
 
 def _name_of(model: nn.Module) -> str:
     name = type(model).__name__
-    if getattr(models, name, None) is not type(model):
+    if _KINDS.get(name) is not type(model):
         raise InputError(
             f"a file cannot name {type(model).__qualname__}; expected a model of nnlab.models."
         )

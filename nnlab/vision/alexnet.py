@@ -1,8 +1,8 @@
-"""AlexNet: the common variant of one tower, and the original of two groups.
+"""AlexNet: the common variant with one tower, and the original with two groups.
 
-Five convolutions, 11×11 with stride 4, 5×5 and three of 3×3, with 3×3 maxima of stride 2 behind the
-first, the second and the last; 6×6 positions go into dense layers of 4,096, 4,096 and `classes`.
-Parameters with 1,000 classes, and multiply-adds at the image size of each:
+Five convolutions (11×11 with stride 4, 5×5, and three of 3×3) with a 3×3 maximum of stride 2 after
+the first, the second and the last; then 6×6 positions go into dense layers of 4,096, 4,096 and
+`classes`. Parameters with 1,000 classes, and multiply-adds at each network's image size:
 
 ====================  ==========================  ==========  =========  =============
 network               widths                      parameters  image      multiply-adds
@@ -13,10 +13,10 @@ network               widths                      parameters  image      multipl
 `ungrouped_alexnet`   the same, 1 group           62,378,344  227×227    1,135,256,096
 ====================  ==========================  ==========  =========  =============
 
-The original has two groups in its second, fourth and fifth convolution, one for each of its two
-GPUs, and response normalisation behind the activations of the first two. Its images are 224×224 in
-the paper, where `padding=2` gives the 55×55 positions of its figure; 227×227 without padding, as in
-Caffe, are the default. Weights start as the arithmetic has it, not as in the paper.
+The original has two groups, one for each of its two GPUs, in its second, fourth and fifth
+convolution, and response normalisation after the activations of the first two. The paper's images
+are 224×224, where `padding=2` gives the 55×55 positions of its figure; the default here is 227×227
+without padding, as in Caffe. Weights start as the arithmetic has it, not as in the paper.
 
 References:
     Krizhevsky, Sutskever and Hinton, ImageNet classification with deep convolutional neural
@@ -42,24 +42,25 @@ from nnlab.ops.response_normalization import local_response_norm
 
 
 class AlexNet(nn.Module):
-    """[batch, height, width, channels] to logits [batch, classes].
+    """Map images [batch, height, width, channels] to logits [batch, classes].
 
-    `arithmetic` serves all layers but the first convolution and the three dense layers, which are
-    float unless `first` and `classifier` say otherwise. `groups` are those of the second, fourth
-    and fifth convolution; `padding` is that of the first, in pixels on each side. Inputs of the
-    dense layers `dropped` go through dropout of the rate `dropout`: in training, `apply` takes
-    `rngs={"dropout": key}`.
+    All layers use `arithmetic`, except the first convolution and the three dense layers, which use
+    `first` and `classifier` (float by default). `groups` applies to the second, fourth and fifth
+    convolution; `padding` to the first, in pixels on each side. Dropout of rate `dropout` acts on
+    the inputs of the dense layers named in `dropped`; in training, `apply` takes `rngs={"dropout":
+    key}`.
 
-    `norm` puts BatchNorm in place of the bias of each convolution, and `norm_dense` of each dense
-    layer, the last included. Adders need them, as their outputs lie near minus the number of their
+    `norm` replaces the bias of each convolution by BatchNorm, and `norm_dense` that of each dense
+    layer, the last included. Adders need both: their outputs lie near minus the number of their
     terms, and nothing would pass the activation.
 
-    `dtype` is that of the computation, by default that of images and parameters together;
-    parameters, running statistics and logits are float32 in any. `axis_name` is that of a mapped
-    axis along which BatchNorm takes the batch of all devices as one; by default each has its own.
+    `dtype` is the dtype of the computation, by default that of images and parameters together;
+    parameters, running statistics and logits are always float32. With `axis_name`, BatchNorm takes
+    the batches of all devices along that mapped axis as one; by default each device normalises its
+    own.
 
     Intermediates: "pool1", "pool2" and "pool5" [batch, height, width, features], and "features"
-    [batch, hidden], what goes into the last dense layer before dropout.
+    [batch, hidden], the input of the last dense layer before dropout.
 
     Raises:
         InputError: `groups` does not divide the widths.
@@ -136,10 +137,10 @@ original_alexnet = functools.partial(ungrouped_alexnet, groups=2)
 
 
 def torch_names(model: AlexNet) -> dict[str, str | Flattened]:
-    """Layers of `model` as torchvision's `alexnet` names them; the original's as Caffe does.
+    """Return torchvision's names of the layers of its `alexnet`; for the original, Caffe's names.
 
-    torchvision has neither groups nor response normalisation. PyTorch code of the original network
-    that calls its layers conv1 to conv5 and fc6 to fc8 fits the table of such a model.
+    torchvision has neither groups nor response normalisation. The table of a model with either fits
+    PyTorch code of the original network that calls its layers conv1 to conv5 and fc6 to fc8.
     """
     layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
     theirs = layers

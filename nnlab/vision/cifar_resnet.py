@@ -1,12 +1,12 @@
-"""ResNets for 32×32 images, as AdderNet's code builds them and as He et al. published them.
+"""ResNets for 32×32 images, as in AdderNet's code and as published by He et al.
 
 A 3×3 convolution to 16 channels, three stages of (depth - 2) / 6 basic blocks with 16, 32 and 64
-channels, the mean over positions, and a classifier. In AdderNet's, `resnet20` and `resnet32`, the
-classifier is followed by BatchNorm; in those of He et al., `he_resnet20` to `he_resnet110`, it has
-a bias. Where the shape changes, the shortcut is a 1×1 convolution with BatchNorm, in the same
-arithmetic as the block (option B, and AdderNet's), or skips every second pixel and adds channels of
-zeros (option A, theirs for CIFAR). Parameters with 10 classes, in AdderNet's with 100 also 278,424
-and 472,856:
+channels, the mean over positions, and a classifier. In AdderNet's networks, `resnet20` and
+`resnet32`, BatchNorm follows the classifier; in those of He et al., `he_resnet20` to
+`he_resnet110`, the classifier has a bias. Where the shape changes, the shortcut is either a 1×1
+convolution with BatchNorm in the block's arithmetic (option B, and AdderNet's), or every second
+pixel with channels of zeros added (option A, which He et al. use for CIFAR). Parameters with 10
+classes; AdderNet's with 100 classes have 278,424 and 472,856:
 
 =====  =========  =========  =========
 depth  AdderNet   option A   option B
@@ -42,8 +42,8 @@ from nnlab.layers.normalization import batch_norm
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut: [batch, h, w, in] to [batch, h/s, w/s, features].
 
-    Where the shape changes, what went in goes through a 1×1 convolution and normalisation or,
-    without `projection`, is every s-th pixel, with channels of zeros on both sides.
+    Where the shape changes, the shortcut is a 1×1 convolution with BatchNorm; without `projection`
+    it is every s-th pixel, with channels of zeros on both sides.
     """
 
     features: int
@@ -74,11 +74,11 @@ class BasicBlock(nn.Module):
 
 
 class ConvolutionShortcuts(nn.Module):
-    """Two 3×3 convolutions, each with a shortcut of its own; shapes as of `BasicBlock`.
+    """Two 3×3 convolutions, each with its own shortcut; shapes as for `BasicBlock`.
 
-    A convolution, normalisation, plus what went in, activation. Where the shape changes, what went
-    in is averaged over 2×2 pixels and goes through a 1×1 convolution of `shortcut` and
-    normalisation.
+    Each convolution is normalised, its input is added, and the activation follows. Where the shape
+    changes, the input is averaged over 2×2 pixels and passes a 1×1 convolution of the arithmetic
+    `shortcut` and BatchNorm.
     """
 
     features: int
@@ -106,25 +106,29 @@ class ConvolutionShortcuts(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """[batch, height, width, channels] to logits [batch, classes].
+    """Map images [batch, height, width, channels] to logits [batch, classes].
 
-    `arithmetic` serves all layers but the first convolution and the classifier, which are float
-    unless `first` and `classifier` say otherwise. `depth` is 6 n + 2. `dtype` is that of the
-    computation, by default that of images and parameters together; parameters, running statistics
-    and logits are float32 in any. `axis_name` is that of a mapped axis along which BatchNorm takes
-    the batch of all devices as one; by default each has its own. `shortcuts` go around a "block",
-    or around every "convolution" as in AdderSR and Bi-Real Net; the latter, where the shape
-    changes, are of the arithmetic `first`. With `remat` a training step
-    keeps what goes into each block and computes the inside again for the gradient, with the same
-    parameters: less memory for one more forward pass. On a CPU it takes
-    `nnlab.training.parallel.compiler_options`, which `nnlab.runs.fit` gives. `projection` is
-    option B for shortcuts of blocks, else they are option A. With `normalize_logits` BatchNorm
-    stands behind the classifier, else the classifier has a bias. Intermediates are "stage1" to
-    "stage3", what each stage gives, and "features", the mean over positions.
+    All layers use `arithmetic`, except the first convolution and the classifier, which use `first`
+    and `classifier` (float by default). `dtype` is the dtype of the computation, by default that of
+    images and parameters together; parameters, running statistics and logits are always float32.
+    With `axis_name`, BatchNorm takes the batches of all devices along that mapped axis as one; by
+    default each device normalises its own.
+
+    `depth` is 6 n + 2. `projection` chooses option B for shortcuts of blocks, otherwise option A.
+    `normalize_logits` puts BatchNorm after the classifier, which otherwise has a bias. `shortcuts`
+    go around each "block", or around each "convolution" as in AdderSR and Bi-Real Net, where
+    projections use the arithmetic `first`.
+
+    With `remat` a training step keeps only the inputs of the blocks and computes their insides
+    again for the gradient: less memory for one more forward pass, with the same parameters. On a
+    CPU this needs `nnlab.training.parallel.compiler_options`, which `nnlab.runs.fit` gives.
+
+    Intermediates: "stage1" to "stage3", the outputs of the stages, and "features", the mean over
+    positions.
 
     Raises:
-        InputError: an option has another value than those above, or shortcuts around every
-            convolution are to do without projection.
+        InputError: an option has another value than those above, or `shortcuts="convolution"` comes
+            without projection.
     """
 
     depth: int
@@ -173,7 +177,7 @@ class CifarResNet(nn.Module):
 
 
 def torch_names(model: CifarResNet) -> dict[str, str]:
-    """Idelbayev's name of every layer, for `nnlab.files.borrowing.borrow`.
+    """Return Idelbayev's name of every layer, for `nnlab.files.borrowing.borrow`.
 
     Raises:
         InputError: the network is not one of He et al.

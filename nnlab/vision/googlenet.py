@@ -1,19 +1,19 @@
 """GoogLeNet for images of 224×224 pixels: nine Inception cells.
 
 A 7×7 convolution to 64 channels with stride 2, a 1×1 to 64 and a 3×3 to 192, cells 3a and 3b, 4a to
-4e, 5a and 5b up to 1,024 channels, the mean over positions, dropout and a classifier; a maximum
-with stride 2 before and behind the convolutions and between cells of different numbers. In training
-two auxiliary heads may stand on 4a and 4d. With 1,000 classes:
+4e, 5a and 5b up to 1,024 channels, the mean over positions, dropout and a classifier. A maximum
+with stride 2 comes before and after the second and third convolution and between cells of different
+numbers. Two auxiliary heads, after cells 4a and 4d, are optional in training. With 1,000 classes:
 
 ===============  ==========================================  ============  =============
                  differences                                 parameters    and two heads
 ===============  ==========================================  ============  =============
-`GoogLeNet`      BatchNorm; the 5×5 convolutions are 3×3     6,624,904     13,004,888
-`googlenet_v1`   biases, response normalisation, as the      6,998,552     13,378,280
-                 paper has it
+`GoogLeNet`      BatchNorm; 3×3 convolutions for 5×5         6,624,904     13,004,888
+`googlenet_v1`   biases, response normalisation, as in the   6,998,552     13,378,280
+                 paper
 ===============  ==========================================  ============  =============
 
-and 1,498.4 M and 1,582.7 M multiply-adds or their adder terms, without the heads.
+Without the heads they take 1,498.4 M and 1,582.7 M multiply-adds, or as many adder terms.
 
 References:
     Szegedy et al., Going deeper with convolutions, CVPR 2015, https://arxiv.org/abs/1409.4842,
@@ -43,7 +43,7 @@ from nnlab.vision.inception import (
     units,
 )
 
-# Table 1: 1×1; 3×3 behind its reduction; 5×5 behind its reduction; projection of the pooled.
+# Table 1: 1×1; reduction and 3×3; reduction and 5×5; projection after the pooling.
 _CELLS = {
     "inception3a": (64, (96, 128), (16, 32), 32),
     "inception3b": (128, (128, 192), (32, 96), 64),
@@ -62,7 +62,7 @@ _STAGES = {"inception3b": "stage3", "inception4e": "stage4", "inception5b": "sta
 def branches(
     one: int, three: tuple[int, int], five: tuple[int, int], project: int, kernel_size: int = 5
 ) -> tuple[Branch, ...]:
-    """Those of figure 2b by their widths; `kernel_size` is that of the 5×5 convolution."""
+    """Return the branches of figure 2b by their widths; `kernel_size` replaces the 5×5."""
     return (
         (Unit("conv1x1", one),),
         (Unit("reduce3x3", three[0]), Unit("conv3x3", three[1], 3)),
@@ -72,7 +72,7 @@ def branches(
 
 
 class AuxiliaryHead(nn.Module):
-    """[batch, height, width, in] to logits [batch, classes] by way of 4×4 means."""
+    """Map [batch, height, width, in] to logits [batch, classes], by way of 4×4 means."""
 
     classes: int
     arithmetic: Arithmetic
@@ -99,32 +99,33 @@ class AuxiliaryHead(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    """[batch, height, width, channels] to logits [batch, classes].
+    """Map images [batch, height, width, channels] to logits [batch, classes].
 
-    `arithmetic` serves all layers but the first convolution, and the classifier and the dense
-    layers of the heads, which are float unless `first` and `classifier` say otherwise. `dtype` is
-    that of the computation, by default that of images and parameters together; parameters, running
-    statistics and logits are float32 in any. `axis_name` is that of a mapped axis along which
-    BatchNorm takes the batch of all devices as one; by default each has its own.
+    All layers use `arithmetic`, except the first convolution, which uses `first`, and the
+    classifier and the dense layers of the heads, which use `classifier` (both float by default).
+    `dtype` is the dtype of the computation, by default that of images and parameters together;
+    parameters, running statistics and logits are always float32. With `axis_name`, BatchNorm takes
+    the batches of all devices along that mapped axis as one; by default each device normalises its
+    own.
 
-    `original` is the paper's: 5×5 convolutions where the others came to be 3×3, response
-    normalisation around the second and third convolution (whose constants it does not give; they
-    are AlexNet's), and a fourth maximum of 3×3 and not 2×2 pixels. Without `norm` convolutions
-    have biases in place of BatchNorm; an adder needs BatchNorm, as its outputs lie near minus the
-    number of its terms. For that reason `norm_hidden` puts one between the dense layers of the
-    heads, for a `classifier` of adders.
+    `original` is the paper's network: 5×5 convolutions, which later became 3×3; response
+    normalisation around the second and third convolution (the paper does not give its constants;
+    here they are AlexNet's); and a fourth maximum of 3×3 pixels, not 2×2. Without `norm`,
+    convolutions have biases in place of BatchNorm; adders need BatchNorm, as their outputs lie near
+    minus the number of their terms. `norm_hidden` puts one between the dense layers of the heads,
+    for a `classifier` of adders.
 
-    With `auxiliary`, a call with `train` gives `nnlab.vision.inception.Outputs` with the logits of
-    both heads, for `nnlab.training.with_auxiliary`; otherwise the heads take no part. They average
-    into 4×4 bins for images of any size, where the paper averages 5×5 pixels at every third, to
-    the same 4×4 at 224 pixels. `dropout` and `auxiliary_dropout` are the shares of zeros.
+    With `auxiliary`, a call with `train` returns `nnlab.vision.inception.Outputs` with the logits
+    of both heads, for `nnlab.training.with_auxiliary`; otherwise the heads are not used. They
+    average images of any size into 4×4 bins, where the paper averages 5×5 pixels at every third, to
+    the same 4×4 at 224 pixels. `dropout` and `auxiliary_dropout` are rates.
 
-    Named intermediates: "stage1" and "stage2" behind the first and third convolution, "stage3" to
-    "stage5" behind cells 3b, 4e and 5b, each of half the height and width of the one before;
-    "features", [batch, 1024].
+    Intermediates: "stage1" and "stage2" after the first and third convolution, "stage3" to "stage5"
+    after cells 3b, 4e and 5b, each of half the height and width of the one before; "features",
+    [batch, 1024].
 
     Raises:
-        InputError: a dropout is not from 0 to below 1.
+        InputError: a dropout rate is not in [0, 1).
     """
 
     classes: int = 1000
@@ -192,10 +193,10 @@ class GoogLeNet(nn.Module):
 
 
 def torch_names(model: GoogLeNet) -> dict[str, str | Flattened]:
-    """The layers by their names in torchvision's `googlenet`, for `nnlab.files.borrowing.borrow`.
+    """Return torchvision's names of the layers of its `googlenet`, for `borrow`.
 
     Its trained weights take images from -1 to 1 in every channel (`transform_input` there), and
-    their file has the heads, untrained, so `model` has `auxiliary=True`.
+    their file includes the heads, untrained, so `model` needs `auxiliary=True`.
     """
     names: dict[str, str | Flattened] = {"fc": "fc"}
     there = dict(

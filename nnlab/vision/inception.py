@@ -1,7 +1,7 @@
-"""The Inception cell: branches side by side, whose channels follow one another in the output.
+"""The Inception cell: parallel branches whose outputs are concatenated along the channels.
 
-A branch is a chain of convolutions, each followed by BatchNorm and the activation, and of pooling.
-That of "Going deeper with convolutions", on 192 channels, is
+A branch is a chain of poolings and of convolutions, each followed by BatchNorm and the activation.
+The cell of "Going deeper with convolutions", on 192 channels, is
 
     InceptionCell(
         branches=(
@@ -13,7 +13,7 @@ That of "Going deeper with convolutions", on 192 channels, is
         arithmetic=ADDER,
     )
 
-with 256 channels in its output.
+and has 256 channels in its output.
 
 References:
     Szegedy et al., Going deeper with convolutions, CVPR 2015, https://arxiv.org/abs/1409.4842,
@@ -39,11 +39,11 @@ EPSILON = 1e-3  # of BatchNorm in both networks, as they came from TensorFlow
 
 
 class Outputs(NamedTuple):
-    """What a network with auxiliary heads gives in training.
+    """What a network with auxiliary heads returns in training.
 
     Attributes:
-        logits: [batch, classes], of the classifier at the end.
-        auxiliary: those of the heads, each [batch, classes], from the image on.
+        logits: [batch, classes], from the classifier at the end.
+        auxiliary: the logits of the heads, each [batch, classes], the one nearest the image first.
     """
 
     logits: jax.Array
@@ -52,7 +52,7 @@ class Outputs(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """A convolution with what follows it; kernel, strides and padding as of an arithmetic's."""
+    """A convolution with what follows it; kernel, strides and padding as for an arithmetic's."""
 
     name: str
     features: int
@@ -92,11 +92,11 @@ class ConvUnit(nn.Module):
 
 
 class InceptionCell(nn.Module):
-    """[batch, height, width, in] to [batch, out height, out width, sum of the branches' features].
+    """Map [batch, height, width, in] to [batch, out height, out width, sum of branches' features].
 
-    Every unit is a `ConvUnit` by its name, which no other of the cell has. Without `norm` it has a
-    bias in place of BatchNorm; an adder needs BatchNorm, as its outputs lie near minus the number
-    of its terms. `dtype` and `axis_name` are those of the models.
+    Every unit is a `ConvUnit` under its name, which is unique within the cell. Without `norm` it
+    has a bias in place of BatchNorm; adders need BatchNorm, as their outputs lie near minus the
+    number of their terms. `dtype` and `axis_name` are as in the models.
 
     Raises:
         InputError: there is no branch, or branches give images of different sizes.
@@ -140,7 +140,7 @@ class InceptionCell(nn.Module):
 
 
 def units(branches: Sequence[Branch]) -> Iterator[Unit]:
-    """The units of a cell, in their order."""
+    """Yield the units of a cell in their order."""
     for branch in branches:
         for step in branch:
             if not callable(step):
@@ -148,6 +148,6 @@ def units(branches: Sequence[Branch]) -> Iterator[Unit]:
 
 
 def check_dropout(name: str, rate: float) -> None:
-    """Raises `InputError` unless `rate` is from 0 to below 1."""
+    """Raise `InputError` unless `rate` is in [0, 1)."""
     if not 0 <= rate < 1:
         raise InputError(f"{name} must be from 0 to below 1, not {rate}.")

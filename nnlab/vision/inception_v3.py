@@ -1,16 +1,16 @@
 """Inception v3 for images of 299×299 pixels.
 
-Five convolutions and two maxima down to 35×35×192, then cells of five kinds: A on 35×35 pixels
+Five convolutions and two maxima down to 35×35×192, then five kinds of cells: A on 35×35 pixels
 (mixed5b to 5d), B down to 17×17 (mixed6a), C with convolutions of 1×7 and 7×1 (mixed6b to 6e), D
-down to 8×8 (mixed7a) and E (mixed7b, 7c) up to 2,048 channels, the mean over positions, dropout and
-a classifier. BatchNorm follows every convolution. In training an auxiliary head may stand on
-mixed6e. With 1,000 classes 23,834,568 parameters, 27,161,264 with the head; 5,713.2 M multiply-adds
-or their adder terms, without the head.
+down to 8×8 (mixed7a) and E (mixed7b, 7c) up to 2,048 channels; the mean over positions, dropout and
+a classifier. BatchNorm follows every convolution. An auxiliary head after mixed6e is optional in
+training. With 1,000 classes there are 23,834,568 parameters, 27,161,264 with the head, and 5,713.2
+M multiply-adds without the head, or as many adder terms.
 
 References:
     Szegedy et al., Rethinking the Inception architecture for computer vision, CVPR 2016,
-    https://arxiv.org/abs/1512.00567, table 1, and TensorFlow's code for it, which torchvision's
-    follows: the numbers of filters are from there.
+    https://arxiv.org/abs/1512.00567, table 1; numbers of filters from TensorFlow's code, which
+    torchvision's follows.
 """
 
 import functools
@@ -38,7 +38,7 @@ _mean = functools.partial(nn.avg_pool, window_shape=(3, 3), padding="SAME")
 
 
 def cell_a(project: int) -> tuple[Branch, ...]:
-    """Figure 5, a 5×5 convolution beside two 3×3; `project` features of the pooled."""
+    """Figure 5: a 5×5 convolution beside two 3×3; the pooled branch has `project` features."""
     return (
         (Unit("branch1x1", 64),),
         (Unit("branch5x5_1", 48), Unit("branch5x5_2", 64, 5)),
@@ -65,7 +65,7 @@ def cell_b() -> tuple[Branch, ...]:
 
 
 def cell_c(features: int) -> tuple[Branch, ...]:
-    """Figure 6 with n = 7; `features` of the convolutions inside."""
+    """Figure 6 with n = 7; the inner convolutions have `features` features."""
     return (
         (Unit("branch1x1", 192),),
         (
@@ -85,7 +85,7 @@ def cell_c(features: int) -> tuple[Branch, ...]:
 
 
 def cell_d() -> tuple[Branch, ...]:
-    """To half the height and width, with a 7×7 convolution in two."""
+    """A cell to half the height and width, with a 7×7 convolution in two."""
     return (
         (Unit("branch3x3_1", 192), Unit("branch3x3_2", 320, 3, 2, "VALID")),
         (
@@ -146,7 +146,7 @@ _STAGES = {
 
 
 class AuxiliaryHead(nn.Module):
-    """[batch, height, width, in], at least 17×17 pixels, to logits [batch, classes]."""
+    """Map [batch, height, width, in], at least 17×17 pixels, to logits [batch, classes]."""
 
     classes: int
     arithmetic: Arithmetic
@@ -167,24 +167,24 @@ class AuxiliaryHead(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """[batch, height, width, channels], at least 75×75 pixels, to logits [batch, classes].
+    """Map images [batch, height, width, channels], at least 75×75, to logits [batch, classes].
 
-    `arithmetic` serves all layers but the first convolution, and the classifier and that of the
-    head, which are float unless `first` and `classifier` say otherwise. `dtype` is that of the
-    computation, by default that of images and parameters together; parameters, running statistics
-    and logits are float32 in any. `axis_name` is that of a mapped axis along which BatchNorm takes
-    the batch of all devices as one; by default each has its own.
+    All layers use `arithmetic`, except the first convolution, which uses `first`, and the
+    classifier and that of the head, which use `classifier` (both float by default). `dtype` is the
+    dtype of the computation, by default that of images and parameters together; parameters, running
+    statistics and logits are always float32. With `axis_name`, BatchNorm takes the batches of all
+    devices along that mapped axis as one; by default each device normalises its own.
 
-    With `auxiliary`, a call with `train` gives `nnlab.vision.inception.Outputs` with the logits of
-    the head, for `nnlab.training.with_auxiliary(weight=0.4)`; otherwise the head takes no part. It
-    needs images of at least 299×299 pixels. `dropout` is the share of zeros before the classifier.
+    With `auxiliary`, a call with `train` returns `nnlab.vision.inception.Outputs` with the logits
+    of the head, for `nnlab.training.with_auxiliary(weight=0.4)`; otherwise the head is not used. It
+    needs images of at least 299×299 pixels. `dropout` is the rate before the classifier.
 
-    Named intermediates: "stage1" behind the third convolution, "stage2" behind the fifth, "stage3"
-    to "stage5" behind mixed5d, 6e and 7c, each of about half the height and width of the one
-    before; "features", [batch, 2048].
+    Intermediates: "stage1" after the third convolution, "stage2" after the fifth, "stage3" to
+    "stage5" after mixed5d, 6e and 7c, each of about half the height and width of the one before;
+    "features", [batch, 2048].
 
     Raises:
-        InputError: the images are too small, or the dropout is not from 0 to below 1.
+        InputError: the images are too small, or the dropout rate is not in [0, 1).
     """
 
     classes: int = 1000
@@ -232,10 +232,10 @@ class InceptionV3(nn.Module):
 
 
 def torch_names(model: InceptionV3) -> dict[str, str]:
-    """The layers by their names in torchvision's `inception_v3`, for `borrow`.
+    """Return torchvision's names of the layers of its `inception_v3`, for `borrow`.
 
     Its trained weights take images from -1 to 1 in every channel (`transform_input` there), and
-    their file has the head, so `model` has `auxiliary=True`.
+    their file includes the head, so `model` needs `auxiliary=True`.
     """
     names = {"fc": "fc"}
     place = {unit.name: name for unit, name in _STEM.items()}

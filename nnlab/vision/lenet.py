@@ -1,9 +1,9 @@
 """LeNet-5 with batch normalisation.
 
-Convolutions 6 and 16 of 5×5 without padding, each followed by BatchNorm, activation and 2×2
-maximum; then 120, 84 and the classifier. C3 is connected in full. Every layer is normalised, the
-classifier too. Made for 32×32 images (MNIST padded with zeros): with 10 classes, 61,942 parameters
-and 416,520 multiply-adds or their adder terms.
+Convolutions of 5×5 without padding to 6 and 16 channels, each followed by BatchNorm, activation and
+2×2 maximum; then dense layers of 120, 84 and `classes`. C3 sees all maps. Every layer is
+normalised, the classifier too. For 32×32 images (MNIST padded with zeros); with 10 classes, 61,942
+parameters and 416,520 multiply-adds, or as many adder terms.
 
 References:
     LeCun et al., Gradient-based learning applied to document recognition, 1998.
@@ -23,13 +23,13 @@ from nnlab.ops.pooling import max_pool
 
 
 class LeNet5(nn.Module):
-    """[batch, 32, 32, channels] to logits [batch, classes].
+    """Map images [batch, 32, 32, channels] to logits [batch, classes].
 
-    `arithmetic` serves all layers but the first convolution and the classifier, which are float
-    unless `first` and `classifier` say otherwise. `dtype` is that of the computation, by default
-    that of images and parameters together; parameters, running statistics and logits are float32
-    in any. `axis_name` is that of a mapped axis along which BatchNorm takes the batch of all
-    devices as one; by default each has its own.
+    All layers use `arithmetic`, except the first convolution and the classifier, which use `first`
+    and `classifier` (float by default). `dtype` is the dtype of the computation, by default that of
+    images and parameters together; parameters, running statistics and logits are always float32.
+    With `axis_name`, BatchNorm takes the batches of all devices along that mapped axis as one; by
+    default each device normalises its own.
     """
 
     classes: int = 10

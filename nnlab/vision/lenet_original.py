@@ -12,23 +12,23 @@ F6     dense, 84 units                                                       10,
 out    minus the squared distance of F6 to a fixed code of each class             0
 =====  ================================================================  ==========
 
-Convolutions are 5×5 without padding and have a bias, as F6 has. Behind each layer but the last
-stands 1.7159 tanh(2 x / 3). Together 60,000 parameters, and 325,680 multiply-adds in C1, C3, C5 and
-F6. A map of C3 sees three neighbouring maps of S2, or four, or four of which two and two are
-neighbours, or all (table 1 of the paper).
+Convolutions are 5×5 without padding; they and F6 have biases. The activation after each layer but
+the last is 1.7159 tanh(2 x / 3). Together there are 60,000 parameters, and 325,680 multiply-adds in
+C1, C3, C5 and F6. A map of C3 sees three neighbouring maps of S2, or four neighbouring ones, or two
+pairs of neighbours, or all (table 1 of the paper).
 
 A code is a bitmap of 7×12 pixels, -1 or 1: 84 bits, as many as F6 has units. The paper draws ASCII
-characters in such bitmaps; the ten digits here are drawn by ourselves in the same manner. For
-another number of classes the codes are rows of a Hadamard matrix of order 84 (Paley's
-construction), any two of which differ in 42 bits: 84 classes at most.
+characters in such bitmaps; the ten digits here are our own drawings in the same manner. For any
+other number of classes, at most 84, the codes are rows of a Hadamard matrix of order 84 (Paley's
+construction), any two of which differ in 42 bits.
 
-The softmax of minus the distances and its cross-entropy are the paper's criterion (eq. 9) without
-its constant e^-j. Its pixels are -0.1 for white and 1.175 for black. Weights start as the
+The softmax of minus the distances with cross-entropy is the paper's criterion (eq. 9) without its
+constant e^-j. The paper's pixels are -0.1 for white and 1.175 for black. Weights start as the
 arithmetic has it.
 
 `full_lenet5` is the network that most code calls LeNet-5: C3 sees all maps, subsampling is the mean
-of 2×2 pixels without parameters, and the last layer is dense with a bias. 61,706 parameters and
-416,520 multiply-adds in its convolutions and dense layers.
+of 2×2 pixels without parameters, and the last layer is dense with a bias. It has 61,706 parameters,
+and 416,520 multiply-adds in its convolutions and dense layers.
 
 References:
     LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition,
@@ -59,7 +59,7 @@ _FOUR = (
 
 
 class Subsampling(nn.Module):
-    """[batch, h, w, maps] to [batch, h/2, w/2, maps], as S2 above; it begins as the mean."""
+    """Map [batch, h, w, maps] to [batch, h/2, w/2, maps], as S2 above; it starts as the mean."""
 
     dtype: Dtype | None
 
@@ -73,24 +73,26 @@ class Subsampling(nn.Module):
 
 
 class OriginalLeNet5(nn.Module):
-    """[batch, 32, 32, channels] to logits [batch, classes].
+    """Map images [batch, 32, 32, channels] to logits [batch, classes].
 
-    `arithmetic` serves all layers but the first convolution, and the dense classifier of a `full`
-    network, which are float unless `first` and `classifier` say otherwise. Coefficients of
-    subsampling and distances to codes multiply in any. The activation is the paper's in any.
+    All layers use `arithmetic`, except the first convolution, which uses `first`, and the dense
+    classifier of a `full` network, which uses `classifier` (both float by default). Coefficients of
+    subsampling and distances to codes multiply in any arithmetic, and the activation is always the
+    paper's.
 
-    `norm` puts BatchNorm in place of the bias of each convolution and dense layer. Adders need it:
-    their outputs lie near minus the number of their terms, where the activation is flat.
+    `norm` replaces the bias of each convolution and dense layer by BatchNorm. Adders need it: their
+    outputs lie near minus the number of their terms, where the activation is flat.
 
-    `dtype` is that of the computation, by default that of images and parameters together;
-    parameters, running statistics and logits are float32 in any. `axis_name` is that of a mapped
-    axis along which BatchNorm takes the batch of all devices as one; by default each has its own.
+    `dtype` is the dtype of the computation, by default that of images and parameters together;
+    parameters, running statistics and logits are always float32. With `axis_name`, BatchNorm takes
+    the batches of all devices along that mapped axis as one; by default each device normalises its
+    own.
 
-    Intermediates: "stage1" [batch, 14, 14, 6] of S2, "stage2" [batch, 5, 5, 16] of S4, and
-    "features" [batch, 84] of F6.
+    Intermediates: "stage1" [batch, 14, 14, 6] after S2, "stage2" [batch, 5, 5, 16] after S4, and
+    "features" [batch, 84] after F6.
 
     Raises:
-        InputError: images are not 32×32, or the classes without `full` are more than 84.
+        InputError: images are not 32×32, or there are more than 84 classes without `full`.
     """
 
     classes: int = 10
@@ -152,10 +154,10 @@ full_lenet5 = functools.partial(OriginalLeNet5, full=True)
 
 
 def codes(classes: int) -> np.ndarray:
-    """What F6 should be for each class: [classes, 84], float32, -1 or 1.
+    """Return the target of F6 for each class: [classes, 84], float32, -1 or 1.
 
     Raises:
-        InputError: more than 84 classes, or none.
+        InputError: there are more than 84 classes, or none.
     """
     if not 1 <= classes <= 84:
         raise InputError(f"LeNet-5 has codes for 1 to 84 classes, not {classes}.")

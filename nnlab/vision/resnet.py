@@ -1,11 +1,11 @@
 """Residual networks for ImageNet, and those with grouped convolutions (ResNeXt).
 
-A 7×7 convolution of stride 2 and a 3×3 maximum of stride 2, four stages of blocks of which all but
-the first halve the image and double the channels, the mean over positions, and a classifier. Every
-convolution is followed by BatchNorm. The stride of a bottleneck is that of its 3×3 convolution, as
-in most published weights, not that of its first 1×1 convolution as in the paper. Where the shape
-changes, the shortcut is a 1×1 convolution with BatchNorm, in the same arithmetic as the block.
-With 1000 classes and 224×224 images:
+A 7×7 convolution of stride 2 and a 3×3 maximum of stride 2, four stages of blocks, each but the
+first with half the height and width and twice the channels, the mean over positions, and a
+classifier. Every convolution is followed by BatchNorm. In a bottleneck the 3×3 convolution has the
+stride, as in most published weights, not the first 1×1 convolution as in the paper. Where the shape
+changes, the shortcut is a 1×1 convolution with BatchNorm, in the block's arithmetic. With 1,000
+classes and 224×224 images:
 
 ================  ===========  ==============
 network           parameters   multiply-adds
@@ -23,7 +23,7 @@ ResNeXt-101 64×4   83,455,272  15,460,270,080
 References:
     He et al., Deep Residual Learning, CVPR 2016, https://arxiv.org/abs/1512.03385, table 1.
     Xie et al., ResNeXt, CVPR 2017, https://arxiv.org/abs/1611.05431, table 1.
-    Torchvision's resnet.py, whose weights give the same logits here (`torch_names`).
+    torchvision (resnet.py), whose weights give the same logits here (`torch_names`).
     Chen et al., A Simple Framework for Contrastive Learning, ICML 2020,
     https://arxiv.org/abs/2002.05709, appendix B.9, for the stem of 32×32 images.
 """
@@ -68,7 +68,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 in groups and 1×1 with a shortcut: [batch, h, w, in] to [batch, h/s, w/s, features].
+    """1×1, grouped 3×3 and 1×1 with a shortcut: [batch, h, w, in] to [batch, h/s, w/s, features].
 
     `width` is that of the first two convolutions, over all `groups`.
     """
@@ -105,22 +105,23 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """[batch, height, width, channels] to logits [batch, classes].
+    """Map images [batch, height, width, channels] to logits [batch, classes].
 
-    `arithmetic` serves all layers but the first convolution and the classifier, which are float
-    unless `first` and `classifier` say otherwise; the classifier has a bias and no normalisation.
-    `stage_sizes` are numbers of blocks, of basic blocks or, with `bottleneck`, of those that give
-    four times as many channels. `features` is the width of the first convolution and the first
+    All layers use `arithmetic`, except the first convolution and the classifier, which use `first`
+    and `classifier` (float by default). `dtype` is the dtype of the computation, by default that of
+    images and parameters together; parameters, running statistics and logits are always float32.
+    With `axis_name`, BatchNorm takes the batches of all devices along that mapped axis as one; by
+    default each device normalises its own. The classifier has a bias and no normalisation.
+
+    `stage_sizes` are the numbers of blocks: basic blocks, or with `bottleneck` those that return
+    four times as many channels. `features` is the width of the first convolution and of the first
     stage; each further stage has twice the width of the one before. The 3×3 convolution of a
-    bottleneck is in `groups` groups of `width_per_group` channels each in a stage of 64 features,
-    and in proportion in others. `stem` is that of "imagenet", or for small images that of "cifar",
-    a 3×3 convolution of stride 1 and no maximum.
+    bottleneck has `groups` groups, of `width_per_group` channels each in a stage of 64 features and
+    in proportion in others. `stem` is "imagenet", or "cifar" for small images: a 3×3 convolution of
+    stride 1 and no maximum. `remat` is that of `nnlab.models.CifarResNet`.
 
-    `dtype` is that of the computation, by default that of images and parameters together;
-    parameters, running statistics and logits are float32 in any. `axis_name` is that of a mapped
-    axis along which BatchNorm takes the batch of all devices as one; by default each has its own.
-    `remat` is that of `nnlab.models.CifarResNet`. Intermediates are "stage1" and so on, what each
-    stage gives, and "features", the mean over positions.
+    Intermediates: "stage1" and so on, the outputs of the stages, and "features", the mean over
+    positions.
 
     Raises:
         InputError: a stage has no block, an option has another value than those above, or basic
@@ -192,7 +193,7 @@ class ResNet(nn.Module):
 
 
 def torch_names(model: ResNet) -> dict[str, str]:
-    """Torchvision's name of every layer, for `nnlab.files.borrowing.borrow`."""
+    """Return torchvision's name of every layer, for `nnlab.files.borrowing.borrow`."""
     names = {"conv1": "conv1", "bn1": "bn1", "fc": "fc"}
     for stage, blocks in enumerate(model.stage_sizes, start=1):
         for block in range(blocks):

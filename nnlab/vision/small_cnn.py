@@ -1,7 +1,8 @@
-"""A convolutional network of four layers for first experiments, at home on 8×8 digits.
+"""A convolutional network of four layers for first experiments, made for 8×8 digits.
 
 Two 3×3 convolutions, 2×2 maximum, one more 3×3 convolution, 2×2 maximum, and a classifier followed
-by BatchNorm; every layer is normalised. For images of any size.
+by BatchNorm; every layer is normalised. It takes images of any size; for 8×8 digits it has 25,988
+parameters.
 """
 
 import functools
@@ -16,13 +17,13 @@ from nnlab.ops.pooling import max_pool
 
 
 class SmallCNN(nn.Module):
-    """[batch, height, width, channels] to logits [batch, classes].
+    """Map images [batch, height, width, channels] to logits [batch, classes].
 
-    `arithmetic` serves all layers but the first convolution and the classifier, which are float
-    unless `first` and `classifier` say otherwise. `dtype` is that of the computation, by default
-    that of images and parameters together; parameters, running statistics and logits are float32
-    in any. `axis_name` is that of a mapped axis along which BatchNorm takes the batch of all
-    devices as one; by default each has its own.
+    All layers use `arithmetic`, except the first convolution and the classifier, which use `first`
+    and `classifier` (float by default). `dtype` is the dtype of the computation, by default that of
+    images and parameters together; parameters, running statistics and logits are always float32.
+    With `axis_name`, BatchNorm takes the batches of all devices along that mapped axis as one; by
+    default each device normalises its own.
     """
 
     classes: int = 10

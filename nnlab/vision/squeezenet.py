@@ -1,14 +1,20 @@
 """SqueezeNet 1.0 and 1.1: AlexNet's accuracy with a fiftieth of its parameters.
 
 A fire module squeezes its input into a few channels by 1×1 convolutions, and expands them by 1×1
-and by 3×3 convolutions, side by side. A convolution, eight fire modules with three 3×3 maxima of
-stride 2 among them, and a 1×1 convolution to `classes` channels, whose means over positions are the
-logits. Version 1.1 has a smaller first convolution and earlier maxima. With 1,000 classes, and for
-a 224×224 image: version 1.0 1,248,424 parameters and 818,924,576 multiply-adds; version 1.1
-1,235,496 and 349,151,936.
+and 3×3 convolutions in parallel. The network is a convolution, eight fire modules with three 3×3
+maxima of stride 2 among them, and a 1×1 convolution to `classes` channels, whose means over
+positions are the logits. Version 1.1 has a smaller first convolution and earlier maxima. With 1,000
+classes and 224×224 images:
 
-Windows of the maxima that leave the image to the right and below count, as in Caffe. Weights start
-as the arithmetic has it.
+=======  ==========  =============
+version  parameters  multiply-adds
+=======  ==========  =============
+1.0       1,248,424    818,924,576
+1.1       1,235,496    349,151,936
+=======  ==========  =============
+
+Windows of the maxima that reach beyond the image on the right and below count, as in Caffe. Weights
+start as the arithmetic has it.
 
 References:
     Iandola et al., SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model
@@ -31,9 +37,9 @@ from nnlab.ops.pooling import max_pool
 
 
 class _Version(NamedTuple):
-    features: int  # of the first convolution
-    size: int  # of its kernel
-    pools: tuple[int, ...]  # fire modules with a maximum behind them
+    features: int  # features of the first convolution
+    size: int  # size of its kernel
+    pools: tuple[int, ...]  # fire modules before a maximum
 
 
 _VERSIONS = {"1.0": _Version(96, 7, (4, 8)), "1.1": _Version(64, 3, (3, 5))}
@@ -41,9 +47,9 @@ _SQUEEZES = {2: 16, 3: 16, 4: 32, 5: 32, 6: 48, 7: 48, 8: 64, 9: 64}  # channels
 
 
 class Fire(nn.Module):
-    """[batch, height, width, in] to [batch, height, width, 8 · squeeze].
+    """Map [batch, height, width, in] to [batch, height, width, 8 · squeeze].
 
-    With `norm`, BatchNorm stands in place of the bias of each convolution.
+    `norm` replaces the bias of each convolution by BatchNorm.
     """
 
     squeeze: int
@@ -69,25 +75,26 @@ class Fire(nn.Module):
 
 
 class SqueezeNet(nn.Module):
-    """[batch, height, width, channels] to logits [batch, classes], for images of 7×7 and more.
+    """Map images [batch, height, width, channels], at least 7×7, to logits [batch, classes].
 
-    `arithmetic` serves all layers but the first and the last convolution, which are float unless
-    `first` and `classifier` say otherwise. The input of the last goes through dropout of the rate
-    `dropout`: in training, `apply` takes `rngs={"dropout": key}`. An activation stands behind the
-    last convolution too, as published: with ReLU no logit is negative.
+    All layers use `arithmetic`, except the first and the last convolution, which use `first` and
+    `classifier` (float by default). Dropout of rate `dropout` acts on the input of the last; in
+    training, `apply` takes `rngs={"dropout": key}`. An activation follows the last convolution too,
+    as published: with ReLU no logit is negative.
 
-    `norm` puts BatchNorm in place of the bias of each convolution, the last included. Adders need
-    it, as their outputs lie near minus the number of their terms, and nothing would pass the
-    activation. With it, seventeen and more adders in a row without a shortcut still start with
-    nearly all variance of the features in one direction, and gradients shrink accordingly: small
-    images and batches, with an adder at the end too, leave none to the first layers.
+    `norm` replaces the bias of each convolution by BatchNorm, the last included. Adders need it:
+    their outputs lie near minus the number of their terms, and nothing would pass the activation.
+    Even so, seventeen and more adders in a row without a shortcut start with nearly all variance of
+    the features in one direction, and gradients shrink accordingly: small images and batches, with
+    an adder at the end too, leave none to the first layers.
 
-    `dtype` is that of the computation, by default that of images and parameters together;
-    parameters, running statistics and logits are float32 in any. `axis_name` is that of a mapped
-    axis along which BatchNorm takes the batch of all devices as one; by default each has its own.
+    `dtype` is the dtype of the computation, by default that of images and parameters together;
+    parameters, running statistics and logits are always float32. With `axis_name`, BatchNorm takes
+    the batches of all devices along that mapped axis as one; by default each device normalises its
+    own.
 
     Intermediates: "stage1" to "stage3" [batch, height, width, features] before each maximum,
-    "stage4" behind the last fire module, and "features" [batch, 512], the means of that.
+    "stage4" after the last fire module, and "features" [batch, 512], the means of that.
 
     Raises:
         InputError: `version` is neither "1.0" nor "1.1".
@@ -139,9 +146,9 @@ squeezenet1_1 = functools.partial(SqueezeNet, "1.1")
 
 
 def torch_names(model: SqueezeNet) -> dict[str, str]:
-    """Layers of `model` as torchvision's `squeezenet1_0` and `squeezenet1_1` name them."""
+    """Return torchvision's names of the layers of `squeezenet1_0` and `squeezenet1_1`."""
     names = {"conv1": "features.0", "conv10": "classifier.1"}
-    place = 3  # behind convolution, ReLU and maximum
+    place = 3  # after convolution, ReLU and maximum
     for number in _SQUEEZES:
         for layer in ("squeeze", "expand1x1", "expand3x3"):
             names[f"fire{number}/{layer}"] = f"features.{place}.{layer}"

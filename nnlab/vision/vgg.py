@@ -1,8 +1,8 @@
-"""VGG: stacks of 3×3 convolutions, of 11 to 19 layers with weights.
+"""VGG: stacks of 3×3 convolutions, with 11 to 19 layers that have weights.
 
-Five stages of 3×3 convolutions to 64, 128, 256, 512 and 512 channels, each with a 2×2 maximum
-behind it; 7×7 positions go into dense layers of 4,096, 4,096 and `classes`. With 1,000 classes, and
-for a 224×224 image:
+Five stages of 3×3 convolutions to 64, 128, 256, 512 and 512 channels, each followed by a 2×2
+maximum; then 7×7 positions go into dense layers of 4,096, 4,096 and `classes`. With 1,000 classes
+and 224×224 images:
 
 =====  ==========================  ===========  ===============  ==============
 depth  convolutions a stage        parameters   with BatchNorm   multiply-adds
@@ -38,23 +38,25 @@ _CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 
 
 
 class VGG(nn.Module):
-    """[batch, height, width, channels] to logits [batch, classes], for images of 32×32 and more.
+    """Map images [batch, height, width, channels], at least 32×32, to logits [batch, classes].
 
-    `arithmetic` serves all layers but the first convolution and the three dense layers, which are
-    float unless `first` and `classifier` say otherwise. Inputs of the last two dense layers go
-    through dropout of the rate `dropout`: in training, `apply` takes `rngs={"dropout": key}`.
+    All layers use `arithmetic`, except the first convolution and the three dense layers, which use
+    `first` and `classifier` (float by default). Dropout of rate `dropout` acts on the inputs of the
+    last two dense layers; in training, `apply` takes `rngs={"dropout": key}`.
 
-    `norm` puts BatchNorm behind each convolution, which keeps its bias as in torchvision, and
-    `norm_dense` in place of the bias of each dense layer, the last included. Adders need them, as
-    their outputs lie near minus the number of their terms, and nothing would pass the activation.
+    `norm` adds BatchNorm after each convolution, which keeps its bias as in torchvision;
+    `norm_dense` replaces the bias of each dense layer by BatchNorm, the last included. Adders need
+    both: their outputs lie near minus the number of their terms, and nothing would pass the
+    activation.
 
-    `dtype` is that of the computation, by default that of images and parameters together;
-    parameters, running statistics and logits are float32 in any. `axis_name` is that of a mapped
-    axis along which BatchNorm takes the batch of all devices as one; by default each has its own.
+    `dtype` is the dtype of the computation, by default that of images and parameters together;
+    parameters, running statistics and logits are always float32. With `axis_name`, BatchNorm takes
+    the batches of all devices along that mapped axis as one; by default each device normalises its
+    own.
 
     Intermediates: "stage1" to "stage5" [batch, height, width, features] before the maximum of each
-    stage and "pool1" to "pool5" behind it, and "features" [batch, hidden], what goes into the last
-    dense layer before dropout.
+    stage, "pool1" to "pool5" after it, and "features" [batch, hidden], the input of the last dense
+    layer before dropout.
 
     Raises:
         InputError: `depth` is none of those above.
@@ -122,7 +124,7 @@ vgg19_bn = functools.partial(VGG, 19, norm=True)
 
 
 def torch_names(model: VGG) -> dict[str, str | Flattened]:
-    """Layers of `model` as torchvision's `vgg11` to `vgg19` and `vgg11_bn` to `vgg19_bn` name them.
+    """Return torchvision's names of the layers of `vgg11` to `vgg19` and `vgg11_bn` to `vgg19_bn`.
 
     torchvision numbers what its `features` hold: convolution, BatchNorm if any, ReLU, maximum.
     """

@@ -1,8 +1,8 @@
 """VGG-small, the CIFAR network of the binary and adder literature.
 
 128C3-128C3-MP2-256C3-256C3-MP2-512C3-512C3-MP2-FC: in every second layer the maximum is taken
-before the normalisation. The classifier has a bias and no normalisation. With 10 classes 4,660,106
-parameters; 607.6 M multiply-adds for a 32×32 image.
+before the normalisation. The classifier has a bias and no normalisation. With 10 classes there are
+4,660,106 parameters, and 607.6 M multiply-adds for a 32×32 image.
 
 References:
     Zhang et al., LQ-Nets, ECCV 2018, https://arxiv.org/abs/1807.10029, and its code.
@@ -22,13 +22,13 @@ from nnlab.ops.pooling import max_pool
 
 
 class VGGSmall(nn.Module):
-    """[batch, 32, 32, channels] to logits [batch, classes].
+    """Map images [batch, 32, 32, channels] to logits [batch, classes].
 
-    `arithmetic` serves all layers but the first convolution and the classifier, which are float
-    unless `first` and `classifier` say otherwise. `dtype` is that of the computation, by default
-    that of images and parameters together; parameters, running statistics and logits are float32
-    in any. `axis_name` is that of a mapped axis along which BatchNorm takes the batch of all
-    devices as one; by default each has its own.
+    All layers use `arithmetic`, except the first convolution and the classifier, which use `first`
+    and `classifier` (float by default). `dtype` is the dtype of the computation, by default that of
+    images and parameters together; parameters, running statistics and logits are always float32.
+    With `axis_name`, BatchNorm takes the batches of all devices along that mapped axis as one; by
+    default each device normalises its own.
     """
 
     classes: int = 10

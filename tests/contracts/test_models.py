@@ -1,0 +1,142 @@
+"""What every network of the zoo promises, by tracing alone: nothing is computed.
+
+Its parameters are as many as published, its outputs are float32, and a training step in float or
+adders takes the state to one of the same shapes. Deep members of a family are slow tests.
+"""
+
+import functools
+import importlib
+import math
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from nnlab import models, training
+from nnlab.arithmetics import ADDER, FLOAT
+from nnlab.models import ZOO
+
+# {name: (parameters as published or, for our own variants, by the formula in the model's file;
+# what one input gives)}
+PUBLISHED = {
+    "lenet5": (61_942, (10,)),
+    "small_cnn": (25_988, (10,)),
+    "vgg_small": (4_660_106, (10,)),
+    "lenet5_original": (60_000, (10,)),
+    "lenet5_full": (61_706, (10,)),
+    "mlp": (218_378, (10,)),
+    "resnet20": (272_484, (10,)),
+    "resnet32": (466_916, (10,)),
+    "he_resnet20": (269_722, (10,)),
+    "he_resnet32": (464_154, (10,)),
+    "he_resnet44": (658_586, (10,)),
+    "he_resnet56": (853_018, (10,)),
+    "he_resnet110": (1_727_962, (10,)),
+    "plain20": (269_722, (10,)),
+    "alexnet": (61_100_840, (1000,)),
+    "alexnet_original": (60_965_224, (1000,)),
+    "alexnet_ungrouped": (62_378_344, (1000,)),
+    "vgg11": (132_863_336, (1000,)),
+    "vgg11_bn": (132_868_840, (1000,)),
+    "vgg13": (133_047_848, (1000,)),
+    "vgg13_bn": (133_053_736, (1000,)),
+    "vgg16": (138_357_544, (1000,)),
+    "vgg16_bn": (138_365_992, (1000,)),
+    "vgg19": (143_667_240, (1000,)),
+    "vgg19_bn": (143_678_248, (1000,)),
+    "googlenet": (6_624_904, (1000,)),
+    "googlenet_v1": (6_998_552, (1000,)),
+    "inception_v3": (23_834_568, (1000,)),
+    "resnet18": (11_689_512, (1000,)),
+    "resnet34": (21_797_672, (1000,)),
+    "resnet50": (25_557_032, (1000,)),
+    "resnet101": (44_549_160, (1000,)),
+    "resnet152": (60_192_808, (1000,)),
+    "resnext50_32x4d": (25_028_904, (1000,)),
+    "resnext101_32x8d": (88_791_336, (1000,)),
+    "resnext101_64x4d": (83_455_272, (1000,)),
+    "squeezenet1_0": (1_248_424, (1000,)),
+    "squeezenet1_1": (1_235_496, (1000,)),
+    "autoencoder": (2_008, (32,)),
+    "language_model": (279_873, (50, 65)),
+    "recurrent_net": (1_325_064, (41, 8)),
+    "ntm": (13_536, (41, 8)),
+    "ntm_lstm": (62_536, (41, 8)),
+    "next_value": (2_546, (32, 2)),
+    "next_event": (54_223, (16,)),
+}
+DEEP = {
+    *("resnet32", "he_resnet32", "he_resnet44", "he_resnet56", "he_resnet110"),
+    *("googlenet", "googlenet_v1", "inception_v3"),
+    *("resnet50", "resnet101", "resnet152", "resnext101_32x8d", "resnext101_64x4d"),
+}
+# One network of each class for the training step, those with a depth with less of it.
+SHALLOW = {
+    models.CifarResNet: {"depth": 8},
+    models.PlainNet: {"layers": 1},
+    models.ResNet: {"stage_sizes": (1, 1)},
+}
+FIRST = {entry.kind: name for name, entry in reversed(ZOO.items())}
+WIDE = {  # slow to trace
+    *("alexnet", "googlenet", "inception_v3", "lenet5_original", "recurrent_net"),
+    *("squeezenet1_0", "vgg11", "vgg_small"),
+}
+
+
+def cases(names, slow):
+    return [pytest.param(n, marks=[pytest.mark.slow] if n in slow else []) for n in names]
+
+
+def size(params):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def test_every_network_is_in_this_file_and_in_the_face():
+    assert ZOO.keys() == PUBLISHED.keys()
+    for entry in ZOO.values():
+        module = importlib.import_module(entry.kind.__module__)
+        names = [name for name, value in vars(module).items() if value is entry.make]
+        for name in (*names, entry.kind.__name__):
+            assert getattr(models, name) is getattr(module, name)
+
+
+@pytest.mark.parametrize("name", cases(ZOO, DEEP))
+def test_parameters_and_outputs_as_published(name):
+    parameters, shape = PUBLISHED[name]
+    entry = ZOO[name]
+    init = entry.make().init_with_output
+    outputs, variables = jax.eval_shape(init, jax.random.key(0), entry.inputs(2))
+    assert size(variables["params"]) == parameters
+    assert (outputs.shape, outputs.dtype) == ((2, *shape), jnp.float32)
+
+
+@pytest.mark.parametrize("name", cases(FIRST.values(), WIDE))
+@pytest.mark.parametrize(
+    "arithmetic", [pytest.param(FLOAT, marks=pytest.mark.slow), ADDER], ids=["float", "adder"]
+)
+def test_a_training_step(name, arithmetic):
+    entry, seen = ZOO[name], []
+    less = SHALLOW.get(entry.kind)
+    make = entry.make if less is None else functools.partial(entry.kind, **less)
+    model, optimizer, inputs = make(arithmetic=arithmetic), optax.sgd(0.1), entry.inputs(2)
+
+    def loss(outputs, labels):
+        seen.append((outputs.shape, outputs.dtype))
+        return outputs.mean()
+
+    def run(key, inputs):
+        state = training.init(key, model, optimizer, inputs)
+        step = training.train_step(model, optimizer, loss, metrics=lambda outputs, labels: {})
+        return state, step(state, (inputs, jnp.zeros(2)))
+
+    before, (after, metrics) = jax.eval_shape(run, jax.random.key(0), inputs)
+    parameters, shape = PUBLISHED[name]
+    assert less or size(before.params) == parameters  # as many in any arithmetic
+    assert jax.tree.map(_kind, before) == jax.tree.map(_kind, after)
+    assert _kind(metrics["loss"]) == ((), jnp.float32)
+    assert set(seen) == {((2, *shape), jnp.dtype("float32"))}
+
+
+def _kind(leaf):
+    return leaf.shape, leaf.dtype
