@@ -8,9 +8,9 @@ import jax
 import optax
 
 from nnlab.arithmetics.arithmetic import Arithmetic, of_product
+from nnlab.layers.activations import PowerActivation
 from nnlab.layers.adder import AdderConv, AdderDense
 from nnlab.layers.lp_adder import LpAdderConv, LpAdderDense
-from nnlab.layers.power import PowerActivation
 from nnlab.layers.shift_add import ShiftAddConv, ShiftAddDense
 from nnlab.ops.conjugate_adder import conjugate_adder_conv
 from nnlab.ops.squared_distance import squared_distance_conv

@@ -22,7 +22,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from nnlab import (
     kernels,
@@ -47,9 +46,12 @@ from nnlab.costs.summary_text import (
     short,
     totals,
 )
-from nnlab.errors import InputError
+from nnlab.errors import InputError, needs
 from nnlab.optim import adder_recipe
 from nnlab.runs.script import check_positive_integer, run
+
+with needs("runs"):
+    import tyro
 
 
 class Entry(NamedTuple):

@@ -7,6 +7,7 @@ Reference:
 
 import numpy as np
 
+from nnlab.errors import needs
 from nnlab.vision.datasets.dataset import Dataset, Split
 
 TEST_IMAGES = 360
@@ -23,7 +24,8 @@ def load_digits() -> Dataset:
     Returns:
         1,437 and 360 images [8, 8, 1].
     """
-    from sklearn import datasets
+    with needs("data"):
+        from sklearn import datasets
 
     values, labels = datasets.load_digits(return_X_y=True)
     order = np.random.RandomState(0).permutation(len(labels))

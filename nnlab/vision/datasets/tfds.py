@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nnlab.data.locate import given_roots
-from nnlab.errors import InputError
+from nnlab.errors import InputError, needs
 from nnlab.vision.datasets.dataset import Dataset, Split, checked_split
 
 
@@ -120,8 +120,9 @@ def tfds_records(
 
 def _find(name: str, data_dir: str | os.PathLike | None) -> Any:
     """The builder of the first folder that holds the set."""
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import constants, naming, read_only_builder
+    with needs("data"):
+        import tensorflow_datasets as tfds
+        from tensorflow_datasets.core import constants, naming, read_only_builder
 
     try:
         naming.parse_builder_name_kwargs(name)
