@@ -1,6 +1,5 @@
 """`load` and the surface of the package."""
 
-
 import numpy as np
 import pytest
 
