@@ -14,8 +14,6 @@ from nnlab.errors import InputError
 from nnlab.models import (
     LeNet5,
     SmallCNN,
-    VGGSmall,
-    resnet20,
 )
 from nnlab.optim import adder_recipe, deep_recipe, labels
 
@@ -163,7 +161,7 @@ def test_labels():
 @pytest.mark.parametrize(
     ("arithmetic", "prefix"), [(FLOAT, "-"), (ADDER, "Adder"), (BINARY, "Binary")]
 )
-@pytest.mark.parametrize("model", [LeNet5, SmallCNN, VGGSmall, resnet20])
+@pytest.mark.parametrize("model", [LeNet5, SmallCNN])
 def test_every_leaf_of_every_model_has_its_label(model, arithmetic, prefix):
     """The name of the layer decides for weights; biases and normalisation are float."""
     network = model(arithmetic=arithmetic, first=arithmetic, classifier=arithmetic)
