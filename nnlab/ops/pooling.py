@@ -148,7 +148,7 @@ def stochastic_pool(
         window, strides, padding: as for `max_pool`; a pixel of padding is 0.
 
     Returns:
-        [batch, out height, out width, channels], dtype of `x`; computed in float32 at least. A
+        [batch, out height, out width, channels], dtype of `x`; computed in float32 or wider. A
         window whose sum is not finite gives that sum, and its pixels get no cotangent.
 
     Raises:

@@ -28,17 +28,17 @@ from nnlab.errors import InputError
 def local_response_norm(
     x: jax.Array, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
 ) -> jax.Array:
-    """Every number divided by a power of the energy of its channel's neighbourhood, as in (1).
+    """Divide every number by a power of its channel neighbourhood's energy, as in (1).
 
     Args:
         x: [..., channels], floating.
-        size: the channels n of a neighbourhood, of an even number one more before than behind.
-        alpha: weight of each square.
+        size: channels n of a neighbourhood; if n is even, one more before than after.
+        alpha: weight of each square, not negative.
         beta: the power.
-        k: what is added to the squares, positive.
+        k: added to the weighted squares, positive.
 
     Returns:
-        Shape and dtype of `x`; computed in float32 at least.
+        Shape and dtype of `x`; computed in float32 or wider.
 
     Raises:
         ValueError: `x` has no axis, `size` is below 1, `alpha` is negative or `k` not positive.
@@ -59,12 +59,12 @@ def local_response_norm(
     return y.astype(x.dtype)
 
 
-def _window_sums(x: jax.Array, before: int, behind: int) -> jax.Array:
-    """Sums over the channels from `before` places earlier to `behind` places later."""
+def _window_sums(x: jax.Array, before: int, after: int) -> jax.Array:
+    """Sum over the channels from `before` places earlier to `after` places later."""
     channels = x.shape[-1]
-    x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(before, behind)])
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(before, after)])
     return functools.reduce(
-        jnp.add, [x[..., place : place + channels] for place in range(before + behind + 1)]
+        jnp.add, [x[..., place : place + channels] for place in range(before + after + 1)]
     )
 
 
@@ -79,10 +79,10 @@ def _normalized_fwd(x, size, alpha, beta, k):
 
 
 def _normalized_bwd(size, alpha, beta, k, x, g):
-    before, behind = size // 2, (size - 1) // 2
-    d = k + alpha * _window_sums(x * x, before, behind)
+    before, after = size // 2, (size - 1) // 2
+    d = k + alpha * _window_sums(x * x, before, after)
     scaled = g * jnp.exp(-beta * jnp.log(d))
-    shared = _window_sums(scaled * x / d, behind, before)
+    shared = _window_sums(scaled * x / d, after, before)
     return (scaled - 2 * alpha * beta * x * shared,)  # (2)
 
 

@@ -14,7 +14,7 @@ TEST_IMAGES = 360
 
 
 def load_digits() -> Dataset:
-    """Reads the digits.
+    """Read the digits.
 
     A stored value v of 0 to 16 becomes the pixel round(255 v / 16), where only v = 8 is a tie, at
     127.5, and becomes 128. The data set has no test set of its own, so images are put in the
