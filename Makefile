@@ -38,8 +38,9 @@ $(VENV)/bin/python:
 	@echo "Installing nnlab into $(VENV) (a minute or two)"
 	@$(PYTHON) -m venv $(VENV)
 
+# What the demo needs, jaxlib's headers for the native kernels among it.
 $(VENV)/installed: pyproject.toml setup.py $(wildcard nnlab/kernels/cpp/*) | $(VENV)/bin/python
-	@$(BIN)/python -m pip install -qq --editable .
+	@$(BIN)/python -m pip install -qq --editable '.[runs,data,figures]'
 	@touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed-test

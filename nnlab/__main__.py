@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from nnlab import commands
+from nnlab.errors import MissingPackageError
 
 
 def main() -> None:
@@ -15,7 +16,11 @@ def main() -> None:
     if len(sys.argv) > 1 and sys.argv[1] in found:
         name = sys.argv.pop(1)
         sys.argv[0] = f"nnlab {name}"
-        runpy.run_module(f"nnlab.commands.{name}", run_name="__main__")
+        try:
+            runpy.run_module(f"nnlab.commands.{name}", run_name="__main__")
+        except MissingPackageError as error:
+            print(error, file=sys.stderr)
+            raise SystemExit(2) from error
         return
     print(f"usage: nnlab {{{','.join(found)}}} [-h] …\n")
     for name in found:

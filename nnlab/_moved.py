@@ -49,6 +49,13 @@ MODULES |= {
     "nnlab.analysis.costs": "nnlab.costs.summary",
     "nnlab.data.nab": "nnlab.series.nab_corpus",
     "nnlab.deployment.detection": "nnlab.series.detector",
+    **{
+        f"nnlab.layers.{name}": "nnlab.layers.activations"
+        for name in ("maxout", "pooling", "power", "swish")
+    },
+    "nnlab.ops.indexed_pooling": "nnlab.ops.pooling",
+    "nnlab.ops.pyramid_pooling": "nnlab.ops.adaptive_pooling",
+    "nnlab.ops.stochastic_pooling": "nnlab.ops.pooling",
     "nnlab.training.loop": "nnlab.runs.fit",
 }
 MODULES |= {

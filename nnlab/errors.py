@@ -1,6 +1,12 @@
-"""What can go wrong without a defect in the code; scripts print the message alone."""
+"""What can go wrong without a defect in the code; scripts print the message alone.
 
+The core needs jax, flax, optax and chex. Whatever else a function imports belongs to an extra of
+`pyproject.toml`, and `needs` says which one to install.
+"""
+
+import contextlib
 import signal
+from collections.abc import Iterator
 
 
 class InputError(ValueError):
@@ -8,6 +14,32 @@ class InputError(ValueError):
 
     The message is one sentence that names what was given and what was expected.
     """
+
+
+class MissingPackageError(InputError, ImportError):
+    """A package that only some users need is not installed; a script ends with exit status 2.
+
+    The message names the package and the extra of nnlab that installs it.
+    """
+
+
+@contextlib.contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Import optional packages in this block, or say which extra of nnlab brings them.
+
+        with needs("figures"):
+            import matplotlib
+
+    Raises:
+        MissingPackageError: a package imported in the block is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "a package").partition(".")[0]
+        raise MissingPackageError(
+            f"{package} is not installed: pip install 'nnlab[{extra}]'."
+        ) from error
 
 
 class DivergedError(RuntimeError):

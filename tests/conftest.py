@@ -63,8 +63,7 @@ class Server(ThreadingHTTPServer):
 
     Attributes:
         cuts: for each coming request, the number of bytes after which the connection breaks.
-        ranges: whether Range headers are honoured.
-        seen: the file and the Range header of every request.
+        seen: the file of every request.
     """
 
     daemon_threads = True
@@ -73,8 +72,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
         self.cuts: list[int] = []
-        self.ranges = True
-        self.seen: list[tuple[str, str | None]] = []
+        self.seen: list[str] = []
         self.url = f"http://127.0.0.1:{self.server_port}/"
 
 
@@ -82,17 +80,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
         assert isinstance(server, Server)
-        name, wanted = self.path[1:], self.headers.get("Range")
-        server.seen.append((name, wanted))
+        name = self.path[1:]
+        server.seen.append(name)
         if name not in server.files:
             return self.send_error(404)
-        body, status = server.files[name], 200
-        if wanted and server.ranges:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            if start >= len(body):
-                return self.send_error(416)
-            body, status = body[start:], 206
-        self.send_response(status)
+        body = server.files[name]
+        self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)

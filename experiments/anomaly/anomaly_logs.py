@@ -7,7 +7,7 @@ fit no template. The excerpt is too short to say more.
         --log-format "<Date> <Time> <Content>"
 
 DeepLog's LSTM (`nnlab.models.NextEvent`) on the text of a log as it is: the templates of its first
-lines are mined with drain3 (`pip install 'nnlab[logs]'`), every line becomes an event, and the
+lines are mined with drain3 (`pip install 'nnlab[series]'`), every line becomes an event, and the
 network learns which event follows the last ones of the same session, or, without --session, of the
 whole log. Of the lines to train on the last are held out: they say when to stop, and which surprise
 is unusual. Without a file it is the excerpt of HDFS's log in loghub, 2,000 lines drawn from a log

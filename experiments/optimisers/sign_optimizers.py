@@ -31,7 +31,7 @@ from nnlab import figures, vision
 from nnlab.arithmetics import BINARY, FLOAT
 from nnlab.errors import DivergedError
 from nnlab.models import SmallCNN
-from nnlab.optim import adder_recipe, bop, ef_sign_sgd, error_feedback, scaled_sign, schedules
+from nnlab.optim import adder_recipe, bop, ef_sign_sgd, error_feedback, scaled_sign
 from nnlab.runs import Run
 from nnlab.runs.fields import PositiveInt, Seed, Some
 from nnlab.runs.script import run
@@ -73,7 +73,7 @@ def optimizers(steps: int) -> dict[str, optax.GradientTransformation]:
     """
 
     def rate(height: float) -> optax.Schedule:
-        return schedules.cosine(height, steps)
+        return optax.cosine_decay_schedule(height, steps)
 
     def decayed(*parts: optax.GradientTransformation) -> optax.GradientTransformation:
         return optax.chain(optax.add_decayed_weights(WEIGHT_DECAY), *parts)

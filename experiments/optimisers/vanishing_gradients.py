@@ -55,7 +55,7 @@ from nnlab.figures.panels import Line, Panel, figure_panels
 from nnlab.layers import AdderDense
 from nnlab.models import MLP
 from nnlab.ops.activations import logsig, tansig
-from nnlab.optim import adder_recipe, deep_recipe, schedules
+from nnlab.optim import adder_recipe, deep_recipe
 from nnlab.runs.fields import PositiveInt, Seed, Some, SomeOf
 from nnlab.runs.script import run
 
@@ -64,7 +64,7 @@ normal, xavier = nn.initializers.normal, nn.initializers.xavier_normal()
 
 
 def sgd(steps: int, rate) -> optax.GradientTransformation:
-    return optax.sgd(schedules.cosine(rate, steps), 0.9)
+    return optax.sgd(optax.cosine_decay_schedule(rate, steps), 0.9)
 
 
 def clipped_sgd(steps: int, rate) -> optax.GradientTransformation:

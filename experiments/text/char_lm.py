@@ -48,7 +48,6 @@ with `--data-dir DIR` for Java, and the last four with
 """
 
 import dataclasses
-import functools
 import math
 from typing import Any
 
@@ -74,7 +73,7 @@ from nnlab.layers import (
     SimpleCell,
 )
 from nnlab.models import LanguageModel, save_model
-from nnlab.optim import adder_recipe, schedules
+from nnlab.optim import adder_recipe
 from nnlab.runs.script import (
     check_choices,
     check_count,
@@ -173,18 +172,20 @@ def network(config: Config, symbols: int) -> LanguageModel:
 
 
 def optimiser(config: Config, steps: int) -> optax.GradientTransformation:
-    schedule = functools.partial(
-        schedules.cosine, warmup=min(round(config.warmup * steps), steps - 1)
-    )
-    rates = schedule(config.learning_rate, steps)
-    adder_rates = schedule(config.adder_learning_rate, steps)
+    warmup = min(round(config.warmup * steps), steps - 1)
+
+    def schedule(peak: float) -> optax.Schedule:
+        return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, steps)
+
     recipe = adder_recipe(
         steps,
-        schedule=schedule,
-        binary_learning_rate=config.binary_learning_rate,
+        binary_learning_rate=schedule(config.binary_learning_rate),
+        shift_learning_rate=schedule(0.01),
         parts={
-            "float": optax.adamw(rates, b2=0.99, weight_decay=config.weight_decay),
-            "adder": optax.adam(adder_rates, b2=0.99),
+            "float": optax.adamw(
+                schedule(config.learning_rate), b2=0.99, weight_decay=config.weight_decay
+            ),
+            "adder": optax.adam(schedule(config.adder_learning_rate), b2=0.99),
         },
     )
     return optax.chain(optax.clip_by_global_norm(config.clip), recipe)

@@ -21,9 +21,8 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
-from nnlab.errors import InputError
+from nnlab.errors import InputError, needs
 from nnlab.files import SavedModel
 from nnlab.models import LanguageModel, load_model
 from nnlab.runs import RunFolder
@@ -35,6 +34,9 @@ from nnlab.runs.script import (
 )
 from nnlab.sequences.generation import begin, proceed
 from nnlab.sequences.text import Vocabulary
+
+with needs("runs"):
+    import tyro
 
 PIECE = 100  # characters that are written at once
 

@@ -22,7 +22,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from nnlab import kernels, runs, training
 from nnlab.arithmetics import NAMED
@@ -37,10 +36,13 @@ from nnlab.costs.summary_text import (
     short,
     totals,
 )
-from nnlab.errors import InputError
+from nnlab.errors import InputError, needs
 from nnlab.models import ZOO
 from nnlab.optim import adder_recipe
 from nnlab.runs.script import check_positive_integer, run
+
+with needs("runs"):
+    import tyro
 
 ARITHMETICS = ("arithmetic", "first", "classifier")  # options that name one
 DTYPES = ("float32", "bfloat16", "float16")

@@ -35,9 +35,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import tyro
-
-from nnlab.errors import InputError, Interrupted
+from nnlab.errors import InputError, Interrupted, needs
 from nnlab.models import NextEvent, NextValue, load_model
 from nnlab.runs import RunFolder, signals
 from nnlab.runs.script import (
@@ -55,6 +53,9 @@ from nnlab.series.standing import (
     save_standing,
     standing_path,
 )
+
+with needs("runs"):
+    import tyro
 
 DETECTORS = {NextValue: SeriesDetector, NextEvent: LogDetector}
 LINES = 1024  # that are read at once

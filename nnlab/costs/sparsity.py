@@ -3,7 +3,13 @@ r"""Count what pruning leaves of a network: operations, bytes, and the weights' 
 A term of a layer is a weight that meets an input. What a term of a zero weight still costs depends
 on the arithmetic:
 
-==============  ============================  ===========================
+==============  ============================  ==================================
+weights         a term                        a term of a zero weight
+==============  ============================  ==================================
+kernel          1 multiplication, 1 addition  nothing, if hardware skips it
+adder_kernel    2 additions, -|x - w|         1 addition, -|x|: it is not absent
+==============  ============================  ==================================
+
 Pruning the fraction s of smallest magnitudes of weights with mean 0 removes
 
 ========  =====================================  =====================================

@@ -12,7 +12,7 @@ from nnlab.costs.summary import (
     Summary,
     add,
 )
-from nnlab.errors import InputError
+from nnlab.errors import InputError, needs
 
 _PREFIXES = dict(zip(range(-4, 9), ("p", "n", "µ", "m", "", *"kMGTPEZY"), strict=True))
 _KINDS = {
@@ -43,9 +43,10 @@ def print_lines(lines: Sequence[Line]) -> None:
     Most networks fit into 80 characters. A narrower window shows fewer columns and says which are
     left out; if the output is not a terminal, the table takes the width that it needs.
     """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    with needs("runs"):
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
 
     columns = _columns(lines)
     room = Console().width if sys.stdout.isatty() else math.inf

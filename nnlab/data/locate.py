@@ -1,6 +1,6 @@
-"""Where the files of a data set are: on a disk, or else downloaded into the cache.
+"""Find the files of a data set on disk, or download them into the cache.
 
-Each of these folders is searched, itself and its usual sub-folders: the `data_dir` of the call,
+These folders and their usual sub-folders are searched in this order: the `data_dir` of the call,
 the environment variable `NNLAB_DATA_DIR`, `/usr/share/datasets` (where Debian's packages put data)
 and the cache (`~/.cache/nnlab` on Linux; `XDG_CACHE_HOME` moves it).
 """
@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nnlab.data import download
-from nnlab.errors import InputError
+from nnlab.errors import InputError, needs
 
 
 class Source(NamedTuple):
     """A data set made of files.
 
     Attributes:
-        name: as the user gives it.
-        folders: the sub-folders in which it usually lies; the first is ours in the cache.
-        file_sets: names of files, each set of which is the whole data set; the first that a
-            folder holds is taken.
-        mirrors: URLs that end in a slash, under which the published files are.
-        md5: of the published files; together they are one of `file_sets`.
+        name: the name by which a user asks for it.
+        folders: the sub-folders that usually hold it; the first is also its folder in the cache.
+        file_sets: sets of file names, each of which is the whole data set; the first one that a
+            folder holds is used.
+        mirrors: URLs of the published files without their names, ending in a slash.
+        md5: {file: MD5} of the published files; together they are one of `file_sets`.
     """
 
     name: str
@@ -34,10 +34,11 @@ class Source(NamedTuple):
 
 
 def locate(source: Source, data_dir: str | os.PathLike | None) -> list[Path]:
-    """Finds the files of one of the source's file sets, in the order of that set.
+    """Find or download the files of one of the source's file sets, in the order of that set.
 
     Raises:
-        InputError: they are in no folder and cannot be downloaded; lists every folder.
+        InputError: no folder holds them and they cannot be downloaded; lists every folder.
+        MissingPackageError: pooch, which knows the cache, is not installed.
     """
     system, cache = Path("/usr/share/datasets"), _cache()
     looked = []
@@ -61,7 +62,7 @@ def locate(source: Source, data_dir: str | os.PathLike | None) -> list[Path]:
 
 
 def given_roots(data_dir: str | os.PathLike | None) -> list[Path]:
-    """The folders that the user named: `data_dir`, then the environment variable."""
+    """Return the folders that the user named: `data_dir`, then the environment variable."""
     named = [data_dir, os.environ.get("NNLAB_DATA_DIR")]
     return [Path(root).expanduser() for root in named if root]
 
@@ -69,10 +70,10 @@ def given_roots(data_dir: str | os.PathLike | None) -> list[Path]:
 def find_given(
     name: str, places: Sequence[str], data_dir: str | os.PathLike | None, expected: str
 ) -> Path:
-    """The first of the places, files or folders, below the folders that the user named.
+    """Return the first of `places`, files or folders, that a folder named by the user holds.
 
     Raises:
-        InputError: it is in none of them; lists every place, and says what was expected.
+        InputError: none holds one; lists every place, and says what was expected.
     """
     looked = [root / place for root in given_roots(data_dir) for place in places]
     for path in looked:
@@ -83,13 +84,14 @@ def find_given(
 
 
 def _cache() -> Path:
-    import pooch
+    with needs("data"):
+        import pooch
 
     return Path(pooch.os_cache("nnlab"))
 
 
 def _describe(folder: Path, source: Source) -> str:
-    """The folder, with what it lacks where it holds only a part of a file set."""
+    """Name the folder, and the files that it lacks if it holds a part of a file set."""
     for files in source.file_sets:
         missing = [file for file in files if not (folder / file).is_file()]
         if len(missing) < len(files):

@@ -36,7 +36,7 @@ import jax
 import numpy as np
 
 from nnlab.data.access import RandomAccess
-from nnlab.errors import InputError
+from nnlab.errors import InputError, needs
 
 READ_AHEAD = 2  # batches, of each worker
 
@@ -121,7 +121,8 @@ class Stream:
             InputError: there is not one full batch, the step is negative, or, once it runs, a
                 record cannot be read.
         """
-        import grain
+        with needs("data"):
+            import grain
 
         if first_step < 0:
             raise InputError(f"first_step is {first_step}, expected at least 0")
@@ -193,7 +194,8 @@ def _by_processes(dataset: Any, first_step: int, workers: int) -> HostBatches:
     Not by grain's `mp_prefetch`: its workers wait, when closed, for somebody to take a batch larger
     than a pipe, and whoever closes them waits 25 s for each.
     """
-    import cloudpickle
+    with needs("data"):
+        import cloudpickle
 
     executor = ProcessPoolExecutor(
         workers,

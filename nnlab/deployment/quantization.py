@@ -31,7 +31,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from nnlab.errors import InputError
+from nnlab.errors import InputError, needs
 
 Scheme = Literal["redistribution", "shared"]
 
@@ -120,7 +120,8 @@ def _outside(w: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _clusters(magnitudes: np.ndarray, groups: int) -> list[np.ndarray]:
-    from sklearn.cluster import KMeans
+    with needs("deployment"):
+        from sklearn.cluster import KMeans
 
     groups = min(groups, len(np.unique(magnitudes)))
     labels = KMeans(groups, random_state=0).fit_predict(magnitudes[:, None])

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from nnlab import kernels
-from nnlab.errors import InputError
+from nnlab.errors import InputError, needs
 from nnlab.files.container import replacing
 
 
@@ -50,7 +50,11 @@ def save_program(
 
     Raises:
         InputError: a file exists or cannot be written, or a platform is none of these.
+        MissingPackageError: flatbuffers is not installed.
     """
+    with needs("deployment"):
+        import flatbuffers  # noqa: F401, jax.export serialises with it
+
     unknown = set(platforms) - {"cpu", "cuda", "rocm", "tpu"}
     if unknown or not platforms:
         raise InputError(f'platforms must be of "cpu", "cuda", "rocm", "tpu", not {platforms}.')
@@ -71,6 +75,9 @@ def load_program(path: str | os.PathLike[str]) -> Callable[..., Any]:
     Raises:
         InputError: the program or its checksum is not there, or they do not fit.
     """
+    with needs("deployment"):
+        import flatbuffers  # noqa: F401
+
     path = Path(path)
     missing = [str(file) for file in (path, _beside(path)) if not file.is_file()]
     if missing:

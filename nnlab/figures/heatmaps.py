@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from nnlab.errors import InputError
+from nnlab.errors import InputError, needs
 from nnlab.figures.plots import STYLE
+
+with needs("figures"):
+    import matplotlib
+    from matplotlib.figure import Figure
 
 
 class HeatMap(NamedTuple):

@@ -12,10 +12,12 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-
+from nnlab.errors import needs
 from nnlab.figures.plots import INK, MINUS, RULE
+
+with needs("figures"):
+    import matplotlib
+    from matplotlib.figure import Figure
 
 
 def write_page(

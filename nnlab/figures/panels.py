@@ -6,12 +6,14 @@ They look like the figures of `nnlab.figures.plots`, and are a figure that owns 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-import matplotlib
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from nnlab.errors import InputError
+from nnlab.errors import InputError, needs
 from nnlab.figures.plots import COLOURS, INK, STYLE
+
+with needs("figures"):
+    import matplotlib
+    from matplotlib.figure import Figure
 
 
 class Line(NamedTuple):

@@ -10,16 +10,18 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from numpy.typing import ArrayLike
 
-from nnlab.errors import InputError
+from nnlab.errors import InputError, needs
 from nnlab.figures.distributions import fit_weights
 from nnlab.figures.features import class_geometry, class_plane
+
+with needs("figures"):
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 INK, RULE = "#24292f", "#c9ced4"  # text and lines; axes and grid
 MINUS = "\N{MINUS SIGN}"

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
+from nnlab.errors import needs
+
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints rows of equal keys to standard output: whole numbers in full, others to four digits.
@@ -15,9 +17,10 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         ValueError: the keys of a row are not those of the first.
     """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    with needs("figures"):
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
 
     _check(rows)
     table = Table(box=box.SIMPLE, padding=0)

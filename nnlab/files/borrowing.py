@@ -1,12 +1,12 @@
-"""Weights of a PyTorch model for the same model here.
+"""Load the weights of a PyTorch model into the same model of nnlab.
 
-A model's file has the table of names: `torch_names(model)` is {path of a layer here: name of the
-layer there}, and the arrays of a layer follow from what it is:
+The table of names lies beside the model: `torch_names(model)` is {path of a layer in nnlab: name of
+the layer in PyTorch}. The arrays of a layer follow from its type:
 
 ===========  =============  ========================================================================
-here         there          order
+nnlab        PyTorch        order
 ===========  =============  ========================================================================
-kernel       weight         [out, in, kh, kw] becomes [kh, kw, in, out], with groups in front
+kernel       weight         [out, in, kh, kw] becomes [kh, kw, in, out], or with groups
                             [groups, kh, kw, in / groups, out / groups]; [out, in] becomes [in, out]
 bias         bias           grouped as the kernel
 scale, bias  weight, bias   of BatchNorm
@@ -14,8 +14,8 @@ mean, var    running_mean,  of BatchNorm
              running_var
 ===========  =============  ========================================================================
 
-Images here are [height, width, channels] and there [channels, height, width], which matters where
-they are flattened: the layer behind is given as a `Flattened`.
+Images are [height, width, channels] in nnlab and [channels, height, width] in PyTorch, so a dense
+layer that takes flattened images has its inputs in another order: name it as a `Flattened`.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ from nnlab.errors import InputError
 
 
 class Flattened(NamedTuple):
-    """A layer of flattened images, by its name there, and their channels, height and width."""
+    """A dense layer after flattened images: its PyTorch name and the size of these images."""
 
     name: str
     channels: int
@@ -49,20 +49,21 @@ _ARRAYS = {
 
 
 def borrow(variables: Any, state_dict: Mapping[str, np.ndarray], names: Names) -> Any:
-    """The variables of a float model, with every array taken from a PyTorch state dict.
+    """Fill the variables of a float model with the arrays of a PyTorch state dict.
 
     Args:
-        variables: "params" and, where there is BatchNorm, "batch_stats", arrays or
-            `jax.ShapeDtypeStruct`s as of `jax.eval_shape(model.init, key, images)`.
-        state_dict: {name: array}, as of `nnlab.files.read_state_dict`.
-        names: the model's table, `torch_names(model)` of its file.
+        variables: "params" and, with BatchNorm, "batch_stats": arrays or `jax.ShapeDtypeStruct`s,
+            such as `jax.eval_shape(model.init, key, images)` gives.
+        state_dict: {name: array}, such as `nnlab.files.read_state_dict` gives.
+        names: the model's table of names, `torch_names(model)`.
 
     Returns:
         The same tree of arrays, in the dtypes of `variables`.
 
     Raises:
-        InputError: an array lacks its name or its counterpart, or has another shape, or the state
-            dict holds something that the model does not take (but for `num_batches_tracked`).
+        InputError: an array has no name in the table, no counterpart in the state dict or another
+            shape there, or the state dict holds arrays that the model does not have (apart from
+            `num_batches_tracked`).
     """
     taken = set()
 

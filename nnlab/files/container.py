@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnlab.errors import InputError
+from nnlab.errors import InputError, needs
 from nnlab.files.packing import Code, pack, unpack
 
 FORMAT = 1
@@ -83,7 +83,8 @@ def write(
         raise InputError(f"{path} cannot hold what is not JSON: {error}.") from error
     digest = hashlib.sha256(text.encode()).hexdigest()
     with replacing(path, overwrite) as partial:
-        from safetensors.numpy import save
+        with needs("files"):
+            from safetensors.numpy import save
 
         partial.write_bytes(save(stored, metadata={"nnlab": text, "sha256": digest}))
 
@@ -95,7 +96,8 @@ def read(path: str | os.PathLike[str]) -> Contents:
         InputError: there is no such file, it was written by something else or by a later nnlab, or
             it is damaged; where an array is, it is named.
     """
-    from safetensors import SafetensorError, safe_open
+    with needs("files"):
+        from safetensors import SafetensorError, safe_open
 
     path = Path(path)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""A network as a file holds it."""
+"""A model read from a file."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ import flax.linen as nn
 
 
 class SavedModel(NamedTuple):
-    """What a file holds: the model, its variables, and what was noted beside them."""
+    """A model, its variables, and the notes that were saved with them."""
 
     model: nn.Module
     variables: Any

@@ -1,9 +1,12 @@
 """Flax Linen modules that own parameters."""
 
+from nnlab.layers.activations import (
+    Maxout,
+    PowerActivation,
+    StochasticPool,
+    Swish,
+)
 from nnlab.layers.grouped import GroupedConv
-from nnlab.layers.maxout import Maxout
-from nnlab.layers.pooling import StochasticPool
-from nnlab.layers.power import PowerActivation
 from nnlab.layers.product import (
     AdderConv,
     AdderDense,
@@ -27,7 +30,6 @@ from nnlab.layers.recurrent import (
     SimpleCell,
 )
 from nnlab.layers.sequences import Bidirectional, Recurrent, Stacked
-from nnlab.layers.swish import Swish
 from nnlab.layers.transposed import ConvTranspose
 
 __all__ = [

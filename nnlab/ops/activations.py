@@ -1,14 +1,14 @@
-r"""Activations by the names of textbooks, and those that JAX has no name for.
+r"""Activations by their textbook names, and two that JAX does not have.
 
 ============  ==========================================  =================================
 name          value                                       gradient
 ============  ==========================================  =================================
 `purelin`     x                                           1
-`hardlim`     1 for x of 0 or more, else 0                0: nothing in front of it learns
+`hardlim`     1 for x of 0 or more, else 0                0: no layer before it learns
 `logsig`      1 / (1 + exp(-x)), `jax.nn.sigmoid`         y (1 - y)
 `tansig`      2 / (1 + exp(-2 x)) - 1, `jax.numpy.tanh`   1 - y²
-`swish`       x / (1 + exp(-beta x))                      of x and of beta, both true
-`maxout`      the largest of several features             to the largest, ties in equal parts
+`swish`       x / (1 + exp(-beta x))                      true, for x and for beta
+`maxout`      the largest of several features             to the largest; ties share equally
 ============  ==========================================  =================================
 
 `nnlab.ops.estimators.ste_heaviside` has `hardlim`'s value, and a gradient to learn by. Leaky ReLU,
@@ -28,43 +28,43 @@ from nnlab.errors import InputError
 
 
 def purelin(x: jax.Array) -> jax.Array:
-    """x itself."""
+    """Return x itself."""
     return x
 
 
 def hardlim(x: jax.Array) -> jax.Array:
-    """1 where x is 0 or more, else 0, in the dtype of x. A NaN stays a NaN."""
+    """Return 1 where x is 0 or more, else 0, in the dtype of x. A NaN stays a NaN."""
     return jnp.where(jnp.isnan(x), x, jnp.heaviside(jax.lax.stop_gradient(x), 1))
 
 
 def logsig(x: jax.Array) -> jax.Array:
-    """1 / (1 + exp(-x)), between 0 and 1."""
+    """Return 1 / (1 + exp(-x)), between 0 and 1."""
     return jax.nn.sigmoid(x)
 
 
 def tansig(x: jax.Array) -> jax.Array:
-    """2 / (1 + exp(-2 x)) - 1, the hyperbolic tangent, between -1 and 1."""
+    """Return 2 / (1 + exp(-2 x)) - 1, the hyperbolic tangent, between -1 and 1."""
     return jnp.tanh(x)
 
 
 def swish(x: jax.Array, beta: jax.Array | float) -> jax.Array:
-    """x / (1 + exp(-beta x)), from x / 2 at a beta of 0 towards ReLU.
+    """Return x / (1 + exp(-beta x)), which goes from x / 2 at a beta of 0 towards ReLU.
 
     Args:
         x: [..., features], floating.
         beta: scalar or [features].
 
     Returns:
-        Shape of `x`, and its dtype where beta is no wider.
+        Shape of `x`, and its dtype if beta is no wider.
     """
     return x * jax.nn.sigmoid(beta * x)
 
 
 def maxout(x: jax.Array, pieces: int) -> jax.Array:
-    """The largest of each `pieces` features that follow one another.
+    """Return the largest of each `pieces` consecutive features.
 
     Args:
-        x: [..., features · pieces], of a dense layer or of a convolution.
+        x: [..., features · pieces], from a dense layer or a convolution.
         pieces: at least 1.
 
     Returns:

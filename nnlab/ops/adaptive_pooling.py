@@ -1,12 +1,13 @@
-"""Pooling of images of any size into a grid of a given one.
+"""Pooling of images of any size into grids of a given size.
 
-Bin i of n over s pixels reaches from floor(i s / n) to ceil((i + 1) s / n): all of nearly one size,
-overlapping where n does not divide s, and repeating pixels where s is below n. Means and maxima of
-rectangles are those of rows, then of columns.
+Bin i of n over s pixels reaches from floor(i s / n) to ceil((i + 1) s / n): all bins have nearly
+one size, overlap if n does not divide s, and repeat pixels if s is below n. Means and maxima of
+rectangles are taken along rows, then along columns.
 
 References:
-    The bins are those of PyTorch's `AdaptiveAvgPool2d`; He et al., Spatial pyramid pooling in deep
-    convolutional networks, ECCV 2014, https://arxiv.org/abs/1406.4729, for the idea.
+    The bins are those of PyTorch's `AdaptiveAvgPool2d`.
+    He et al., Spatial pyramid pooling in deep convolutional networks, ECCV 2014,
+    https://arxiv.org/abs/1406.4729, section 2.2.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,24 +20,45 @@ from nnlab.ops.windows import pair
 
 
 def adaptive_avg_pool(x: jax.Array, size: int | Sequence[int]) -> jax.Array:
-    """Means of `size` bins, one number for both axes or (height, width).
+    """Return the means of `size` bins.
 
     Args:
         x: images [batch, height, width, channels], floating, of at least one pixel.
-        size: bins along height and width.
+        size: bins along height and width, or one number for both.
 
     Returns:
         [batch, size height, size width, channels], dtype of `x`.
 
     Raises:
-        ValueError: `x` has not four axes or no pixel, or a size is not positive.
+        ValueError: `x` does not have four axes or has no pixel, or a size is not positive.
     """
     return _pooled("adaptive_avg_pool", jnp.mean, x, size)
 
 
 def adaptive_max_pool(x: jax.Array, size: int | Sequence[int]) -> jax.Array:
-    """Maxima of `size` bins; all else as of `adaptive_avg_pool`."""
+    """Return the maxima of `size` bins; all else as for `adaptive_avg_pool`."""
     return _pooled("adaptive_max_pool", jnp.max, x, size)
+
+
+def spatial_pyramid_pool(x: jax.Array, bins: Sequence[int] = (4, 2, 1)) -> jax.Array:
+    """Return the maxima of n × n bins for each n of `bins`: one length for images of any size.
+
+    Args:
+        x: images [batch, height, width, channels], floating, of at least one pixel.
+        bins: along height and along width, for each level. The paper has (4, 2, 1), 21 numbers a
+            channel, and (6, 3, 2, 1), 50.
+
+    Returns:
+        [batch, channels · sum of n²], dtype of `x`: level by level, row by row, the channels of a
+        bin side by side.
+
+    Raises:
+        ValueError: as for `adaptive_avg_pool`, or `bins` is empty.
+    """
+    if len(bins) == 0:
+        raise InputError("spatial_pyramid_pool needs one level of bins or more, not none.")
+    levels = [adaptive_max_pool(x, level) for level in bins]
+    return jnp.concatenate([level.reshape(x.shape[0], -1) for level in levels], axis=1)
 
 
 def _pooled(

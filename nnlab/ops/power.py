@@ -12,7 +12,7 @@ alpha         sum g f(y) ln abs(y)           (3)  (1), the true gradient
 ============  ==================================  ===============================
 
 both 0 at y = 0: there (3) is the limit, and (2) a choice, as the slope is infinite for alpha < 1, 1
-for alpha = 1 and 0 above; behind a ReLU, whose own slope at 0 is 0, the choice makes no difference.
+for alpha = 1 and 0 above; after a ReLU, whose own slope at 0 is 0, the choice makes no difference.
 
 A power is taken as exp(alpha ln abs(y)), two vectorised functions, where XLA's own power is a call
 for each number on a CPU; it is off by about (1 + alpha abs(ln abs(y))) 2^-23 of its size.
@@ -29,17 +29,17 @@ from nnlab.kernels.batch import match_varying
 
 
 def power_activation(y: jax.Array, alpha: jax.Array) -> jax.Array:
-    """Signed power (1).
+    """Return the signed power (1).
 
     Args:
         y: any shape, floating.
         alpha: scalar, floating, positive.
 
     Returns:
-        Shape and dtype of `y`; computed in float32 at least. A NaN stays a NaN.
+        Shape and dtype of `y`; computed in float32 or wider. A NaN stays a NaN.
 
     Raises:
-        ValueError: alpha is no scalar.
+        ValueError: alpha is not a scalar.
         TypeError: an argument is not floating.
     """
     if jnp.ndim(alpha):

@@ -28,17 +28,17 @@ from nnlab.errors import InputError
 def local_response_norm(
     x: jax.Array, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
 ) -> jax.Array:
-    """Divide every number by a power of the energy of its channel's neighbourhood (1).
+    """Divide every number by a power of its channel neighbourhood's energy, as in (1).
 
     Args:
         x: [..., channels], floating.
-        size: the channels n of a neighbourhood, with an even number one more before than after.
-        alpha: weight of each square.
+        size: channels n of a neighbourhood; if n is even, one more before than after.
+        alpha: weight of each square, not negative.
         beta: the power.
-        k: what is added to the squares, positive.
+        k: added to the weighted squares, positive.
 
     Returns:
-        Shape and dtype of `x`; computed in float32 at least.
+        Shape and dtype of `x`; computed in float32 or wider.
 
     Raises:
         ValueError: `x` has no axis, `size` is below 1, `alpha` is negative or `k` not positive.
@@ -60,7 +60,7 @@ def local_response_norm(
 
 
 def _window_sums(x: jax.Array, before: int, after: int) -> jax.Array:
-    """Sums over the channels from `before` places earlier to `after` places later."""
+    """Sum over the channels from `before` places earlier to `after` places later."""
     channels = x.shape[-1]
     x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(before, after)])
     return functools.reduce(

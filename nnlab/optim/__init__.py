@@ -1,6 +1,5 @@
 """Optax gradient transformations."""
 
-from nnlab.optim import schedules
 from nnlab.optim.adder import adder_rate
 from nnlab.optim.averaging import average_weights, averaged_weights
 from nnlab.optim.binary import center_and_clip, clip_latent_weights, glorot_rate
@@ -38,5 +37,4 @@ __all__ = [
     "prune",
     "rounded",
     "scaled_sign",
-    "schedules",
 ]

@@ -17,9 +17,10 @@ import optax
 
 
 def adder_rate(eta: float = 0.2) -> optax.GradientTransformation:
-    """Rescales each leaf to root mean square `eta`; stateless. Norms are taken in float32 at least.
+    """Rescale each leaf to root mean square `eta`; stateless.
 
-    Apply it to adder kernels only, for example by `optax.partition` with `nnlab.optim.labels`.
+    Norms are computed in float32 or wider. Apply it to adder kernels only, for example by
+    `optax.partition` with `nnlab.optim.labels`.
     """
 
     def rescale(g: jax.Array) -> jax.Array:

@@ -2,13 +2,13 @@ r"""An exponential moving average of the weights, for evaluation.
 
 .. math:: a_t = \sum_{i=1}^t d^{t-i} w_i \Big/ \sum_{i=1}^t d^{t-i}                       (1)
 
-over the weights w behind each update, with the decay d. It is computed step by step:
+over the weights w after each update, with the decay d. It is computed step by step:
 
 .. math:: a_t = a_{t-1} + \frac{1 - d}{1 - d^t} (w_t - a_{t-1})                          (2)
 
 The denominator is Adam's bias correction. Without it the average would begin at the initial weights
-and keep d^t of them: of those of an adder layer, drawn from N(0, 1) as published, over a third is
-still there after 1,000 steps with d = 0.999. In (2) the first step forgets them.
+and keep a part d^t of them: with d = 0.999, over a third of an adder layer's weights, published as
+drawn from N(0, 1), is still there after 1,000 steps. In (2) the first step forgets them.
 
 `optax.ema` and `optax.measure_with_ema` average the updates that pass through them, not the weights
 that these lead to; `optax.incremental_update`, which is (2) for a given factor, keeps no state.
@@ -37,15 +37,15 @@ class AverageWeightsState(NamedTuple):
 
 
 def average_weights(decay: float = 0.999) -> optax.GradientTransformation:
-    """Keeps the average (1) in its state and passes updates on; last in a chain.
+    """Keep the average (1) in the state and pass updates on; last in a chain.
 
         optimizer = optax.chain(adder_recipe(steps), average_weights(0.999))
         evaluate = evaluation(model, weights=lambda state: averaged_weights(state.opt_state))
 
-    It stands behind a partition, not in a part of it, so that it sees all weights, but within
-    `nnlab.optim.freeze`, as frozen ones need no average. The average is held in float32 at least.
-    Running statistics of BatchNorm are averages already, of other weights: where the two differ
-    much, estimate them anew.
+    Put it after a partition, not in a part of it, so that it sees all weights, but inside
+    `nnlab.optim.freeze`, because frozen weights need no average. The average is held in float32 or
+    wider. Running statistics of BatchNorm are averages already, but of other weights: estimate
+    them anew if the two differ much.
 
     Raises:
         InputError: `decay` is not between 0 and 1, both excluded.
@@ -74,13 +74,14 @@ def average_weights(decay: float = 0.999) -> optax.GradientTransformation:
 
 
 def averaged_weights(opt_state: optax.OptState, params: Any = None) -> Any:
-    """The average that `average_weights` keeps somewhere in `opt_state`.
+    """Return the average that `average_weights` keeps somewhere in `opt_state`.
 
     Before the first update it is the initial weights.
 
     Args:
-        opt_state: the optimiser's.
-        params: the parameters, needed where `nnlab.optim.freeze` holds some: these are taken.
+        opt_state: the state of the optimiser.
+        params: the parameters; needed if `nnlab.optim.freeze` holds some, which are then returned
+            as they are.
 
     Raises:
         InputError: the state holds no average, or several, or one of only some parameters.

@@ -1,7 +1,8 @@
-"""What happens to the latent real weights of binary layers.
+"""Transformations for the latent real weights of binary layers.
 
-They stay in [-1, 1]. Outside, the sign does not change and the straight-through gradient is 0, so a
-weight that drifts there would never come back. What published codes do beside that is here too:
+They keep the weights in [-1, 1]. Outside, the sign does not change and the straight-through
+gradient is 0, so a weight that drifts there would never come back. Published codes also centre the
+weights or rescale their updates:
 
     parts = {"binary": optax.chain(optax.adam(1e-3), glorot_rate(), clip_latent_weights())}
     adder_recipe(steps, parts=parts)
@@ -23,7 +24,7 @@ from nnlab.errors import InputError
 
 
 def clip_latent_weights() -> optax.GradientTransformation:
-    """Shortens updates so that weight plus update lies in [-1, 1]; last in a chain, stateless."""
+    """Shorten updates so that weight plus update is in [-1, 1]; last in a chain, stateless."""
 
     def update(updates, params):
         if params is None:
@@ -36,13 +37,13 @@ def clip_latent_weights() -> optax.GradientTransformation:
 
 
 def center_and_clip() -> optax.GradientTransformation:
-    """`clip_latent_weights` of weights whose mean over inputs has become 0; last in a chain.
+    """Subtract each weight's mean over inputs, then clip as `clip_latent_weights`; last in a chain.
 
-    Kernels are [..., in, out], so every tap of every filter has a mean of its own. XNOR-Net keeps
-    its weights so. A single input leaves nothing but 0.
+    Kernels are [..., in, out], so every tap of every filter has a mean of its own. XNOR-Net treats
+    its weights so. With a single input, all weights become 0.
 
     Raises:
-        InputError: on `update`, of weights with fewer than two axes.
+        InputError: on `update`, weights have fewer than two axes.
     """
 
     def update(updates, params):
@@ -62,13 +63,13 @@ def center_and_clip() -> optax.GradientTransformation:
 
 
 def glorot_rate() -> optax.GradientTransformation:
-    """Multiplies updates of a kernel [..., in, out] by sqrt((fan in + fan out) / 1.5); stateless.
+    """Multiply updates of a kernel [..., in, out] by sqrt((fan in + fan out) / 1.5); stateless.
 
-    BinaryNet's learning rate of each layer, behind Adam: the inverse of the spread with which
-    Glorot's initial weights start. A fan is a number of inputs or filters times the taps.
+    This is BinaryNet's learning rate of each layer, after Adam: the inverse of the spread of
+    Glorot's initial weights. A fan is a number of inputs or filters times the taps.
 
     Raises:
-        InputError: on `update`, of weights with fewer than two axes.
+        InputError: on `update`, weights have fewer than two axes.
     """
 
     def scaled(u):

@@ -1,4 +1,4 @@
-r"""Bop: binary weights that flip, with no real weights behind them.
+r"""Bop: binary weights that flip, without latent real weights.
 
 .. math:: m_t = (1 - \gamma) m_{t-1} + \gamma g_t                                          (1)
 .. math:: w_t = -w_{t-1} \text{ where } m_t w_{t-1} > \tau, \text{ else } w_{t-1}           (2)
@@ -31,19 +31,19 @@ class BopState(NamedTuple):
 def bop(
     threshold: float = 1e-8, gamma: optax.ScalarOrSchedule = 1e-4
 ) -> optax.GradientTransformation:
-    """Flips binary weights by (2); for kernels named `binary_kernel`,
+    """Flip binary weights by (2); for kernels named `binary_kernel`:
 
         adder_recipe(steps, parts={"binary": bop()})
 
-    Weights plus updates are -1 and +1 exactly. A weight that is neither, such as one that a layer
-    has drawn from a continuous distribution, becomes its sign in the first update, whatever its
-    gradient; the layers, which use the sign alone, see no difference. (Beyond 2^24, in float32, it
-    takes a second one.) The sign of 0 is +1, as in `nnlab.ops.binary`. Averages are held in float32
-    at least.
+    Weights plus updates are exactly -1 and +1. A weight that is neither, such as an initial weight
+    drawn from a continuous distribution, becomes its sign in the first update, whatever its
+    gradient; layers use the sign alone and see no difference. (Beyond 2^24, in float32, it takes a
+    second update.) The sign of 0 is +1, as in `nnlab.ops.binary`. Averages are held in float32 or
+    wider.
 
     Args:
-        threshold: tau, how strong an average must be.
-        gamma: how fast averages forget, a number or a schedule.
+        threshold: tau, above which an average flips its weight.
+        gamma: share of each new gradient in the average, a number or a schedule.
 
     Raises:
         InputError: `threshold` is negative or not finite, or `gamma` a number that is not above 0

@@ -1,19 +1,18 @@
-"""Parameters that a training leaves alone, chosen by their paths.
+"""Freezing of parameters, chosen by their paths.
 
     head = re.compile(r"(Dense_0|BatchNorm_1)/").match
     optimizer = freeze(adder_recipe(steps), lambda path: not head(path))
     state = training.init(key, model, optimizer, images)
     step = training.train_step(model, optimizer)
 
-A frozen parameter gets no update of the optimiser, weight decay included, and has no place in its
-state. The state says which ones are frozen, in its structure and not in an array; there
-`nnlab.training.train_step` reads it, computes no gradients of them, and keeps their bits whatever
-stands around `freeze` in a chain. So there is one place to say it. Below the first layer that is
-trained nothing is differentiated, and with all but the classifier frozen a step costs about what a
-forward pass does.
+A frozen parameter gets no update from the optimiser, weight decay included, and has no place in
+its state. The structure of the state, not an array, says which parameters are frozen;
+`nnlab.training.train_step` reads it there, computes no gradients for them, and keeps their bits
+whatever surrounds `freeze` in a chain. Nothing is differentiated below the first layer that is
+trained, and with all but the classifier frozen a step costs about as much as a forward pass.
 
-Frozen are parameters, not BatchNorm's running statistics, which move on with the images that pass:
-in training it normalises by the batch in any case, and its statistics have to follow.
+BatchNorm's running statistics are not frozen, because in training BatchNorm normalises by the batch
+in any case, and its statistics have to follow.
 """
 
 from collections.abc import Callable
@@ -32,7 +31,7 @@ class FrozenPaths(frozenset[str]):
 
 
 class FreezeState(NamedTuple):
-    """What is frozen, and the state of the optimiser of all else."""
+    """The frozen paths, and the state of the optimiser of all other parameters."""
 
     frozen: Any  # FrozenPaths
     inner: optax.OptState
@@ -41,11 +40,11 @@ class FreezeState(NamedTuple):
 def freeze(
     optimizer: optax.GradientTransformation, frozen: Callable[[str], Any]
 ) -> optax.GradientTransformation:
-    """`optimizer` for all parameters but the frozen ones, whose updates are 0.
+    """Apply `optimizer` to all parameters but the frozen ones, whose updates are 0.
 
     Args:
-        optimizer: sees the others alone; an average of the weights belongs into it.
-        frozen: of a parameter's path, such as "Dense_0/kernel", whether it is frozen.
+        optimizer: gets the other parameters alone; put an average of the weights inside it.
+        frozen: returns whether a parameter is frozen, from its path such as "Dense_0/kernel".
 
     Raises:
         InputError: on `init`, none of the parameters is frozen or all are; on the update, the state
@@ -81,25 +80,25 @@ def freeze(
 
 
 def frozen_paths(opt_state: optax.OptState) -> frozenset[str]:
-    """Paths of all parameters that `freeze` holds somewhere in an optimiser."""
+    """Return the paths of all parameters that `freeze` holds somewhere in an optimiser."""
     states = optax.tree.get_all_with_path(opt_state, FreezeState.__name__)
     return frozenset().union(*(state.frozen for _, state in states))
 
 
 def path_name(path: jax.tree_util.KeyPath) -> str:
-    """The path of a leaf in words, such as "Dense_0/kernel"."""
+    """Return the path of a leaf as text, such as "Dense_0/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def without(tree: Any, paths: frozenset[str]) -> Any:
-    """The tree with an `optax.MaskedNode`, which holds no array, in place of leaves."""
+    """Replace the leaves at `paths` by an `optax.MaskedNode`, which holds no array."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: optax.MaskedNode() if path_name(path) in paths else leaf, tree
     )
 
 
 def fill(tree: Any, others: Any) -> Any:
-    """The tree `without` some leaves, these taken from `others`."""
+    """Fill the leaves that `without` took away from `tree` with those of `others`."""
 
     def missing(leaf: Any) -> bool:
         return isinstance(leaf, optax.MaskedNode)

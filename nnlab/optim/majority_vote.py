@@ -37,17 +37,17 @@ _PLACES = np.arange(32, dtype=np.uint32)  # of the signs in a word
 
 
 def majority_vote(gradients: Any, axis_name: str) -> Any:
-    """The vote (1) of all devices along `axis_name`, in place of `jax.lax.pmean`.
+    """Return the vote (1) of all devices along `axis_name`; replaces `jax.lax.pmean`.
 
     Args:
         gradients: a pytree of floating arrays, each device's own, inside `jax.shard_map` or
             `jax.pmap`.
-        axis_name: of the mapped axis.
+        axis_name: name of the mapped axis.
 
     Returns:
         The same tree of -1 and +1, the same on all devices to the bit. A leaf in which some device
-        has a number that is not finite is NaN throughout, so that a step that watches for it finds
-        it; this takes one more number a leaf.
+        has a number that is not finite is NaN throughout, so that a step that checks for such
+        numbers finds it; this sends one more number for each leaf.
     """
     flat, unravel = ravel_pytree(gradients)
     devices = lax.axis_size(axis_name)
@@ -64,12 +64,12 @@ def majority_vote(gradients: Any, axis_name: str) -> Any:
 
 
 def _count(slices: jax.Array, mine: jax.Array) -> jax.Array:
-    """The votes [words] on the signs that the devices sent [devices, words], ties as in `mine`."""
+    """Count the votes [words] on the signs of all devices [devices, words]; ties as in `mine`."""
     margin = 2 * _bits(slices).sum(axis=0, dtype=jnp.int32) - len(slices)  # (1)
     plus = jnp.where(margin == 0, _bits(mine), margin > 0)
     return jnp.sum(plus.astype(jnp.uint32) << _PLACES, axis=-1, dtype=jnp.uint32)
 
 
 def _bits(words: jax.Array) -> jax.Array:
-    """Words [..., n] as [..., n, 32] truth values, in the order of `pack_signs`."""
+    """Unpack words [..., n] to booleans [..., n, 32], in the order of `pack_signs`."""
     return (words[..., None] >> _PLACES) & 1 == 1

@@ -26,7 +26,7 @@ from nnlab.ops.sparse import check_pattern, magnitude_mask, n_m_mask
 
 
 def cubic_sparsity(final: float, begin: int, end: int, initial: float = 0.0) -> optax.Schedule:
-    """The schedule (1); before step `begin` nothing is pruned.
+    """Return the schedule (1); before step `begin` nothing is pruned.
 
     Raises:
         InputError: not 0 <= initial <= final < 1, or not 0 <= begin < end.
@@ -57,19 +57,20 @@ def prune(
     every: int = 1,
     scope: Literal["layer", "global"] = "layer",
 ) -> optax.GradientTransformation:
-    """Makes updates lead to 0 where a weight is pruned; last in a chain.
+    """Make updates that set pruned weights to 0; last in a chain.
 
         pruning = optax.masked(prune(cubic_sparsity(0.9, 100, 900), every=10), kernel_mask)
         optimizer = optax.chain(adder_recipe(steps), pruning)
 
     Args:
-        schedule: the part to prune by step, such as `cubic_sparsity`; in whole weights, rounded.
-        every: how many steps between decisions, at steps that it divides.
-        scope: whether that part is of each leaf or of all leaves together.
+        schedule: the part to prune at each step, rounded to whole weights, such as
+            `cubic_sparsity`.
+        every: steps between decisions, which are made at multiples of it.
+        scope: whether the part is taken of each leaf or of all leaves together.
 
     Raises:
         InputError: `every` is not a positive integer or `scope` is another word.
-        ValueError: on the update, without parameters.
+        ValueError: on `update`, the parameters are missing.
     """
     if not (isinstance(every, int) and every > 0):
         raise InputError(f"every must be a positive integer, not {every}.")
@@ -100,14 +101,14 @@ def prune(
 
 
 def decay_pruned(n: int = 2, m: int = 4, decay: float = 2e-4) -> optax.GradientTransformation:
-    """SR-STE: adds decay w to the gradients of weights that the pattern n:m prunes; stateless.
+    """Add decay · w to the gradients of weights that the pattern n:m prunes (SR-STE); stateless.
 
     For layers of `nnlab.ops.sparse.n_m_sparse`; first in a chain, so that it is scaled as a
     gradient. In the paper it is part of the backward pass; here, of the averaged gradient.
 
     Raises:
         InputError: not 0 < n < m.
-        ValueError: on the update, without parameters.
+        ValueError: on `update`, the parameters are missing.
     """
     check_pattern(n, m)
 
@@ -124,7 +125,7 @@ def decay_pruned(n: int = 2, m: int = 4, decay: float = 2e-4) -> optax.GradientT
 
 
 def kernel_mask(params) -> Any:
-    """True for each leaf that is a layer's weights, as `optax.masked` takes it."""
+    """Return True for each leaf that is a layer's weights, for `optax.masked`."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key.endswith("kernel"), params)
 
 

@@ -1,8 +1,18 @@
-"""Optimisers as published, with a part for each kind of weights.
+"""Published optimisers, with a part for each kind of weights.
 
-A layer's kind is the first word of the name of its weights: `adder_kernel`, `binary_kernel`,
-`shift_exponent_kernel`; plain names are for the rest. One optimiser therefore trains a network in
-any arithmetic.
+The first word of a weight's name says its kind: `adder_kernel`, `binary_kernel`,
+`shift_exponent_kernel`; every other name is of the kind "float". One optimiser therefore trains a
+network in any arithmetic.
+
+A learning rate is a number, from which the rate falls to 0 as a cosine over `steps`, or an
+`optax.Schedule`, which is used as it is:
+
+    adder_recipe(steps)
+    adder_recipe(steps, optax.polynomial_schedule(0.1, 0.0, 0.9, steps))
+    adder_recipe(steps, optax.warmup_cosine_decay_schedule(0.0, 0.1, 500, steps))
+
+Reference:
+    Loshchilov & Hutter, SGDR, ICLR 2017, https://arxiv.org/abs/1608.03983, eq. 5, for the cosine.
 """
 
 from collections.abc import Hashable, Mapping
@@ -13,11 +23,12 @@ import optax
 from nnlab.errors import InputError
 from nnlab.optim.adder import adder_rate
 from nnlab.optim.binary import clip_latent_weights
-from nnlab.optim.schedules import MakeSchedule, cosine
+
+Rate = optax.ScalarOrSchedule
 
 
 def labels(params):
-    """The kind of each leaf, such as "adder" or "float", as `optax.partition` takes it."""
+    """Return the kind of each leaf, such as "adder" or "float", for `optax.partition`."""
 
     def label(path, _):
         name = path[-1].key
@@ -28,44 +39,41 @@ def labels(params):
 
 def adder_recipe(
     steps: int,
-    learning_rate: float = 0.1,
+    learning_rate: Rate = 0.1,
     *,
-    schedule: MakeSchedule = cosine,
     momentum: float = 0.9,
     nesterov: bool = False,
     weight_decay: float = 5e-4,
     rate: optax.GradientTransformation | None = None,
-    binary_learning_rate: float = 1e-3,
-    shift_learning_rate: float = 0.01,
+    binary_learning_rate: Rate = 1e-3,
+    shift_learning_rate: Rate = 0.01,
     parts: Mapping[str, optax.GradientTransformation] | None = None,
 ) -> optax.GradientTransformation:
-    """SGD of AdderNet's released code, the cosine taken by steps instead of epochs.
+    """SGD of AdderNet's released code, with the cosine taken by steps instead of epochs.
 
-    Adder kernels pass through `rate` first; weight decay is added after it and is not rescaled.
-    Binary kernels, of which that code has none, follow Adam and stay in [-1, 1] as in BinaryNet;
-    exponents and signs of shifts follow RAdam as in DeepShift, without decay.
+    Gradients of adder kernels pass through `rate` first; weight decay is added after it and is not
+    rescaled. Binary kernels, which that code does not have, follow Adam and stay in [-1, 1] as in
+    BinaryNet; exponents and signs of shifts follow RAdam as in DeepShift, without decay.
 
-    Clipping is for the raw gradients, so it stands before the recipe, and what it measures are all
-    leaves together:
+    Clip gradients before the recipe, so that the norm is that of all leaves together:
 
         optax.chain(optax.clip_by_global_norm(1.0), adder_recipe(steps))
 
-    `adder_rate` makes adder kernels indifferent to a factor that all of a layer's gradient has in
-    common, and so to this norm, which they still count in; `optax.clip`, number by number, changes
-    their direction too.
+    Adder kernels still count in that norm, but `adder_rate` undoes any factor that a layer's whole
+    gradient has in common. `optax.clip`, number by number, changes their direction too.
 
     Args:
-        steps: length of the schedule, by default the cosine down to 0.
-        learning_rate: of SGD at the schedule's height.
-        schedule: makes the learning rates from the height and the steps; one of
-            `nnlab.optim.schedules`.
+        steps: length of the cosine.
+        learning_rate: of SGD, a peak or a schedule, as are the other two.
         momentum, nesterov, weight_decay: of SGD; the decay is for all its parameters.
-        rate: what happens to the gradients of adder kernels, `adder_rate()` unless given.
-        binary_learning_rate: of Adam at the schedule's height.
-        shift_learning_rate: of RAdam at the schedule's height; DeepShift's when it trains from
-            scratch.
-        parts: optimisers by kind of weights, in place of those above and beside them:
+        rate: transformation of the gradients of adder kernels; by default `adder_rate()`.
+        binary_learning_rate: of Adam.
+        shift_learning_rate: of RAdam; the default is DeepShift's for training from scratch.
+        parts: optimisers by kind of weights, which replace those above or add to them:
             `{"binary": bop()}`.
+
+    Raises:
+        InputError: `steps` is not a positive integer.
 
     References:
         Chen et al., AdderNet, CVPR 2020, https://arxiv.org/abs/1912.13200, and its code (main.py).
@@ -74,14 +82,14 @@ def adder_recipe(
     """
     sgd = optax.chain(
         optax.add_decayed_weights(weight_decay),
-        optax.sgd(schedule(learning_rate, steps), momentum, nesterov),
+        optax.sgd(_schedule(learning_rate, steps), momentum, nesterov),
     )
-    adam = optax.adam(schedule(binary_learning_rate, steps))
+    adam = optax.adam(_schedule(binary_learning_rate, steps))
     kinds: dict[Hashable, optax.GradientTransformation] = {
         "float": sgd,
         "adder": optax.chain(adder_rate() if rate is None else rate, sgd),
         "binary": optax.chain(adam, clip_latent_weights()),
-        "shift": optax.radam(schedule(shift_learning_rate, steps)),
+        "shift": optax.radam(_schedule(shift_learning_rate, steps)),
         **dict(parts or {}),
     }
 
@@ -99,36 +107,34 @@ def adder_recipe(
 
 def deep_recipe(
     steps: int,
-    learning_rate: float = 1e-3,
+    learning_rate: Rate = 1e-3,
     *,
-    schedule: MakeSchedule = cosine,
     clip: float = 1.0,
-    adder_learning_rate: float = 0.1,
-    binary_learning_rate: float = 1e-3,
-    shift_learning_rate: float = 0.01,
+    adder_learning_rate: Rate = 0.1,
+    binary_learning_rate: Rate = 1e-3,
+    shift_learning_rate: Rate = 0.01,
 ) -> optax.GradientTransformation:
     """Clipping by the global norm, then Adam: for deep networks, such as `nnlab.models.MLP`.
 
-    Adam divides the gradient of each weight by its usual size, so that layers learn at one pace
-    whether their gradients are large or small; one rate does for many networks. To a gradient that
-    is always large clipping does nothing then, as Adam takes out the factor; but a single one out
-    of all proportion would stay in Adam's averages, of the squares for a thousand steps, and that
-    is what `clip` bounds.
+    Adam divides the gradient of each weight by its usual size, so that all layers learn at one pace
+    whether their gradients are large or small; one learning rate serves many networks. Clipping
+    does nothing to gradients that are always large, because Adam takes out the factor. It bounds a
+    single gradient out of all proportion, which would otherwise stay in Adam's average of squares
+    for a thousand steps.
 
-    Kernels of other arithmetics keep their own optimisers, those of `adder_recipe` without decay
-    behind the same clipping: adder kernels SGD with momentum at a rate a layer (which makes them
-    indifferent to clipping), binary kernels Adam within [-1, 1], shifts RAdam.
+    After the same clipping, kernels of other arithmetics keep their own optimisers, those of
+    `adder_recipe` without decay: adder kernels SGD with momentum at a rate for each layer (which
+    makes them indifferent to clipping), binary kernels Adam within [-1, 1], shifts RAdam.
 
     Args:
-        steps: length of the schedule.
-        learning_rate: of Adam at the schedule's height; 0.01 was better in a few hundred steps.
-        schedule: makes the learning rates from the height and the steps; one of
-            `nnlab.optim.schedules`.
+        steps: length of the cosine.
+        learning_rate: of Adam, a peak or a schedule, as are the other three; 0.01 was better in a
+            few hundred steps.
         clip: the largest norm of all gradients together, positive.
         adder_learning_rate, binary_learning_rate, shift_learning_rate: for kernels of these kinds.
 
     Raises:
-        InputError: `clip` is not positive.
+        InputError: `clip` is not positive, or `steps` is not a positive integer.
 
     References:
         Pascanu et al., On the difficulty of training recurrent neural networks, ICML 2013,
@@ -142,10 +148,15 @@ def deep_recipe(
         adder_recipe(
             steps,
             adder_learning_rate,
-            schedule=schedule,
             weight_decay=0.0,
             binary_learning_rate=binary_learning_rate,
             shift_learning_rate=shift_learning_rate,
-            parts={"float": optax.adam(schedule(learning_rate, steps))},
+            parts={"float": optax.adam(_schedule(learning_rate, steps))},
         ),
     )
+
+
+def _schedule(rate: Rate, steps: int) -> optax.Schedule:
+    if not (isinstance(steps, int) and steps > 0):
+        raise InputError(f"steps must be a positive integer, not {steps}.")
+    return rate if callable(rate) else optax.cosine_decay_schedule(rate, steps)

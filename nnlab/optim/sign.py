@@ -1,7 +1,7 @@
-r"""Updates of one bit a number and one scale a tensor, and the memory that makes up for the rest.
+r"""Updates of one bit a number and one scale a tensor, and error feedback for what they leave out.
 
 signSGD and Signum are optax's own, `optax.sign_sgd(learning_rate)` and `optax.signum(learning_rate,
-beta)`. Of a tensor p with d numbers, the scaled sign keeps the mean size too,
+beta)`. The scaled sign also keeps the mean size of a tensor p of d numbers,
 
 .. math:: C(p) = \frac{\|p\|_1}{d} \, \mathrm{sgn}(p), \qquad
           \|C(p) - p\|_2^2 = \Bigl(1 - \frac{\|p\|_1^2}{d \|p\|_2^2}\Bigr) \|p\|_2^2       (1)
@@ -17,7 +17,7 @@ not go downhill: there are convex functions in one and two dimensions that they 
 (2) minimises (`experiments/optimisers/sign_direction.py`).
 
 Weight decay before these, in `optax.chain(optax.add_decayed_weights(5e-4), ef_sign_sgd(rate))`, is
-part of the gradient and hence of what is compressed; so it is in the published code. Behind
+part of the gradient and hence of what is compressed, as in the published code. After
 `optax.scale_by_sign`, in `optax.chain(optax.scale_by_sign(), optax.add_decayed_weights(5e-4),
 optax.scale_by_learning_rate(rate))`, it is decoupled: before a sign it could only tip balances.
 
@@ -37,7 +37,7 @@ import optax
 
 
 def scaled_sign() -> optax.GradientTransformation:
-    """The compressor C of (1), leaf by leaf; stateless. Means are taken in float32 at least.
+    """Compress each leaf by C of (1); stateless. Means are computed in float32 or wider.
 
     On its own it is the paper's "scaled signSGD": `optax.chain(scaled_sign(), optax.sgd(rate))`.
     """
@@ -50,23 +50,24 @@ def scaled_sign() -> optax.GradientTransformation:
 
 
 class ErrorFeedbackState(NamedTuple):
-    """What has been left out so far, shaped like the parameters, and the compressor's state."""
+    """The error left out so far, shaped like the parameters, and the compressor's state."""
 
     error: Any
     compressor: optax.OptState
 
 
 def error_feedback(compressor: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Compresses updates, and adds what was left out of them to the next ones (2).
+    """Compress updates, and add what was left out of them to the next ones (2).
 
-    It stands behind the learning rate, as the errors of a step are in units of the weights:
+    Put it after the learning rate, because errors are in units of the weights:
 
         optax.chain(optax.sgd(rate, momentum=0.9), error_feedback(scaled_sign()))
 
-    The error is held in float32 at least, and is that of the update as passed on, in its dtype.
+    The error is held in float32 or wider, and counts the rounding of the update to its own dtype.
 
     Args:
-        compressor: a transformation of updates to which each step is new, such as `scaled_sign()`.
+        compressor: a transformation of updates that treats each step alone, such as
+            `scaled_sign()`.
     """
 
     def init(params):
@@ -85,9 +86,9 @@ def error_feedback(compressor: optax.GradientTransformation) -> optax.GradientTr
 
 
 def ef_sign_sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """EF-signSGD: (2) with the scaled sign (1) for C.
+    """Return EF-signSGD: (2) with the scaled sign (1) for C.
 
-    Its state `error` is the e of (2), so that parameters minus error are SGD's parameters.
+    Its state `error` is e of (2), so parameters minus error are SGD's parameters.
     """
     return optax.chain(
         optax.scale_by_learning_rate(learning_rate, flip_sign=False),

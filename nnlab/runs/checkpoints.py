@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnlab.errors import CheckpointError, InputError
+from nnlab.errors import CheckpointError, InputError, needs
 from nnlab.runs import hosts
 
 _ARRAYS, _ABOUT = "state", "about"
@@ -46,7 +46,8 @@ def save(path: str | os.PathLike[str], state: Any, about: Any = None) -> None:
         CheckpointError: it cannot be written.
         TypeError: a leaf is not an array.
     """
-    import orbax.checkpoint as ocp
+    with needs("runs"):
+        import orbax.checkpoint as ocp
 
     path = Path(path).absolute()
     items = _items(_arrays(state), about)
@@ -182,7 +183,8 @@ class Checkpoints:
         return None
 
     def _open(self) -> Any:
-        import orbax.checkpoint as ocp
+        with needs("runs"):
+            import orbax.checkpoint as ocp
 
         self.folder.mkdir(parents=True, exist_ok=True)
         # One process writes, whichever others take part in the training.
@@ -212,8 +214,9 @@ class Checkpoints:
 
 
 def _read(path: Path, like: Any) -> tuple[Any, Any]:
-    import orbax.checkpoint as ocp
-    from etils import epath  # the path type of Orbax
+    with needs("runs"):
+        import orbax.checkpoint as ocp
+        from etils import epath  # the path type of Orbax
 
     if not path.is_dir():
         raise InputError(f"There is no checkpoint at {path}.")

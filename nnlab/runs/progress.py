@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from nnlab.errors import needs
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -34,8 +36,9 @@ def progress(
         []: epochs completed (a fraction moves the bar too), mean loss, examples trained on in a
         second, and accuracy from 0 to 1. Time left is known from the second report on.
     """
-    from rich import progress as rich_progress
-    from rich.console import Console
+    with needs("runs"):
+        from rich import progress as rich_progress
+        from rich.console import Console
 
     if console is None:
         # Left to itself rich also writes escape codes to a file when FORCE_COLOR is set.

@@ -25,7 +25,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from nnlab.errors import InputError
+from nnlab.errors import InputError, needs
 from nnlab.runs import hosts
 
 _WRITTEN = (
@@ -141,7 +141,8 @@ class RunFolder:
         TensorBoard's events follow within ten seconds. A step is an integer and a figure a
         number, or arrays of shape [] in their place.
         """
-        from tensorboardX import SummaryWriter
+        with needs("runs"):
+            from tensorboardX import SummaryWriter
 
         if not hosts.is_writer():
             yield lambda **figures: None

@@ -17,7 +17,7 @@ import textwrap
 from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, TypeVar, get_args
 
-from nnlab.errors import CheckpointError, DivergedError, InputError, Interrupted
+from nnlab.errors import CheckpointError, DivergedError, InputError, Interrupted, needs
 from nnlab.runs import signals
 from nnlab.runs.fields import Count, Fraction, Positive, PositiveInt, Seed, SomeOf
 
@@ -76,7 +76,8 @@ def _keep_to_sentences() -> None:
 
 
 def _parse(config_type: type[Config], args: Sequence[str] | None) -> Config:
-    import tyro
+    with needs("runs"):
+        import tyro
 
     # tyro draws a box around a ValueError from a class that it builds, but lets one through from
     # a function. The empty name keeps the function's parameter out of the flags.

@@ -3,8 +3,8 @@
     PacketResponder <*> for block <*> terminating
 
 A template is the tokens of a line, separated by white space, with `<*>` for those that vary. They
-are mined from example lines by Drain (`pip install 'nnlab[logs]'`), and then frozen: new lines are
-matched token by token, without Drain, and a line that fits no template is the event *unknown*.
+are mined from example lines by Drain (`pip install 'nnlab[series]'`) and then frozen: new lines
+are matched token by token, without Drain, and a line that fits no template is the event *unknown*.
 Before either, whatever one of the `masks` (regular expressions) finds in a line becomes `<*>`.
 
 Of the package drain3 only the miner is used; what it keeps on disk would have to be unpickled.
@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Self
 
-from nnlab.errors import InputError
+from nnlab.errors import InputError, needs
 from nnlab.series.records import no_record, read_record
 
 VERSION = 1
@@ -119,14 +119,12 @@ def mine_templates(
         depth: levels of Drain's tree, at least 3; depth - 3 first tokens must be equal.
 
     Raises:
-        InputError: drain3 is not installed, there are no lines, or a mask is no regular expression.
+        InputError: there are no lines, or a mask is no regular expression.
+        MissingPackageError: drain3 is not installed.
     """
-    try:
+    with needs("series"):
         from drain3.drain import Drain
-    except ImportError as error:
-        raise InputError(
-            "log templates are mined by drain3, which is not installed: pip install 'nnlab[logs]'"
-        ) from error
+
     Templates((), tuple(masks))  # checks them
     drain = Drain(depth=depth, sim_th=similarity, param_str=VARIES)
     for content in contents:

@@ -18,8 +18,6 @@ from nnlab.training.feeds import (
 from nnlab.training.long_sequences import long_evaluation
 from nnlab.training.losses import (
     cross_entropy,
-    mean_squared_error,
-    squared_hinge,
     with_auxiliary,
 )
 from nnlab.training.parallel import data_mesh
@@ -50,8 +48,6 @@ __all__ = [
     "init",
     "leaf_name",
     "long_evaluation",
-    "mean_squared_error",
-    "squared_hinge",
     "steps_per_epoch",
     "streamed",
     "student_accuracy",

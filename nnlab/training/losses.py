@@ -1,40 +1,23 @@
-"""Losses: mean over the batch of logits [batch, classes] against integer labels [batch]."""
+"""Losses: scalars from logits [batch, classes] and integer labels [batch]."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from nnlab.errors import InputError
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Softmax cross-entropy in nats, a scalar."""
+    """Return the mean over the batch of the softmax cross-entropy in nats."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-
-def squared_hinge(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Mean over batch and classes of max(0, 1 - t y)^2, t = +1 for the class and -1 elsewhere.
-
-    References:
-        Courbariaux et al., BinaryConnect, 2015, https://arxiv.org/abs/1511.00363, section 3.
-    """
-    targets = 2 * jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype) - 1
-    return jnp.mean(jnp.square(jnp.maximum(0, 1 - targets * logits)))
-
-
-def mean_squared_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Mean over batch and classes of the squared distance to the one-hot label."""
-    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    return jnp.mean(jnp.square(logits - targets))
 
 
 def with_auxiliary(
     loss: Callable[[jax.Array, jax.Array], jax.Array] = cross_entropy, weight: float = 0.3
 ) -> Callable[[Any, jax.Array], jax.Array]:
-    """The loss of a network with auxiliary heads: its own plus `weight` times that of every head.
+    """Return the loss of a network with auxiliary heads: its own plus `weight` times each head's.
 
         def of_network(outputs, labels):
             return training.accuracy(outputs.logits, labels)
@@ -42,15 +25,15 @@ def with_auxiliary(
         step = train_step(model, optimizer, with_auxiliary(), metrics=of_network)
 
     Args:
-        loss: of logits against labels.
-        weight: at least 0; GoogLeNet's by default, Inception v3 as torchvision trains it has 0.4.
+        loss: function of logits and labels.
+        weight: at least 0; the default is GoogLeNet's, torchvision trains Inception v3 with 0.4.
 
     Returns:
-        `loss(outputs, labels)` of outputs with `logits` and a sequence `auxiliary` of further ones,
-        as of `nnlab.models.GoogLeNet(auxiliary=True)` in training.
+        `loss(outputs, labels)`, for outputs with `logits` and a sequence `auxiliary` of further
+        logits, such as `nnlab.models.GoogLeNet(auxiliary=True)` gives in training.
 
     Raises:
-        InputError: `weight` is negative, or, on the call, the outputs have no such parts.
+        InputError: `weight` is negative, or, when called, the outputs have no such parts.
 
     References:
         Szegedy et al., Going deeper with convolutions, CVPR 2015, https://arxiv.org/abs/1409.4842,

@@ -17,7 +17,7 @@ from nnlab.errors import InputError
 
 
 def random_crop(key: jax.Array, images: jax.Array | np.ndarray, padding: int = 4) -> jax.Array:
-    """Shifts every image by up to `padding` pixels each way, zeros coming in at the edges.
+    """Shift every image by up to `padding` pixels each way, with zeros at the edges.
 
     Args:
         key: image i is cropped at row and column `jax.random.randint(key, (n, 2), 0,
@@ -44,10 +44,10 @@ def random_crop(key: jax.Array, images: jax.Array | np.ndarray, padding: int = 4
 
 
 def random_flip(key: jax.Array, images: jax.Array | np.ndarray) -> jax.Array:
-    """Mirrors every image left to right with probability 1/2.
+    """Mirror every image left to right with probability 1/2.
 
     Args:
-        key: image i is mirrored where `jax.random.bernoulli(key, shape=(n,))[i]`.
+        key: image i is mirrored if `jax.random.bernoulli(key, shape=(n,))[i]`.
         images: [n, height, width, channels], of any dtype.
 
     Raises:
@@ -59,7 +59,7 @@ def random_flip(key: jax.Array, images: jax.Array | np.ndarray) -> jax.Array:
 
 
 def random_crop_and_flip(key: jax.Array, images: jax.Array | np.ndarray) -> jax.Array:
-    """`random_crop` of images padded by 4, then `random_flip`: what CIFAR networks train on."""
+    """Apply `random_crop` with padding 4, then `random_flip`, as is usual for CIFAR."""
     crop_key, flip_key = jax.random.split(key)
     return random_flip(flip_key, random_crop(crop_key, images))
 

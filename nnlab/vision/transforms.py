@@ -1,4 +1,4 @@
-r"""From stored images to what a network trains on: scaling, whitening, padding.
+r"""Scaling, whitening and padding of stored images before training.
 
 With pixels x, and the mean and the standard deviation of each channel over the training images,
 
@@ -39,10 +39,10 @@ from nnlab.vision.datasets.dataset import Dataset, Split, check_arrays
 
 
 def to_float(images: jax.Array | np.ndarray) -> jax.Array:
-    """Stored pixels 0 to 255, uint8 of any shape, as float32 in [0, 1].
+    """Convert stored pixels 0 to 255, uint8 of any shape, to float32 in [0, 1].
 
     Raises:
-        InputError: the images are not uint8, so that they may have been scaled already.
+        InputError: the images are not uint8, so they may have been scaled already.
     """
     if images.dtype != jnp.uint8:
         raise InputError(f"images are {images.dtype}, expected uint8")
@@ -50,7 +50,7 @@ def to_float(images: jax.Array | np.ndarray) -> jax.Array:
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean and the standard deviation of every channel, on the scale of `to_float`.
+    """Return mean and standard deviation of every channel, on the scale of `to_float`.
 
     Computed on the host in exact integers, without a floating-point copy of the images.
 
@@ -73,7 +73,7 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def record_statistics(records: RandomAccess) -> tuple[np.ndarray, np.ndarray]:
-    """`channel_statistics` of images on disk, in one pass with one image in memory at a time.
+    """Return `channel_statistics` of images on disk, with one image in memory at a time.
 
     Raises:
         InputError: there are no records, a channel is constant, or a record cannot be read.
@@ -103,17 +103,17 @@ def _statistics(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 def standardize(
     images: jax.Array, mean: jax.Array | np.ndarray, std: jax.Array | np.ndarray
 ) -> jax.Array:
-    """Equation (1): images [..., channels] with the training images' mean and std [channels]."""
+    """Apply (1) to images [..., channels], with the training images' mean and std [channels]."""
     return (images - mean) / std  # (1)
 
 
 def standardizer(mean: np.ndarray, std: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Equation (1) after `to_float`, on the host: a function for the workers of a `Stream`.
+    """Return a function for the workers of a `Stream`: `to_float`, then (1), on the host.
 
-    Its result is that of `standardize(to_float(images), mean, std)` on a CPU to the bit, because it
+    Its result equals `standardize(to_float(images), mean, std)` on a CPU to the bit, because it
     multiplies by reciprocals as XLA does. Inside a jitted function, where XLA may fuse, and on
-    other platforms, the two differ by at most 10 u / std with u = 2^-24: either has taken three
-    roundings of numbers up to 1 when it divides by std, and two relative ones after it.
+    other platforms, the two differ by at most 10 u / std with u = 2^-24: each rounds numbers up to
+    1 three times before it divides by std, and twice after.
 
     Args:
         mean, std: float32 [channels], in [0, 1], as `record_statistics` gives them.
@@ -139,12 +139,12 @@ def _standardize(images: np.ndarray, *, mean: np.ndarray, scale: np.ndarray) -> 
 def standardized(
     dataset: Dataset,
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """What a network trains and is tested on: (images, labels) of both splits.
+    """Return (images, labels) of both splits, ready for training and test.
 
-    Images are float32, by equation (1) with the statistics of the training images; labels int32.
+    Images are float32, by (1) with the statistics of the training images; labels are int32.
 
     Raises:
-        InputError: as of `channel_statistics` and `check_arrays`.
+        InputError: as for `channel_statistics` and `check_arrays`.
     """
     mean, std = map(jnp.asarray, channel_statistics(dataset.train.images))
 
@@ -157,12 +157,12 @@ def standardized(
 
 
 class Whitening(NamedTuple):
-    """What is known of the training images: a fit that the functions below apply.
+    """A fit to the training images, which the functions below apply.
 
     Attributes:
         mean: [d].
-        basis: U, [d, d], an eigenvector a column.
-        variance: lambda, [d], falling.
+        basis: U, [d, d], one eigenvector in each column.
+        variance: lambda, [d], in falling order.
         epsilon: added to every variance before it is divided by.
     """
 
@@ -173,7 +173,7 @@ class Whitening(NamedTuple):
 
 
 def fit_whitening(images: jax.Array, epsilon: float | jax.Array = 1e-5) -> Whitening:
-    """Estimates equation (2).
+    """Estimate mean and covariance (2) of the training images.
 
     Args:
         images: floating point [n, ...] with n of at least 2; d is the product of the other sizes.
@@ -198,27 +198,27 @@ def fit_whitening(images: jax.Array, epsilon: float | jax.Array = 1e-5) -> White
 
 
 def decorrelate(images: jax.Array, fit: Whitening) -> jax.Array:
-    """Equation (3): images [n, ...] in the basis of principal components, [n, d], largest first."""
+    """Apply (3): images [n, ...] in the basis of principal components, [n, d], largest first."""
     centred = images.reshape(len(images), -1) - fit.mean
     return jnp.matmul(centred, fit.basis, precision="highest")  # (3)
 
 
 def pca_whiten(images: jax.Array, fit: Whitening) -> jax.Array:
-    """Equation (4): images [n, ...] as principal components of unit variance, [n, d]."""
+    """Apply (4): images [n, ...] as principal components of unit variance, [n, d]."""
     return decorrelate(images, fit) / jnp.sqrt(fit.variance + fit.epsilon)  # (4)
 
 
 def zca_whiten(images: jax.Array, fit: Whitening) -> jax.Array:
-    """Equation (5): whitened images of the shape that they came in."""
+    """Apply (5): whitened images in the shape of the input."""
     whitened = jnp.matmul(pca_whiten(images, fit), fit.basis.T, precision="highest")  # (5)
     return whitened.reshape(images.shape)
 
 
 def pad_to(images: jax.Array | np.ndarray, height: int, width: int) -> jax.Array:
-    """Images [..., h, w, channels] with zeros around them, of the given size.
+    """Pad images [..., h, w, channels] with zeros to the given size.
 
-    Where an odd number of rows or columns is added, the last side gets the odd one. Padding MNIST
-    from 28 to 32 is what LeNet-5 does.
+    If an odd number of rows or columns is added, the bottom or right side gets one more. LeNet-5
+    pads MNIST from 28 to 32.
 
     Raises:
         InputError: the images are larger than that.

@@ -1,5 +1,7 @@
 """Weights from PyTorch: the same logits there and here, and what does not fit is named."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -61,6 +63,7 @@ class TorchNet(torch.nn.Module):
         return self.fc(torch.relu(self.features(x)).flatten(1))
 
 
+@functools.cache
 def variables(arithmetic=FLOAT):
     return jax.eval_shape(Net(arithmetic).init, jax.random.key(0), IMAGES)
 

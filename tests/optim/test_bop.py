@@ -11,12 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnlab.arithmetics import BINARY
 from nnlab.errors import InputError
-from nnlab.models import SmallCNN
 from nnlab.ops.binary import sign_ste
 from nnlab.optim import adder_recipe, bop
-from nnlab.training import init, train_step
 
 
 @jax.jit
@@ -143,30 +140,30 @@ def test_rosenbrock_over_signs():
 
 
 def test_as_the_binary_part_of_the_recipe_weights_are_signs_and_resume():
-    model = SmallCNN(arithmetic=BINARY, classifier=BINARY, widths=(2, 3, 2))
     optimizer: Any = adder_recipe(10, parts={"binary": bop(threshold=0.0, gamma=0.1)})
     rng = np.random.default_rng(0)
-    batch = jnp.float32(rng.normal(size=(8, 4, 4, 1))), jnp.asarray(rng.integers(0, 10, 8))
-    step = jax.jit(train_step(model, optimizer))
-    state = init(jax.random.key(0), model, optimizer, batch[0])
-    binary = []
-    for number in range(6):
-        if number == 3:  # by way of NumPy, as from a checkpoint
-            leaves, structure = jax.tree.flatten(state._replace(key=None))
-            numpy = structure.unflatten([np.array(leaf) for leaf in leaves])
-            resumed = numpy._replace(key=state.key)
-        state, metrics = step(state, batch)
-        assert metrics["nonfinite"] == -1
-        kernels = [
-            state.params[name]["binary_kernel"] for name in ("BinaryConv_0", "BinaryDense_0")
-        ]
-        binary.append(np.concatenate([np.ravel(kernel) for kernel in kernels]))
-        assert set(binary[-1].tolist()) == {-1, 1}
+    params: Any = {
+        name: jnp.float32(rng.normal(size=(3, 4))) for name in ("binary_kernel", "kernel")
+    }
+    grads = [jax.tree.map(lambda p: jnp.float32(rng.normal(size=p.shape)), params)] * 3
+    grads += [jax.tree.map(jnp.negative, g) for g in grads]
+
+    @jax.jit
+    def step(g, state, params):
+        updates, state = optimizer.update(g, state, params)
+        return optax.apply_updates(params, updates), state
+
+    state, binary, kept = optimizer.init(params), [], []
+    for g in grads:
+        kept.append(jax.tree.map(np.array, (params, state)))  # as a checkpoint has it
+        params, state = step(g, state, params)
+        binary.append(np.asarray(params["binary_kernel"]))
+        assert {*binary[-1].flat} == {-1, 1}
     assert (binary[0] != binary[-1]).any()
-    for _ in range(3):
-        resumed, _ = step(resumed, batch)
-    chex.assert_trees_all_equal(resumed.params, state.params)
-    chex.assert_trees_all_equal(resumed.opt_state, state.opt_state)
+    resumed, resumed_state = kept[3]
+    for g in grads[3:]:
+        resumed, resumed_state = step(g, resumed_state, resumed)
+    chex.assert_trees_all_equal((resumed, resumed_state), (params, state))
 
 
 def test_does_not_recompile():

@@ -20,7 +20,10 @@ def tree(size=1.0) -> Any:
     def leaf(*shape):
         return jnp.asarray(RNG.normal(size=shape) * size, jnp.float32)
 
-    return {"a": {"kernel": leaf(3, 4)}, "b": {"adder_kernel": leaf(5, 2), "bias": leaf(5)}}
+    return {
+        "a": {"kernel": leaf(3, 4)},
+        "b": {"adder_kernel": leaf(3, 4), "bias": leaf(3, 4)},
+    }  # one shape compiles once
 
 
 def posit16(x):

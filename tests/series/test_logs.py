@@ -124,7 +124,7 @@ def test_templates_that_cannot_be_used():
 
 def test_without_the_miner(monkeypatch):
     monkeypatch.setitem(sys.modules, "drain3", None)
-    with pytest.raises(InputError, match=r"drain3, .*: pip install 'nnlab\[logs\]'"):
+    with pytest.raises(InputError, match=r"drain3 .*: pip install 'nnlab\[series\]'"):
         mine_templates(["a b"])
 
 

@@ -50,13 +50,13 @@ CIFAR10 = Source(
 
 
 def load_cifar10(data_dir: str | os.PathLike | None = None) -> Dataset:
-    """Reads CIFAR-10, downloading the binary version into the cache where it is nowhere.
+    """Read CIFAR-10, downloading the binary version into the cache if it is not found.
 
     Returns:
         50,000 and 10,000 images [32, 32, 3], red, green and blue.
 
     Raises:
-        InputError: it is nowhere and cannot be downloaded, or a file is not what it should be.
+        InputError: it is not found and cannot be downloaded, or a file is not what it should be.
     """
     files = locate(CIFAR10, data_dir)
     contents = _unpack(files[0]) if len(files) == 1 else [(str(f), f.read_bytes()) for f in files]
@@ -107,14 +107,14 @@ class CifarRecords:
 def cifar10_records(
     data_dir: str | os.PathLike | None = None, split: str = "train"
 ) -> CifarRecords:
-    """Opens CIFAR-10 without reading its images; of every record the label is checked.
+    """Open CIFAR-10 without reading its images; the label of every record is checked.
 
     Args:
-        data_dir: as of `load_cifar10`.
+        data_dir: as for `load_cifar10`.
         split: `train` or `test`.
 
     Raises:
-        InputError: as of `load_cifar10`, or only an archive or the Python version is there.
+        InputError: as for `load_cifar10`, or only an archive or the Python version is there.
     """
     files = locate(CIFAR10, data_dir)
     if tuple(file.name for file in files) != BINARY:
@@ -132,7 +132,7 @@ def cifar10_records(
 
 
 def _unpack(archive: Path) -> list[tuple[str, bytes]]:
-    """The name and the content of the six files of an archive, which nothing is extracted from."""
+    """Return name and content of the six files in an archive; nothing is written to disk."""
     wanted = BINARY if archive.name == BINARY_ARCHIVE else PYTHON
     contents = {}
     try:

@@ -1,4 +1,4 @@
-"""What every source returns, and the checks that data must pass before training.
+"""Data sets as every source returns them, and the checks that data must pass before training.
 
 A data set is two splits of uint8 images, as they are at rest; `nnlab.vision.transforms` turns them
 into the floating-point arrays that a network trains on, and `check_arrays` says in one sentence
@@ -38,16 +38,16 @@ class Records(RandomAccess, Protocol):
 
     @property
     def classes(self) -> int:
-        """Labels are below it."""
+        """Number of classes; labels are below it."""
         ...
 
     def gather(self, indices: Sequence[int] | np.ndarray) -> Split:
-        """Several records at once, in the order of the indices."""
+        """Return several records at once, in the order of the indices."""
         ...
 
 
 def checked_split(images: np.ndarray, labels: np.ndarray, classes: int, source: object) -> Split:
-    """Joins what a source holds into a `Split`.
+    """Join what a source holds into a `Split`.
 
     Args:
         images: uint8 [n, height, width, channels].
@@ -67,7 +67,7 @@ def checked_split(images: np.ndarray, labels: np.ndarray, classes: int, source: 
 def check_arrays(
     images: np.ndarray | jax.Array, labels: np.ndarray | jax.Array, classes: int
 ) -> None:
-    """Checks that a network with `classes` outputs can be trained on these arrays.
+    """Check that a network with `classes` outputs can be trained on these arrays.
 
     Args:
         images: floating point [n, height, width, channels], every pixel finite.

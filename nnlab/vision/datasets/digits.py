@@ -7,13 +7,14 @@ Reference:
 
 import numpy as np
 
+from nnlab.errors import needs
 from nnlab.vision.datasets.dataset import Dataset, Split
 
 TEST_IMAGES = 360
 
 
 def load_digits() -> Dataset:
-    """Reads the digits.
+    """Read the digits.
 
     A stored value v of 0 to 16 becomes the pixel round(255 v / 16), where only v = 8 is a tie, at
     127.5, and becomes 128. The data set has no test set of its own, so images are put in the
@@ -23,7 +24,8 @@ def load_digits() -> Dataset:
     Returns:
         1,437 and 360 images [8, 8, 1].
     """
-    from sklearn import datasets
+    with needs("data"):
+        from sklearn import datasets
 
     values, labels = datasets.load_digits(return_X_y=True)
     order = np.random.RandomState(0).permutation(len(labels))

@@ -76,13 +76,13 @@ TRAIN_LABELS_MD5 = {
 
 
 def load_idx(source: Source, data_dir: str | os.PathLike | None = None) -> Dataset:
-    """Reads `MNIST` or `FASHION_MNIST`, downloading it into the cache where it is nowhere.
+    """Read `MNIST` or `FASHION_MNIST`, downloading it into the cache if it is not found.
 
     Returns:
         60,000 and 10,000 images [28, 28, 1] where the files are the published ones.
 
     Raises:
-        InputError: it is nowhere and cannot be downloaded, or a file is not what it should be.
+        InputError: it is not found and cannot be downloaded, or a file is not what it should be.
     """
     files = locate(source, data_dir)
     train_images, train_labels, test_images, test_labels = map(_read_idx, files)
@@ -102,7 +102,7 @@ def _split(images: np.ndarray, labels: np.ndarray, source: Path) -> Split:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """The uint8 array of one file: rank 3 where its name says images, rank 1 where labels."""
+    """Return the uint8 array of one file: rank 3 if its name says images, rank 1 if labels."""
     data = _read_bytes(path)
     rank = 3 if "idx3" in path.name else 1
     magic, header_bytes = (0x800 + rank).to_bytes(4, "big"), 4 * (1 + rank)

@@ -13,7 +13,7 @@ from nnlab.vision.datasets.dataset import Dataset, Records
 
 
 def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
-    """Reads a data set from disk, downloading it into the cache where it is nowhere.
+    """Read a data set from disk, downloading it into the cache if it is not found.
 
     ===============  ================  =============  ==================================
     name             training / test   image          read from
@@ -28,14 +28,14 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
     Args:
         name: one of the above.
         data_dir: the folder that holds the files, or a folder that holds theirs under its usual
-            name (`mnist`, `MNIST/raw`, `cifar-10-batches-bin`, …). Looked in first;
-            `nnlab.data.locate` and `nnlab.vision.datasets.tfds` say where next.
+            name (`mnist`, `MNIST/raw`, `cifar-10-batches-bin`, …). Searched first;
+            `nnlab.data.locate` and `nnlab.vision.datasets.tfds` say which follow.
 
     Returns:
         The training and the test images, uint8, and their classes, int32.
 
     Raises:
-        InputError: there is no such data set, it is nowhere and cannot be downloaded, or a file
+        InputError: there is no such data set, it is not found and cannot be downloaded, or a file
             is not what it should be.
     """
     if name.startswith("tfds:"):
@@ -58,7 +58,7 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
 def record_source(
     name: str, data_dir: str | os.PathLike | None = None, split: str = "train"
 ) -> Records:
-    """Opens a split of a data set whose records stay on disk until they are asked for.
+    """Open a split of a data set whose records stay on disk until they are asked for.
 
     ===============  ==================================================================
     name             read from
@@ -69,11 +69,11 @@ def record_source(
 
     Args:
         name: one of the above.
-        data_dir: as of `load`.
+        data_dir: as for `load`.
         split: `train` or `test`.
 
     Raises:
-        InputError: the set has no records or there is no such split, or as of `load`.
+        InputError: the set has no records or there is no such split, or as for `load`.
     """
     if split not in ("train", "test"):
         raise InputError(f"the split is {split!r}, expected train or test")

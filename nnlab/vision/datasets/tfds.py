@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 
 from nnlab.data.locate import given_roots
-from nnlab.errors import InputError
+from nnlab.errors import InputError, needs
 from nnlab.vision.datasets.dataset import Dataset, Split, checked_split
 
 
 def load_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
-    """Reads the splits `train` and `test`, or `validation` where there is no `test`.
+    """Read the splits `train` and `test`, or `validation` if there is no `test`.
 
     Args:
         name: `NAME[/CONFIG][:VERSION]`, as TensorFlow Datasets writes it.
-        data_dir: looked in first, then `NNLAB_DATA_DIR`, then the default of TensorFlow Datasets
+        data_dir: searched first, then `NNLAB_DATA_DIR`, then the default of TensorFlow Datasets
             (`TFDS_DATA_DIR` or `~/tensorflow_datasets`).
 
     Returns:
@@ -94,14 +94,14 @@ class TfdsRecords:
 def tfds_records(
     name: str, data_dir: str | os.PathLike | None = None, split: str = "train"
 ) -> TfdsRecords:
-    """Opens a split of a prepared set; all but its first record is checked when it is read.
+    """Open a split of a prepared set; all but its first record is checked when it is read.
 
     Args:
-        name, data_dir: as of `load_tfds`.
-        split: `train`, or `test`, for which `validation` stands in where there is no `test`.
+        name, data_dir: as for `load_tfds`.
+        split: `train`, or `test`, which is `validation` if there is no `test`.
 
     Raises:
-        InputError: as of `load_tfds`.
+        InputError: as for `load_tfds`.
     """
     builder = _find(name, data_dir)
     test = _test_split(builder)
@@ -119,9 +119,10 @@ def tfds_records(
 
 
 def _find(name: str, data_dir: str | os.PathLike | None) -> Any:
-    """The builder of the first folder that holds the set."""
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import constants, naming, read_only_builder
+    """Return the builder of the first folder that holds the set."""
+    with needs("data"):
+        import tensorflow_datasets as tfds
+        from tensorflow_datasets.core import constants, naming, read_only_builder
 
     try:
         naming.parse_builder_name_kwargs(name)
@@ -154,7 +155,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _feature_keys(builder: Any) -> tuple[str, str]:
-    """The keys of the image and of its class, as the set declares them for supervised learning."""
+    """Return the keys of image and class that the set declares for supervised learning."""
     import tensorflow_datasets as tfds
 
     image, label = (builder.info.supervised_keys or ("image", "label"))[:2]
@@ -172,7 +173,7 @@ def _feature_keys(builder: Any) -> tuple[str, str]:
 
 
 def _test_split(builder: Any) -> str:
-    """The name of the split to measure on, of a set that has one and `train`."""
+    """Return the name of the split to measure on; the set must have one and `train`."""
     splits = builder.info.splits
     test = "test" if "test" in splits else "validation"
     if not {"train", test} <= set(splits):
@@ -184,7 +185,7 @@ def _test_split(builder: Any) -> str:
 
 
 def _open(builder: Any, split: str, name: str) -> tuple[str, Any]:
-    """What errors call the split, and its examples by number."""
+    """Return the name of the split for errors, and its examples by number."""
     place = f"{builder.data_dir} {split}"
     if builder.info.splits[split].num_examples == 0:
         raise InputError(f"{place} holds no examples, expected at least one")
@@ -210,7 +211,7 @@ def _check_shape(place: str, number: int, shape: tuple, first: tuple) -> None:
 
 
 def _read(builder: Any, split: str, image: str, label: str, name: str) -> Split:
-    """All examples of one split, in the order of the files."""
+    """Read all examples of one split, in the order of the files."""
     place, examples = _open(builder, split, name)
     n = builder.info.splits[split].num_examples
     images, labels = np.empty((n, 0, 0, 0), np.uint8), np.empty(n, np.int64)

@@ -30,7 +30,7 @@ def with_pixel(value):
             IMAGES.astype(np.uint8),
             LABELS,
             "images are uint8, expected floating point: normalise them first, "
-            r"with nnlab\.data\.to_float and nnlab\.data\.standardize",
+            r"with nnlab\.vision\.to_float and nnlab\.vision\.standardize",
         ),
         (
             IMAGES[..., 0],

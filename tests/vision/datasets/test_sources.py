@@ -1,8 +1,5 @@
 """`load` and the surface of the package."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -57,12 +54,3 @@ def test_originals_by_environment_variable(original_data, monkeypatch, name, sha
     assert data.name == name
     assert data.test.images.shape == (10_000, *shape)
     assert set(np.unique(data.test.labels)) == set(range(10))
-
-
-def test_importing_needs_only_numpy_and_jax():
-    code = (
-        "import sys, nnlab.data; heavy = {'sklearn', 'pooch', 'requests', 'tqdm', "
-        "'tensorflow_datasets', 'flax', 'grain'} & set(sys.modules); "
-        "sys.exit(str(heavy) if heavy else 0)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnlab.arithmetics import ADDER, FLOAT
+from nnlab.arithmetics import ADDER, ADDER_SR, FLOAT
 from nnlab.errors import InputError
-from nnlab.layers import Maxout, StochasticPool, Swish
+from nnlab.layers import Maxout, PowerActivation, StochasticPool, Swish
 from nnlab.models import SmallCNN
-from nnlab.ops.stochastic_pooling import expected_pool
+from nnlab.ops.pooling import expected_pool
 
 KEY = jax.random.key(0)
 X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6)), jnp.float32)
@@ -61,3 +61,19 @@ def test_stochastic_pooling_draws_in_training_alone():
     draws = [draw({}, x, train=True, rngs={"dropout": jax.random.key(s)}) for s in (0, 0, 1)]
     assert (draws[0] == draws[1]).all() and (draws[0] != draws[2]).any()
     assert set(np.ravel(draws).tolist()) <= set(np.ravel(x).tolist())
+
+
+def test_power_starts_as_nothing_and_has_one_exponent():
+    layer: Any = PowerActivation()
+    y = jnp.array([-2.0, 0.0, 3.0])
+    variables = layer.init(jax.random.key(0), y)
+    assert jax.tree.map(jnp.shape, variables) == {"params": {"alpha": ()}}
+    np.testing.assert_array_equal(layer.apply(variables, y), y)
+    squared = layer.apply({"params": {"alpha": jnp.array(2.0)}}, y.astype(jnp.bfloat16))
+    assert squared.dtype == jnp.bfloat16 and squared.tolist() == [-4, 0, 9]
+
+
+def test_a_network_of_powers_has_an_exponent_for_each_activation():
+    model = SmallCNN(arithmetic=ADDER_SR)
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 8, 8, 1)))["params"]
+    assert sum("alpha" in layer for layer in params.values()) == 3

@@ -1,0 +1,55 @@
+"""The core imports, counts and trains with jax, flax, optax and chex alone."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+OPTIONAL = (  # but for rich and Orbax, which flax itself imports
+    *("array_record", "cloudpickle", "drain3", "flatbuffers", "grain", "matplotlib", "pooch"),
+    *("safetensors", "sklearn", "tensorboardX", "tensorflow_datasets", "torch", "tqdm", "tyro"),
+)
+
+
+def test_the_core_needs_no_optional_package_and_the_rest_names_its_extra():
+    code = f"""
+        import importlib, sys
+        sys.modules.update(dict.fromkeys({OPTIONAL}))
+        import jax, jax.numpy as jnp
+        import nnlab
+        from nnlab import arithmetics, costs, kernels, layers, models, ops, optim, training
+
+        model = models.MLP(classes=2, arithmetic=arithmetics.ADDER, depth=2, width=4)
+        optimizer = optim.adder_recipe(2)
+        batch = jnp.ones((2, 3)), jnp.array([0, 1])
+        state = training.init(jax.random.key(0), model, optimizer, batch[0])
+        state, metrics = jax.jit(training.train_step(model, optimizer))(state, batch)
+        assert state.step == 1 and jnp.isfinite(metrics["loss"])
+        variables = {{"params": state.params, "batch_stats": state.batch_stats}}
+        counts = costs.count(lambda x: model.apply(variables, x), batch[0])
+        assert counts.additions["float32"] > 0
+
+        from nnlab import data, deployment, files, runs, series, vision
+        from nnlab.runs import script
+        calls = {{
+            "data": lambda: vision.load("digits"),
+            "deployment": lambda: deployment.load_program("x"),
+            "figures": lambda: importlib.import_module("nnlab.figures.plots"),
+            "files": lambda: files.read_state_dict("x.safetensors"),
+            "runs": lambda: script.run(print, int),
+            "series": lambda: series.mine_templates([]),
+            "torch": lambda: files.read_state_dict("x.pt"),
+        }}
+        for extra, call in calls.items():
+            try:
+                call()
+            except (ImportError, SystemExit) as error:
+                said = str(error.__cause__ if isinstance(error, SystemExit) else error)
+                assert f"pip install 'nnlab[{{extra}}]'." in said, extra
+            else:
+                raise AssertionError(extra)
+    """
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
