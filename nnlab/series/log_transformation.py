@@ -5,17 +5,14 @@ the network, and every new line passes through exactly what the lines of trainin
 """
 
 import dataclasses
-import json
 import re
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from nnlab.errors import InputError
 from nnlab.series.logs import log_rows
-from nnlab.series.records import no_record, read_record
+from nnlab.series.records import Record
 from nnlab.series.rows import Malformed
 from nnlab.series.templates import Templates
-
-VERSION = 1
 
 
 class Event(NamedTuple):
@@ -26,7 +23,7 @@ class Event(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class LogTransformation:
+class LogTransformation(Record):
     """How a log becomes sessions of events.
 
     Attributes:
@@ -65,34 +62,3 @@ class LogTransformation:
         if self.session is None:
             return ("",)
         return tuple(dict.fromkeys(found.group() for found in re.finditer(self.session, content)))
-
-    def to_json(self) -> str:
-        """All of it as JSON."""
-        return json.dumps(
-            {
-                "version": VERSION,
-                "log_format": self.log_format,
-                "templates": json.loads(self.templates.to_json()),
-                "session": self.session,
-                "window": self.window,
-            }
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Reads what `to_json` wrote.
-
-        Raises:
-            InputError: it is not such a text, or one of another version.
-        """
-        fields = read_record(text, "log transformation", VERSION)
-        log_format, session, window = (fields.get(n) for n in ("log_format", "session", "window"))
-        if (
-            not isinstance(log_format, str)
-            or not isinstance(session, str | None)
-            or not isinstance(window, int)
-            or isinstance(window, bool)
-        ):
-            raise no_record(text, "log transformation", VERSION)
-        templates = Templates.from_json(json.dumps(fields.get("templates")))
-        return cls(log_format, templates, session, window)

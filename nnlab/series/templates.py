@@ -16,22 +16,19 @@ References:
 
 import dataclasses
 import functools
-import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Self
 
 from nnlab.errors import InputError
-from nnlab.series.records import no_record, read_record
+from nnlab.series.records import Record
 
-VERSION = 1
 VARIES = "<*>"
 HDFS_MASKS = (r"blk_-?\d+", r"(\d+\.){3}\d+(:\d+)?")
 """Block identifiers, and addresses with or without a port."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Templates:
+class Templates(Record):
     """Templates, and what is masked before lines are compared with them.
 
     Attributes:
@@ -77,23 +74,6 @@ class Templates:
             start = (len(tokens), tokens[0] if tokens else "")
             index.setdefault(start, []).append((tokens.count(VARIES), event, tokens))
         return index
-
-    def to_json(self) -> str:
-        """All of it as JSON."""
-        return json.dumps({"version": VERSION} | dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Reads what `to_json` wrote.
-
-        Raises:
-            InputError: it is not such a text, or one of another version.
-        """
-        fields = read_record(text, "record of templates", VERSION)
-        for texts in (fields.get("templates"), fields.get("masks")):
-            if not (isinstance(texts, list) and all(isinstance(each, str) for each in texts)):
-                raise no_record(text, "record of templates", VERSION)
-        return cls(tuple(fields["templates"]), tuple(fields["masks"]))
 
 
 def masked(content: str, masks: Sequence[str]) -> str:
