@@ -1,7 +1,7 @@
 """From the lines of a log to the events that a network reads, the same way every time.
 
-What `nnlab.series.Transformation` is for tables, `LogTransformation` is for logs: it is saved with
-the network, and every new line passes through exactly what the lines of training passed through.
+`LogTransformation` is for logs what `nnlab.series.Transformation` is for tables: it is saved with
+the network, and treats every new line exactly as it treated the lines of the training.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from nnlab.series.templates import Templates
 
 
 class Event(NamedTuple):
-    """What a line says: the number of its template, and the sessions to which it belongs."""
+    """The number of a line's template, and the sessions to which the line belongs."""
 
     number: int
     sessions: tuple[str, ...]
@@ -27,8 +27,8 @@ class LogTransformation(Record):
     """How a log becomes sessions of events.
 
     Attributes:
-        log_format: of its lines, as of `nnlab.series.log_rows`; the last field is the content.
-        templates: of the contents.
+        log_format: the format of its lines (`nnlab.series.logs`); the last field is the content.
+        templates: the templates of the contents.
         session: a regular expression that finds the names of a line's sessions in its content;
             None if the log is one session, whose name is empty.
         window: events that the network reads together.
@@ -49,7 +49,7 @@ class LogTransformation(Record):
         next(log_rows([], self.log_format), None)  # checks the format
 
     def apply_line(self, line: bytes, number: int = 1) -> Event | Malformed:
-        """The event of one line, of which `number` is its number in the file."""
+        """Returns the event of one line; `number` is the number of the line in its file."""
         (row,) = log_rows([line], self.log_format, first_line=number)
         if isinstance(row, Malformed):
             return row
@@ -58,7 +58,7 @@ class LogTransformation(Record):
         return Event(self.templates.event(text), self.sessions(text))
 
     def sessions(self, content: str) -> tuple[str, ...]:
-        """The names of the sessions to which a line belongs, each once."""
+        """Returns the names of the sessions to which a line belongs, each once."""
         if self.session is None:
             return ("",)
         return tuple(dict.fromkeys(found.group() for found in re.finditer(self.session, content)))
