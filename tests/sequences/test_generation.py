@@ -10,7 +10,7 @@ from scipy import stats
 
 from nnlab.errors import InputError
 from nnlab.models import LanguageModel
-from nnlab.sequences.generation import begin, draw, proceed
+from nnlab.sequences.generation import prefill, draw, decode
 
 MODEL = LanguageModel(7, features=6, layers=1)
 PROMPTS = jnp.array([[1, 2, 3], [6, 0, 5]])
@@ -26,13 +26,13 @@ def variables():
 @functools.cache
 def piece(count):
     def call(variables, key, position, temperature):
-        return proceed(MODEL, variables, key, position, count, temperature=temperature)
+        return decode(MODEL, variables, key, position, count, temperature=temperature)
 
     return jax.jit(call)
 
 
 def written(variables, counts, key=KEY, temperature=1.0):
-    position, pieces = begin(MODEL, variables, PROMPTS), []
+    position, pieces = prefill(MODEL, variables, PROMPTS), []
     for count in counts:
         position, symbols = piece(count)(variables, key, position, temperature)
         pieces.append(np.asarray(symbols))
@@ -82,6 +82,6 @@ def test_only_the_largest_count():
 
 def test_a_prompt_has_symbols(variables):
     with pytest.raises(InputError, match=r"must be \[texts, time\] symbols, not \[2, 0\]"):
-        begin(MODEL, variables, PROMPTS[:, :0])
+        prefill(MODEL, variables, PROMPTS[:, :0])
     with pytest.raises(InputError, match=r"not \[3\]"):
-        begin(MODEL, variables, PROMPTS[0])
+        prefill(MODEL, variables, PROMPTS[0])
