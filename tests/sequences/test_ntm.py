@@ -141,24 +141,21 @@ def test_steps_alone_are_those_of_loops():
     step = jit(lambda x, state: model.apply(variables, x, state, method="unroll"))
     steps = []
     for time in range(X.shape[1]):
-        steps.append(step(X[:, time : time + 1], state))
-        state = steps[-1].state
-    logits, weightings = (
-        np.concatenate([getattr(each, name) for each in steps], axis=1)
-        for name in ("logits", "weightings")
-    )
+        *outputs, state = step(X[:, time : time + 1], state)
+        steps.append(outputs)
+    logits, weightings = (jnp.concatenate(parts, axis=1) for parts in zip(*steps, strict=True))
     close_to_loops(model, params, X, Unrolled(logits, weightings, state))
 
 
 def test_weightings_are_sown():
     model: Any = NTM(2, read_heads=3, write_heads=2, **SMALL)
     _, made = jax.eval_shape(
-        lambda x: model.apply({"params": shapes(model, 4)}, x, mutable=["intermediates"]), X
+        lambda: model.init_with_output(KEY, X, mutable=["params", "intermediates"])
     )
-    made = jax.tree.map(
-        jnp.shape, made["intermediates"], is_leaf=lambda leaf: hasattr(leaf, "shape")
-    )
-    assert made == {"read_weightings": ((2, 5, 3, 6),), "write_weightings": ((2, 5, 2, 6),)}
+    assert jax.tree.map(jnp.shape, made["intermediates"]) == {
+        "read_weightings": ((2, 5, 3, 6),),
+        "write_weightings": ((2, 5, 2, 6),),
+    }
 
 
 @pytest.mark.slow
