@@ -60,7 +60,7 @@ class Likelihood(NamedTuple):
 
 
 def init(short: int = 10, long: int = 8000, block: int = 100) -> State:
-    """The state before the first error.
+    """Returns the state before the first error.
 
     Raises:
         InputError: a length is below 1, or `long` is not a multiple of `block` and above `short`.

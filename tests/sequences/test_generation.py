@@ -45,7 +45,7 @@ def test_symbols_are_drawn_from_the_logits_of_the_whole_text(variables, temperat
         np.testing.assert_array_equal(found, logits.argmax(-1))
     else:  # number n with the key folded with n
         keys = jax.vmap(functools.partial(jax.random.fold_in, KEY))(jnp.arange(12))
-        expected = jax.vmap(draw, in_axes=(0, 1), out_axes=1)(keys, logits)
+        expected = jax.vmap(draw, in_axes=(0, 1), out_axes=1)(keys, jnp.asarray(logits))
         np.testing.assert_array_equal(found, expected)
     assert len(np.unique(found)) > 1  # or it would be no test
 
