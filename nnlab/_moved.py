@@ -1,8 +1,9 @@
 """Old import paths, which go on working with a `DeprecationWarning`.
 
-`MODULES` and `NAMES` say where a module, or a name of a package, was and where it is. A module that
-has moved is found by a finder at the end of `sys.meta_path`, which makes a module whose attributes
-are those of the new one; a package that has given up names asks `forward` for them.
+`MODULES` and `NAMES` say where a module, or a name of a package, was and where it is; `RENAMED`
+says what a name is now called. A module that has moved is found by a finder at the end of
+`sys.meta_path`, which makes a module whose attributes are those of the new one; a package that has
+given up names asks `forward` for them.
 """
 
 import importlib
@@ -18,7 +19,7 @@ _ROOMS = {  # (old package, new package): modules of the same name
     ("analysis", "costs"): "counting energy hardware measuring modules primitives sparsity"
     " storage summary summary_text",
     ("analysis", "figures"): "distributions features heatmaps page panels plots report tables",
-    ("analysis", "series"): "alarms anomaly_likelihood detection nab",
+    ("analysis", "series"): "alarms anomaly_likelihood nab",
     ("data", "files"): "state_dicts",
     ("data", "sequences"): "algorithmic_tasks corpora episode_scores java text",
     ("data", "series"): "following hdfs log_transformation logs normalisers records rows tables"
@@ -28,7 +29,7 @@ _ROOMS = {  # (old package, new package): modules of the same name
     ("deployment", "files"): "container packing",
     ("deployment", "models"): "saved_models",
     ("deployment", "sequences"): "generation",
-    ("deployment", "series"): "log_detector series_detector standing",
+    ("deployment", "series"): "log_detector series_detector",
     ("models", "classics"): "autoencoder mlp",
     ("models", "files"): "borrowing",
     ("models", "sequences"): "ntm recurrent_net",
@@ -49,6 +50,7 @@ MODULES |= {
     "nnlab.analysis.costs": "nnlab.costs.summary",
     "nnlab.data.nab": "nnlab.series.nab_corpus",
     "nnlab.deployment.detection": "nnlab.series.detector",
+    "nnlab.deployment.standing": "nnlab.series.watch_state",
     **{
         f"nnlab.layers.{name}": "nnlab.layers.activations"
         for name in ("maxout", "pooling", "power", "swish")
@@ -74,19 +76,18 @@ _NAMES = {  # (old package, where they are): names
     " inference_costs mass_removed sparse_counts stored_bytes",
     ("analysis", "figures"): "Fit Fits Geometry Plane Separation class_geometry class_plane"
     " fit_weights markdown_table print_table",
-    ("analysis", "series.detection"): "Found found grouping_accuracy",
     ("data", "files"): "read_state_dict",
     ("data", "series"): "Event Keys Log LogTransformation Malformed MinMax OneHot Robust Row"
     " Standardize Table Templates TimeOfDay TimeOfWeek Transformation Windows csv_rows"
     " fit_transformation json_rows load_hdfs log_rows mine_templates next_event_windows read_csv"
-    " read_json_lines read_log sessions_by_name sliding_sessions windows",
+    " read_json_lines read_log sessions_by_name windows",
     ("data", "vision"): "Dataset Records Split Whitening channel_statistics check_arrays"
     " decorrelate fit_whitening load pad_to pca_whiten random_crop random_crop_and_flip random_flip"
     " record_source record_statistics standardize standardized standardizer to_float zca_whiten",
     ("deployment", "files"): "SavedModel",
     ("deployment", "models"): "load_model save_model",
     ("deployment", "series"): "LogDetector SeriesDetector",
-    ("models", "series.next_event"): "no_events observe ranks",
+    ("models", "series.next_event"): "ranks",
     ("training", "runs"): "RunFolder best_accuracy fit hardware least_loss provenance restore save"
     " versions",
 }
@@ -94,6 +95,19 @@ NAMES = {
     (f"nnlab.{old}", name): f"nnlab.{new}"
     for (old, new), names in _NAMES.items()
     for name in names.split()
+}
+
+_RENAMED = {  # old module: old and new names
+    "deployment.detection": "Judgment LineScore Kept SavedMemory",
+    "deployment.generation": "begin prefill proceed decode",
+    "deployment.series_detector": "begin init",
+    "deployment.standing": "Standing WatchState standing_path watch_state_path save_standing"
+    " save_watch_state load_standing load_watch_state",
+}
+RENAMED = {
+    (f"nnlab.{old}", before): after
+    for old, names in _RENAMED.items()
+    for before, after in zip(names.split()[::2], names.split()[1::2], strict=True)
 }
 
 
@@ -104,8 +118,9 @@ def forward(old: str) -> Callable[[str], Any]:
         new = NAMES.get((old, name)) or MODULES.get(old)
         if new is None or name.startswith("__"):
             raise AttributeError(f"module {old!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(new), name)
-        warnings.warn(f"{old}.{name} is now {new}.{name}", DeprecationWarning, stacklevel=2)
+        now = RENAMED.get((old, name), name)
+        value = getattr(importlib.import_module(new), now)
+        warnings.warn(f"{old}.{name} is now {new}.{now}", DeprecationWarning, stacklevel=2)
         return value
 
     return getattribute

@@ -9,21 +9,24 @@ the HDFS log. A session is abnormal if one of its events, or its end, is not amo
 Published (Du et al., DeepLog, CCS 2017): F1 96 % at k = 9, trained on 4,855 normal sessions, tested
 on 553,366 other normal ones and 16,838 abnormal ones.
 
-The other normal sessions are in no file that is left of that test. So the 4,855 are split into
-folds: a network is trained on all but one fold and judged on that one, which gives each normal
-session one judgment by a network that has not seen it (though perhaps one like it: there are 839
-different ones), and on all abnormal sessions. Precision depends on the share of abnormal sessions;
-it is given for those at hand ("here") and, from the same rates, for the numbers of the published
-test. One false alarm among 4,855 is worth 0.6 points of that precision.
+The other normal sessions of that test are no longer published. So the 4,855 are split into folds: a
+network is trained on all but one fold and tested on that one, so that each normal session is scored
+by a network that has not seen it (though perhaps one like it: there are 839 different ones), and on
+all abnormal sessions. Precision depends on how many sessions are abnormal: with P abnormal ones
+among P + N, and a share f of false alarms among the normal ones,
+
+    precision = recall P / (recall P + f N).                                                  (1)
+
+It is given for the sessions at hand ("here") and for the numbers of the published test; one false
+alarm among 4,855 is worth 0.6 points there.
 
 "surprise" is another rule on the same network: a session is abnormal if an event, or its end, had a
-probability below exp(-threshold). Baselines: tables of n-grams, which call an event that never
-followed the n - 1 before it the least likely, and "unseen", which looks only for events that
-training did not have.
+probability below exp(-threshold). Baselines: tables of n-grams, which rank an event that never
+followed the n - 1 before it last, and "unseen", which looks only for events that training lacks.
 
 Ours, 3 folds, 5 epochs, seed 0; 7 minutes of training on one core of an AMD EPYC that was shared
-with another training (`results/anomaly_hdfs.json` and `.png`); F1 at its best threshold
-(all were tried, none was tuned apart):
+with another training (`results/anomaly_hdfs.json` and `.png`); F1 at its best threshold (each was
+tried, and none was chosen on other sessions):
 
 =============  =========  ============  ======  =========  ====  =========
 detector       threshold  false alarms  recall  precision  F1    F1 here
@@ -40,11 +43,11 @@ float LSTM     k = 9      0.31          80.1    88.7       84.2  88.9
 unseen         1          0             47.0    100        63.9  63.9
 =============  =========  ============  ======  =========  ====  =========
 
-All in %. The three arithmetics find about the same. At k = 9 of the paper our float networks miss a
-fifth of the abnormal sessions: of the 28 events of the files they know the 14 that normal sessions
-have, so that nine allow most. 47 % of the abnormal sessions hold an event that training lacks,
-which is found without any network; of the others most end too early, so that judging the end of a
-session decides. The rank of an event that was never seen where it stands is a matter of chance
+All in %. The three arithmetics find about the same. At the paper's k = 9 our float networks miss a
+fifth of the abnormal sessions: of the 28 events in the files they know the 14 that occur in normal
+sessions, so that nine allow most. 47 % of the abnormal sessions hold an event that training lacks,
+which no network is needed to find; most of the others end too early, so it is decisive to score the
+end of a session. The rank of an event that was never seen at its place is a matter of chance
 between networks, its probability is not, and so surprise is the better rule.
 
     python experiments/anomaly/anomaly_hdfs.py --data-dir DIR
@@ -55,102 +58,83 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnlab import (
-    figures,
-    runs,
-    series,
-    training,
-)
+from nnlab import figures, runs, series, training
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.errors import InputError
 from nnlab.figures.panels import Line, Panel, figure_panels
 from nnlab.models import NextEvent, save_model
-from nnlab.runs.script import (
-    check_choices,
-    check_positive,
-    check_positive_integer,
-    check_seed,
-    run,
-)
-from nnlab.series import detection
+from nnlab.runs.fields import DataDir, Positive, PositiveInt, Seed, SomeOf
+from nnlab.runs.script import run
 from nnlab.series.hdfs import ABNORMAL_IN_TEST, NORMAL_IN_TEST
 from nnlab.series.next_event import ranks
 
 ARITHMETICS = {"float": FLOAT, "adder": ADDER, "binary": BINARY}
-Judge = Callable[[series.Windows], np.ndarray]  # ranks, or surprise in nats, of the events
+Scorer = Callable[[series.Windows], np.ndarray]  # ranks, or surprise in nats, of the events
 SURPRISE = ", surprise"
 RANKS, NATS = range(1, 14), range(1, 21)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    networks: tuple[str, ...] = ("float", "adder", "binary")
-    data_dir: str | None = None
-    """Folder with the sessions; otherwise looked for and downloaded."""
-    folds: int = 3
-    """Parts of the normal sessions, at least 2."""
-    sessions: int = 16_838
-    """At most so many of each kind."""
-    epochs: int = 5
-    batch_size: int = 256
-    learning_rate: float = 0.003
-    """Of Adam at the start of its cosine."""
-    features: int = 64
-    """Units a layer, of which there are two."""
-    window: int = 10
-    seed: int = 0
+class Config(runs.Run):
     out: str = "runs/anomaly_hdfs"
-    """Folder of the run."""
-    overwrite: bool = False
-    """Replace an earlier run in that folder."""
-    resume: bool = False
-    """Go on with the run in that folder, or start it."""
+    networks: Annotated[tuple[str, ...], SomeOf(ARITHMETICS)] = ("float", "adder", "binary")
+    data_dir: DataDir = None
+    folds: PositiveInt = 3
+    """Parts of the normal sessions, at least 2."""
+    sessions: PositiveInt = 16_838
+    """Most sessions of each kind."""
+    epochs: PositiveInt = 5
+    batch_size: PositiveInt = 256
+    learning_rate: Positive = 0.003
+    """Peak learning rate of Adam (cosine decay)."""
+    features: PositiveInt = 64
+    """Units in each of the two layers."""
+    window: PositiveInt = 10
+    """Events that the network reads."""
+    seed: Seed = 0
 
-    def __post_init__(self):
-        check_choices("networks", self.networks, ARITHMETICS)
-        for name in ("folds", "sessions", "epochs", "batch_size", "features", "window"):
-            check_positive_integer(name, getattr(self, name))
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.folds < 2:
             raise InputError(f"--folds must be at least 2, not {self.folds}.")
-        check_positive("learning_rate", self.learning_rate)
-        check_seed("seed", self.seed)
 
 
 def main(config: Config) -> None:
-    folder = runs.RunFolder.create(config.out, config, config.overwrite, config.resume)
     normal, abnormal = (each[: config.sessions] for each in series.load_hdfs(config.data_dir))
     folds = np.arange(len(normal)) % config.folds
     folds = np.random.default_rng(config.seed).permutation(folds)
-    largest = collections.defaultdict(list)  # ranks by detector: of normal and abnormal sessions
-    for fold in range(config.folds):
-        seen = [session for session, part in zip(normal, folds, strict=True) if part != fold]
-        held = [session for session, part in zip(normal, folds, strict=True) if part == fold]
-        known = sorted(set(itertools.chain(*seen)))
-        train, *both = (
-            series.next_event_windows(numbered(sessions, known), config.window, len(known) + 1)
-            for sessions in (seen, held, abnormal)
-        )
-        judges: dict[str, Judge] = {f"{n}-grams": ngrams(train, n) for n in (2, 3, 6)}
-        judges["unseen"] = functools.partial(unseen, len(known))
-        for network in config.networks:
-            both_rules = trained(network, fold, train, both[0], known, config, folder)
-            judges |= {f"{network} LSTM{rule}": judge for rule, judge in both_rules.items()}
-        for name, judge in judges.items():
-            largest[name].append([of_sessions(judge(windows), windows.session) for windows in both])
-    table = [
-        row(name, threshold, [np.concatenate(each) for each in zip(*parts, strict=True)])
-        for name, parts in largest.items()
-        for threshold in thresholds(name)
-    ]
-    folder.write_result(runs.provenance() | {"config": dataclasses.asdict(config), "table": table})
-    figure(table).savefig(folder.curves, dpi=120)
+    largest = collections.defaultdict(list)  # scores by detector: of normal and abnormal sessions
+    with config.open() as record:
+        for fold in range(config.folds):
+            seen = [session for session, part in zip(normal, folds, strict=True) if part != fold]
+            held = [session for session, part in zip(normal, folds, strict=True) if part == fold]
+            known = sorted(set(itertools.chain(*seen)))
+            train, *both = (
+                series.next_event_windows(numbered(some, known), config.window, len(known) + 1)
+                for some in (seen, held, abnormal)
+            )
+            scorers: dict[str, Scorer] = {f"{n}-grams": ngrams(train, n) for n in (2, 3, 6)}
+            scorers["unseen"] = functools.partial(unseen, len(known))
+            for network in config.networks:
+                rules = trained(network, fold, train, both[0], known, config, record.folder)
+                scorers |= {f"{network} LSTM{rule}": scorer for rule, scorer in rules.items()}
+            for name, scorer in scorers.items():
+                parts = [of_sessions(scorer(windows), windows.session) for windows in both]
+                largest[name].append(parts)
+        table = [
+            row(name, threshold, [np.concatenate(each) for each in zip(*parts, strict=True)])
+            for name, parts in largest.items()
+            for threshold in thresholds(name)
+        ]
+        record.result({"table": table})
+        record.figure(figure(table))
     figures.print_table([row for row in table if row["threshold"] in (1, 5, 6, 8, 9)])
 
 
@@ -159,7 +143,7 @@ def thresholds(name: str) -> Sequence[int]:
 
 
 def numbered(sessions: Sequence[Sequence[int]], known: Sequence[int]) -> list[list[int]]:
-    """Events by their place among the known ones, and others as their number."""
+    """Replaces events by their places among the known ones, and others by how many these are."""
     places = {event: place for place, event in enumerate(known)}
     return [[places.get(event, len(known)) for event in session] for session in sessions]
 
@@ -172,8 +156,8 @@ def trained(
     known: Sequence[int],
     config: Config,
     folder: runs.RunFolder,
-) -> dict[str, Judge]:
-    """Judges by rank and by surprise."""
+) -> dict[str, Scorer]:
+    """Trains a network; returns how it scores events, by rank and by surprise."""
     model = NextEvent(
         len(known),
         config.features,
@@ -186,7 +170,7 @@ def trained(
     steps = config.epochs * training.steps_per_epoch(examples, config.batch_size)
     optimizer = optax.adam(optax.cosine_decay_schedule(config.learning_rate, steps))
     key = jax.random.fold_in(jax.random.key(config.seed), fold)
-    state, _ = runs.fit(
+    state = runs.fit(
         f"{network}_{fold}",
         training.init(key, model, optimizer, examples[0]),
         training.train_step(model, optimizer),
@@ -195,7 +179,7 @@ def trained(
         tests,
         epochs=config.epochs,
         folder=folder,
-    )
+    ).last
     variables = {"params": state.params}
     if (network, fold) == (config.networks[0], 0):
         notes = {"events": list(known), "window": config.window, "k": 9}
@@ -203,26 +187,26 @@ def trained(
         save_model(folder.network, model, variables, window, notes=notes, overwrite=True)
 
     @jax.jit
-    def judged(before: jax.Array, following: jax.Array) -> dict[str, jax.Array]:
+    def scores(before: jax.Array, following: jax.Array) -> dict[str, jax.Array]:
         logits = training.in_batches(lambda b: model.apply(variables, b), before, 1024)
         surprise = optax.softmax_cross_entropy_with_integer_labels(logits, following)
         return {"": ranks(logits, following), SURPRISE: surprise}
 
-    def judge(rule: str, windows: series.Windows) -> np.ndarray:
+    def scorer(rule: str, windows: series.Windows) -> np.ndarray:
         both = np.concatenate([windows.before, windows.next[:, None]], axis=1)
         different, place = np.unique(both, axis=0, return_inverse=True)
-        return np.asarray(judged(different[:, :-1], different[:, -1])[rule])[place.ravel()]
+        return np.asarray(scores(different[:, :-1], different[:, -1])[rule])[place.ravel()]
 
-    return {rule: functools.partial(judge, rule) for rule in ("", SURPRISE)}
+    return {rule: functools.partial(scorer, rule) for rule in ("", SURPRISE)}
 
 
 def unseen(known: int, windows: series.Windows) -> np.ndarray:
-    """999 for the events that are not known, and 0 for others."""
+    """Scores unknown events 999 and others 0."""
     return 999 * (windows.next == known)
 
 
-def ngrams(train: series.Windows, n: int) -> Judge:
-    """How many events followed the n - 1 before more often; 999 where this one never did."""
+def ngrams(train: series.Windows, n: int) -> Scorer:
+    """Scores an event by how many followed the n - 1 before it more often; 999 if it never did."""
 
     def grams(windows: series.Windows) -> zip:
         before = windows.before[:, windows.before.shape[1] - (n - 1) :].tolist()
@@ -240,7 +224,7 @@ def ngrams(train: series.Windows, n: int) -> Judge:
 
 
 def of_sessions(ranks: np.ndarray, session: np.ndarray) -> np.ndarray:
-    """The largest of each session."""
+    """Returns the largest rank of each session."""
     largest = np.zeros(session.max() + 1)
     np.maximum.at(largest, session, ranks)
     return largest
@@ -248,26 +232,19 @@ def of_sessions(ranks: np.ndarray, session: np.ndarray) -> np.ndarray:
 
 def row(name: str, threshold: int, largest: Sequence[np.ndarray]) -> dict[str, Any]:
     """Figures of a detector at one threshold, from the largest of normal and abnormal sessions."""
-    normal, abnormal = largest
-    there = np.arange(len(normal) + len(abnormal)) >= len(normal)
-    rates = detection.found(np.concatenate(largest) >= threshold, there)
-    here = rates.among(ABNORMAL_IN_TEST, len(normal))
-    published = rates.among(ABNORMAL_IN_TEST, NORMAL_IN_TEST)
-    figures = {
-        "false alarms / %": rates.false_positive_rate,
-        "recall / %": rates.recall,
-        "precision here / %": here.precision,
-        "F1 here / %": here.f1,
-        "precision / %": published.precision,
-        "F1 / %": published.f1,
-    }
+    false_alarms, recall = (float(np.mean(scores >= threshold)) for scores in largest)
+    rates = {"false alarms / %": false_alarms, "recall / %": recall}
+    for where, negatives in ((" here", len(largest[0])), ("", NORMAL_IN_TEST)):
+        found, false = round(recall * ABNORMAL_IN_TEST), round(false_alarms * negatives)
+        rates[f"precision{where} / %"] = found / max(found + false, 1)  # (1)
+        rates[f"F1{where} / %"] = 2 * found / (found + false + ABNORMAL_IN_TEST)
     return {"detector": name, "threshold": threshold} | {
-        key: round(100 * value, 2) for key, value in figures.items()
+        key: round(100 * rate, 2) for key, rate in rates.items()
     }
 
 
 def figure(table: Sequence[dict[str, Any]]):
-    """By threshold, a line a detector; above by rank, below by surprise."""
+    """Draws a line for each detector by its threshold; above by rank, below by surprise."""
     panels = []
     for rule, label in (("", "k"), (SURPRISE, "surprise / nats")):
         names = dict.fromkeys(row["detector"] for row in table if row["detector"] != "unseen")

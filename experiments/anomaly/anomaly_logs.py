@@ -1,4 +1,4 @@
-r"""Does a network that foretells the next event of a log find lines that it has not learned?
+r"""Does a network that predicts the next event of a log find lines that it has not learned?
 
 Answer: On an excerpt of 2,000 lines it raises 6 alarms in the last 500, of which 5 are lines that
 fit no template. The excerpt is too short to say more.
@@ -6,23 +6,23 @@ fit no template. The excerpt is too short to say more.
     python experiments/anomaly/anomaly_logs.py --file service.log \
         --log-format "<Date> <Time> <Content>"
 
-DeepLog's LSTM (`nnlab.models.NextEvent`) on the text of a log as it is: the templates of its first
-lines are mined with drain3 (`pip install 'nnlab[series]'`), every line becomes an event, and the
-network learns which event follows the last ones of the same session, or, without --session, of the
-whole log. Of the lines to train on the last are held out: they say when to stop, and which surprise
-is unusual. Without a file it is the excerpt of HDFS's log in loghub, 2,000 lines drawn from a log
-of 11 million, so that a block has hardly more than one of them, and what comes next is mostly a
-matter of chance: a trial of the whole way, not of the detector; for that see `anomaly_hdfs.py`.
+DeepLog's LSTM (`nnlab.models.NextEvent`) on any log: drain3 (`pip install 'nnlab[series]'`) mines the
+templates of its first lines, every line becomes an event, and the network learns which event
+follows the last ones of the same session or, without --session, of the whole log. The last of the
+lines to train on are held out: they decide when to stop and which surprise is unusual. Without a
+file it is loghub's excerpt of HDFS's log, 2,000 lines drawn from 11 million, so that a block hardly
+ever has more than one of them, and what comes next is mostly a matter of chance: a trial of the
+whole way, not of the detector; for that see `anomaly_hdfs.py`.
 
-What is saved, `network.safetensors`, holds the network, the templates and the threshold, and
-watches a log that grows:
+The file `network.safetensors` holds the network, the templates and the threshold, and watches a log
+that grows:
 
     python -m nnlab watch runs/anomaly_logs service.log
 
 Published: nothing that compares. Ours, seed 0: 12 templates in the first 1,200 lines; the mean
-surprise of the 300 lines held out is 1.84 nats, and 2.38 by how often an event comes, each with one
-line that fits no template, at 100 nats, among them. In the last 500 lines 6 alarms, 5 of such
-lines. 53,581 parameters, 12 epochs in 1.3 seconds on one core of an AMD EPYC
+surprise of the 300 lines held out is 1.84 nats, and 2.38 by how often an event comes; both include
+one line that fits no template, at 100 nats. In the last 500 lines there are 6 alarms, 5 of them for
+such lines. 53,581 parameters, 12 epochs in 1.3 seconds on one core of an AMD EPYC
 (`results/anomaly_logs.json` and `.png`).
 
     python experiments/anomaly/anomaly_logs.py --data-dir DIR
@@ -32,31 +32,20 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnlab import (
-    figures,
-    runs,
-    series,
-    training,
-)
+from nnlab import figures, runs, series, training
 from nnlab.errors import InputError
 from nnlab.figures.panels import Line, Panel, figure_panels
 from nnlab.files import SavedModel
 from nnlab.models import NextEvent, save_model
-from nnlab.runs.script import (
-    check_count,
-    check_fraction,
-    check_positive,
-    check_positive_integer,
-    check_seed,
-    run,
-)
+from nnlab.runs.fields import Check, Count, Fraction, Positive, PositiveInt, Seed
+from nnlab.runs.script import run
 from nnlab.series import LogDetector
 from nnlab.series.alarms import alarms, threshold_for
 from nnlab.series.hdfs import hdfs_log
@@ -69,55 +58,38 @@ NAME = "next event"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(runs.Run):
+    out: str = "runs/anomaly_logs"
     file: str | None = None
     """A log; by default loghub's excerpt of HDFS's."""
     log_format: str = HDFS_FORMAT
-    """What its lines begin with; the last field is what is said."""
+    """What its lines begin with; the last field is the content."""
     masks: tuple[str, ...] = HDFS_MASKS
     """Regular expressions for what varies, such as addresses."""
     session: str | None = None
     r"""Regular expression for the names of a line's sessions, such as blk_-?\d+."""
     data_dir: str | None = None
     """Folder with hdfs/loghub-2k."""
-    train: float = 0.75
-    """Part of the lines to train on; the others are only scored."""
-    held_out: float = 0.2
-    """Part of these, the last, that chooses the epoch and the threshold."""
-    max_malformed: float = 0.01
-    """Largest part of the lines that may be malformed."""
-    alarms: float = 1.0
-    """That may come in 1,000 lines as they should be."""
-    similarity: float = 0.5
-    """Part of the tokens that Drain wants equal in the lines of a template."""
-    units: int = 64
-    """Of each of two layers."""
-    window: int = 10
+    train: Fraction = 0.75
+    """Share of the lines to train on; the others are only scored."""
+    held_out: Fraction = 0.2
+    """Share of these, the last, that decides on the epoch and the threshold."""
+    max_malformed: Fraction = 0.01
+    """Largest share of malformed lines."""
+    alarms: Positive = 1.0
+    """Alarms to allow in 1,000 normal lines."""
+    similarity: Fraction = 0.5
+    """Share of tokens that are equal in the lines of a template, for Drain."""
+    units: PositiveInt = 64
+    """Units in each of two layers."""
+    window: Annotated[PositiveInt, Check("at most 1000", lambda n: n <= 1000)] = 10
     """Events that the network reads."""
-    epochs: int = 30
-    patience: int = 4
-    """End when more epochs than this in a row have not been better on held-out lines."""
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    seed: int = 0
-    out: str = "runs/anomaly_logs"
-    """Folder of the run."""
-    overwrite: bool = False
-    """Replace an earlier run in that folder."""
-    resume: bool = False
-    """Go on with the run in that folder, or start it."""
-
-    def __post_init__(self):
-        for name in ("train", "held_out", "max_malformed", "similarity"):
-            check_fraction(name, getattr(self, name))
-        for name in ("units", "window", "epochs", "batch_size"):
-            check_positive_integer(name, getattr(self, name))
-        for name in ("alarms", "learning_rate"):
-            check_positive(name, getattr(self, name))
-        check_count("patience", self.patience)
-        check_seed("seed", self.seed)
-        if self.window > 1000:
-            raise InputError(f"--window must be at most 1000, not {self.window}.")
+    epochs: PositiveInt = 30
+    patience: Count = 4
+    """Stop when more epochs than this in a row were no better on held-out lines."""
+    batch_size: PositiveInt = 64
+    learning_rate: Positive = 1e-3
+    seed: Seed = 0
 
 
 def main(config: Config) -> None:
@@ -136,71 +108,73 @@ def main(config: Config) -> None:
             f" least {config.batch_size} (--batch-size) and 1."
         )
     templates = series.mine_templates(contents[:fitted], config.masks, similarity=config.similarity)
-    record = LogTransformation(config.log_format, templates, config.session, config.window)
+    log = LogTransformation(config.log_format, templates, config.session, config.window)
     events = [templates.event(content) for content in contents]
-    folder = runs.RunFolder.create(config.out, config, config.overwrite, config.resume)
-    parts = [slice(0, fitted), slice(fitted, stop), slice(stop, None)]
-    windows = [of_part(record, contents[part], events[part]) for part in parts]
-    model = NextEvent(len(templates.templates), config.units, window=config.window)
-    variables, history = trained(model, windows[0], windows[1], config, folder)
-    notes: dict[str, Any] = {"log": record.to_json(), "threshold": MOST}
-    detector = LogDetector(SavedModel(model, variables, notes))
-    held, rest = (detector.scores(each.before, each.next) for each in windows[1:])
-    seen = held[held < MOST]  # a template that is not known is an anomaly whatever the others are
-    threshold = threshold_for(seen if len(seen) else held, config.alarms * len(held) / 1000)
-    notes["threshold"] = threshold
-    window = jax.ShapeDtypeStruct((1, config.window), jnp.int32)
-    save_model(folder.network, model, variables, window, notes=notes, overwrite=True)
-    row = {
-        "lines to fit": fitted,
-        "held out": stop - fitted,
-        "malformed": table.malformed,
-        "templates": len(templates.templates),
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables)),
-        "best epoch": 1 + int(np.argmin(history["test_loss"])),
-        "surprise held out / nats": float(held.mean()),
-        "without the events before / nats": by_frequency(windows[0].next, windows[1].next, model),
-        "threshold / nats": threshold,
-        "alarms held out": alarms(held, threshold),
-        "lines scored": len(contents) - stop,
-        "alarms": alarms(rest, threshold),
-        "seconds": sum(history["seconds"]),
-    }
-    result = {"config": dataclasses.asdict(config), "table": [row], "history": history}
-    folder.write_result(runs.provenance() | result)
-    figure(held, rest, threshold).savefig(folder.curves, dpi=120)
+    with config.open() as record:
+        parts = [slice(0, fitted), slice(fitted, stop), slice(stop, None)]
+        windows = [of_part(log, contents[part], events[part]) for part in parts]
+        model = NextEvent(len(templates.templates), config.units, window=config.window)
+        trained = train(model, windows[0], windows[1], config, record.folder)
+        variables, history = {"params": trained.best.params}, trained.history
+        notes: dict[str, Any] = {"log": log.to_json(), "threshold": MOST}
+        detector = LogDetector(SavedModel(model, variables, notes))
+        held, rest = (detector.score_events(each.before, each.next) for each in windows[1:])
+        seen = held[held < MOST]  # an unknown template is an anomaly whatever the others are
+        threshold = threshold_for(seen if len(seen) else held, config.alarms * len(held) / 1000)
+        notes["threshold"] = threshold
+        window = jax.ShapeDtypeStruct((1, config.window), jnp.int32)
+        save_model(record.folder.network, model, variables, window, notes=notes, overwrite=True)
+        row = {
+            "lines to fit": fitted,
+            "held out": stop - fitted,
+            "malformed": table.malformed,
+            "templates": len(templates.templates),
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables)),
+            "best epoch": trained.best_epoch,
+            "surprise held out / nats": float(held.mean()),
+            "without the events before / nats": by_frequency(
+                windows[0].next, windows[1].next, model
+            ),
+            "threshold / nats": threshold,
+            "alarms held out": alarms(held, threshold),
+            "lines scored": len(contents) - stop,
+            "alarms": alarms(rest, threshold),
+            "seconds": sum(history["seconds"]),
+        }
+        record.result({"table": [row], "history": history})
+        record.figure(figure(held, rest, threshold))
     figures.print_table([{"": key, "value": value} for key, value in row.items()])
     print(f"Watch a log: python -m nnlab watch {config.out} FILE")
 
 
 def of_part(
-    record: LogTransformation, contents: Sequence[str], events: Sequence[int]
+    log: LogTransformation, contents: Sequence[str], events: Sequence[int]
 ) -> series.Windows:
-    """Each event with those before it, of sessions that begin with the part."""
-    if record.session is None:
+    """Returns each event with those before it; sessions begin with the part."""
+    if log.session is None:
         sessions: Sequence[Sequence[int]] = [events]
     else:
-        named, nameless = series.sessions_by_name(contents, events, record.session)
+        named, nameless = series.sessions_by_name(contents, events, log.session)
         sessions = list(named.values())
         print(f"{len(named):,} sessions, {nameless:,} lines in none")
     if not any(sessions):
         return series.Windows(*np.zeros((3, 0), np.int32))._replace(
-            before=np.zeros((0, record.window), np.int32)
+            before=np.zeros((0, log.window), np.int32)
         )
-    return series.next_event_windows(sessions, record.window)
+    return series.next_event_windows(sessions, log.window)
 
 
-def trained(
+def train(
     model: NextEvent,
     fit: series.Windows,
     held: series.Windows,
     config: Config,
     folder: runs.RunFolder,
-) -> tuple[Any, dict[str, list[float]]]:
-    """The variables of the epoch that was best on the held-out events."""
+) -> runs.Trained:
+    """Trains the network, scored by its loss on the held-out events."""
 
     def loss(logits: jax.Array, events: jax.Array) -> jax.Array:
-        """Over events that are known; no network can foretell the others."""
+        """Averages over all events, but counts only known ones; nobody can predict the others."""
         known = events < model.events
         found = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(known, events, 0))
         return jnp.where(known, found, 0.0).mean()
@@ -208,7 +182,7 @@ def trained(
     examples, tests = ((jnp.asarray(each.before), jnp.asarray(each.next)) for each in (fit, held))
     feed = training.in_memory(examples, config.batch_size)
     optimizer = optax.adam(config.learning_rate)
-    last, history = runs.fit(
+    return runs.fit(
         NAME,
         training.init(jax.random.key(config.seed), model, optimizer, examples[0]),
         training.train_step(model, optimizer, loss),
@@ -220,12 +194,10 @@ def trained(
         patience=config.patience,
         score=runs.least_loss,
     )
-    best, _ = runs.best_state(NAME, last, history, folder, runs.least_loss)
-    return {"params": best.params}, history
 
 
 def by_frequency(fit: np.ndarray, held: np.ndarray, model: NextEvent) -> float:
-    """Mean surprise of held-out events by how often each came, one added."""
+    """Returns the mean surprise of held-out events by how often each came, plus one."""
     counts = Counter(fit.tolist())
     total = len(fit) + model.events
     nats = (
@@ -236,7 +208,7 @@ def by_frequency(fit: np.ndarray, held: np.ndarray, model: NextEvent) -> float:
 
 
 def figure(held: np.ndarray, rest: np.ndarray, threshold: float):
-    """Surprise by line."""
+    """Draws the surprise of each line."""
     split = len(held) + np.arange(len(rest))
     lines = [
         Line("held out", np.arange(len(held)), held, 1),

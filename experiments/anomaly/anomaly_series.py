@@ -1,4 +1,4 @@
-r"""Does a network that foretells the next row find what is unusual in a table of numbers?
+r"""Does a network that predicts the next row find what is unusual in a table of numbers?
 
 Answer: Yes. In New York's taxi passengers it finds all five unusual days, with 2 alarms outside of
 them (4 and 9 with two other seeds).
@@ -7,29 +7,29 @@ them (4 and 9 with two other seeds).
         --columns load temperature --time timestamp
 
 A next-value LSTM (`nnlab.models.NextValue`) is trained on the first rows of a CSV file or a file of
-JSON lines, which are as they should be, as far as anybody knows. Of the rows to train on the last
-are held out: they say when to stop, and which score is unusual. Without a file it is New York's
-taxi passengers by the half hour (NAB), trained on July to mid-October 2014; five unusual days
-follow: the marathon, Thanksgiving, Christmas, New Year and a snow storm.
+JSON lines, which are assumed to be normal. The last of the rows to train on are held out: they
+decide when to stop and which score is unusual. Without a file it is New York's taxi passengers by
+the half hour (NAB), trained on July to mid-October 2014; five unusual days follow: the marathon,
+Thanksgiving, Christmas, New Year and a snow storm.
 
-What is saved, `network.safetensors`, holds the network, what happened to the data before they went
-in, and the threshold, and watches a file that grows:
+The file `network.safetensors` holds the network, how its inputs were normalised and the threshold,
+and watches a file that grows:
 
     python -m nnlab watch runs/anomaly_series data.csv
 
 Published for this series: nothing that compares; NAB scores detectors on all of its series
-(`anomaly_nab.py`). Ours, seed 0: all five days are found in the 5,160 rows behind those to train
-on, with 19 alarms (rows less than --short apart are one), 2 of them outside of NAB's windows around
-the days; with the seeds 1 and 2 also five, with 4 and 9 outside. 2,930 parameters, 199 epochs in 3
-seconds on one core of an AMD EPYC (`results/anomaly_series.json` and `.png`). The
-threshold comes from one alarm in 1,032 held-out rows, and so is a rough one.
+(`anomaly_nab.py`). Ours, seed 0: all five days are found in the 5,160 rows after those to train on,
+with 19 alarms (rows less than --short apart are one), 2 of them outside of NAB's windows around the
+days; with the seeds 1 and 2 also five, with 4 and 9 outside. 2,930 parameters, 199 epochs in 3
+seconds on one core of an AMD EPYC (`results/anomaly_series.json` and `.png`). The threshold comes
+from one alarm in 1,032 held-out rows, and so is a rough one.
 
     python experiments/anomaly/anomaly_series.py --data-dir DIR
 """
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -42,22 +42,9 @@ from nnlab.errors import InputError
 from nnlab.figures.panels import Line, Panel, figure_panels
 from nnlab.files import SavedModel
 from nnlab.models import NextValue, save_model
-from nnlab.runs.script import (
-    check_choices,
-    check_count,
-    check_fraction,
-    check_positive,
-    check_positive_integer,
-    check_seed,
-    run,
-)
-from nnlab.series import (
-    SeriesDetector,
-    Table,
-    fit_transformation,
-    read_csv,
-    read_json_lines,
-)
+from nnlab.runs.fields import Check, Count, Fraction, OneOf, Positive, PositiveInt, Seed
+from nnlab.runs.script import run
+from nnlab.series import SeriesDetector, Table, fit_transformation, read_csv, read_json_lines
 from nnlab.series.alarms import alarms, threshold_for
 from nnlab.series.nab_corpus import load_nab
 from nnlab.series.next_value import negative_log_likelihood, surprise
@@ -70,65 +57,49 @@ NAB_SERIES = "realKnownCause/nyc_taxi.csv"
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 WARM_UP = 100  # rows for which the anomaly likelihood is silent
 SCALINGS = ("Standardize", "MinMax", "Robust", "Log")
+DIFFERENT = Check(
+    "some columns, each once",
+    lambda names: bool(names) and len(set(names)) == len(names),
+    lambda names: ", ".join(map(repr, names)) or "nothing",
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(runs.Run):
+    out: str = "runs/anomaly_series"
     file: str | None = None
     """CSV with a header, or JSON lines (.jsonl, .ndjson, .json); by default NAB's nyc_taxi."""
-    columns: tuple[str, ...] = ("value",)
+    columns: Annotated[tuple[str, ...], DIFFERENT] = ("value",)
     """Columns of numbers to watch."""
     time: str | None = "timestamp"
     """Column of timestamps, for the time of day and of the week; None if there is none."""
-    scaling: str = "Standardize"
-    """Of the numbers: Standardize, MinMax, Robust or Log."""
+    scaling: Annotated[str, OneOf(SCALINGS)] = "Standardize"
+    """How to scale the numbers: Standardize, MinMax, Robust or Log."""
     data_dir: str | None = None
     """Folder of the NAB corpus."""
-    train: float = 0.5
-    """Part of the rows to train on; the others are only scored."""
-    held_out: float = 0.2
-    """Part of these, the last, that chooses the epoch and the threshold."""
-    max_malformed: float = 0.01
-    """Largest part of the lines that may be malformed."""
-    alarms: float = 1.0
-    """That may come in 1,000 rows as they should be."""
-    short: int = 10
+    train: Fraction = 0.5
+    """Share of the rows to train on; the others are only scored."""
+    held_out: Fraction = 0.2
+    """Share of these, the last, that decides on the epoch and the threshold."""
+    max_malformed: Fraction = 0.01
+    """Largest share of malformed lines."""
+    alarms: Positive = 1.0
+    """Alarms to allow in 1,000 normal rows."""
+    short: Annotated[PositiveInt, Check("at most 1000", lambda n: n <= 1000)] = 10
     """Rows over which errors are averaged."""
-    arithmetic: str = "float"
-    """Of the cells; a name of `nnlab.arithmetics.NAMED`."""
-    units: int = 24
-    streams: int = 16
+    arithmetic: Annotated[str, OneOf(NAMED)] = "float"
+    """Arithmetic of the cells; a name in `nnlab.arithmetics.NAMED`."""
+    units: PositiveInt = 24
+    """Units of the LSTM."""
+    streams: PositiveInt = 16
     """Pieces of the rows, side by side in a batch."""
-    block: int = 48
-    """Rows that the gradient goes back through."""
-    epochs: int = 200
-    patience: int = 20
-    """End when more epochs than this in a row have not been better on held-out rows."""
-    learning_rate: float = 5e-3
-    seed: int = 0
-    out: str = "runs/anomaly_series"
-    """Folder of the run."""
-    overwrite: bool = False
-    """Replace an earlier run in that folder."""
-    resume: bool = False
-    """Go on with the run in that folder, or start it."""
-
-    def __post_init__(self):
-        check_choices("scaling", (self.scaling,), SCALINGS)
-        check_choices("arithmetic", (self.arithmetic,), NAMED)
-        for name in ("train", "held_out", "max_malformed"):
-            check_fraction(name, getattr(self, name))
-        for name in ("short", "units", "streams", "block", "epochs"):
-            check_positive_integer(name, getattr(self, name))
-        for name in ("alarms", "learning_rate"):
-            check_positive(name, getattr(self, name))
-        check_count("patience", self.patience)
-        check_seed("seed", self.seed)
-        if self.short > 1000:
-            raise InputError(f"--short must be at most 1000, not {self.short}.")
-        if not self.columns or len(set(self.columns)) < len(self.columns):
-            given = ", ".join(map(repr, self.columns)) or "nothing"
-            raise InputError(f"--columns must be some columns, each once, not {given}.")
+    block: PositiveInt = 48
+    """Rows through which the gradient goes back."""
+    epochs: PositiveInt = 200
+    patience: Count = 20
+    """Stop when more epochs than this in a row were no better on held-out rows."""
+    learning_rate: Positive = 5e-3
+    seed: Seed = 0
 
 
 def main(config: Config) -> None:
@@ -137,50 +108,48 @@ def main(config: Config) -> None:
     stop = round(config.train * len(table))
     fitted = stop - round(config.held_out * stop)
     check_enough(len(table), fitted, stop - fitted, config)
-    folder = runs.RunFolder.create(config.out, config, config.overwrite, config.resume)
     steps = [(NORMALISERS[config.scaling], name) for name in config.columns]
     steps += [(each, config.time) for each in (TimeOfDay, TimeOfWeek) if config.time]
     transformation = fit_transformation(table, steps, rows=(0, fitted))
     features = transformation.apply(table)
-    layers = NAMED[config.arithmetic]
-    model = NextValue(config.units, arithmetic=layers, norm=layers.needs_norm)
-    variables, history = trained(model, features[:fitted], features[fitted:stop], config, folder)
-    notes = {
-        "transformation": transformation.to_json(),
-        "columns": len(config.columns),
-        "format": "json" if str(config.file).endswith(JSON_ENDINGS) else "csv",
-        "short": config.short,
-        "threshold": 1.0,
-        "start": None,
-    }
-    detector = SeriesDetector(SavedModel(model, variables, notes))
-    scores, threshold, start = scored(detector, features, fitted, stop, config)
-    notes |= {"threshold": threshold, "start": start}
-    inputs = inputs_of(*split(features[:2], len(config.columns)))[0][None]
-    save_model(folder.network, model, variables, inputs, notes=notes, overwrite=True)
-    row = {
-        "rows to fit": fitted,
-        "held out": stop - fitted,
-        "malformed": table.malformed,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables)),
-        "best epoch": 1 + int(np.argmin(history["test_loss"])),
-        "held-out loss / nats": min(history["test_loss"]),
-        "threshold": threshold,
-        "alarms held out": alarms(scores[fitted:stop], threshold, config.short),
-        **on_the_rest(scores, threshold, stop, windows, config),
-        "seconds": sum(history["seconds"]),
-    }
-    result = {"config": dataclasses.asdict(config), "table": [row], "history": history}
-    folder.write_result(runs.provenance() | result)
-    figure(table, scores, threshold, (fitted, stop), windows, config).savefig(
-        folder.curves, dpi=120
-    )
+    arithmetic = NAMED[config.arithmetic]
+    model = NextValue(config.units, arithmetic=arithmetic, norm=config.arithmetic != "float")
+    with config.open() as record:
+        trained = train(model, features[:fitted], features[fitted:stop], config, record.folder)
+        variables, history = {"params": trained.best.params}, trained.history
+        notes = {
+            "transformation": transformation.to_json(),
+            "columns": len(config.columns),
+            "format": "json" if str(config.file).endswith(JSON_ENDINGS) else "csv",
+            "short": config.short,
+            "threshold": 1.0,
+            "start": None,
+        }
+        detector = SeriesDetector(SavedModel(model, variables, notes))
+        scores, threshold, start = scored(detector, features, fitted, stop, config)
+        notes |= {"threshold": threshold, "start": start}
+        inputs = inputs_of(*split(features[:2], len(config.columns)))[0][None]
+        save_model(record.folder.network, model, variables, inputs, notes=notes, overwrite=True)
+        row = {
+            "rows to fit": fitted,
+            "held out": stop - fitted,
+            "malformed": table.malformed,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables)),
+            "best epoch": trained.best_epoch,
+            "held-out loss / nats": min(history["test_loss"]),
+            "threshold": threshold,
+            "alarms held out": alarms(scores[fitted:stop], threshold, config.short),
+            **on_the_rest(scores, threshold, stop, windows, config),
+            "seconds": sum(history["seconds"]),
+        }
+        record.result({"table": [row], "history": history})
+        record.figure(figure(table, scores, threshold, (fitted, stop), windows, config))
     figures.print_table([{"": key, "value": value} for key, value in row.items()])
     print(f"Watch a file: python -m nnlab watch {config.out} FILE")
 
 
 def read(config: Config) -> tuple[Table, Sequence[tuple[int, int]]]:
-    """The table, and first and last rows of what is known to be unusual."""
+    """Reads the table, and the first and last rows of what is known to be unusual."""
     kinds: dict[str, Kind] = {name: "number" for name in config.columns}
     if config.time:
         kinds[config.time] = "timestamp"
@@ -205,29 +174,29 @@ def check_enough(rows: int, fitted: int, held: int, config: Config) -> None:
 
 
 def split(features: np.ndarray, columns: int) -> tuple[jax.Array, jax.Array]:
-    """Values of the rows before, and the clock."""
+    """Returns the values of the rows before, and the clock."""
     return jnp.asarray(features[:-1, :columns]), jnp.asarray(features[1:, columns:])
 
 
 def sequences(features: np.ndarray, columns: int) -> tuple[jax.Array, jax.Array]:
-    """Inputs [columns, time, m] and the values to foretell [columns, time]."""
+    """Returns inputs [columns, time, m] and the values to predict [columns, time]."""
     inputs = inputs_of(*split(features, columns))
     return inputs.swapaxes(0, 1), jnp.asarray(features[1:, :columns].T)
 
 
-def trained(
+def train(
     model: NextValue,
     to_fit: np.ndarray,
     held_out: np.ndarray,
     config: Config,
     folder: runs.RunFolder,
-) -> tuple[Any, dict[str, list[float]]]:
-    """The variables of the epoch that was best on the held-out rows."""
+) -> runs.Trained:
+    """Trains the network, scored by its loss on the held-out rows."""
     columns = len(config.columns)
     streams = config.streams * columns
 
     def cut(rows: jax.Array) -> jax.Array:
-        """[columns, time, …] to [blocks × streams, block, …], each a stream's next."""
+        """Cuts [columns, time, …] into [blocks × streams, block, …], each a stream's next."""
         blocks = rows.shape[1] // (config.streams * config.block)
         rows = rows[:, : blocks * config.streams * config.block]
         rows = rows.reshape(streams, blocks, config.block, *rows.shape[2:]).swapaxes(0, 1)
@@ -243,7 +212,7 @@ def trained(
     feed = training.in_memory(examples, streams, shuffle=False)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate))
     key = jax.random.key(config.seed)
-    last, history = runs.fit(
+    return runs.fit(
         NAME,
         training.init(key, model, optimizer, examples[0], streams=streams),
         training.train_step(model, optimizer, loss, metrics=metrics),
@@ -255,25 +224,25 @@ def trained(
         patience=config.patience,
         score=runs.least_loss,
     )
-    best, _ = runs.best_state(NAME, last, history, folder, runs.least_loss)
-    return {"params": best.params}, history
 
 
 def scored(
     detector: SeriesDetector, features: np.ndarray, fitted: int, stop: int, config: Config
 ) -> tuple[np.ndarray, float, dict[str, Any]]:
-    """Scores of all rows, the threshold, and the memory with which a watch begins.
+    """Returns the scores of all rows, the threshold, and the memory with which a watch begins.
 
-    Errors count from the held-out rows on: those of rows that were learned are smaller.
+    Errors count from the held-out rows on: on the rows that were learned they are smaller.
     """
     fresh = detector.fresh()
-    state, early = detector.scores(fresh.state, features[:fitted])
-    state, held = detector.scores(state._replace(errors=fresh.state.errors), features[fitted:stop])
+    state, early = detector.score_rows(fresh.state, features[:fitted])
+    state, held = detector.score_rows(
+        state._replace(errors=fresh.state.errors), features[fitted:stop]
+    )
     usual = held.max(axis=1)[WARM_UP:]
     threshold = threshold_for(usual, config.alarms * len(usual) / 1000, config.short)
     start = dataclasses.replace(fresh, state=state._replace(known=jnp.array(False)))
-    arrays = detector.keep(start).arrays
-    rest = detector.scores(state, features[stop:])[1]
+    arrays = detector.to_arrays(start).arrays
+    rest = detector.score_rows(state, features[stop:])[1]
     scores = np.concatenate([np.full_like(early, np.nan), held, rest]).max(axis=1)
     return scores, threshold, {name: array.tolist() for name, array in arrays.items()}
 
@@ -285,18 +254,18 @@ def on_the_rest(
     windows: Sequence[tuple[int, int]],
     config: Config,
 ) -> dict[str, Any]:
-    """What the rows behind those to train on come to."""
+    """Counts alarms, and windows found, in the rows after those to train on."""
     rest = scores.copy()
     rest[:stop] = np.nan
     found: dict[str, Any] = {"rows scored": len(rest) - stop}
     found["alarms"] = alarms(rest, threshold, config.short)
-    behind = [(first, last) for first, last in windows if first >= stop]
-    if behind:
-        hit = [(rest[first : last + 1] >= threshold).any() for first, last in behind]
-        for first, last in behind:
+    later = [(first, last) for first, last in windows if first >= stop]
+    if later:
+        hit = [(rest[first : last + 1] >= threshold).any() for first, last in later]
+        for first, last in later:
             rest[first : last + 1] = np.nan
         outside = alarms(rest, threshold, config.short)
-        found |= {"windows": len(behind), "found": sum(hit), "alarms outside": outside}
+        found |= {"windows": len(later), "found": sum(hit), "alarms outside": outside}
     return found
 
 
@@ -308,7 +277,7 @@ def figure(
     windows: Sequence[tuple[int, int]],
     config: Config,
 ):
-    """Values and scores, what is known to be unusual marked above them."""
+    """Draws values and scores, and above them marks what is known to be unusual."""
     rows = np.arange(len(table))
     marked = np.full(len(table), np.nan)
     for first, last in windows:

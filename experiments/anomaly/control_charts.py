@@ -1,7 +1,7 @@
 """Control charts, the usual small example of series in classes.
 
-Simulated by the equations of UCI's "Synthetic control chart time series", which has 600 of them:
-with t from 1 to 60, noise r from -3 to 3 a step, and what else is drawn once a chart,
+They are simulated by the equations of UCI's 600 "Synthetic control chart time series": with t from
+1 to 60, noise r drawn from -3 to 3 at every step, and all else drawn once a chart,
 
 - normal: 30 + 2 r;
 - cyclic: + a sin(2 pi t / T), a and T from 10 to 15;
@@ -23,7 +23,7 @@ STEPS = 60
 
 
 def control_charts(key: jax.Array, each: int) -> tuple[np.ndarray, np.ndarray]:
-    """Charts float32 [6 each, 60] and their classes int32 [6 each], `each` of a class in order.
+    """Draws charts, float32 [6 each, 60], and their classes, int32 [6 each], in order.
 
     Raises:
         InputError: `each` is below 1.

@@ -1,9 +1,9 @@
-"""Learning from streams: every row is judged before it is learned from.
+"""Learning from streams: every row is scored before the network learns from it.
 
 The metrics of a step are those before its update, so a `training.train_step` whose metrics keep an
-entry for every row tells what the network made of rows that it had never seen. `learn_online` takes
-such steps in order, block by block, and may be mapped with `jax.vmap` over many streams;
-`judge_streams` does so for streams of unlike lengths, with a network for each.
+entry for every row measures rows that the network has never seen. `learn_online` takes such steps
+in order, block by block, and can be mapped with `jax.vmap` over many streams; `score_streams` does
+so for streams of different lengths, with a network for each.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,14 +26,13 @@ from nnlab.training.steps import (
 def learn_online(
     step: Step, state: State, blocks: Batch, learns: jax.Array
 ) -> tuple[State, Metrics]:
-    """Takes a step a block, in order.
+    """Takes one step for each block, in order.
 
     Args:
-        step: of `training.train_step`; its metrics may be arrays.
-        state: where to start.
+        step: from `training.train_step`; its metrics may be arrays.
+        state: the first state.
         blocks: inputs and labels, each leaf [blocks, …].
-        learns: bool [blocks]; of the others the state keeps what recurrent layers carry, and
-            nothing else.
+        learns: bool [blocks]; from the others the state keeps only what recurrent layers carry.
 
     Returns:
         The last state, and the metrics [blocks, …].
@@ -48,7 +47,7 @@ def learn_online(
     return jax.lax.scan(take, state, (blocks, learns))
 
 
-def judge_streams(
+def score_streams(
     step: Step,
     init: Callable[[jax.Array, Any], State],
     key: jax.Array,
@@ -62,28 +61,29 @@ def judge_streams(
     recurrent: bool = True,
     bounds: Sequence[int] = (),
 ) -> list[np.ndarray]:
-    """What a network of its own makes of every row of each stream, which it learns as it goes.
+    """Scores every row of each stream, from which a network of its own learns as it goes.
 
-    Blocks wholly in the first rows of a stream are gone through beforehand, from the same state
-    carried each time; then all come in order. Streams of like length run side by side in one
-    program, padded to the longest with zeros, of which labels should tell that they do not count.
+    First each network learns `passes` times from the blocks that lie wholly in the early rows of
+    its stream, each time from the same state carried; then it takes all blocks in order. Streams
+    of similar length run side by side in one program, padded to the longest with zeros; labels
+    should say that these do not count.
 
     Args:
-        step: of `training.train_step`.
+        step: from `training.train_step`.
         init: makes the first state from a key and the inputs of a block.
-        key: split into one a stream.
+        key: split into one for each stream.
         streams: inputs and labels, each leaf [rows, …]; taken as float32.
-        early: of each stream, how many first rows.
+        early: the number of early rows of each stream.
         metric: name of a metric of the step that has an entry for every row of a block, [block, …],
-            or [1, block, …] of a recurrent network.
+            or [1, block, …] for a recurrent network.
         block: rows a step.
-        passes: how often the early blocks are gone through beforehand.
-        late: whether blocks behind the early ones are learned from too.
+        passes: how many times to learn from the early blocks beforehand.
+        late: whether to learn from blocks after the early ones too.
         recurrent: whether a block is one sequence, [1, block, …], or a batch of rows.
         bounds: lengths in order; streams between the same two run side by side.
 
     Returns:
-        Of each stream the metric [rows, …].
+        The metric of each stream, [rows, …].
 
     Raises:
         InputError: `block` is below 1, or there are not as many `early` as streams, or arrays of a
@@ -97,7 +97,7 @@ def judge_streams(
 
     @jax.jit
     @jax.vmap
-    def judge(key: jax.Array, blocks: Batch, early: jax.Array) -> jax.Array:
+    def score(key: jax.Array, blocks: Batch, early: jax.Array) -> jax.Array:
         fresh = init(key, jax.tree.map(lambda x: x[0], blocks[0]))
 
         def rehearse(state: State, _: None) -> tuple[State, None]:
@@ -115,15 +115,15 @@ def judge_streams(
     for some in (np.flatnonzero(group == number) for number in np.unique(group)):
         blocks = _in_blocks([streams[int(i)] for i in some], block, recurrent)
         ends = block * np.arange(1, shared_size(blocks, axis=1) + 1)
-        judged = np.asarray(judge(keys[some], blocks, ends <= np.array(early)[some, None]))
-        judged = judged[:, :, 0] if recurrent else judged
-        for i, rows in zip(some, judged, strict=True):
+        scores = np.asarray(score(keys[some], blocks, ends <= np.array(early)[some, None]))
+        scores = scores[:, :, 0] if recurrent else scores
+        for i, rows in zip(some, scores, strict=True):
             found[i] = np.concatenate(rows)[: lengths[i]]
     return found
 
 
 def _in_blocks(streams: Sequence[tuple[Any, Any]], size: int, recurrent: bool) -> Any:
-    """Leaves [streams, blocks, …, size, …] from those of each stream, [rows, …]."""
+    """Cuts leaves [rows, …] of each stream into leaves [streams, blocks, …, size, …]."""
     number = -(-max(map(shared_size, streams)) // size)
     sequence = (1,) if recurrent else ()
 

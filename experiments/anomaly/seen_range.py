@@ -1,13 +1,13 @@
-r"""How far outside of everything seen before a quantity is, as a part of the range seen.
+r"""How far a quantity leaves the range seen before, as a share of that range.
 
-Of the mean q of the last `length` values, against the lowest and highest such mean before it,
+The excess of the mean q of the last `length` values over the lowest and highest such mean before is
 
 .. math:: excess = \max(q - high, \; low - q) / (high - low),                             (1)
 
-negative inside, 0.05 for what HTM's detector calls a spatial anomaly of tolerance 5 %. Records are
-rare in a series that goes on as it was, about 2 / n at its n-th row whatever its distribution is,
-so one threshold serves series of all kinds. The same measure serves values, means of values (a
-level that shifts) and a network's prediction errors.
+negative inside the range, and 0.05 for what HTM's detector calls a spatial anomaly of tolerance 5
+%. Records are rare in a series that goes on as it was, about 2 / n at its n-th row whatever its
+distribution is, so one threshold serves series of all kinds. The same measure serves values, means
+of values (a level that shifts) and a network's prediction errors.
 
 The range is that of the current block of `memory` rows and of the whole block before it, or of all
 rows if `memory` is 0: what was extreme a long time ago is new again.
@@ -30,13 +30,13 @@ from nnlab.errors import InputError
 
 
 class State(NamedTuple):
-    """What is kept of the values seen.
+    """What is known of the values so far.
 
     Attributes:
-        rows: how many, int32.
+        rows: how many values there were, int32.
         recent: the last values [length], the newest at rows - 1 modulo length.
-        low, high: of the means in the current block.
-        low_before, high_before: in the block before.
+        low, high: least and greatest mean in the current block.
+        low_before, high_before: least and greatest mean in the block before.
     """
 
     rows: jax.Array
@@ -48,7 +48,7 @@ class State(NamedTuple):
 
 
 def init(length: int = 1) -> State:
-    """The state before the first value.
+    """Returns the state before the first value.
 
     Raises:
         InputError: `length` is below 1.
@@ -60,7 +60,7 @@ def init(length: int = 1) -> State:
 
 
 def update(state: State, value: jax.Array, *, memory: int = 5000) -> tuple[State, jax.Array]:
-    """Takes one value, a float scalar, in and gives its excess (1), 0 while the range is empty."""
+    """Takes in one value, a float scalar; returns its excess (1), 0 while the range is empty."""
     length = state.recent.size
     turn = (state.rows > 0) & (state.rows % memory == 0) if memory else jnp.array(False)
     low_before = jnp.where(turn, state.low, state.low_before)
@@ -87,10 +87,10 @@ def update(state: State, value: jax.Array, *, memory: int = 5000) -> tuple[State
 
 @functools.partial(jax.jit, static_argnames=("length", "memory"))
 def of_series(values: jax.Array, length: int = 1, memory: int = 5000) -> jax.Array:
-    """The excess of each value, [..., rows] of as many: `update` along the rows."""
+    """Computes the excess of each of the values [..., rows]: `update` along the rows."""
 
-    def along(row: jax.Array) -> jax.Array:
+    def one_series(row: jax.Array) -> jax.Array:
         take = functools.partial(update, memory=memory)
         return jax.lax.scan(take, init(length), row)[1]
 
-    return jnp.vectorize(along, signature="(n)->(n)")(jnp.asarray(values, jnp.float32))
+    return jnp.vectorize(one_series, signature="(n)->(n)")(jnp.asarray(values, jnp.float32))

@@ -3,22 +3,21 @@
 Answer: It learns to tell control charts apart (95.3 % of six classes), but on labelled windows of
 NAB no more than to name the majority class.
 
-That of DeepLearning4j's "Sequence classification of synthetic control data" when it had a Graves
-LSTM: seed 123, Xavier start, SGD of rate 0.005 with Nesterov momentum 0.9, each entry of the
-gradient clipped to ±0.5, one `GravesLSTM` of 1 input and 10 units with tanh whose forget gates
-start open, a softmax output at every step, batches of 10, 40 epochs. Ours ends early where the loss
-on a validation part has not fallen for 5 epochs. The network is saved, read again, and gives the
-same bits. Two tasks:
+It is that of DeepLearning4j's "Sequence classification of synthetic control data" when it had a
+Graves LSTM: seed 123, Xavier initialisation, SGD of rate 0.005 with Nesterov momentum 0.9, each
+entry of the gradient clipped to ±0.5, one `GravesLSTM` of 1 input and 10 units with tanh whose
+forget gates start open, a softmax output at every step, batches of 10, 40 epochs. Ours stops early
+if the loss on a validation part has not fallen for 5 epochs. The network is saved, read again, and
+gives the same bits. Two tasks:
 
 - charts, the tutorial's: control charts of 60 steps in six classes, of which only the last step
-  counts. UCI's 600 are simulated; these are, too, by the same equations
+  counts. UCI's 600 are simulated; so are these, by the same equations
   (`experiments/anomaly/control_charts.py`).
-- windows, an anomaly detector of the same configuration: the series of NAB behind their probation,
-  standardised by it, in pieces of up to 200 rows, padded and masked; two classes a step, within a
+- windows, an anomaly detector of the same configuration: the series of NAB after their probation,
+  standardised by it, in pieces of up to 200 rows, padded and masked; two classes a step, inside a
   labelled window or not. Training, validation and test are different series.
 
-Ours, 3 seconds of training a task on one core of an AMD EPYC
-(`results/tutorial_lstm.json`):
+Ours, 3 seconds of training a task on one core of an AMD EPYC (`results/tutorial_lstm.json`):
 
 =======  ==========  ======  ========  ==========  ========  ==============  ====
 task     parameters  epochs  training  validation  test      majority class  AUC
@@ -29,15 +28,15 @@ windows  532         8       89.6 %    90.0 %      90.6 %    90.6 %          0.5
 
 The charts are learned. The windows are not: the network says "no anomaly" at every step of the
 test, which is the majority class, and ranks steps hardly better than chance. A window is a stretch
-around an anomaly in which most rows are normal, and what is normal differs by series; supervision
-of 60 series cannot tell. `experiments/anomaly/anomaly_nab.py` is how it is done: learn each series,
-and score what is unlike it.
+around an anomaly in which most rows are normal, and what is normal differs by series; labels of 60
+series cannot teach it. `experiments/anomaly/anomaly_nab.py` shows how it is done: learn each
+series, and score what is unlike it.
 
     python experiments/anomaly/tutorial_lstm.py --data-dir DIR
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,13 +49,8 @@ from nnlab import figures, runs, training
 from nnlab.errors import InputError
 from nnlab.layers import GravesLSTMCell
 from nnlab.models import RecurrentNet, load_model, save_model
-from nnlab.runs.script import (
-    check_choices,
-    check_positive,
-    check_positive_integer,
-    check_seed,
-    run,
-)
+from nnlab.runs.fields import Positive, PositiveInt, Seed, SomeOf
+from nnlab.runs.script import run
 from nnlab.series import nab
 from nnlab.series.nab_corpus import load_nab
 
@@ -64,38 +58,34 @@ TASKS = ("charts", "windows")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    tasks: tuple[str, ...] = TASKS
+class Config(runs.Run):
+    out: str = "runs/tutorial_lstm"
+    tasks: Annotated[tuple[str, ...], SomeOf(TASKS)] = TASKS
     data_dir: str | None = None
     """Folder of the NAB corpus."""
-    units: int = 10
-    learning_rate: float = 0.005
-    clip: float = 0.5
+    units: PositiveInt = 10
+    """Units of the LSTM."""
+    learning_rate: Positive = 0.005
+    clip: Positive = 0.5
     """Greatest absolute value of an entry of the gradient."""
-    batch_size: int = 10
-    epochs: int = 40
-    """At most."""
-    patience: int = 5
-    """Epochs without a lower validation loss, after which training ends."""
-    charts: int = 100
-    """Of each class."""
-    longest: int = 200
-    """Steps of a piece of a NAB series, at most."""
-    seed: int = 123
-    out: str = "runs/tutorial_lstm"
-    """Folder of the run."""
-    overwrite: bool = False
-    """Replace an earlier run in that folder."""
-    resume: bool = False
-    """Go on with the run in that folder, or start it."""
+    batch_size: PositiveInt = 10
+    epochs: PositiveInt = 40
+    """Most epochs."""
+    patience: PositiveInt = 5
+    """Stop when more epochs than this in a row had no lower validation loss."""
+    charts: PositiveInt = 100
+    """Charts of each class."""
+    longest: PositiveInt = 200
+    """Most steps of a piece of a NAB series."""
+    seed: Seed = 123
 
-    def __post_init__(self):
-        check_choices("tasks", self.tasks, TASKS)
-        for name in ("units", "batch_size", "epochs", "patience", "charts", "longest"):
-            check_positive_integer(name, getattr(self, name))
-        check_positive("learning_rate", self.learning_rate)
-        check_positive("clip", self.clip)
-        check_seed("seed", self.seed)
+
+def main(config: Config) -> None:
+    with config.open() as record:
+        for name in config.tasks:
+            record.row(trained(name, config, record.folder))
+        for row in record.rows():
+            figures.print_table([row])
 
 
 class Sequences(NamedTuple):
@@ -113,7 +103,7 @@ class Sequences(NamedTuple):
 
 
 def charts(key: jax.Array, each: int) -> Sequences:
-    """`each` of a class; only the last step counts."""
+    """Draws `each` charts of every class; only the last step counts."""
     values, classes = control_charts(key, each)
     counts = np.zeros(values.shape, np.float32)
     counts[:, -1] = 1
@@ -122,10 +112,10 @@ def charts(key: jax.Array, each: int) -> Sequences:
 
 
 def series_pieces(data_dir: str | None, longest: int) -> tuple[Sequences, np.ndarray]:
-    """NAB series in pieces behind their probation, padded at the end, and the number of the series.
+    """Cuts NAB series into pieces after their probation, and returns each piece's series too.
 
-    Values are standardised by the probation and clipped to [-10, 10]; a step's label is 1 within a
-    window.
+    Pieces are padded at the end. Values are standardised by the probation and clipped to [-10, 10];
+    a step's label is 1 within a window.
     """
     pieces, owners = [], []
     for number, series in enumerate(load_nab(data_dir)):
@@ -145,7 +135,7 @@ def series_pieces(data_dir: str | None, longest: int) -> tuple[Sequences, np.nda
 
 
 def split(name: str, config: Config) -> list[Sequences]:
-    """Training, validation and test, 60, 15 and 25 % of the charts, or of the series."""
+    """Splits the charts, or the series: 60 % training, 15 % validation, 25 % test."""
     key = jax.random.key(config.seed)
     if name == "charts":
         data = charts(key, config.charts)
@@ -164,7 +154,7 @@ def split(name: str, config: Config) -> list[Sequences]:
 
 
 def loss(outputs: jax.Array, labels: Any) -> jax.Array:
-    """Cross-entropy of the steps that count, summed over a sequence and averaged over the batch."""
+    """Sums the cross-entropy of the steps that count, and averages it over the batch."""
     classes, counts = labels
     each = optax.softmax_cross_entropy_with_integer_labels(outputs, classes)
     return (counts * each).sum() / counts.shape[0]
@@ -177,7 +167,7 @@ def accuracy(outputs: jax.Array, labels: Any) -> dict[str, jax.Array]:
 
 
 def xavier(key: jax.Array, params: Any) -> Any:
-    """Normal weights of variance 2 / (inputs + outputs), and forget gates that start open."""
+    """Draws normal weights of variance 2 / (inputs + outputs); forget gates start open."""
     flat: dict[Any, Any] = dict(flatten_dict(params))
     init = jax.nn.initializers.glorot_normal()
     for number, (path, leaf) in enumerate(sorted(flat.items())):
@@ -189,7 +179,7 @@ def xavier(key: jax.Array, params: Any) -> Any:
 
 
 def evaluation(model: RecurrentNet, variables: Any, data: Sequences) -> dict[str, float]:
-    """Accuracy and, for two classes, how often the right one of two steps ranks higher (AUC)."""
+    """Computes the accuracy and, for two classes, how often the right step ranks higher (AUC)."""
     outputs = model.apply(variables, jnp.asarray(data.values))
     assert isinstance(outputs, jax.Array)
     found = {"accuracy": float(accuracy(outputs, data.batch()[1])["accuracy"])}
@@ -215,7 +205,7 @@ def trained(name: str, config: Config, folder: runs.RunFolder) -> dict[str, Any]
     )
     state = training.init(jax.random.key(config.seed), model, optimizer, jnp.asarray(train.values))
     params = xavier(jax.random.fold_in(jax.random.key(config.seed), 2), state.params)
-    state, history = runs.fit(
+    fitted = runs.fit(
         name,
         state._replace(params=params),
         training.train_step(model, optimizer, loss, metrics=accuracy),
@@ -227,7 +217,7 @@ def trained(name: str, config: Config, folder: runs.RunFolder) -> dict[str, Any]
         patience=config.patience,
         score=runs.least_loss,
     )
-    variables = {"params": state.params}
+    history, variables = fitted.history, {"params": fitted.last.params}
     path = folder.path / f"{name}.safetensors"
     save_model(path, model, variables, train.values[:1], notes={"task": name}, overwrite=True)
     saved = load_model(path)
@@ -238,7 +228,7 @@ def trained(name: str, config: Config, folder: runs.RunFolder) -> dict[str, Any]
     return {
         "task": name,
         "sequences": f"{len(train.values)}/{len(validation.values)}/{len(test.values)}",
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables)),
         "epochs": len(history["test_loss"]),
         "train accuracy / %": round(100 * history["train_accuracy"][-1], 2),
         "validation accuracy / %": round(100 * history["test_accuracy"][-1], 2),
@@ -250,15 +240,6 @@ def trained(name: str, config: Config, folder: runs.RunFolder) -> dict[str, Any]
         "reloaded": "same bits",
         "seconds / epoch": round(float(np.median(history["seconds"])), 3),
     }
-
-
-def main(config: Config) -> None:
-    folder = runs.RunFolder.create(config.out, config, config.overwrite, config.resume)
-    rows = [trained(name, config, folder) for name in config.tasks]
-    result = {"config": dataclasses.asdict(config), "table": rows}
-    folder.write_result(runs.provenance() | result)
-    for row in rows:
-        figures.print_table([row])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-r"""The simplest detector of anomalies in a series: how far from the values of a window before.
+r"""The simplest detector of anomalies in a series: the distance from the values before.
 
 .. math:: s_i = -\log Q(|x_i - \mu| / \sigma), \qquad Q(z) = 1 - \Phi(z),                    (1)
 
-with mean and standard deviation of all values before, or of `window` that begin at a multiple of
-`stride`, so that less than `stride` values wait to be counted.
+with the mean and standard deviation of all values before, or of `window` values that begin at a
+multiple of `stride`, so that less than `stride` values wait to be counted.
 
 References:
     Lavin & Ahmad, Evaluating real-time anomaly detection algorithms: the Numenta Anomaly Benchmark,
@@ -16,7 +16,7 @@ from jax.scipy.special import log_ndtr
 
 
 def of_series(values: np.ndarray, window: int = 6400, stride: int = 100) -> np.ndarray:
-    """Equation (1) of values [rows], float32 [rows]; log 2, that of the mean, in the first row."""
+    """Computes (1) for values [rows], float32 [rows]; the first row scores log 2, as the mean."""
     scores = np.zeros(len(values))
     for i in range(1, len(values)):
         first = max(0, i - window) // stride * stride

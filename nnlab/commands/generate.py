@@ -1,11 +1,11 @@
-"""Text from a character network that `experiments/text/char_lm.py` has trained.
+"""Generates text with a character network that `experiments/text/char_lm.py` has trained.
 
     python -m nnlab generate runs/char_lm --prompt "ROMEO:" --temperature 0.8
     python -m nnlab generate runs/char_lm/network.safetensors --length 100000 > play.txt
 
-The prompt and what follows it go to standard output as they come, and how fast that was to standard
-error. A network that was trained on files stops where a file ends. The same seed gives the same
-text on the same machine.
+The prompt and what follows it go to standard output as they come; the speed goes to standard error.
+A network that was trained on files stops where a file ends. The same seed gives the same text on
+the same machine.
 """
 
 import dataclasses
@@ -26,13 +26,9 @@ from nnlab.errors import InputError, needs
 from nnlab.files import SavedModel
 from nnlab.models import LanguageModel, load_model
 from nnlab.runs import RunFolder
-from nnlab.runs.script import (
-    check_positive,
-    check_positive_integer,
-    check_seed,
-    run,
-)
-from nnlab.sequences.generation import begin, proceed
+from nnlab.runs.fields import Positive, PositiveInt, Seed, check_fields
+from nnlab.runs.script import run
+from nnlab.sequences.generation import decode, prefill
 from nnlab.sequences.text import Vocabulary
 
 with needs("runs"):
@@ -46,25 +42,21 @@ class Config:
     network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run, or the file of the network."""
     prompt: str = ""
-    """What the text begins with; nothing is the beginning of a text."""
-    length: int = 1000
-    """Characters to write, at most."""
-    temperature: float = 0.8
-    """1 is what the network believes, less is more cautious."""
-    top_k: int | None = None
+    """What the text begins with; by default the network begins a new text."""
+    length: PositiveInt = 1000
+    """Most characters to write."""
+    temperature: Positive = 0.8
+    """1 samples from the network's own distribution; less is more cautious."""
+    top_k: PositiveInt | None = None
     """Draw from so many of the likeliest characters; by default from all."""
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self):
-        check_positive_integer("length", self.length)
-        check_positive("temperature", self.temperature)
-        if self.top_k is not None:
-            check_positive_integer("top_k", self.top_k)
-        check_seed("seed", self.seed)
+        check_fields(self)
 
 
 def load(path: Path) -> SavedModel:
-    """The character network of a run folder or a file.
+    """Reads the character network of a run folder or a file.
 
     Raises:
         InputError: there is none, or it is damaged.
@@ -73,14 +65,14 @@ def load(path: Path) -> SavedModel:
         folder, path = path, RunFolder(path).network
         if not path.exists():
             raise InputError(
-                f"{folder} holds no {path.name}; expected the folder of a run that has ended, as of"
+                f"{folder} holds no {path.name}; expected the folder of a finished run of"
                 " experiments/text/char_lm.py."
             )
     saved = load_model(path)
     vocabulary = saved.notes.get("vocabulary")
     if not isinstance(saved.model, LanguageModel) or not isinstance(vocabulary, str):
         raise InputError(
-            f"{path} holds a {type(saved.model).__name__}; expected a character network, as of"
+            f"{path} holds a {type(saved.model).__name__}; expected a character network of"
             " experiments/text/char_lm.py."
         )
     if len(vocabulary) != saved.model.symbols:
@@ -92,7 +84,7 @@ def load(path: Path) -> SavedModel:
 
 
 def text_of(saved: SavedModel, config: Config, started: Callable[[], None]) -> Iterator[str]:
-    """The text behind the prompt in pieces; `started` is called when all is compiled.
+    """Yields the text after the prompt in pieces; calls `started` when all is compiled.
 
     Raises:
         InputError: the network does not know a character of the prompt.
@@ -101,11 +93,11 @@ def text_of(saved: SavedModel, config: Config, started: Callable[[], None]) -> I
     vocabulary = Vocabulary(notes["vocabulary"])
     prompt = [vocabulary.encode(part) for part in (notes.get("start", ""), config.prompt)]
     prompts = jnp.asarray(np.concatenate(prompt)[None])
-    position = jax.jit(functools.partial(begin, model))(variables, prompts)
+    position = jax.jit(functools.partial(prefill, model))(variables, prompts)
     key = jax.random.key(config.seed)
 
     def piece(variables, key, position, temperature):
-        return proceed(
+        return decode(
             *(model, variables, key, position, PIECE), temperature=temperature, top_k=config.top_k
         )
 

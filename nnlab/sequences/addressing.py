@@ -1,9 +1,9 @@
 r"""Addressing of a memory by content and by location, reading and writing, all differentiable.
 
-A memory M has N locations of W numbers. A head looks at all of them at once, by a weighting w of N
-numbers that are not negative and sum to 1. From its last weighting and what a controller says (key
-k, strength β > 0, gate g in [0, 1], shift s, a distribution over offsets, and sharpness γ ≥ 1) the
-next one comes in four stages, each a weighting again:
+A memory M has N locations of W numbers. A head looks at all of them at once, by a weighting w: N
+numbers that are not negative and sum to 1. Its next weighting follows from the last one and from
+what a controller says (key k, strength β > 0, gate g in [0, 1], a distribution s over offsets, and
+sharpness γ ≥ 1) in four stages, each a weighting again:
 
 .. math::
     K(u, v) &= u \cdot v / \sqrt{(|u|^2 + \epsilon)(|v|^2 + \epsilon)}                       (1) \\
@@ -20,14 +20,14 @@ before any adds, so their order does not matter:
     \tilde M(i) &= M_{t-1}(i) \prod_h (1 - w_h(i) e_h)                                       (7) \\
     M(i) &= \tilde M(i) + \sum_h w_h(i) a_h                                                  (8)
 
-Where we deviate: the ε = 1e-8 of (1), which the paper has not, makes a vector of zeros similar to
-nothing, K = 0, with a gradient of at most 1e4; a vector's similarity to itself is 1 - ε / |u|²,
-which float32 rounds to 1 from |u| = 0.4 on. In (5) a location of weight 0 stays at 0 and has no
-gradient, which is the limit for γ > 1; the power is taken of w̃ over its largest element, so that
-no γ makes it 0 / 0.
+Deviations: the paper has no ε = 1e-8 in (1). It makes a vector of zeros similar to nothing, K = 0,
+with a gradient of at most 1e4; the similarity of a vector u to itself is 1 - ε / |u|², which
+float32 rounds to 1 from |u| = 0.4 on. In (5) a location of weight 0 stays at 0 and has no gradient,
+which is the limit for γ > 1; the power is that of w̃ over its largest element, so that no γ makes
+it 0 / 0.
 
-All axes in front, `…`, are batches; heads H are the axis before the last. Computed and returned in
-float32 at least.
+Leading axes, `…`, are batches; the last axis but one holds the heads, H. All is computed and
+returned in float32 at least.
 
 Reference:
     Graves, Wayne & Danihelka, Neural Turing Machines, 2014, https://arxiv.org/abs/1410.5401,
@@ -43,7 +43,7 @@ EPSILON = 1e-8
 
 
 def cosine_similarity(keys: ArrayLike, memory: ArrayLike) -> jax.Array:
-    """Equation (1) of every key and location.
+    """Computes (1) for every key and location.
 
     Args:
         keys: [..., H, W].
@@ -53,13 +53,13 @@ def cosine_similarity(keys: ArrayLike, memory: ArrayLike) -> jax.Array:
         [..., H, N], from -1 to 1.
 
     Raises:
-        ValueError: keys and locations are not of one size.
+        ValueError: keys and locations have different sizes.
     """
     keys, memory = _wide(keys), _wide(memory)
     if keys.shape[-1] != memory.shape[-1]:
         raise ValueError(
             f"keys of {keys.shape[-1]} numbers cannot be compared with locations of"
-            f" {memory.shape[-1]}; expected as many."
+            f" {memory.shape[-1]}; expected equal sizes."
         )
     products = jnp.einsum("...hw,...nw->...hn", keys, memory)
     of_keys = jnp.square(keys).sum(-1)[..., None] + EPSILON
@@ -68,19 +68,19 @@ def cosine_similarity(keys: ArrayLike, memory: ArrayLike) -> jax.Array:
 
 
 def content_weighting(keys: ArrayLike, strengths: ArrayLike, memory: ArrayLike) -> jax.Array:
-    """Equation (2): weightings [..., H, N] of keys [..., H, W] with finite strengths [..., H]."""
+    """Computes (2): weightings [..., H, N] from keys [..., H, W] and finite strengths [..., H]."""
     similarity = cosine_similarity(keys, memory)
     return jax.nn.softmax(_wide(strengths)[..., None] * similarity, axis=-1)  # (2)
 
 
 def interpolate(content: ArrayLike, previous: ArrayLike, gates: ArrayLike) -> jax.Array:
-    """Equation (3): between two weightings [..., H, N] by gates [..., H]."""
+    """Computes (3): interpolates two weightings [..., H, N] by gates [..., H]."""
     gates = _wide(gates)[..., None]
     return gates * _wide(content) + (1 - gates) * _wide(previous)  # (3)
 
 
 def circular_shift(weightings: ArrayLike, shifts: ArrayLike) -> jax.Array:
-    """Equation (4).
+    """Computes (4): moves weightings around the memory.
 
     Args:
         weightings: [..., H, N].
@@ -113,7 +113,7 @@ def circular_shift(weightings: ArrayLike, shifts: ArrayLike) -> jax.Array:
 
 
 def sharpen(weightings: ArrayLike, sharpness: ArrayLike) -> jax.Array:
-    """Equation (5): weightings [..., H, N], not all 0, to the power of sharpness [..., H]."""
+    """Computes (5): weightings [..., H, N], not all 0, to the power of sharpness [..., H]."""
     weightings, sharpness = _wide(weightings), _wide(sharpness)
     positive = weightings > 0
     logarithms = jnp.log(jnp.where(positive, weightings, 1))
@@ -130,7 +130,7 @@ def address(
     shifts: ArrayLike,
     sharpness: ArrayLike,
 ) -> jax.Array:
-    """The next weightings of all heads, equations (2) to (5).
+    """Computes the next weightings of all heads, equations (2) to (5).
 
     Args:
         memory: [..., N, W].
@@ -148,12 +148,12 @@ def address(
 
 
 def read(memory: ArrayLike, weightings: ArrayLike) -> jax.Array:
-    """Equation (6): [..., H, W] from a memory [..., N, W] by weightings [..., H, N]."""
+    """Computes (6): reads [..., H, W] from a memory [..., N, W] by weightings [..., H, N]."""
     return jnp.einsum("...hn,...nw->...hw", _wide(weightings), _wide(memory))  # (6)
 
 
 def write(memory: ArrayLike, weightings: ArrayLike, erase: ArrayLike, add: ArrayLike) -> jax.Array:
-    """Equations (7) and (8): the memory [..., N, W] after all heads have written.
+    """Computes (7) and (8): the memory [..., N, W] after all heads have written.
 
     Args:
         memory: [..., N, W].

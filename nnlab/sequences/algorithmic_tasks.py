@@ -5,10 +5,10 @@ Every task draws a batch of episodes from a key, inside a compiled program if wa
     inputs, (targets, mask) = copy(key, 16)
 
 inputs [batch, time, m], targets [batch, time, k] and mask [batch, time], float32; all but the
-priority is 0 or 1. The mask is 1 at the steps whose output counts, where the inputs are 0 (but for
-n-grams). Episodes are of different lengths; the time is that of the longest, and shorter ones are
-followed by zeros. `lengths`, `repeats` and `items` are the least and the most, both included, and
-each length is as likely as the others.
+priority and the number of repeats are 0 or 1. The mask is 1 at the steps whose output counts, where
+the inputs are 0 (except for n-grams). Episodes have different lengths; `time` is the longest, and
+shorter ones are followed by zeros. `lengths`, `repeats` and `items` are pairs of the least and the
+most, both included, and each number between them is equally likely.
 
 ===================  ====================================================  ====================  ===
 task                 inputs                                                time                  k
@@ -21,7 +21,7 @@ priority sort        bits, end of words, priority                          words
 binary addition      a bit of each number, end of the numbers              2 L + 2               1
 ===================  ====================================================  ====================  ===
 
-with L the longest, R the most repeats, I the most items.
+where L is the greatest length, R the most repeats and I the most items.
 
 Reference:
     Graves, Wayne & Danihelka, Neural Turing Machines, 2014, https://arxiv.org/abs/1410.5401,
@@ -42,7 +42,7 @@ ORDER = 6  # bits of an n-gram, the last of which follows from the others
 
 
 def copy(key: jax.Array, batch: int, lengths: tuple[int, int] = (1, 20), bits: int = 8) -> Episodes:
-    """Random words, then the end, then the same words."""
+    """Draws random words, then the end, then the same words."""
     shortest, longest = _range("lengths", lengths)
 
     def episode(key):
@@ -67,10 +67,10 @@ def repeat_copy(
     repeats: tuple[int, int] = (1, 10),
     bits: int = 8,
 ) -> Episodes:
-    """As `copy`, but as many times as the input says at the end, and then an end in the output.
+    """Draws words to copy as many times as the input says after them, and then an end to output.
 
-    The number comes with mean 0 and variance 1 over 1 to 10, whatever `repeats` is, so that a
-    network meets the numbers that it knows.
+    The number is scaled to mean 0 and variance 1 over 1 to 10, whatever `repeats` is, so that one
+    number always looks the same to a network.
     """
     shortest, longest = _range("lengths", lengths)
     fewest, most = _range("repeats", repeats)
@@ -97,7 +97,7 @@ def repeat_copy(
 def associative_recall(
     key: jax.Array, batch: int, items: tuple[int, int] = (2, 6), bits: int = 6
 ) -> Episodes:
-    """Items of three words each, then one of them but the last again; wanted is the one after it.
+    """Draws items of three words, then one of them (not the last) again, which asks for the next.
 
     Raises:
         InputError: there are less than 2 items.
@@ -126,10 +126,10 @@ def associative_recall(
 
 
 def ngrams(key: jax.Array, batch: int, bits: int = 200) -> Episodes:
-    """Bits, each of a probability that the five before it choose; wanted is the next one.
+    """Draws bits whose probabilities the five before them choose; the target is the next bit.
 
-    The 32 probabilities of an episode are drawn from Beta(1/2, 1/2), the first five bits with 1/2;
-    these are not among those wanted.
+    The 32 probabilities of an episode are drawn from Beta(1/2, 1/2), the first five bits with
+    probability 1/2; the first five are not among the targets.
 
     Raises:
         InputError: there are less than 6 bits.
@@ -156,10 +156,10 @@ def ngrams(key: jax.Array, batch: int, bits: int = 200) -> Episodes:
 
 
 def ngram_estimates(inputs: jax.Array) -> jax.Array:
-    """The logits [batch, time, 1] of the best that can be known of the next bits of `ngrams`.
+    """Computes the optimal logits [batch, time, 1] of the next bits of `ngrams`.
 
-    After N1 ones and N0 zeros behind the same five bits, one more is of probability
-    (N1 + 1/2) / (N0 + N1 + 1). In front of the fifth bit the logits are 0.
+    If N1 ones and N0 zeros have followed the same five bits, the next is 1 with probability
+    (N1 + 1/2) / (N0 + N1 + 1). Before the fifth bit the logits are 0.
     """
     contexts = 2 ** (ORDER - 1)
 
@@ -167,7 +167,7 @@ def ngram_estimates(inputs: jax.Array) -> jax.Array:
         def look(carry, step):
             context, counts = carry
             time, bit = step
-            known = time >= ORDER - 1  # there are five bits in front of this one
+            known = time >= ORDER - 1  # there are five bits before this one
             counts = counts.at[context, bit].add(jnp.where(known, 1.0, 0.0))
             context = (2 * context + bit) % contexts
             zeros, ones = counts[context]
@@ -183,7 +183,7 @@ def ngram_estimates(inputs: jax.Array) -> jax.Array:
 def priority_sort(
     key: jax.Array, batch: int, words: int = 20, kept: int = 16, bits: int = 8
 ) -> Episodes:
-    """Words with priorities drawn from -1 to 1; wanted are those of the highest, in their order.
+    """Draws words with priorities from -1 to 1; targets are those of the highest, in order.
 
     Raises:
         InputError: `words` or `kept` is below 1, or more are kept than there are.
@@ -205,7 +205,7 @@ def priority_sort(
 
 
 def binary_addition(key: jax.Array, batch: int, lengths: tuple[int, int] = (1, 8)) -> Episodes:
-    """Two numbers at once, bit by bit from the least; after the end, their sum, one bit longer."""
+    """Draws two numbers, both bit by bit from the least; their sum, one bit longer, comes after."""
     shortest, longest = _range("lengths", lengths)
 
     def episode(key):
@@ -242,7 +242,7 @@ def _words(key: jax.Array, count: int, bits: int, length: jax.Array | int) -> ja
 
 
 def _episode(shown: jax.Array, wanted: jax.Array, mask: jax.Array) -> Episodes:
-    """What is shown, followed by zeros to the length of what is wanted."""
+    """Pads what is shown with zeros to the length of what is wanted."""
     inputs = jnp.pad(shown.astype(jnp.float32), ((0, len(wanted) - len(shown)), (0, 0)))
     return inputs, (wanted.astype(jnp.float32), mask.astype(jnp.float32))
 

@@ -1,4 +1,4 @@
-"""Texts for character models, each in a part to train on and parts to test on.
+"""Texts for character models, each split into training, validation and test.
 
 ===================  ===================================  =======================================
 name                 training / validation / test         a character is
@@ -10,21 +10,20 @@ a path to a file     the first 90 % / the rest / none     every one of the file
 a path to a folder   80 / 10 / 10 % of the files          every one of the files
 ===================  ===================================  =======================================
 
-**tiny-shakespeare** is cut as char-rnn and nanoGPT cut it (nanoGPT's figures are of that
-validation part; char-rnn takes another 5 % of it away).
+**tiny-shakespeare** is split as in char-rnn and nanoGPT (nanoGPT's figures are for that validation
+part; char-rnn takes another 5 % of it away).
 
 **Penn Treebank.** The files are those of Mikolov's word models: lower case, numbers as N, rare ones
 as <unk>, a blank at both ends of a line. As in character models since Mikolov et al. (2012) these
 outer blanks are dropped, the line break is a character like others, and N and <unk> are spelt out.
 That makes 5,017,482, 393,042 and 442,423 characters, 50 different ones.
 
-**Files of a folder** stand one behind the other in the order of their paths, each followed by
-`SEPARATOR`, so that a network learns where one ends and can be told to begin another. Which part a
-file is in follows from its path alone, by CRC-32.
+**Files of a folder** follow one another in the order of their paths, each followed by `SEPARATOR`,
+so that a network learns where one ends and can be asked to begin another. The part that a file is
+in follows from its path alone, by CRC-32.
 
-**Java** is Apache Commons Lang, below a folder java/commons-lang: 264 files. Comments, which are
-most of them, are taken out (`nnlab.sequences.java`); one is a licence that would be the same in
-each.
+**Java** is Apache Commons Lang, in a folder java/commons-lang: 264 files. Comments, which are most
+of the text, are taken out (`nnlab.sequences.java`); one of them is a licence, the same in each.
 
 References:
     https://github.com/karpathy/char-rnn, https://github.com/karpathy/nanoGPT
@@ -72,10 +71,10 @@ class Corpus(NamedTuple):
     """A text in parts.
 
     Attributes:
-        name: as it was given; of a path the last part.
-        train, valid: characters to learn from, and to choose a network by.
-        test: those that nothing is chosen by, empty where a corpus has none.
-        files: whether the parts are made of files, each of which ends in `SEPARATOR`.
+        name: the name that was given, or the last part of the path.
+        train, valid: characters to train on, and to choose a network by.
+        test: characters by which nothing is chosen; empty if a corpus has none.
+        files: whether the parts consist of files, each of which ends in `SEPARATOR`.
     """
 
     name: str
@@ -86,16 +85,16 @@ class Corpus(NamedTuple):
 
 
 def load_text(name: str, data_dir: str | os.PathLike | None = None) -> Corpus:
-    """Reads a corpus; tinyshakespeare and ptb are downloaded into the cache where they are nowhere.
+    """Reads a corpus; downloads tinyshakespeare or ptb into the cache if they are nowhere.
 
     Args:
-        name: one of `CORPORA`, or the path of a file of UTF-8 text or of a folder of such files;
-            all are read, those in its folders too, but for hidden ones.
-        data_dir: where to look for the corpora first, as in `nnlab.vision.load`.
+        name: one of `CORPORA`, or the path of a file of UTF-8 text or of a folder of such files,
+            in which all are read, also in its folders, except for hidden ones.
+        data_dir: where to look for the corpora first.
 
     Raises:
-        InputError: there is no such corpus, it cannot be had or read as UTF-8, a file is empty or
-            holds `SEPARATOR`, or there is too little for all parts.
+        InputError: there is no such corpus, it cannot be found, downloaded or read as UTF-8, a
+            file is empty or holds `SEPARATOR`, or there is too little for all parts.
     """
     match name:
         case "tinyshakespeare":
@@ -151,7 +150,8 @@ def _of_folder(name: str, root: Path, pattern: str, edit: Callable[[str], str]) 
         source = read_text(places[place])
         if SEPARATOR in source:
             raise InputError(
-                f"{places[place]} holds the character {SEPARATOR!r}, which stands between files."
+                f"{places[place]} holds the character {SEPARATOR!r}, which separates files,"
+                " expected none."
             )
         return edit(source) + SEPARATOR
 

@@ -1,7 +1,7 @@
-"""How well outputs [batch, time, k] answer episodes of `nnlab.sequences.algorithmic_tasks`.
+"""Scores of outputs [batch, time, k] for episodes of `nnlab.sequences.algorithmic_tasks`.
 
-An output is the logit of a bit's being 1; labels are (targets [batch, time, k], mask [batch,
-time]), and what is masked counts for nothing.
+An output is the logit of a bit being 1; labels are (targets [batch, time, k], mask [batch, time]),
+and steps whose mask is 0 do not count.
 """
 
 import jax
@@ -12,10 +12,10 @@ Labels = tuple[jax.Array, jax.Array]
 
 
 def bits_per_sequence(logits: jax.Array, labels: Labels) -> jax.Array:
-    """Sigmoid cross-entropy in bits, summed over an episode, the mean over the batch, a scalar.
+    """Computes the sigmoid cross-entropy in bits: summed over an episode, averaged over the batch.
 
-    That is the paper's measure: how many bits the network would need to be told on average
-    (Graves, Wayne & Danihelka, 2014, https://arxiv.org/abs/1410.5401, section 4).
+    This scalar is the measure of Graves, Wayne & Danihelka, 2014, https://arxiv.org/abs/1410.5401,
+    section 4.
     """
     targets, mask = labels
     nats = optax.sigmoid_binary_cross_entropy(logits, targets).sum(-1)
@@ -23,7 +23,7 @@ def bits_per_sequence(logits: jax.Array, labels: Labels) -> jax.Array:
 
 
 def wholly_right(logits: jax.Array, labels: Labels) -> dict[str, jax.Array]:
-    """{"right"}: the share of episodes without a wrong bit. A logit above 0 answers 1."""
+    """Computes {"right"}, the share of episodes without a wrong bit. A logit above 0 means 1."""
     targets, mask = labels
     wrong = ((logits > 0) != (targets > 0.5)).any(-1) & (mask > 0)
     return {"right": jnp.mean(~wrong.any(-1))}

@@ -1,12 +1,13 @@
-r"""Text, or other symbols, from a network that gives the logits of the next one.
+r"""Generates text, or other symbols, with a network that outputs the logits of the next one.
 
 .. math:: P(s) \propto e^{z_s / T}                                                   (1)
 
-for the logits z and the temperature T: 1 is what the network believes, less is more cautious, and
-towards 0 the likeliest symbol is taken always. With `top_k` only the k largest logits count.
+for the logits z and the temperature T: 1 samples from the network's own distribution, less is more
+cautious, and towards 0 the likeliest symbol always wins. With `top_k` only the k largest logits
+count.
 
-The functions are pure: a `Position` is all there is to know about a text so far, and symbol n of a
-text is drawn with the key folded with n, so that a text in pieces of any lengths is the same text.
+The functions are pure: a `Position` is all that is known of a text so far, and symbol n of a text
+is drawn with the key folded with n, so that pieces of any lengths make the same text.
 
 References:
     Ackley, Hinton & Sejnowski, A learning algorithm for Boltzmann machines, 1985, for eq. 1;
@@ -26,11 +27,11 @@ from nnlab.errors import InputError
 
 
 class Position(NamedTuple):
-    """Where texts stand.
+    """The state of texts between two symbols.
 
     Attributes:
         carry: the Flax collection of what the recurrent layers hold.
-        logits: [texts, symbols], of the next symbol of each.
+        logits: logits [texts, symbols] of the next symbol of each text.
         count: how many symbols have been drawn, int32.
     """
 
@@ -39,11 +40,12 @@ class Position(NamedTuple):
     count: jax.Array
 
 
-def begin(model: nn.Module, variables: Any, prompts: jax.Array) -> Position:
-    """The position behind prompts of symbols [texts, time], time at least 1.
+def prefill(model: nn.Module, variables: Any, prompts: jax.Array) -> Position:
+    """Reads prompts of symbols [texts, time], time at least 1.
 
     Args:
-        model: [texts, time] to logits [texts, time, symbols], such as `nnlab.models.LanguageModel`.
+        model: maps symbols [texts, time] to logits [texts, time, symbols], as
+            `nnlab.models.LanguageModel` does.
         variables: its parameters.
         prompts: integers; the network reads them from a state of zeros.
 
@@ -56,7 +58,7 @@ def begin(model: nn.Module, variables: Any, prompts: jax.Array) -> Position:
     return Position(after["carry"], logits[:, -1], jnp.zeros((), jnp.int32))
 
 
-def proceed(
+def decode(
     model: nn.Module,
     variables: Any,
     key: jax.Array,
@@ -66,22 +68,25 @@ def proceed(
     temperature: ArrayLike = 1.0,
     top_k: int | None = None,
 ) -> tuple[Position, jax.Array]:
-    """`count` more symbols of each text, int32 [texts, count], and the position behind them.
+    """Draws `count` more symbols of each text.
 
     Args:
-        model, variables: as of `begin`.
-        key: of the texts; the same for all pieces of them.
-        position: from `begin` or an earlier call.
+        model, variables: as in `prefill`.
+        key: the same for all pieces of the texts.
+        position: from `prefill` or an earlier call.
         count: steps of the loop that this compiles to.
         temperature: T of eq. 1, above 0.
-        top_k: by default all symbols count.
+        top_k: how many of the largest logits count; all if None.
+
+    Returns:
+        The position after the symbols, and the symbols, int32 [texts, count].
     """
 
     def step(position: Position, _: None) -> tuple[Position, jax.Array]:
-        of_step = jax.random.fold_in(key, position.count)
-        drawn = draw(of_step, position.logits, temperature=temperature, top_k=top_k)
-        going_on = {**variables, "carry": position.carry}
-        logits, after = model.apply(going_on, drawn[:, None], mutable=["carry"])
+        step_key = jax.random.fold_in(key, position.count)
+        drawn = draw(step_key, position.logits, temperature=temperature, top_k=top_k)
+        carried = {**variables, "carry": position.carry}
+        logits, after = model.apply(carried, drawn[:, None], mutable=["carry"])
         return Position(after["carry"], logits[:, 0], position.count + 1), drawn
 
     position, symbols = lax.scan(step, position, length=count)
@@ -95,7 +100,7 @@ def draw(
     temperature: ArrayLike = 1.0,
     top_k: int | None = None,
 ) -> jax.Array:
-    """A symbol, int32 [...], by eq. 1 of logits [..., symbols]."""
+    """Draws a symbol, int32 [...], by eq. 1 from logits [..., symbols]."""
     if top_k is not None and top_k < logits.shape[-1]:
         least = lax.top_k(logits, top_k)[0][..., -1:]
         logits = jnp.where(logits < least, -jnp.inf, logits)

@@ -1,9 +1,9 @@
-r"""What of a Java source is code, and what is comment or literal.
+r"""Tells the code of a Java source from its comments and literals.
 
 The lexical rules are those of the Java Language Specification, section 3: comments of both kinds,
-character, string and text-block literals with their escapes. What has no end runs to the end of its
-line, a block comment or text block to the end of the file. Escapes such as `\u0022` are not
-translated before, as a compiler would do; nobody writes a bracket or a quote in that way.
+character, string and text-block literals with their escapes. A literal without an end runs to the
+end of its line, a block comment or text block to the end of the file. Escapes such as `\u0022` are
+not translated first, as a compiler would do; nobody writes a bracket or a quote in that way.
 """
 
 import re
@@ -20,7 +20,7 @@ _TOKEN = re.compile(
 
 
 def without_comments(source: str) -> str:
-    """The source without its comments, trailing blanks and more than one blank line in a row."""
+    """Removes comments, trailing blanks and all but one of successive blank lines."""
 
     def kept(token: re.Match) -> str:
         if token["comment"] is None:
@@ -33,5 +33,5 @@ def without_comments(source: str) -> str:
 
 
 def code_only(source: str) -> str:
-    """The source, every character of a comment or literal a blank: as long as it was."""
+    """Replaces every character of comments and literals by a blank; the length stays."""
     return _TOKEN.sub(lambda token: " " * len(token[0]), source)

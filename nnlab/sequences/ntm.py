@@ -1,27 +1,27 @@
 r"""The Neural Turing Machine: a controller with a memory that it reads and writes by attention.
 
 At every step the controller sees the input and what its heads read one step before. Its output says
-how each head addresses the memory, what the write heads erase and add, and, together with what is
-read now, the network's output. All heads address the memory of the step before and the reads are of
-that memory; then the writes. The equations are in `nnlab.sequences.addressing`.
+how each head addresses the memory and what the write heads erase and add; together with what is
+read now it makes the network's output. All heads address, and read, the memory of the step before;
+then the heads write. The equations are in `nnlab.sequences.addressing`.
 
-For m inputs, k outputs, C units, memory of N × W, R read and H write heads, offsets -s to s and L
-layers the parameters are
+With m inputs, k outputs, C units, a memory of N × W, R read and H write heads, offsets -s to s and
+L layers the numbers of parameters are
 
-- of the controller, feed-forward: C (m + R W + 1) + (L - 1) C (C + 1), or those of its cells;
-- of the heads: (C + 1) ((R + H) (W + 2 s + 4) + 2 H W);
-- of the output: k (C + R W + 1);
-- of the start: R W + (R + H) N for reads and weightings.
+- controller, feed-forward: C (m + R W + 1) + (L - 1) C (C + 1), or those of its cells;
+- heads: (C + 1) ((R + H) (W + 2 s + 4) + 2 H W);
+- output: k (C + R W + 1);
+- start: R W + (R + H) N for reads and weightings.
 
-With m = 9, k = 8, C = 100, memory 128 × 20, one head of each kind, s = 1 and L = 1, the copy task,
-these are 13,536, and with an LSTM 62,536. The paper counts 17,162 and 67,561, of which it does not
-say how.
+For the copy task (m = 9, k = 8, C = 100, memory 128 × 20, one head of each kind, s = 1, L = 1) they
+sum to 13,536, and with an LSTM to 62,536. The paper gives 17,162 and 67,561 and does not say how
+these are counted.
 
-What the paper leaves open follows Collier & Beel: keys and what is added go through tanh; the
-memory starts at a constant, 1e-6, which they find to train 3.5 times as fast as a learned start;
-reads and weightings start at learned values, tanh and softmax of parameters, the controller's
-state at zeros; and what the controller tells the heads is clipped to ±20. Theirs too is the order
-of reading and writing. The paper learns all of the start.
+Where the paper leaves a choice open we follow Collier & Beel: keys and additions go through tanh;
+the memory starts at a constant, 1e-6, which they find to train 3.5 times as fast as a learned
+start; reads and weightings start at learned values, tanh and softmax of parameters, and the
+controller's state at zeros; and the parameters of the heads are clipped to ±20. The order of
+reading and writing is also theirs. The paper learns all of the start.
 
 References:
     Graves, Wayne & Danihelka, Neural Turing Machines, 2014, https://arxiv.org/abs/1410.5401,
@@ -42,7 +42,7 @@ from nnlab.sequences.addressing import address, read, write
 
 
 class NTMState(NamedTuple):
-    """What a Neural Turing Machine carries from step to step, float32.
+    """The state of a Neural Turing Machine between two steps, float32.
 
     Attributes:
         memory: [batch, N, W].
@@ -95,11 +95,11 @@ class NTMCell(nn.Module):
                 carry, h = cell(state.controller[number - 1], h)
                 carries.append(carry)
 
-        of_address, of_writes = (reads + writes) * (size + self.offsets + 3), 2 * writes * size
-        told = nn.Dense(of_address + of_writes, name="heads")(h)
-        told = jnp.clip(told, -self.clip, self.clip)
-        heads = told[:, :of_address].reshape(batch, reads + writes, -1)
-        erase, add = jnp.split(told[:, of_address:].reshape(batch, 2 * writes, size), 2, axis=1)
+        addresses, written = (reads + writes) * (size + self.offsets + 3), 2 * writes * size
+        said = nn.Dense(addresses + written, name="heads")(h)
+        said = jnp.clip(said, -self.clip, self.clip)
+        heads = said[:, :addresses].reshape(batch, reads + writes, -1)
+        erase, add = jnp.split(said[:, addresses:].reshape(batch, 2 * writes, size), 2, axis=1)
         weightings = address(
             state.memory,
             state.weightings,
@@ -117,11 +117,11 @@ class NTMCell(nn.Module):
 
 
 class NTM(nn.Module):
-    """Sequences [batch, time, m] to logits [batch, time, k], float32.
+    """Maps sequences [batch, time, m] to logits [batch, time, k], float32.
 
-    Weightings of all steps are sown as intermediates "read_weightings" [batch, time, R, N] and
-    "write_weightings" [batch, time, H, N]. Every sequence starts anew; to go on from a state, or to
-    take a step alone, there are the methods `start` and `unroll`:
+    The weightings of all steps are sown as intermediates "read_weightings" [batch, time, R, N] and
+    "write_weightings" [batch, time, H, N]. Every sequence starts anew; the methods `start` and
+    `unroll` go on from a state, or take a single step:
 
         state = model.apply(variables, batch, method="start")
         logits, weightings, state = model.apply(variables, x, state, method="unroll")
@@ -131,16 +131,16 @@ class NTM(nn.Module):
         controller: class of its cells, such as `nnlab.layers.LSTMCell`; None is feed-forward with
             tanh.
         width, layers: units C and number L of the controller's layers.
-        arithmetic: of the controller's products. What the heads are told and the output are float.
+        arithmetic: arithmetic of the controller's products; heads and output are float.
         norm: LayerNorm in the controller, which adders need (`nnlab.layers.recurrent`).
         read_heads, write_heads: R and H.
-        locations, size: of the memory, N and W.
-        reach: s, the farthest that a step can shift a weighting.
-        fill: what every number of the memory starts at.
-        clip: bound of what the controller tells the heads.
+        locations, size: size of the memory, N and W.
+        reach: s, how far a step can shift a weighting.
+        fill: the number that fills the memory at the start.
+        clip: bound of the parameters that the controller gives the heads.
 
     Raises:
-        InputError: a number of something is below 1, `reach` is negative or beyond the memory, or
+        InputError: a size is below 1, `reach` is negative or beyond the memory, or
             the inputs are not [batch, time, m].
     """
 
@@ -168,7 +168,7 @@ class NTM(nn.Module):
                 f"reach must be from 0 to the {self.locations} locations, not {self.reach}."
             )
         heads = self.read_heads + self.write_heads
-        start = nn.initializers.normal(1.0)  # a uniform one tells no location from another
+        start = nn.initializers.normal(1.0)  # a uniform one would make all locations alike
         self.first_reads = self.param("first_reads", start, (self.read_heads, self.size))
         self.first_weightings = self.param("first_weightings", start, (heads, self.locations))
         # In the backward pass a step is computed again, instead of kept with all its arrays of
@@ -200,7 +200,7 @@ class NTM(nn.Module):
         return logits
 
     def start(self, batch: int) -> NTMState:
-        """The state in front of the first step of `batch` sequences."""
+        """Returns the state before the first step of `batch` sequences."""
         carries = ()
         if self.controller is not None:
             cell = self.controller(self.width, parent=None)
@@ -218,7 +218,7 @@ class NTM(nn.Module):
         )
 
     def unroll(self, x: jax.Array, state: NTMState | None = None) -> Unrolled:
-        """The steps of x [batch, time, m] from a state, by default that of the start."""
+        """Takes the steps of x [batch, time, m] from a state, by default that of the start."""
         if x.ndim != 3:
             raise InputError(f"an NTM takes [batch, time, features], not {list(x.shape)}.")
         state, (logits, weightings) = self.cell(self.start(len(x)) if state is None else state, x)

@@ -1,15 +1,16 @@
 """Stacked recurrent layers with an output at every step, in any arithmetic.
 
-`layers` layers of `features` units in any cell, each two ways with `bidirectional`, and a dense
-output layer with a bias. In front of a `LanguageModel` stands an embedding of the symbols, which
-for one-hot symbols is what the first product would be.
+A network has `layers` layers of `features` units in any cell, in both directions with
+`bidirectional`, and a dense output layer with a bias. A `LanguageModel` begins with an embedding of
+the symbols, which is what the first product would be for one-hot symbols.
 
-Of k outputs, m inputs and n units an LSTM of L layers has 4n (m + n + 1) + 4n (2n + 1) (L - 1) +
-k (n + 1) parameters, and an embedding of s symbols s n: 2 layers of 128 on 65 characters 279,873.
+An LSTM of L layers with m inputs, n units and k outputs has 4n (m + n + 1) + 4n (2n + 1) (L - 1) +
+k (n + 1) parameters, and an embedding of s symbols s n more: 2 layers of 128 units on 65 characters
+have 279,873.
 
 References:
-    Those of `nnlab.ops.recurrent` and `nnlab.layers.sequences`; Karpathy, The unreasonable
-    effectiveness of recurrent neural networks, 2015, for 2×128 on characters.
+    Karpathy, The unreasonable effectiveness of recurrent neural networks, 2015, for 2×128 on
+    characters; for the cells see `nnlab.ops.recurrent` and `nnlab.layers.sequences`.
 """
 
 import functools
@@ -26,22 +27,22 @@ from nnlab.layers.sequences import Bidirectional, Recurrent, Stacked
 
 
 class RecurrentNet(nn.Module):
-    """[batch, time, m] to outputs [batch, time, k].
+    """Maps [batch, time, m] to outputs [batch, time, k].
 
     `lengths` and the state from call to call are as in `nnlab.layers.sequences`.
 
     Attributes:
         outputs: k.
         features: units n a layer (and direction).
-        layers: how many.
-        cell: class of the cells, of `nnlab.layers`.
-        arithmetic: of the products of all cells.
-        classifier: of the output layer.
+        layers: number of layers.
+        cell: class of the cells, from `nnlab.layers`.
+        arithmetic: arithmetic of the products in all cells.
+        classifier: arithmetic of the output layer.
         norm: LayerNorm in the cells, which adders need (`nnlab.layers.recurrent`).
-        bidirectional: a second cell a layer that runs from the end.
-        dropout, recurrent_dropout: rates, of the inputs of all layers and of their states, one
-            draw a sequence.
-        dtype: of the computation; outputs are float32 at least.
+        bidirectional: each layer has a second cell, which runs from the end.
+        dropout, recurrent_dropout: dropout rates on the inputs of all layers and on their states,
+            drawn once a sequence.
+        dtype: dtype of the computation; outputs are float32 at least.
 
     Raises:
         InputError: `layers` or `features` is below 1.
@@ -85,7 +86,7 @@ class RecurrentNet(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Symbols [batch, time] to logits [batch, time, symbols] of the next ones.
+    """Maps symbols [batch, time] to logits [batch, time, symbols] of the next ones.
 
     A symbol is an integer below `symbols`. The other attributes are those of `RecurrentNet`; the
     embedding has `features` numbers.
@@ -107,17 +108,6 @@ class LanguageModel(nn.Module):
         self, x: jax.Array, train: bool = False, lengths: jax.Array | None = None
     ) -> jax.Array:
         x = nn.Embed(self.symbols, self.features, dtype=self.dtype, name="embedding")(x)
-        net = RecurrentNet(
-            self.symbols,
-            self.features,
-            self.layers,
-            self.cell,
-            self.arithmetic,
-            self.classifier,
-            self.norm,
-            dropout=self.dropout,
-            recurrent_dropout=self.recurrent_dropout,
-            dtype=self.dtype,
-            name="network",
-        )
-        return net(x, train, lengths)
+        names = "features layers cell arithmetic classifier norm dropout recurrent_dropout dtype"
+        options = {name: getattr(self, name) for name in names.split()}
+        return RecurrentNet(self.symbols, **options, name="network")(x, train, lengths)

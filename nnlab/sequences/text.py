@@ -1,7 +1,7 @@
-"""Text as arrays: a vocabulary of characters, and windows in the order that training wants them.
+"""Text as arrays: a vocabulary of characters, and windows in the order of the training.
 
-Truncated back-propagation reads a text as a number of streams side by side: the batch of step k is
-window k of every stream, and the state at its end is where window k + 1 goes on.
+Truncated back-propagation reads a text as several streams side by side: the batch of step k is
+window k of every stream, and window k + 1 goes on from the state at its end.
 """
 
 import dataclasses
@@ -15,13 +15,13 @@ from nnlab.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """The characters of a text; a symbol is a character's place among them."""
+    """The characters of a text; a symbol is the place of a character among them."""
 
     characters: str
 
     @classmethod
     def of(cls, text: str) -> "Vocabulary":
-        """All characters of `text`, sorted.
+        """Makes the vocabulary of all characters of `text`, sorted.
 
         Raises:
             InputError: the text is empty.
@@ -34,10 +34,10 @@ class Vocabulary:
         return len(self.characters)
 
     def encode(self, text: str) -> np.ndarray:
-        """The symbols of the text, int32 [characters].
+        """Turns a text into symbols, int32 [characters].
 
         Raises:
-            InputError: a character is not in the vocabulary; it is named with its place.
+            InputError: a character is not in the vocabulary; the message names it and its place.
         """
         places = {character: place for place, character in enumerate(self.characters)}
         found = np.fromiter((places.get(character, -1) for character in text), np.int32, len(text))
@@ -50,15 +50,15 @@ class Vocabulary:
         return found
 
     def decode(self, symbols: Iterable[int]) -> str:
-        """The text of the symbols."""
+        """Turns symbols into text."""
         return "".join(self.characters[symbol] for symbol in symbols)
 
 
 def read_text(path: Path) -> str:
-    """A file of UTF-8 text, whole.
+    """Reads a whole file of UTF-8 text.
 
     Raises:
-        InputError: there is none, it is empty, or not UTF-8.
+        InputError: there is no such file, it is empty, or it is not UTF-8.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -71,11 +71,12 @@ def read_text(path: Path) -> str:
 
 
 def windows(symbols: np.ndarray, streams: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and labels, each [steps × streams, length], for `in_memory(…, shuffle=False)`.
+    """Cuts a text into inputs and labels, [steps × streams, length], for training in order.
 
     The text is cut into `streams` pieces of equal length, and rows k × streams to (k + 1) × streams
-    are window k of all pieces. A label is the symbol behind its input. What does not fill a window
-    of every stream is left out, at the end of each: less than `streams` × (`length` + 1) symbols.
+    are window k of all pieces. A label is the symbol after its input. Symbols at the end of a piece
+    that do not fill a window are left out, less than `streams` × (`length` + 1) in all. Feed them
+    with `in_memory(…, shuffle=False)`.
 
     Raises:
         InputError: there are not enough symbols for one window.

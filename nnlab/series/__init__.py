@@ -9,7 +9,6 @@ from nnlab.series.logs import (
     next_event_windows,
     read_log,
     sessions_by_name,
-    sliding_sessions,
 )
 from nnlab.series.normalisers import (
     Keys,
@@ -62,6 +61,5 @@ __all__ = [
     "read_json_lines",
     "read_log",
     "sessions_by_name",
-    "sliding_sessions",
     "windows",
 ]

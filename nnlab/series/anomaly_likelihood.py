@@ -8,13 +8,13 @@ With the mean :math:`\mu_s` of the last `short` errors, and the mean and standar
     L &= 1 - Q(z), \qquad Q(z) = \tfrac{1}{2} \mathrm{erfc}(z / \sqrt{2}),                (2) \\
     S &= \min(1, \log Q(z) / \log 10^{-10}).                                              (3)
 
-A series that is hard to predict has large errors all the time and a likelihood near 1/2. L crowds
-near 1 where it matters, so S is what a threshold is put on: 0.5 for Q = 1e-5, 1 for 1e-10 and less.
+A series that is hard to predict has large errors all the time and a likelihood near 1/2. Where it
+matters, L is crowded near 1, so thresholds are put on S: 0.5 for Q = 1e-5, 1 for 1e-10 and less.
 
 Errors come one at a time: `update` is a pure function of a small state, for `jax.lax.scan`, under
-`jax.vmap` or row by row. The long moments are kept as those of blocks of `block` rows, combined by
-Chan's formula, so that nothing is subtracted from a running sum and float32 suffices; the window is
-the rows of the current block and of the long / block - 1 before it, long - block + 1 to long rows.
+`jax.vmap` or row by row. The long moments are those of blocks of `block` rows, combined by Chan's
+formula, so that nothing is subtracted from a running sum and float32 suffices; the window is the
+rows of the current block and of the long / block - 1 before it, long - block + 1 to long rows.
 
 References:
     Lavin & Ahmad, Evaluating real-time anomaly detection algorithms, 2015,
@@ -36,13 +36,13 @@ from nnlab.errors import InputError
 
 
 class State(NamedTuple):
-    """What is kept of the errors seen.
+    """What is known of the errors so far.
 
     Attributes:
-        rows: how many, int32.
+        rows: how many errors there were, int32.
         recent: the last ones [short], the newest at rows - 1 modulo short.
-        count, mean, squares: of each block [long / block] the number of its errors, their mean and
-            the sum of their squared distances from it.
+        count, mean, squares: for each block [long / block] the number of its errors, their mean,
+            and the sum of their squared distances from it.
     """
 
     rows: jax.Array
@@ -60,7 +60,7 @@ class Likelihood(NamedTuple):
 
 
 def init(short: int = 10, long: int = 8000, block: int = 100) -> State:
-    """The state before the first error.
+    """Returns the state before the first error.
 
     Raises:
         InputError: a length is below 1, or `long` is not a multiple of `block` and above `short`.
@@ -82,14 +82,14 @@ def update(
     warm_up: int = 100,
     floor: float = 1e-6,
 ) -> tuple[State, Likelihood]:
-    """Takes one error, a float scalar, in.
+    """Takes in one error.
 
     Args:
         state: from `init` or the last call.
-        error: float scalar; its size is what counts, so give an absolute or squared one.
+        error: float scalar, absolute or squared, since only its size counts.
         block: as given to `init`.
-        warm_up: for so many errors the likelihood is 1/2.
-        floor: of the standard deviation, for errors that are all the same.
+        warm_up: for how many first errors the likelihood is 1/2.
+        floor: least standard deviation, for errors that are all the same.
     """
     blocks, short = state.count.size, state.recent.size
     place = state.rows // block % blocks
@@ -118,7 +118,7 @@ def update(
 
 
 def log_score(log_q: jax.Array) -> jax.Array:
-    """Equation (3) of the natural logarithm of the tail's probability."""
+    """Equation (3), from the natural logarithm of the tail's probability."""
     return jnp.minimum(1.0, log_q / math.log(1e-10))  # (3)
 
 
@@ -126,11 +126,11 @@ def log_score(log_q: jax.Array) -> jax.Array:
 def of_series(
     errors: jax.Array, short: int = 10, long: int = 8000, block: int = 100, warm_up: int = 100
 ) -> Likelihood:
-    """L and S of each error, [..., rows] of as many: `update` along the rows."""
+    """Computes L and S of each of the errors [..., rows]: `update` along the rows."""
 
-    def along(row: jax.Array) -> Likelihood:
+    def one_series(row: jax.Array) -> Likelihood:
         take = functools.partial(update, block=block, warm_up=warm_up)
         return jax.lax.scan(take, init(short, long, block), row)[1]
 
-    mapped = jnp.vectorize(along, signature="(n)->(n),(n)")
+    mapped = jnp.vectorize(one_series, signature="(n)->(n),(n)")
     return Likelihood(*mapped(jnp.asarray(errors, jnp.float32)))

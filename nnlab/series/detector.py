@@ -1,9 +1,9 @@
-"""What a detector makes of a line of a live file, and how what it remembers is kept.
+"""The face of a detector of anomalies in a live file, and the scores that it gives to lines.
 
-A detector (`SeriesDetector`, `LogDetector`) is made of a saved network and its notes. It goes
-through lines in order; its memory is all that one call leaves to the next, a value that `judge`
-does not change, so that a caller may throw the result of a call away and do it again. Judging lines
-one by one or many at a time gives the same scores.
+A detector (`SeriesDetector`, `LogDetector`) is made of a saved network and its notes. It takes
+lines in order. Its memory is all that one call leaves to the next, a value that `score` does not
+change, so that a caller may throw the result of a call away and make the call again. Lines get the
+same scores one by one as many at a time.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,14 @@ from nnlab.series.following import Line
 CUT = "is longer than a line may be"
 
 
-class Judgment(NamedTuple):
-    """Of a line.
+class LineScore(NamedTuple):
+    """What a detector says of a line.
 
     Attributes:
-        score: nan of what cannot be judged: a header, a malformed line, the first row.
+        score: larger is more anomalous; nan where there is nothing to score: a header, a malformed
+            line, the first row.
         why: where the score comes from, in a few words.
-        malformed: what is wrong with the line, such as "is blank"; empty where nothing is.
+        malformed: what is wrong with the line, such as "is blank"; empty if nothing is.
     """
 
     score: float = float("nan")
@@ -31,7 +32,7 @@ class Judgment(NamedTuple):
     malformed: str = ""
 
 
-class Kept(NamedTuple):
+class SavedMemory(NamedTuple):
     """A memory as a file holds it: JSON and arrays."""
 
     about: dict[str, Any]
@@ -43,38 +44,38 @@ class Detector(Protocol):
 
     @property
     def threshold(self) -> float:
-        """From which score on a line is an anomaly, unless its user knows better."""
+        """The score from which a line is an anomaly, unless the user gives another."""
         ...
 
     def fresh(self) -> Any:
-        """The memory before the first line."""
+        """Returns the memory before the first line."""
         ...
 
-    def judge(self, memory: Any, lines: Sequence[Line]) -> tuple[Any, list[Judgment]]:
-        """The memory behind some lines, and the judgment of each.
+    def score(self, memory: Any, lines: Sequence[Line]) -> tuple[Any, list[LineScore]]:
+        """Returns the memory after some lines, and the score of each.
 
         Raises:
-            InputError: a file begins with a header that is not that of the network's data.
+            InputError: a file begins with a header that does not fit the network's data.
         """
         ...
 
-    def passed_over(self, memory: Any, first: Line) -> Any:
-        """The memory where the lines of a file are passed over, of which this is the first.
+    def skip(self, memory: Any, first: Line) -> Any:
+        """Returns the memory after a file whose lines are skipped; `first` is its first line.
 
         Raises:
-            InputError: as `judge`.
+            InputError: as `score`.
         """
         ...
 
-    def keep(self, memory: Any) -> Kept:
-        """A memory for a file."""
+    def to_arrays(self, memory: Any) -> SavedMemory:
+        """Returns a memory as a file holds it."""
         ...
 
-    def recall(self, kept: Kept) -> Any:
-        """A memory from a file.
+    def from_arrays(self, saved: SavedMemory) -> Any:
+        """Returns the memory that `to_arrays` took apart.
 
         Raises:
-            InputError: it is not one of this detector's.
+            InputError: it is not a memory of this detector.
         """
         ...
 

@@ -1,24 +1,24 @@
 """Whole lines of a file that grows, is cut short, or is replaced while it is read.
 
-A `Follower` gives the lines that it has not given before, and says where it stands. What befalls a
-log, and what is done about it:
+A `Follower` returns the lines that it has not returned before, and its position. What can happen to
+a log, and what the follower then does:
 
 =======================================  ========================================================
-there is no such file (yet)              nothing to read; it is looked for at the next read
-its last line has no end yet             the line waits for it
-it gets shorter or begins otherwise      it is read from its beginning ("copytruncate")
-another file has its name                the rest of the old one first, until the new one is not
-                                         empty; a line without an end at its end counts
-it was renamed while nobody followed     it is found by its inode, or a copy by its first bytes,
-                                         in the same folder
-another file has its name, but begins    it is read on, as one that is written anew, longer, each
-with the same `HEAD` bytes               time
-a line has more than `LONGEST` bytes     its beginning is given, marked as cut
-a line begins with zero bytes            they are left out; such a hole is where the writer of a
-                                         file that was cut short goes on at the old place
+there is no such file (yet)              returns no lines; looks again at the next read
+its last line has no end yet             waits for the end
+it gets shorter or begins otherwise      reads it from its beginning ("copytruncate")
+another file has its name                reads the rest of the old one, until the new one is not
+                                         empty; then a last line without an end counts
+it was renamed while nobody followed     finds it by its inode, or a copy by its first bytes, in
+                                         the same folder
+another file has its name, but begins    reads on, as in one file that is written anew, longer,
+with the same `HEAD` bytes               each time
+a line has more than `LONGEST` bytes     returns its beginning, marked as cut
+a line begins with zero bytes            leaves them out; such a hole comes from a writer that
+                                         goes on at its old place after the file was cut short
 =======================================  ========================================================
 
-What is cut off before it was read is lost to every reader, as is a file that came and went, or was
+What is cut off before it is read is lost to every reader, as is a file that comes and goes, or is
 compressed, between two reads.
 """
 
@@ -48,12 +48,12 @@ class Line(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """Behind a line of a file.
+    """The place after a line of a file.
 
     Attributes:
-        inode: of the file; 0 if there was none.
-        offset: in bytes.
-        lines: that come before.
+        inode: the file's; 0 if there was none.
+        offset: bytes before it.
+        lines: how many lines come before it.
         head: SHA-256 of the first min(`HEAD`, offset) bytes.
     """
 
@@ -75,12 +75,14 @@ class Position:
             and {name: type(value) for name, value in fields.items()} == types
             and min(fields["inode"], fields["offset"], fields["lines"]) >= 0
         ):
-            raise InputError(f"{fields!r} is no position in a file, expected {', '.join(types)}.")
+            raise InputError(
+                f"{fields!r} is no position in a file, expected the fields {', '.join(types)}."
+            )
         return cls(**fields)
 
 
 class _Whole(NamedTuple):
-    """A line that has been read: what is kept of it, and its bytes with the end."""
+    """A line that has been read: what is kept of it, and how many bytes it has with its end."""
 
     text: bytes
     size: int
@@ -88,21 +90,21 @@ class _Whole(NamedTuple):
 
 
 class Follower:
-    """Reads a file from a position on; in `with`, or to be closed.
+    """Reads a file from a position on; use it in `with`, or close it.
 
     Attributes:
-        path: of the file.
-        told: what has happened to it, in sentences; whoever has read them may empty the list.
+        path: the file.
+        messages: what has happened to the file, one sentence each; the reader may empty the list.
     """
 
     def __init__(self, path: str | os.PathLike[str], position: Position | None = None):
-        """At a position, by default at the beginning.
+        """Begins at a position, by default at the beginning.
 
         Raises:
             InputError: the file of the position is there and cannot be read.
         """
         self.path = Path(path)
-        self.told: list[str] = []
+        self.messages: list[str] = []
         self._descriptor: int | None = None
         self._start(None)
         if position is None or not position.offset:
@@ -111,7 +113,7 @@ class Follower:
             if self._goes_on(place, position):
                 self._start(place, position.offset, position.lines)
                 return
-        self.told.append(f"{self.path} is no longer what was read of it, and read anew.")
+        self.messages.append(f"{self.path} no longer holds what was read of it, and is read anew.")
 
     def __enter__(self) -> Self:
         return self
@@ -126,7 +128,7 @@ class Follower:
 
     @property
     def position(self) -> Position:
-        """Behind the last line that was given."""
+        """The place after the last line that was returned."""
         inode = 0 if self._descriptor is None else os.fstat(self._descriptor).st_ino
         return Position(inode, self._offset, self._lines, hashlib.sha256(self._head).hexdigest())
 
@@ -137,16 +139,16 @@ class Follower:
 
     @property
     def unfinished(self) -> int:
-        """Bytes that were read of a line that has no end yet."""
+        """How many bytes have been read of a line that has no end yet."""
         return self._passed + len(self._rest)
 
     def to_end(self) -> None:
-        """Goes behind the last whole line that is there."""
+        """Skips all whole lines that are there."""
         while self.read(1000):
             pass
 
     def read(self, most: int) -> list[Line]:
-        """Lines that are there, at most so many; none at the end, for now.
+        """Returns the next lines, at most `most`; none if the file has no more for now.
 
         Raises:
             InputError: the file is there and cannot be read.
@@ -163,7 +165,7 @@ class Follower:
             self._start(self.path)
         elif self._is_other():
             yield from self._given()
-            self.told.append(f"{self.path} was cut short, and is read from its beginning.")
+            self.messages.append(f"{self.path} was cut short, and is read from its beginning.")
             self._start(self.path)
         while self._descriptor is not None:
             yield from self._given()
@@ -179,11 +181,13 @@ class Follower:
             if self._rest:
                 self._keep(b"\n", end=0)
                 yield from self._given()
-            self.told.append(f"{self.path} is another file, and read from its beginning.")
+            self.messages.append(
+                f"{self.path} is another file now, and is read from its beginning."
+            )
             self._start(self.path)
 
     def _start(self, path: Path | None, offset: int = 0, lines: int = 0) -> None:
-        """Opens a file, if there is one, in place of the one before."""
+        """Opens a file, if there is one, instead of the one before."""
         self.close()
         self._offset, self._lines, self._head = offset, lines, b""
         self._ready: deque[_Whole] = deque()
@@ -225,14 +229,14 @@ class Follower:
             yield Line(self._lines, text, cut)
 
     def _is_other(self) -> bool:
-        """Whether the open file no longer begins with, or holds, what was read of it."""
+        """Whether the open file is shorter than what was read of it, or begins otherwise."""
         assert self._descriptor is not None
         if os.fstat(self._descriptor).st_size < self._read_to:
             return True
         return os.pread(self._descriptor, len(self._head), 0) != self._head
 
     def _is_replaced(self) -> bool:
-        """Whether another file that is not empty has the name."""
+        """Whether another file, not an empty one, has the name."""
         assert self._descriptor is not None
         try:
             there = self.path.stat()
@@ -244,7 +248,7 @@ class Follower:
         return bool(there.st_size) and not os.path.samestat(there, here)
 
     def _places(self, inode: int) -> Iterator[Path]:
-        """Where a file of that inode may be now: its name, its inode, names that begin like it."""
+        """Files that may have been followed: by name, by inode, by how their names begin."""
         yield self.path
         try:
             with os.scandir(self.path.parent) as entries:
@@ -255,7 +259,7 @@ class Follower:
         yield from (Path(each.path) for each in others if each.name.startswith(self.path.name))
 
     def _goes_on(self, path: Path, position: Position) -> bool:
-        """Whether a file is the one of the position, or begins like it."""
+        """Whether a file is the one that the position is in, or begins like it."""
         try:
             descriptor = _opened(path)
         except InputError:

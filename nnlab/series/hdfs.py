@@ -1,9 +1,9 @@
-"""HDFS: sessions of a file system's log, each the events of one block.
+"""HDFS: the log of a distributed file system, as sessions of the events of one block.
 
-The log is that of 200 machines over two days; what it says of a block is normal or, by the judgment
-of its system's experts, abnormal. The files hold a session a line, as numbers of templates: 4,855
-normal sessions, those that DeepLog was trained on, and all 16,838 abnormal ones. The 553,366 other
-normal sessions, on which DeepLog was tested, are not in them.
+The log covers 200 machines over two days; experts of the system labelled each block as normal or
+abnormal. The files hold one session a line, as numbers of templates: the 4,855 normal sessions on
+which DeepLog was trained, and all 16,838 abnormal ones. They lack the 553,366 other normal sessions
+on which DeepLog was tested.
 
 References:
     Xu et al., Detecting large-scale system problems by mining console logs, SOSP 2009: the log;
@@ -29,18 +29,18 @@ HDFS = Source(
     },
 )
 NORMAL_IN_TEST, ABNORMAL_IN_TEST = 553_366, 16_838
-"""Sessions of the published test."""
+"""Numbers of sessions in the published test."""
 
 
 class Sessions(NamedTuple):
-    """Sessions of event numbers, normal ones and abnormal ones."""
+    """Normal and abnormal sessions of event numbers."""
 
     normal: list[list[int]]
     abnormal: list[list[int]]
 
 
 def load_hdfs(data_dir: str | os.PathLike | None = None) -> Sessions:
-    """Reads the sessions, downloading them into the cache where they are nowhere.
+    """Reads the sessions, and downloads them into the cache if they are nowhere.
 
     Raises:
         InputError: they are nowhere and cannot be downloaded, or a line is not made of numbers.
@@ -49,10 +49,10 @@ def load_hdfs(data_dir: str | os.PathLike | None = None) -> Sessions:
 
 
 def hdfs_log(data_dir: str | os.PathLike | None = None) -> Path:
-    """The file of 2,000 raw lines of that log, as loghub has it.
+    """Finds loghub's file of 2,000 raw lines of that log.
 
     Raises:
-        InputError: it is below none of the folders that the user named.
+        InputError: it is in none of the folders that the user named.
     """
     places = ("hdfs/loghub-2k/HDFS_2k.log", "loghub-2k/HDFS_2k.log", "HDFS_2k.log")
     return find_given("HDFS_2k.log", places, data_dir, "a file hdfs/loghub-2k/HDFS_2k.log")

@@ -1,37 +1,34 @@
 """From the lines of a log to the events that a network reads, the same way every time.
 
-What `nnlab.series.Transformation` is for tables, `LogTransformation` is for logs: it is saved with
-the network, and every new line passes through exactly what the lines of training passed through.
+`LogTransformation` is for logs what `nnlab.series.Transformation` is for tables: it is saved with
+the network, and treats every new line exactly as it treated the lines of the training.
 """
 
 import dataclasses
-import json
 import re
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from nnlab.errors import InputError
 from nnlab.series.logs import log_rows
-from nnlab.series.records import no_record, read_record
+from nnlab.series.records import Record
 from nnlab.series.rows import Malformed
 from nnlab.series.templates import Templates
 
-VERSION = 1
-
 
 class Event(NamedTuple):
-    """What a line says: the number of its template, and the sessions to which it belongs."""
+    """The number of a line's template, and the sessions to which the line belongs."""
 
     number: int
     sessions: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class LogTransformation:
+class LogTransformation(Record):
     """How a log becomes sessions of events.
 
     Attributes:
-        log_format: of its lines, as of `nnlab.series.log_rows`; the last field is the content.
-        templates: of the contents.
+        log_format: the format of its lines (`nnlab.series.logs`); the last field is the content.
+        templates: the templates of the contents.
         session: a regular expression that finds the names of a line's sessions in its content;
             None if the log is one session, whose name is empty.
         window: events that the network reads together.
@@ -52,7 +49,7 @@ class LogTransformation:
         next(log_rows([], self.log_format), None)  # checks the format
 
     def apply_line(self, line: bytes, number: int = 1) -> Event | Malformed:
-        """The event of one line, of which `number` is its number in the file."""
+        """Returns the event of one line; `number` is the number of the line in its file."""
         (row,) = log_rows([line], self.log_format, first_line=number)
         if isinstance(row, Malformed):
             return row
@@ -61,38 +58,7 @@ class LogTransformation:
         return Event(self.templates.event(text), self.sessions(text))
 
     def sessions(self, content: str) -> tuple[str, ...]:
-        """The names of the sessions to which a line belongs, each once."""
+        """Returns the names of the sessions to which a line belongs, each once."""
         if self.session is None:
             return ("",)
         return tuple(dict.fromkeys(found.group() for found in re.finditer(self.session, content)))
-
-    def to_json(self) -> str:
-        """All of it as JSON."""
-        return json.dumps(
-            {
-                "version": VERSION,
-                "log_format": self.log_format,
-                "templates": json.loads(self.templates.to_json()),
-                "session": self.session,
-                "window": self.window,
-            }
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Reads what `to_json` wrote.
-
-        Raises:
-            InputError: it is not such a text, or one of another version.
-        """
-        fields = read_record(text, "log transformation", VERSION)
-        log_format, session, window = (fields.get(n) for n in ("log_format", "session", "window"))
-        if (
-            not isinstance(log_format, str)
-            or not isinstance(session, str | None)
-            or not isinstance(window, int)
-            or isinstance(window, bool)
-        ):
-            raise no_record(text, "log transformation", VERSION)
-        templates = Templates.from_json(json.dumps(fields.get("templates")))
-        return cls(log_format, templates, session, window)

@@ -1,18 +1,16 @@
 """Plain log text: lines to rows, events to sessions.
 
-What the lines of a log begin with is written as its maintainers write it,
+A format says what the lines of a log begin with, as loghub writes it:
 
     <Date> <Time> <Pid> <Level> <Component>: <Content>
 
-A field holds no white space but the last, which is the rest of the line. A line that does not fit
-is malformed, as in `nnlab.series.rows`; `nnlab.series.templates` turns contents into events.
-
-A session is the sequence of events that belong together: those that name the same thing (a block,
-a request), or, where a log has no such names, a sliding window.
+Only the last field, the rest of the line, may hold white space. A line that does not fit is
+malformed, as in `nnlab.series.rows`; `nnlab.series.templates` turns contents into events. A session
+is the sequence of events that name the same thing, such as a block or a request.
 
 References:
-    The format is that of Zhu et al., Tools and benchmarks for automated log parsing, ICSE-SEIP
-    2019, https://github.com/logpai/loghub.
+    Zhu et al., Tools and benchmarks for automated log parsing, ICSE-SEIP 2019,
+    https://github.com/logpai/loghub: the format.
 """
 
 import os
@@ -38,7 +36,7 @@ HDFS_BLOCK = r"blk_-?\d+"
 def log_rows(
     lines: Iterable[bytes], log_format: str, *, first_line: int = 1
 ) -> Iterator[Row | Malformed]:
-    """The rows of a log, one by one; their cells are texts. Reads no line ahead.
+    """Reads the rows of a log one by one; their cells are texts. Reads no line ahead.
 
     Args:
         lines: UTF-8, with or without their line ends.
@@ -64,7 +62,7 @@ def log_rows(
 def read_log(
     path: str | os.PathLike[str], log_format: str, *, max_malformed: float = 0.01
 ) -> Table:
-    """Reads a whole log into columns of texts; arguments and errors as of `read_csv`."""
+    """Reads a whole log into columns of texts; arguments and errors are `read_csv`'s."""
     kinds: dict[str, Kind] = {name: "text" for name in _fields(log_format)}
     with opened(path) as lines:
         return gathered(log_rows(lines, log_format), kinds, max_malformed, path)
@@ -82,8 +80,8 @@ def sessions_by_name(
             each of them, once.
 
     Returns:
-        The events of each name, names in the order in which they first come, and the number of
-        lines that hold none and so are in no session.
+        The events of each name, names in the order in which they first come; and the number of
+        lines without a name, which are in no session.
     """
     pattern = re.compile(name)
     sessions: dict[str, list[int]] = {}
@@ -96,26 +94,13 @@ def sessions_by_name(
     return sessions, nameless
 
 
-def sliding_sessions(events: Sequence[int], length: int, stride: int) -> list[Sequence[int]]:
-    """Runs of `length` events that begin every `stride` events; the last ends with the events.
-
-    Raises:
-        InputError: `stride` is not from 1 to `length`, so that events would be in no session.
-    """
-    if not 1 <= stride <= length:
-        raise InputError(f"stride is {stride}, expected from 1 to the length, {length}")
-    last = max(len(events) - length, 0)
-    starts = [*range(0, last, stride), last] if events else []
-    return [events[start : start + length] for start in starts]
-
-
 class Windows(NamedTuple):
-    """What came before each event of some sessions, and the event itself.
+    """The events of some sessions, each with those before it.
 
     Attributes:
-        before: int32 [n, window], the last of the events before; -1 where there were none.
-        next: int32 [n], the event, or what `end` says where the session ends.
-        session: int32 [n], its session.
+        before: int32 [n, window], the last events before; -1 where there were none.
+        next: int32 [n], the event, or `end` where the session ends.
+        session: int32 [n], the number of its session.
     """
 
     before: np.ndarray
@@ -126,12 +111,12 @@ class Windows(NamedTuple):
 def next_event_windows(
     sessions: Iterable[Sequence[int]], window: int, end: int | None = None
 ) -> Windows:
-    """Every event of every session with the `window` events before it.
+    """Cuts sessions into windows: every event with the `window` events before it.
 
     Args:
         sessions: events, numbers from 0.
         window: at least 1.
-        end: an event that is put at the end of every session; none if None.
+        end: an event to append to every session; none if None.
 
     Raises:
         InputError: there are no events.

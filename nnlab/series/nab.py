@@ -12,7 +12,7 @@ w`, which is -1 in its first row:
 .. math:: A_{TP} \, \sigma(y) / \sigma(-1)                                               (2)
 
 of which only the greatest counts, or :math:`-A_{FN}` if it has no detection. Every detection
-outside of windows costs, with :math:`y = (i - r) / (w - 1)` behind the last window,
+outside of windows costs, with :math:`y = (i - r) / (w - 1)` after the last window,
 
 .. math:: A_{FP} \, \sigma(y), \quad A_{FP} \, (-1) \text{ for } y \ge 3
           \text{ and before the first window.}                                           (3)
@@ -24,7 +24,7 @@ a detector may learn from it. The raw score is the sum over the corpus, and the 
 
 where null finds nothing, :math:`-A_{FN}` a window, and perfect finds every window in its first row
 and no more, :math:`A_{TP}` a window. The threshold is that of the best raw score, chosen on the
-corpus itself, for each profile of weights A apart.
+corpus itself, separately for each profile of weights A.
 
 References:
     Lavin & Ahmad, Evaluating real-time anomaly detection algorithms: the Numenta Anomaly Benchmark,
@@ -60,11 +60,11 @@ PROFILES = {
 
 
 class Scored(NamedTuple):
-    """What a detector says of a series, and what there was to find.
+    """The scores of a series, and the anomalies that there were to find.
 
     Attributes:
         scores: [rows], finite; larger is more anomalous.
-        windows: of each anomaly the first and the last row; in order, none within another.
+        windows: first and last row of each anomaly; in order, without overlap.
     """
 
     scores: ArrayLike
@@ -85,12 +85,12 @@ class Sweep(NamedTuple):
     windows: int
 
     def best(self) -> tuple[float, float]:
-        """The threshold of the greatest raw score, the highest if there are several, and it."""
+        """Returns the (highest) threshold of the greatest raw score, and this score."""
         place = int(np.argmax(self.raw))
         return float(self.thresholds[place]), float(self.raw[place])
 
     def at(self, threshold: float) -> float:
-        """The raw score at any threshold; `Sweep.best` chose its own on this corpus."""
+        """Returns the raw score at any threshold, such as one chosen on another corpus."""
         rank = int(np.searchsorted(-self.thresholds, -threshold, side="right")) - 1
         return float(self.raw[rank])
 
@@ -101,12 +101,12 @@ def sigmoid(y: ArrayLike) -> np.ndarray:
 
 
 def probation(rows: int) -> int:
-    """How many rows at the start of a series are not scored."""
+    """How many rows at the start of a series of so many rows are not scored."""
     return min(rows * 15 // 100, 750)
 
 
 def row_values(rows: int, windows: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """What a detection in each row is worth before it is weighted, and the window the row is in.
+    """Computes what a detection in each row is worth, unweighted, and in which window the row is.
 
     Returns:
         float64 [rows], equation (2) without its A_TP inside of windows, (3) without its A_FP
@@ -121,25 +121,25 @@ def row_values(rows: int, windows: Sequence[tuple[int, int]]) -> tuple[np.ndarra
         if not end < first <= last < rows:
             raise InputError(
                 f"Window {number} is from row {first} to row {last}, expected one within the"
-                f" {rows} rows of the series and behind row {end}, the last of the one before."
+                f" {rows} rows of the series and after row {end}, the last of the one before."
             )
         width, end = last - first + 1, last
         inside = np.arange(first, last + 1)
         values[inside] = sigmoid((inside - last - 1) / width) / sigmoid(-1)  # (2)
         member[inside] = number
-        behind = np.arange(last + 1, rows)
-        past = (behind - last) / (width - 1) if width > 1 else np.full(behind.size, np.inf)
+        after = np.arange(last + 1, rows)
+        past = (after - last) / (width - 1) if width > 1 else np.full(after.size, np.inf)
         near = past < 3
-        values[behind] = -1.0
-        values[behind[near]] = sigmoid(past[near])  # (3); a later window overwrites its own rows
+        values[after] = -1.0
+        values[after[near]] = sigmoid(past[near])  # (3); a later window overwrites its own rows
     return values, member
 
 
 def sweep(corpus: Sequence[Scored], profile: Profile = STANDARD) -> Sweep:
-    """The raw score at every threshold, from one sort of all the rows.
+    """Computes the raw score at every threshold, from one sort of all the rows.
 
-    Going down through the scores, a row outside of windows adds its (3) and a row in a window what
-    it raises that window's best by.
+    In the order of falling scores, a row outside of windows adds its (3), and a row in a window
+    adds the amount by which it raises the best of that window.
 
     Raises:
         InputError: there is no row to score, a score is not finite, or a window is not right.
@@ -166,7 +166,7 @@ def sweep(corpus: Sequence[Scored], profile: Profile = STANDARD) -> Sweep:
         scores.append(series)
         gains.append(gain)
     if not sum(map(len, scores)):
-        raise InputError(f"{len(scores)} series without a row behind probation were given to score")
+        raise InputError(f"{len(scores)} series without a row after probation were given to score")
     scores, gains = np.concatenate(scores), np.concatenate(gains)
     order = np.argsort(-scores, kind="stable")
     scores, raw = scores[order], np.cumsum(gains[order]) - profile.false_negative * windows
@@ -178,7 +178,7 @@ def sweep(corpus: Sequence[Scored], profile: Profile = STANDARD) -> Sweep:
 def raw_scores(
     corpus: Sequence[Scored], threshold: float, profile: Profile = STANDARD
 ) -> np.ndarray:
-    """The raw score of each series at a threshold, float64 [series]; their sum is the corpus's.
+    """Computes the raw score of each series, float64 [series]; their sum is that of the corpus.
 
     Raises:
         InputError: as `sweep`.

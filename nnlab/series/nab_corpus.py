@@ -31,7 +31,7 @@ class Series(NamedTuple):
         name: its folder and file, such as "realTweets/Twitter_volume_AAPL.csv".
         times: datetime64[s] [rows].
         values: float64 [rows], finite.
-        windows: of each anomaly the first and the last row.
+        windows: first and last row of each anomaly.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Series(NamedTuple):
 
 
 def load_nab(data_dir: str | os.PathLike | None = None) -> list[Series]:
-    """Reads every file that the labels name, by name.
+    """Reads every file that the labels name, in the order of the names.
 
-    Looks in `data_dir` and in `NNLAB_DATA_DIR`, in each also below "nab" and "NAB".
+    Looks in `data_dir` and in `NNLAB_DATA_DIR`, and in their folders "nab" and "NAB".
 
     Raises:
-        InputError: the corpus is in none of them, or a file is not what it should be.
+        InputError: the corpus is in none of them, or a file cannot be read as described above.
     """
     places = [f"{folder}{WINDOWS}" for folder in ("", "nab/", "NAB/")]
     expected = f"a folder with data and {WINDOWS}, as of https://github.com/numenta/NAB,"
@@ -56,7 +56,7 @@ def load_nab(data_dir: str | os.PathLike | None = None) -> list[Series]:
 
 
 def read_series(root: Path, name: str, windows: list[list[str]]) -> Series:
-    """One file below `root`, with windows as the labels have them.
+    """Reads one file below `root`, with windows as the labels write them.
 
     Raises:
         InputError: the file is missing or empty, a row is not a time and a finite number, or a

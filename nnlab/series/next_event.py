@@ -1,18 +1,18 @@
-r"""DeepLog's detector: an LSTM that says which events of a log may come next.
+r"""DeepLog's detector: an LSTM that predicts the next event of a log.
 
-From the last `window` events of a session the network predicts the next. Events are numbers below
-`events`, one-hot; an event that training did not have is `unknown`, and the end of a session is an
-event too, `end`. With the events e_1 ... e_T of a session and e_{T+1} = end, the rank of an event,
+The network reads the last `window` events of a session. Events are numbers below `events`, one-hot;
+an event that training did not have is `unknown`, and the end of a session is an event too, `end`.
+With the events e_1 ... e_T of a session and e_{T+1} = end, the rank of an event,
 
 .. math:: r_t = \#\{e : p(e \mid e_{t-w} \dots e_{t-1}) > p(e_t \mid e_{t-w} \dots e_{t-1})\},  (1)
 
-says how many events were likelier. One of rank k or more is surprising, and a session that holds
-one is abnormal. What is not known is never predicted: its rank is the last.
+says how many events were likelier. An event of rank k or more is surprising, and a session that
+holds one is abnormal. An unknown event is never predicted: its rank is the last.
 
 The paper's choices for HDFS: 2 layers of 64 units, window 10, k = 9. Deviations: windows at the
-beginning of a session are padded with blanks, so that its first events are judged, and its end is
-judged as an event; the paper says neither. Binary cells need `absent=-1`, because the sign of 0,
-which they would see of every event that did not come, is that of the 1 of the one that did.
+beginning of a session are padded with blanks, so that its first events count too, and its end
+counts as an event; the paper says neither. Binary cells need `absent=-1`: with `absent=0` an event
+that came, 1, and all that did not come, 0, would have the same sign.
 
 An LSTM of n events, without normalisation, has 256 (n + 65) + 256·129 + 65 (n + 1) parameters:
 54,223 for 14 events.
@@ -21,8 +21,6 @@ References:
     Du, Li, Zheng and Srikumar, DeepLog: anomaly detection and diagnosis from system logs through
     deep learning, CCS 2017, section 3.
 """
-
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -36,22 +34,22 @@ from nnlab.layers.sequences import Recurrent, Stacked
 
 
 class NextEvent(nn.Module):
-    """Events int [batch, window] to logits [batch, events + 2] of the next one.
+    """Maps events int [batch, window] to logits [batch, events + 2] of the next one.
 
-    A number outside of [0, events) goes in as a blank, all `absent`. The logit of `unknown` is the
+    A number outside of [0, events) is read as a blank, all `absent`. The logit of `unknown` is the
     least float.
 
     Attributes:
-        events: known ones.
+        events: number of known events.
         features: units a layer.
-        layers: how many.
+        layers: number of layers.
         window: how many events it reads; the call takes any number.
-        cell: class of the cells, of `nnlab.layers`.
-        arithmetic: of the products of all cells.
-        classifier: of the output layer.
+        cell: class of the cells, from `nnlab.layers`.
+        arithmetic: arithmetic of the products in all cells.
+        classifier: arithmetic of the output layer.
         norm: LayerNorm in the cells, which adders need (`nnlab.layers.recurrent`).
         absent: what a one-hot vector holds for the events that did not come.
-        dtype: of the computation; outputs are float32 at least.
+        dtype: dtype of the computation; outputs are float32 at least.
 
     Raises:
         InputError: `events`, `features`, `layers` or `window` is below 1, or the inputs are not
@@ -105,41 +103,17 @@ class NextEvent(nn.Module):
 
 
 def ranks(logits: jax.Array, events: jax.Array) -> jax.Array:
-    """How many events were likelier than those that came, eq. (1).
+    """Counts the events that were likelier than those that came, eq. (1).
 
     Args:
         logits: [..., n].
         events: int [...]; one outside of [0, n) is likelier than none.
 
     Returns:
-        int32 [...], from 0 to n - 1, and n for an event outside, or of a logit that is NaN.
+        int32 [...], from 0 to n - 1, and n for an event outside or with a logit of NaN.
     """
     n = logits.shape[-1]
     there = (events >= 0) & (events < n)
     chosen = jnp.take_along_axis(logits, jnp.where(there, events, 0)[..., None], axis=-1)
     likelier = jnp.sum(logits > chosen, axis=-1)
     return jnp.where(there & ~jnp.isnan(chosen[..., 0]), likelier, n).astype(jnp.int32)
-
-
-def no_events(model: NextEvent) -> jax.Array:
-    """What a session begins with: blanks, int32 [window]."""
-    return jnp.full(model.window, -1, jnp.int32)
-
-
-def observe(
-    model: NextEvent, variables: Any, recent: jax.Array, event: jax.Array | int
-) -> tuple[jax.Array, jax.Array]:
-    """One event of a session, as it comes; pure.
-
-    Args:
-        model, variables: the network.
-        recent: int32 [window], the events before; `no_events` at the beginning.
-        event: the number of the event, or `model.end`.
-
-    Returns:
-        The recent events with this one, and its rank, int32.
-    """
-    event = jnp.asarray(event, jnp.int32)
-    logits = model.apply(variables, recent[None])
-    assert isinstance(logits, jax.Array)
-    return jnp.append(recent[1:], event), ranks(logits[0], event)

@@ -1,14 +1,14 @@
-r"""A recurrent network that foretells the next value of a series, and how sure it is.
+r"""A recurrent network that predicts the next value of a series, and how sure it is.
 
-After `layers` recurrent layers of `features` units a dense layer gives two numbers at every step:
-the expected change of the value, and the logarithm of the scale :math:`\sigma` of the error. So
+After `layers` recurrent layers of `features` units a dense layer outputs two numbers at every step:
+the expected change of the value, and the logarithm of the scale :math:`\sigma` of the error:
 
 .. math::
     e &= (x_{t+1} - \hat x_{t+1}) / \sigma_t, \qquad \hat x_{t+1} = x_t + \Delta_t,        (1) \\
     \mathrm{loss} &= \tfrac{1}{2} e^2 + \log \sigma_t,                                     (2)
 
-(2) being the Gaussian negative log-likelihood without its constant. |e| is the surprise: an error
-counts for little where errors are expected. One LSTM of m inputs and n units has
+where (2) is the Gaussian negative log-likelihood without its constant. |e| is the *surprise*: an
+error counts for little where errors are expected. One LSTM of m inputs and n units has
 4n (m + n + 1) + 2 (n + 1) parameters, 2,546 for a value alone and 24 units.
 
 References:
@@ -33,18 +33,19 @@ LOG_SCALES = (-5.0, 5.0)  # a series without noise would send the scale to zero
 
 
 class NextValue(nn.Module):
-    """[batch, time, m], the value in the first place, to [batch, time, 2]: next value, log scale.
+    """Maps [batch, time, m] to [batch, time, 2]: next value and logarithm of its scale.
 
-    The other inputs are whatever is known of the next row beforehand, such as the time of day.
+    The first input is the value; the others are whatever is known of the next row beforehand, such
+    as the time of day.
     `lengths` and the state from call to call are as in `nnlab.layers.sequences`.
 
     Attributes:
         features: units n a layer.
-        layers: how many.
-        cell: class of the cells, of `nnlab.layers`; forget gates of LSTMs start open, at 1.
-        arithmetic: of the products of all cells.
+        layers: number of layers.
+        cell: class of the cells, from `nnlab.layers`; forget gates of LSTMs start open, at 1.
+        arithmetic: arithmetic of the products in all cells.
         norm: LayerNorm in the cells, which adders need (`nnlab.layers.recurrent`).
-        dtype: of the computation; outputs are float32 at least.
+        dtype: dtype of the computation; outputs are float32 at least.
 
     Raises:
         InputError: `layers` or `features` is below 1.
@@ -85,10 +86,10 @@ class NextValue(nn.Module):
 
 
 def surprise(outputs: jax.Array, values: jax.Array) -> jax.Array:
-    """|e| of (1), of outputs [..., 2] and the values [...] that came."""
+    """Computes |e| of (1) from outputs [..., 2] and the values [...] that came."""
     return jnp.abs(values - outputs[..., 0]) * jnp.exp(-outputs[..., 1])  # (1)
 
 
 def negative_log_likelihood(outputs: jax.Array, values: jax.Array) -> jax.Array:
-    """Equation (2) of outputs [..., 2] and the values [...] that came, in nats, not averaged."""
+    """Computes (2), in nats and not averaged, from outputs [..., 2] and values [...]."""
     return jnp.square(surprise(outputs, values)) / 2 + outputs[..., 1]  # (2)

@@ -1,7 +1,5 @@
 r"""Normalisers: from a column of a table to features, with constants fitted on some of its rows.
 
-For a number x of a column:
-
 ==============  ===========================================================================
 normaliser      features
 ==============  ===========================================================================
@@ -12,26 +10,28 @@ normaliser      features
 `OneHot`        of a text: 1 at its place among the fitted texts, or at the last place where
                 it is not one of them; 0 elsewhere
 `Keys`          of a text: its place among the fitted texts, or their number
-`TimeOfDay`     of a timestamp: sine and cosine of its share of the day
-`TimeOfWeek`    of a timestamp: sine and cosine of its share of the week
+`TimeOfDay`     of a timestamp: sine and cosine of its share of the day, 0 at midnight
+`TimeOfWeek`    of a timestamp: sine and cosine of its share of the week, 0 as Monday begins
 ==============  ===========================================================================
 
 A column that is constant on the fitted rows is divided by 1, so that later values show in its own
-units; where only the quartiles of (4) coincide, by the standard deviation. (4) is moved by no
-outliers while they are fewer than a quarter of the rows, (3) by their order of magnitude, (1) and
+units; where only the quartiles of (4) coincide, by the standard deviation. Outliers do not move (4)
+while they are fewer than a quarter of the rows; they move (3) by their order of magnitude, (1) and
 (2) by all of their size.
 
-All is computed in float64, sines and logarithms number by number: a vectorised one may differ in
-the last bit with the length of the array.
+`apply` takes values [n] to float64 [n, width]. Sines and logarithms are computed number by number:
+a vectorised one may differ in the last bit with the length of the array.
 """
 
 import dataclasses
 import math
+import typing
 from typing import ClassVar, Self
 
 import numpy as np
 
 from nnlab.errors import InputError
+from nnlab.series.records import Record
 from nnlab.series.rows import Kind
 
 _DAY = 86_400_000_000  # microseconds
@@ -39,26 +39,35 @@ _MONDAY = np.datetime64("1970-01-05", "us")
 
 
 @dataclasses.dataclass(frozen=True)
-class Scaled:
-    """A number from which `offset` is subtracted and which is then divided by `scale`."""
-
+class _Normaliser(Record):
     column: str
+
+    def __init_subclass__(cls):
+        cls.TAG = {"normaliser": cls.__name__}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled(_Normaliser):
+    """Subtracts `offset` from a number and divides by `scale`."""
+
     offset: float
     scale: float
     kind: ClassVar[Kind] = "number"
     width: ClassVar[int] = 1
 
     def __post_init__(self):
-        _check_finite(self)
+        if not (math.isfinite(self.offset) and math.isfinite(self.scale)):
+            raise InputError(
+                f"column {self.column!r} has the offset {self.offset} and the scale {self.scale},"
+                " expected finite ones"
+            )
         if not self.scale > 0:
             raise InputError(f"scale of {self.column!r} is {self.scale}, expected more than 0")
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """float64 [n] to float64 [n, 1]."""
         return ((values - self.offset) / self.scale)[:, np.newaxis]
 
 
-@dataclasses.dataclass(frozen=True)
 class Standardize(Scaled):
     """Equation (1)."""
 
@@ -67,7 +76,6 @@ class Standardize(Scaled):
         return cls(column, *_moments(values))
 
 
-@dataclasses.dataclass(frozen=True)
 class MinMax(Scaled):
     """Equation (2): from 0 to 1 on the fitted rows."""
 
@@ -77,17 +85,15 @@ class MinMax(Scaled):
         return cls(column, low, high - low or 1.0)
 
 
-@dataclasses.dataclass(frozen=True)
 class Robust(Scaled):
     """Equation (4)."""
 
     @classmethod
     def fit(cls, column: str, values: np.ndarray) -> Self:
-        first, median, third = (float(q) for q in np.quantile(values, (0.25, 0.5, 0.75)))
+        first, median, third = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
         return cls(column, median, third - first or _moments(values)[1])
 
 
-@dataclasses.dataclass(frozen=True)
 class Log(Scaled):
     """Equation (3)."""
 
@@ -96,15 +102,13 @@ class Log(Scaled):
         return cls(column, *_moments(_signed_log(values)))
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """float64 [n] to float64 [n, 1]."""
         return super().apply(_signed_log(values))
 
 
 @dataclasses.dataclass(frozen=True)
-class Keys:
-    """The place of a text among `keys`, their number for any other text."""
+class Keys(_Normaliser):
+    """The place of a text among `keys`, or their number for any other text."""
 
-    column: str
     keys: tuple[str, ...]
     kind: ClassVar[Kind] = "text"
 
@@ -114,7 +118,6 @@ class Keys:
 
     @classmethod
     def fit(cls, column: str, values: np.ndarray) -> Self:
-        """The texts in alphabetical order."""
         return cls(column, tuple(sorted(set(values.tolist()))))
 
     @property
@@ -122,7 +125,6 @@ class Keys:
         return 1
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """Texts [n] to float64 [n, 1]."""
         return self._places(values).astype(np.float64)[:, np.newaxis]
 
     def _places(self, values: np.ndarray) -> np.ndarray:
@@ -130,7 +132,6 @@ class Keys:
         return np.array([place.get(value, len(place)) for value in values.tolist()], np.int64)
 
 
-@dataclasses.dataclass(frozen=True)
 class OneHot(Keys):
     """1 at the place of a text among `keys`, or at the last place for any other text."""
 
@@ -139,15 +140,13 @@ class OneHot(Keys):
         return len(self.keys) + 1
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """Texts [n] to float64 [n, keys + 1]."""
         return np.eye(self.width)[self._places(values)]
 
 
 @dataclasses.dataclass(frozen=True)
-class TimeOfDay:
-    """Sine and cosine of the share of the day, 0 at midnight."""
+class TimeOfDay(_Normaliser):
+    """Sine and cosine of the share of the day."""
 
-    column: str
     kind: ClassVar[Kind] = "timestamp"
     width: ClassVar[int] = 2
     days: ClassVar[int] = 1
@@ -157,24 +156,21 @@ class TimeOfDay:
         return cls(column)
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """datetime64[us] [n] to float64 [n, 2]."""
         period = self.days * _DAY
         shares = ((values - _MONDAY).astype(np.int64) % period) / period
         angles = [2 * math.pi * share for share in shares.tolist()]
         return np.array([(math.sin(a), math.cos(a)) for a in angles], np.float64).reshape(-1, 2)
 
 
-@dataclasses.dataclass(frozen=True)
 class TimeOfWeek(TimeOfDay):
-    """Sine and cosine of the share of the week, 0 at midnight before Monday."""
+    """Sine and cosine of the share of the week."""
 
     days: ClassVar[int] = 7
 
 
 Normaliser = Standardize | MinMax | Log | Robust | Keys | OneHot | TimeOfDay | TimeOfWeek
 NORMALISERS: dict[str, type[Normaliser]] = {
-    kind.__name__: kind
-    for kind in (Standardize, MinMax, Log, Robust, Keys, OneHot, TimeOfDay, TimeOfWeek)
+    kind.__name__: kind for kind in typing.get_args(Normaliser)
 }
 
 
@@ -187,12 +183,3 @@ def _moments(values: np.ndarray) -> tuple[float, float]:
 
 def _signed_log(values: np.ndarray) -> np.ndarray:
     return np.array([math.copysign(math.log1p(abs(x)), x) for x in values.tolist()], np.float64)
-
-
-def _check_finite(scaled: Scaled) -> None:
-    for constant in (scaled.offset, scaled.scale):
-        if not math.isfinite(constant):
-            raise InputError(
-                f"column {scaled.column!r} has the offset {scaled.offset} and the scale"
-                f" {scaled.scale}, expected finite ones"
-            )

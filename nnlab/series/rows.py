@@ -1,13 +1,13 @@
 """Rows with typed cells from CSV and JSON lines, one by one.
 
 A column is a *number* (finite), a *timestamp* (ISO 8601; one with a time zone becomes UTC, one
-without is taken as it stands) or a *text*. Columns that are not asked for are not read.
+without is taken as it is) or a *text*. Columns that nobody asks for are not read.
 
 A row is a line. A line that cannot be read as one (cells too many or too few, a number that is none
 or is NaN or infinite, broken JSON, bytes that are not UTF-8, a quoted cell that does not end on its
 line, nothing at all) is *malformed*: it comes out as a `Malformed` with its line number and what is
-wrong with it, beside the good rows, and nothing is dropped unseen. Whole files are read by
-`nnlab.series.tables`.
+wrong with it, among the good rows, so that nothing is dropped unseen. `nnlab.series.tables` reads
+whole files.
 
 The functions read no line ahead of the row they give, so that they work on a growing file: pass an
 iterator that waits for the next whole line.
@@ -22,13 +22,14 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from nnlab.errors import InputError
 
 Kind = Literal["number", "timestamp", "text"]
 Cell = float | datetime | str
 BLANK = "is blank"
+BOM = b"\xef\xbb\xbf"  # byte order mark
 
 
 class Row(NamedTuple):
@@ -54,12 +55,12 @@ def csv_rows(
     first_line: int = 1,
     source: object = "the CSV",
 ) -> Iterator[Row | Malformed]:
-    """The rows of a CSV file, one by one.
+    """Reads the rows of a CSV file one by one.
 
     Args:
         lines: with or without their line ends; a byte order mark before the first is ignored.
         kinds: the columns to read and the kind of each.
-        header: the names of all columns where `lines` begins behind the header.
+        header: the names of all columns if `lines` begins after the header.
         delimiter: one character.
         first_line: the number of the first of `lines`.
         source: what the error names.
@@ -73,18 +74,20 @@ def csv_rows(
         if line is None:
             raise InputError(f"{source} is empty, expected a header with {_listed(kinds)}")
         try:
-            header = _split(decoded(line.removeprefix(b"\xef\xbb\xbf")), delimiter)
+            header = split_csv(line.removeprefix(BOM), delimiter)
         except ValueError as error:
             raise InputError(f"{source}: the header in line {number} {error}") from error
-    _check_header(header, kinds, source)
     names = list(header)
-    chosen = [(name, names.index(name), _FROM_TEXT[kind]) for name, kind in kinds.items()]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{source} has the column {_listed(twice)} more than once, expected once")
+    if missing := [name for name in kinds if name not in names]:
+        raise InputError(f"{source} has the columns {_listed(names)}, expected {_listed(missing)}")
 
-    def cells(text: str) -> dict[str, Cell]:
-        split = _split(text, delimiter)
-        if len(split) != len(names):
-            raise ValueError(f"has {len(split)} cells, expected {len(names)}")
-        return {name: _converted(name, split[i], convert) for name, i, convert in chosen}
+    def cells(line: bytes) -> dict[str, Cell]:
+        values = split_csv(line, delimiter)
+        if len(values) != len(names):
+            raise ValueError(f"has {len(values)} cells, expected {len(names)}")
+        return _typed(dict(zip(names, values, strict=True)), kinds, _number_in_text)
 
     yield from _rows(numbered, cells)
 
@@ -92,44 +95,31 @@ def csv_rows(
 def json_rows(
     lines: Iterable[bytes], kinds: Mapping[str, Kind], *, first_line: int = 1
 ) -> Iterator[Row | Malformed]:
-    """The rows of a file of JSON objects, one a line, one by one.
+    """Reads the rows of a file of JSON objects, one a line, one by one.
 
     Args:
         lines: with or without their line ends; a byte order mark before the first is ignored.
         kinds: the keys to read and the kind of each; timestamps are texts.
         first_line: the number of the first of `lines`.
     """
-    chosen = [(name, _FROM_JSON[kind]) for name, kind in kinds.items()]
 
-    def cells(text: str) -> dict[str, Cell]:
-        try:
-            # Whole numbers as floats, since those of more than 4,300 digits are an error.
-            text = text.removeprefix("\ufeff")
+    def cells(line: bytes) -> dict[str, Cell]:
+        text = decoded(line).removeprefix("\ufeff")
+        try:  # whole numbers as floats, since those of more than 4,300 digits are an error
             row = json.loads(text, object_pairs_hook=_unique, parse_int=float)
         except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError("is not JSON") from error
         if not isinstance(row, dict):
             raise ValueError(f"is {_shown(row)}, expected a JSON object")
-        missing = [name for name in kinds if name not in row]
-        if missing:
+        if missing := [name for name in kinds if name not in row]:
             raise ValueError(f"has the keys {_listed(row)}, expected also {_listed(missing)}")
-        return {name: _converted(name, row[name], convert) for name, convert in chosen}
+        return _typed(row, kinds, _number)
 
     yield from _rows(enumerate(lines, first_line), cells)
 
 
-def _rows(
-    numbered: Iterable[tuple[int, bytes]], cells: Callable[[str], dict[str, Cell]]
-) -> Iterator[Row | Malformed]:
-    for number, line in numbered:
-        try:
-            yield Row(number, cells(decoded(line)))
-        except ValueError as error:
-            yield Malformed(number, str(error))
-
-
 def decoded(line: bytes) -> str:
-    """The line without its end, `ValueError` where it holds nothing or is not UTF-8."""
+    """The line without its end; `ValueError` if it holds nothing or is not UTF-8."""
     try:
         text = line.decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
@@ -139,35 +129,43 @@ def decoded(line: bytes) -> str:
     return text
 
 
-def _split(text: str, delimiter: str) -> list[str]:
+def split_csv(line: bytes, delimiter: str = ",") -> list[str]:
+    """The cells of a line of CSV as texts; `ValueError` if it is none."""
     try:
-        (cells,) = csv.reader([text], delimiter=delimiter, strict=True)
+        (cells,) = csv.reader([decoded(line)], delimiter=delimiter, strict=True)
     except csv.Error as error:
         raise ValueError(f"is not CSV ({error})") from error
     return cells
 
 
-def _check_header(header: Sequence[str], kinds: Mapping[str, Kind], source: object) -> None:
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise InputError(f"{source} has the column {_listed(twice)} more than once, expected once")
-    missing = [name for name in kinds if name not in header]
-    if missing:
-        raise InputError(f"{source} has the columns {_listed(header)}, expected {_listed(missing)}")
+def _rows(
+    numbered: Iterable[tuple[int, bytes]], cells: Callable[[bytes], dict[str, Cell]]
+) -> Iterator[Row | Malformed]:
+    for number, line in numbered:
+        try:
+            yield Row(number, cells(line))
+        except ValueError as error:
+            yield Malformed(number, str(error))
 
 
-def _converted(name: str, value: object, convert: Callable[[object], Cell]) -> Cell:
-    try:
-        return convert(value)
-    except _Expected as error:
-        raise ValueError(f"has {name} = {_shown(value)}, expected {error}") from error
+def _typed(
+    values: Mapping[str, Any], kinds: Mapping[str, Kind], number: Callable[[Any], float]
+) -> dict[str, Cell]:
+    convert = {"number": number, "timestamp": _timestamp, "text": _text}
+    cells: dict[str, Cell] = {}
+    for name, kind in kinds.items():
+        try:
+            cells[name] = convert[kind](values[name])
+        except _Expected as error:
+            raise ValueError(f"has {name} = {_shown(values[name])}, expected {error}") from error
+    return cells
 
 
 class _Expected(Exception):
     """What was expected, in words."""
 
 
-def _number(value: object) -> float:
+def _number(value: Any) -> float:
     if not isinstance(value, float):
         raise _Expected("a number")
     if not math.isfinite(value):
@@ -175,27 +173,23 @@ def _number(value: object) -> float:
     return value
 
 
-def _number_in_text(value: object) -> float:
-    assert isinstance(value, str)
-    try:
-        # `float` also takes "1_000", which is a number in Python's source alone.
+def _number_in_text(value: str) -> float:
+    try:  # `float` also takes "1_000", which is a number in Python's source alone
         number = float(value.replace("_", "?"))
     except ValueError as error:
         raise _Expected("a number") from error
     return _number(number)
 
 
-def _timestamp(value: object) -> datetime:
-    if not isinstance(value, str):
-        raise _Expected("a timestamp in ISO 8601")
+def _timestamp(value: Any) -> datetime:
     try:
         time = datetime.fromisoformat(value.strip())
         return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
-    except (ValueError, OverflowError) as error:
+    except (AttributeError, ValueError, OverflowError) as error:
         raise _Expected("a timestamp in ISO 8601") from error
 
 
-def _is_text(value: object) -> str:
+def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise _Expected("a text")
     try:
@@ -203,10 +197,6 @@ def _is_text(value: object) -> str:
     except UnicodeEncodeError as error:
         raise _Expected("a text of whole characters") from error
     return value
-
-
-_FROM_TEXT = {"number": _number_in_text, "timestamp": _timestamp, "text": _is_text}
-_FROM_JSON = {"number": _number, "timestamp": _timestamp, "text": _is_text}
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -1,16 +1,15 @@
-r"""Anomalies of a live table: prediction errors of `nnlab.models.NextValue`, and how unusual.
+r"""Anomalies in a live table: unusual prediction errors of `nnlab.models.NextValue`.
 
-The network foretells each row's values from the rows before and from what a clock says of the row
-itself. For K columns there are K sequences of one network, the k-th with the inputs
+The network predicts the values of each row from the rows before and from the time of the row itself
+(the *clock*). For K columns it reads K sequences, the k-th with the inputs
 
     value k, values k + 1 ... K, 1 ... k - 1 of the row before; clock of this row; k as one-hot
 
-(the last if K > 1). Of the surprise e of each column (`nnlab.series.next_value`, eq. 1) comes the
-anomaly likelihood's score S of log(1 + e) (`nnlab.series.anomaly_likelihood`, eq. 3), from 0 to
-1; the greatest of all columns is the row's. The first row is not judged.
+(the last if K > 1). The surprise e of each column (`nnlab.series.next_value`, eq. 1) becomes the
+anomaly likelihood's score S of log(1 + e) (`nnlab.series.anomaly_likelihood`, eq. 3), from 0 to 1;
+the score of the row is the greatest of all columns. The first row has no score.
 """
 
-import csv
 import dataclasses
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -26,33 +25,26 @@ from nnlab.layers.sequences import no_carry
 from nnlab.series import anomaly_likelihood
 from nnlab.series.detector import (
     CUT,
-    Judgment,
-    Kept,
+    LineScore,
+    SavedMemory,
     matching,
 )
 from nnlab.series.following import Line
 from nnlab.series.next_value import NextValue, surprise
-from nnlab.series.rows import (
-    Malformed,
-    Row,
-    csv_rows,
-    decoded,
-    json_rows,
-)
+from nnlab.series.rows import BOM, Malformed, Row, csv_rows, json_rows, split_csv
 from nnlab.series.tables import table_of
 from nnlab.series.transformation import Transformation
 
 FORMATS = ("csv", "json")
 CHUNK = 256  # rows that one call of the compiled program takes at most
-_BOM = b"\xef\xbb\xbf"
 
 
 class State(NamedTuple):
-    """Between two rows of K columns.
+    """The state between two rows of K columns; saved watches hold its fields by their names.
 
     Attributes:
-        carry: the Flax collection of what the network's layers hold, of K sequences.
-        values: float32 [K], the last row's.
+        carry: the Flax collection of what the network's layers hold, for K sequences.
+        values: float32 [K], those of the last row.
         known: bool, whether there was one.
         errors: `anomaly_likelihood.State`, each leaf [K, …].
     """
@@ -64,7 +56,7 @@ class State(NamedTuple):
 
 
 def inputs_of(before: jax.Array, clock: jax.Array) -> jax.Array:
-    """What the network reads: values [..., K] of the row before, clock [..., c], to [..., K, m]."""
+    """Turns values [..., K] of the row before and a clock [..., c] into inputs [..., K, m]."""
     columns = before.shape[-1]
     turned = jnp.stack([jnp.roll(before, -k, axis=-1) for k in range(columns)], axis=-2)
     clocks = jnp.broadcast_to(clock[..., None, :], (*turned.shape[:-1], clock.shape[-1]))
@@ -74,8 +66,8 @@ def inputs_of(before: jax.Array, clock: jax.Array) -> jax.Array:
     return jnp.concatenate(parts, axis=-1)
 
 
-def begin(model: NextValue, variables: Any, columns: int, clock: int, short: int) -> State:
-    """The state before the first row of `columns` values and `clock` other features.
+def init(model: NextValue, variables: Any, columns: int, clock: int, short: int) -> State:
+    """Returns the state before the first row of `columns` values and `clock` other features.
 
     Raises:
         InputError: `short` is not from 1 to 7,999.
@@ -89,11 +81,11 @@ def begin(model: NextValue, variables: Any, columns: int, clock: int, short: int
 
 
 def step(model: NextValue, variables: Any, state: State, row: jax.Array) -> tuple[State, jax.Array]:
-    """Takes one row in; pure.
+    """Takes in one row; pure.
 
     Args:
         model, variables: the network.
-        state: of `begin` or the last call.
+        state: from `init` or the last call.
         row: float32 [K + c], values and clock.
 
     Returns:
@@ -105,19 +97,19 @@ def step(model: NextValue, variables: Any, state: State, row: jax.Array) -> tupl
         {**variables, **state.carry}, inputs_of(state.values, clock)[:, None], mutable=["carry"]
     )
     error = jnp.log1p(surprise(outputs[:, 0], values))
-    errors, found = jax.vmap(anomaly_likelihood.update)(state.errors, error)
+    errors, likelihood = jax.vmap(anomaly_likelihood.update)(state.errors, error)
     after = State(carry, values, jnp.array(True), errors)
     held = state._replace(values=values, known=jnp.array(True))
     after = jax.tree.map(lambda new, old: jnp.where(state.known, new, old), after, held)
-    return after, jnp.where(state.known, found.score, jnp.nan)
+    return after, jnp.where(state.known, likelihood.score, jnp.nan)
 
 
 def steps(
     model: NextValue, variables: Any, state: State, rows: jax.Array, count: jax.Array | int
 ) -> tuple[State, jax.Array]:
-    """Takes the first `count` of rows [n, K + c] in, and gives the scores [n, K] of these.
+    """Takes in the first `count` of rows [n, K + c], and returns their scores [n, K].
 
-    One program for all counts, so that a row has the same bits whichever rows come with it.
+    One program serves all counts, so a row has the same bits whichever rows come with it.
     """
 
     def body(i: Any, loop: Any) -> Any:
@@ -134,23 +126,23 @@ _steps = jax.jit(steps, static_argnums=0)
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """The names of the file's columns, None before its header; and the network's state."""
+    """The names of the file's columns (None before its header) and the network's state."""
 
     header: tuple[str, ...] | None
     state: State
 
 
 class SeriesDetector:
-    """A `nnlab.series.detector.Detector` of CSV files and JSON lines.
+    """A `nnlab.series.detector.Detector` for CSV files and JSON lines.
 
     Args:
         saved: the network with the notes
             "transformation": `Transformation.to_json()`, values before the clock;
             "columns": how many features are values;
-            "format": of `FORMATS`;
-            "short": of the anomaly likelihood;
-            "threshold": the score from which on a row is an anomaly;
-            "start": `Kept.arrays` of the memory to begin with, as lists, or None.
+            "format": one of `FORMATS`;
+            "short": rows over which the anomaly likelihood averages errors;
+            "threshold": the score from which a row is an anomaly;
+            "start": `SavedMemory.arrays` of the memory to begin with, as lists, or None.
 
     Raises:
         InputError: a note is missing or wrong.
@@ -159,7 +151,9 @@ class SeriesDetector:
     def __init__(self, saved: SavedModel):
         self.model, self.variables, notes = saved
         if not isinstance(self.model, NextValue):
-            raise InputError(f"{type(self.model).__name__} foretells no values of a table.")
+            raise InputError(
+                f"{type(self.model).__name__} does not predict table values; expected NextValue."
+            )
         try:
             self.transformation = Transformation.from_json(notes["transformation"])
             self.threshold = float(notes["threshold"])
@@ -168,21 +162,24 @@ class SeriesDetector:
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"the network's notes are {', '.join(notes) or 'none'}, and lack or miswrite"
-                f" {error}; expected those of a series."
+                f" {error}; expected those for a table."
             ) from error
         clock = self.transformation.features - self.columns
         if self.columns < 1 or clock < 0 or self.format not in FORMATS:
-            raise InputError(f"the notes say {self.columns} columns in format {self.format!r}.")
-        state = begin(self.model, self.variables, self.columns, clock, short)
+            raise InputError(
+                f"the notes say {self.columns} columns in format {self.format!r}, expected 1 to"
+                f" {self.transformation.features} in {' or '.join(FORMATS)}."
+            )
+        state = init(self.model, self.variables, self.columns, clock, short)
         self._fresh = Memory(None, state)
         if start is not None:
-            self._fresh = self.recall(Kept({"header": None}, _arrays(start, state)))
+            self._fresh = self.from_arrays(SavedMemory({"header": None}, _arrays(start, state)))
 
     def fresh(self) -> Memory:
         return self._fresh
 
-    def scores(self, state: State, features: np.ndarray) -> tuple[State, np.ndarray]:
-        """Takes rows float32 [n, K + c] in, and gives their scores [n, K]."""
+    def score_rows(self, state: State, features: np.ndarray) -> tuple[State, np.ndarray]:
+        """Takes in rows float32 [n, K + c], and returns their scores [n, K]."""
         found = [np.zeros((0, self.columns), np.float32)]
         for start in range(0, len(features), CHUNK):
             part = features[start : start + CHUNK]
@@ -192,12 +189,12 @@ class SeriesDetector:
             found.append(np.asarray(scores)[: len(part)])
         return state, np.concatenate(found)
 
-    def judge(self, memory: Memory, lines: Sequence[Line]) -> tuple[Memory, list[Judgment]]:
+    def score(self, memory: Memory, lines: Sequence[Line]) -> tuple[Memory, list[LineScore]]:
         header, read = memory.header, []
         for start, group in groupby(lines, lambda line: line.number == 1):
             group = list(group)
             if start and self.format == "csv":
-                for line in group:  # of several files
+                for line in group:  # each is the first of a file
                     names = self._header(line, header)
                     header = names or header
                     read += [None] if names else self._rows([line], header)
@@ -207,39 +204,39 @@ class SeriesDetector:
         state, scores = memory.state, np.zeros((0, self.columns))
         if rows:
             features = self.transformation.apply(table_of(self.transformation.kinds, rows))
-            state, scores = self.scores(state, features)
-        numbers = iter(scores)
-        judgments = [
-            self._judgment(next(numbers))
+            state, scores = self.score_rows(state, features)
+        rest = iter(scores)
+        line_scores = [
+            self._line_score(next(rest))
             if isinstance(row, Row)
-            else Judgment(malformed=row.reason if row else "")
+            else LineScore(malformed=row.reason if row else "")
             for row in read
         ]
-        return Memory(header, state), judgments
+        return Memory(header, state), line_scores
 
-    def passed_over(self, memory: Memory, first: Line) -> Memory:
+    def skip(self, memory: Memory, first: Line) -> Memory:
         if self.format != "csv":
             return memory
         return dataclasses.replace(memory, header=self._header(first, memory.header))
 
-    def keep(self, memory: Memory) -> Kept:
+    def to_arrays(self, memory: Memory) -> SavedMemory:
         header = None if memory.header is None else list(memory.header)
-        return Kept({"header": header}, _named(memory.state))
+        return SavedMemory({"header": header}, _named(memory.state))
 
-    def recall(self, kept: Kept) -> Memory:
-        header = kept.about.get("header")
+    def from_arrays(self, saved: SavedMemory) -> Memory:
+        header = saved.about.get("header")
         texts = isinstance(header, list) and all(isinstance(name, str) for name in header)
         if not (header is None or texts):
             raise InputError(f"a memory has the header {header!r}, expected names of columns.")
         like = self._fresh.state
-        matching(kept.arrays, _named(like))
-        leaves = [jnp.asarray(kept.arrays[name]) for name in _named(like)]
+        matching(saved.arrays, _named(like))
+        leaves = [jnp.asarray(saved.arrays[name]) for name in _named(like)]
         state = jax.tree.unflatten(jax.tree.structure(like), leaves)
         return Memory(None if header is None else tuple(header), state)
 
     def _header(self, line: Line, known: tuple[str, ...] | None) -> tuple[str, ...] | None:
         """The names in the first line of a file, None if it is a row of columns that are known."""
-        text = line.text.removeprefix(_BOM)
+        text = line.text.removeprefix(BOM)
         kinds: Mapping[str, Any] = self.transformation.kinds
         try:
             next(csv_rows([text], kinds, source="the file"), None)
@@ -247,7 +244,7 @@ class SeriesDetector:
             if known is None:
                 raise
             return None
-        return tuple(next(csv.reader([decoded(text)], strict=True)))
+        return tuple(split_csv(text))
 
     def _rows(self, lines: Sequence[Line], header: Sequence[str] | None) -> list[Row | Malformed]:
         kinds = self.transformation.kinds
@@ -264,10 +261,10 @@ class SeriesDetector:
                 read += json_rows(texts, kinds, first_line=first)
         return read
 
-    def _judgment(self, scores: np.ndarray) -> Judgment:
+    def _line_score(self, scores: np.ndarray) -> LineScore:
         place = int(np.argmax(scores))  # the first nan if there is one
         names = list(self.transformation.kinds)[: self.columns]
-        return Judgment(float(scores[place]), names[place] if self.columns > 1 else "")
+        return LineScore(float(scores[place]), names[place] if self.columns > 1 else "")
 
 
 def _named(state: State) -> dict[str, np.ndarray]:
@@ -276,7 +273,7 @@ def _named(state: State) -> dict[str, np.ndarray]:
 
 
 def _arrays(lists: Any, state: State) -> dict[str, np.ndarray]:
-    """What was `_named`, from lists, at the dtypes of a state."""
+    """The arrays that `_named` gives, from lists, in the dtypes of a state."""
     try:
         dtypes = {name: array.dtype for name, array in _named(state).items()}
         return {name: np.asarray(each, dtypes.get(name)) for name, each in lists.items()}

@@ -1,8 +1,7 @@
 """Whole tables from CSV files and files of JSON lines, with typed columns.
 
-What a row is, and which lines are malformed, is said in `nnlab.series.rows`. A whole read counts
-the malformed lines, keeps the first few, and refuses the file where they are more than a given
-share.
+`nnlab.series.rows` says what a row is, and which lines are malformed. Reading a whole file counts
+the malformed lines, keeps the first few, and refuses the file if their share is too large.
 """
 
 import dataclasses
@@ -12,17 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from nnlab.errors import InputError
-from nnlab.series.rows import (
-    BLANK,
-    Cell,
-    Kind,
-    Malformed,
-    Row,
-    csv_rows,
-    json_rows,
-)
+from nnlab.series.rows import BLANK, Cell, Kind, Malformed, Row, csv_rows, json_rows
 
 SHOWN = 5
+_DTYPES = {"number": "float64", "timestamp": "datetime64[us]", "text": object}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +23,7 @@ class Table:
 
     Attributes:
         kinds: the kind of each column.
-        columns: for each column its n values: float64 for numbers, datetime64[us] for timestamps,
+        columns: the n values of each column: float64 for numbers, datetime64[us] for timestamps,
             Python texts (dtype object) for texts.
         malformed: how many lines were no rows.
         first_malformed: at most five of them.
@@ -47,8 +39,7 @@ class Table:
 
     def report(self) -> str:
         """One line on what was read: "4,030 rows, 2 malformed lines: line 7 is blank; …"."""
-        told = _told(self.malformed, self.first_malformed)
-        return f"{len(self):,} rows, {told}"
+        return f"{len(self):,} rows, {_report(self.malformed, self.first_malformed)}"
 
 
 def read_csv(
@@ -64,8 +55,8 @@ def read_csv(
         path: the file, UTF-8.
         kinds: the columns to read and the kind of each.
         delimiter: one character.
-        max_malformed: the largest share of malformed lines, those of the header and blank lines at
-            the end left out.
+        max_malformed: the largest share of malformed lines; the header and blank lines at the end
+            do not count.
 
     Raises:
         InputError: there is no such file, it is empty, has no rows or too many malformed ones, or
@@ -79,23 +70,23 @@ def read_csv(
 def read_json_lines(
     path: str | os.PathLike[str], kinds: Mapping[str, Kind], *, max_malformed: float = 0.01
 ) -> Table:
-    """Reads a whole file of JSON objects, one a line; arguments and errors as of `read_csv`."""
+    """Reads a whole file of JSON objects, one a line; arguments and errors are `read_csv`'s."""
     with opened(path) as lines:
         return gathered(json_rows(lines, kinds), kinds, max_malformed, path)
 
 
-def table_of(kinds: Mapping[str, Kind], rows: Iterable[Mapping[str, Cell]]) -> Table:
-    """Good rows as a table."""
-    columns: dict[str, list[Cell]] = {name: [] for name in kinds}
-    for row in rows:
-        for name, values in columns.items():
-            values.append(row[name])
-    return Table(kinds, {name: _array(values, kinds[name]) for name, values in columns.items()})
+def table_of(kinds: Mapping[str, Kind], rows: Sequence[Mapping[str, Cell]]) -> Table:
+    """Makes a table of good rows."""
+    columns = {
+        name: np.array([row[name] for row in rows], _DTYPES[kind]) for name, kind in kinds.items()
+    }
+    return Table(kinds, columns)
 
 
 def gathered(
     rows: Iterable[Row | Malformed], kinds: Mapping[str, Kind], max_malformed: float, source: object
 ) -> Table:
+    """Makes a table of the rows of a whole file."""
     good: list[dict[str, Cell]] = []
     malformed: list[Malformed] = []
     last = 0
@@ -109,33 +100,24 @@ def gathered(
         malformed.pop()
     if not (good or malformed):
         raise InputError(f"{source} holds no rows, expected at least one")
-    first = tuple(malformed[:SHOWN])
-    share = len(malformed) / (len(good) + len(malformed))
+    first, share = tuple(malformed[:SHOWN]), len(malformed) / (len(good) + len(malformed))
     if not (good and share <= max_malformed):
         raise InputError(
-            f"{source} holds {len(good):,} rows and {_told(len(malformed), first)}; expected at"
+            f"{source} holds {len(good):,} rows and {_report(len(malformed), first)}; expected at"
             f" most {100 * max_malformed:g} % malformed"
         )
-    return dataclasses.replace(
-        table_of(kinds, good), malformed=len(malformed), first_malformed=first
-    )
-
-
-def _array(values: list[Cell], kind: Kind) -> np.ndarray:
-    dtypes = {"number": "float64", "timestamp": "datetime64[us]", "text": object}
-    return np.array(values, dtypes[kind])
+    return Table(kinds, table_of(kinds, good).columns, len(malformed), first)
 
 
 def opened(path: str | os.PathLike[str]):
+    """Opens a file for reading; `InputError` if there is none."""
     try:
         return open(path, "rb")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _told(malformed: int, first: Sequence[Malformed]) -> str:
+def _report(malformed: int, first: Sequence[Malformed]) -> str:
     lines = f"{malformed:,} malformed line{'' if malformed == 1 else 's'}"
-    if not malformed:
-        return lines
     shown = "; ".join(f"line {line} {reason}" for line, reason in first)
-    return f"{lines}: {shown}{'; …' if malformed > len(first) else ''}"
+    return f"{lines}{': ' if first else ''}{shown}{'; …' if malformed > len(first) else ''}"

@@ -2,12 +2,12 @@
 
     PacketResponder <*> for block <*> terminating
 
-A template is the tokens of a line, separated by white space, with `<*>` for those that vary. They
-are mined from example lines by Drain (`pip install 'nnlab[series]'`) and then frozen: new lines
+A template is the tokens of a line, separated by white space, with `<*>` for those that vary. Drain
+(`pip install 'nnlab[series]'`) mines templates from example lines. Then they are frozen: new lines
 are matched token by token, without Drain, and a line that fits no template is the event *unknown*.
-Before either, whatever one of the `masks` (regular expressions) finds in a line becomes `<*>`.
+Before both, everything that one of the `masks` (regular expressions) finds becomes `<*>`.
 
-Of the package drain3 only the miner is used; what it keeps on disk would have to be unpickled.
+Only the miner of the package drain3 is used; its own files would have to be unpickled.
 
 References:
     He, Zhu, Zheng and Lyu, Drain: an online log parsing approach with fixed depth tree, ICWS 2017;
@@ -16,26 +16,23 @@ References:
 
 import dataclasses
 import functools
-import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Self
 
 from nnlab.errors import InputError, needs
-from nnlab.series.records import no_record, read_record
+from nnlab.series.records import Record
 
-VERSION = 1
 VARIES = "<*>"
 HDFS_MASKS = (r"blk_-?\d+", r"(\d+\.){3}\d+(:\d+)?")
 """Block identifiers, and addresses with or without a port."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Templates:
-    """Templates, and what is masked before lines are compared with them.
+class Templates(Record):
+    """Templates, and the masks that are applied before lines are compared with them.
 
     Attributes:
-        templates: each once, its tokens separated by one blank; their places are the events.
+        templates: each once, its tokens separated by one blank; an event is a template's place.
         masks: regular expressions.
     """
 
@@ -53,11 +50,11 @@ class Templates:
 
     @property
     def unknown(self) -> int:
-        """The event of a line that fits no template: their number."""
+        """The event of a line that fits no template: the number of templates."""
         return len(self.templates)
 
     def event(self, content: str) -> int:
-        """The template that the line fits; of several, the one in which the fewest tokens vary."""
+        """Returns the template that the line fits, the one in which the fewest tokens vary."""
         tokens = masked(content, self.masks).split()
         first = tokens[0] if tokens else ""
         found = [
@@ -70,7 +67,7 @@ class Templates:
 
     @functools.cached_property
     def _by_start(self) -> dict[tuple[int, str], list[tuple[int, int, list[str]]]]:
-        """By number of tokens and first token: how many vary, the event and the tokens."""
+        """Templates by number of tokens and first token: how many tokens vary, event, tokens."""
         index: dict[tuple[int, str], list[tuple[int, int, list[str]]]] = {}
         for event, template in enumerate(self.templates):
             tokens = template.split()
@@ -78,26 +75,9 @@ class Templates:
             index.setdefault(start, []).append((tokens.count(VARIES), event, tokens))
         return index
 
-    def to_json(self) -> str:
-        """All of it as JSON."""
-        return json.dumps({"version": VERSION} | dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Reads what `to_json` wrote.
-
-        Raises:
-            InputError: it is not such a text, or one of another version.
-        """
-        fields = read_record(text, "record of templates", VERSION)
-        for texts in (fields.get("templates"), fields.get("masks")):
-            if not (isinstance(texts, list) and all(isinstance(each, str) for each in texts)):
-                raise no_record(text, "record of templates", VERSION)
-        return cls(tuple(fields["templates"]), tuple(fields["masks"]))
-
 
 def masked(content: str, masks: Sequence[str]) -> str:
-    """The line with `<*>` for whatever a mask finds, one mask after the other."""
+    """Replaces all that the masks find in a line, one mask after the other, by `<*>`."""
     for mask in masks:
         content = re.sub(mask, VARIES, content)
     return content
@@ -113,18 +93,16 @@ def mine_templates(
     """Mines the templates of example lines.
 
     Args:
-        contents: the lines without their headers (time, level and so on).
-        masks: regular expressions for what varies in all of them, such as `HDFS_MASKS`.
-        similarity: share of equal tokens from which Drain counts a line to a template.
+        contents: lines without time, level and so on.
+        masks: regular expressions for what always varies, such as `HDFS_MASKS`.
+        similarity: share of equal tokens from which Drain puts a line under a template.
         depth: levels of Drain's tree, at least 3; depth - 3 first tokens must be equal.
 
     Raises:
-        InputError: there are no lines, or a mask is no regular expression.
-        MissingPackageError: drain3 is not installed.
+        InputError: drain3 is not installed, there are no lines, or a mask is no regular expression.
     """
     with needs("series"):
         from drain3.drain import Drain
-
     Templates((), tuple(masks))  # checks them
     drain = Drain(depth=depth, sim_th=similarity, param_str=VARIES)
     for content in contents:

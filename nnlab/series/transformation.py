@@ -5,35 +5,33 @@ A `Transformation` says which columns a network reads, how each is normalised
 fitted once, saved with the network as JSON, and applied to whole tables or to one row at a time,
 which gives the same bits.
 
-Features of numbers are clipped to [-limit, limit], 1e4 unless said otherwise, which keeps one
-absurd row from making the state of a network infinite.
+Features of numbers are clipped to [-limit, limit], by default 1e4, so that one absurd row cannot
+make the state of a network infinite.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Self
 
 import numpy as np
 
 from nnlab.errors import InputError
-from nnlab.series.normalisers import NORMALISERS, Normaliser
-from nnlab.series.records import read_record
+from nnlab.series.normalisers import Normaliser
+from nnlab.series.records import Record
 from nnlab.series.rows import Cell, Kind
 from nnlab.series.tables import Table, table_of
 
-VERSION = 1
 _FLOAT32 = float(np.finfo(np.float32).max)
+_PYTHON = {"number": float | int, "timestamp": datetime, "text": str}
 
 
 @dataclasses.dataclass(frozen=True)
-class Transformation:
+class Transformation(Record):
     """Fitted normalisers.
 
     Attributes:
         normalisers: in the order of their features.
-        rows: the first row on which they were fitted, and the one behind the last.
+        rows: the first row on which they were fitted, and the one after the last.
         window: rows that the network reads together.
         limit: features of numbers are clipped to [-limit, limit].
     """
@@ -53,10 +51,11 @@ class Transformation:
             raise InputError(f"limit is {self.limit}, expected a positive finite float32")
         if not self.normalisers:
             raise InputError("a transformation has no columns, expected at least one")
-        for name in self.kinds:
-            kinds = {each.kind for each in self.normalisers if each.column == name}
-            if len(kinds) > 1:
-                raise InputError(f"column {name!r} is read as {' and '.join(sorted(kinds))}")
+        for each in self.normalisers:
+            if (kind := self.kinds[each.column]) != each.kind:
+                raise InputError(
+                    f"column {each.column!r} is read as {each.kind} and {kind}, expected one kind"
+                )
 
     @property
     def kinds(self) -> dict[str, Kind]:
@@ -65,11 +64,11 @@ class Transformation:
 
     @property
     def features(self) -> int:
-        """Numbers that come out of a row."""
+        """How many numbers a row becomes."""
         return sum(each.width for each in self.normalisers)
 
     def apply(self, table: Table) -> np.ndarray:
-        """float32 [n, features] of a whole table.
+        """Turns a whole table into features, float32 [n, features].
 
         Raises:
             InputError: the table lacks a column, has it in another kind, or holds NaN or infinity.
@@ -82,7 +81,7 @@ class Transformation:
         return np.concatenate(parts, 1).astype(np.float32)
 
     def apply_row(self, cells: Mapping[str, Cell]) -> np.ndarray:
-        """float32 [features] of one row, bit for bit that of `apply`.
+        """Turns one row into features, float32 [features], with the bits that `apply` gives.
 
         Raises:
             InputError: the row lacks a column, has it in another kind, or holds NaN or infinity.
@@ -93,34 +92,6 @@ class Transformation:
             if not isinstance(cells[name], _PYTHON[kind]) or isinstance(cells[name], bool):
                 raise InputError(f"a row has {name} = {cells[name]!r}, expected a {kind}")
         return self.apply(table_of(self.kinds, [cells]))[0]
-
-    def to_json(self) -> str:
-        """All of it as JSON; floats have the digits that give them back exactly."""
-        fields = dataclasses.asdict(self)
-        fields["normalisers"] = [
-            {"normaliser": type(each).__name__} | dataclasses.asdict(each)
-            for each in self.normalisers
-        ]
-        return json.dumps({"version": VERSION} | fields, allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Reads what `to_json` wrote.
-
-        Raises:
-            InputError: it is not such a text, or one of another version.
-        """
-        fields = read_record(text, "transformation", VERSION)
-        try:
-            normalisers = tuple(_normaliser(each) for each in fields.pop("normalisers"))
-            start, stop, window = (_whole(n) for n in [*fields.pop("rows"), fields.pop("window")])
-            return cls(normalisers, (start, stop), window, float(fields.pop("limit")))
-        except InputError:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise InputError(
-                f"{text[:60]!r}… is no transformation: {type(error).__name__} {error}"
-            ) from error
 
 
 def fit_transformation(
@@ -137,7 +108,7 @@ def fit_transformation(
         table: with those columns.
         normalisers: what to do with which column, such as `[(Standardize, "value"), (TimeOfDay,
             "timestamp")]`; a column may come several times.
-        rows: the first row to look at and the one behind the last; all if None.
+        rows: the first row to look at and the one after the last; all if None.
         window: rows that the network reads together.
         limit: features of numbers are clipped to [-limit, limit].
 
@@ -148,12 +119,12 @@ def fit_transformation(
     start, stop = rows or (0, len(table))
     if not 0 <= start < stop <= len(table):
         raise InputError(f"rows are {start} to {stop}, expected some of the {len(table)}")
-    fitted = []
-    for normaliser, name in normalisers:
-        values = _column(table, name, normaliser.kind)[start:stop]
-        with np.errstate(over="ignore", invalid="ignore"):  # refused by the constructor
-            fitted.append(normaliser.fit(name, values))
-    return Transformation(tuple(fitted), (start, stop), window, limit)
+    with np.errstate(over="ignore", invalid="ignore"):  # the constructors refuse infinity
+        fitted = tuple(
+            normaliser.fit(name, _column(table, name, normaliser.kind)[start:stop])
+            for normaliser, name in normalisers
+        )
+    return Transformation(fitted, (start, stop), window, limit)
 
 
 def windows(features: np.ndarray, window: int) -> np.ndarray:
@@ -168,9 +139,6 @@ def windows(features: np.ndarray, window: int) -> np.ndarray:
     return np.moveaxis(runs, -1, 1)
 
 
-_PYTHON = {"number": float | int, "timestamp": datetime, "text": str}
-
-
 def _column(table: Table, name: str, kind: Kind) -> np.ndarray:
     if name not in table.kinds:
         raise InputError(f"the table has the columns {_listed(table.kinds)}, expected {name!r}")
@@ -180,30 +148,9 @@ def _column(table: Table, name: str, kind: Kind) -> np.ndarray:
     if kind != "text":
         bad = np.isnat(values) if kind == "timestamp" else ~np.isfinite(values)
         if bad.any():
-            first = int(np.argmax(bad))
-            raise InputError(
-                f"row {first} of column {name!r} is {values[first]}, expected a {kind}"
-            )
+            row = int(np.argmax(bad))
+            raise InputError(f"row {row} of column {name!r} is {values[row]}, expected a {kind}")
     return values
-
-
-def _normaliser(fields: dict[str, Any]) -> Normaliser:
-    name, column = fields.pop("normaliser"), fields.pop("column")
-    if name not in NORMALISERS or not isinstance(column, str):
-        raise InputError(f"there is no normaliser {name!r} of {column!r}")
-    if "keys" in fields:
-        if not all(isinstance(key, str) for key in fields["keys"]):
-            raise InputError(f"keys of {column!r} are not all texts")
-        fields["keys"] = tuple(fields["keys"])
-    else:
-        fields = {name: float(value) for name, value in fields.items()}
-    return NORMALISERS[name](column, **fields)
-
-
-def _whole(number: object) -> int:
-    if type(number) is not int:
-        raise InputError(f"a transformation has {number!r}, expected a whole number")
-    return number
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -12,6 +12,8 @@ from nnlab.sequences import algorithmic_tasks as tasks
 from nnlab.sequences.episode_scores import bits_per_sequence, wholly_right
 
 KEY = jax.random.key(0)
+# What takes time is to compile, not to run.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def single(values):
@@ -22,10 +24,15 @@ def double(values):
     return np.asarray(values, np.float64)
 
 
-def drawn(make, batch=24, **options):
+@functools.cache
+def program(make, batch=24, **options):
+    return jax.jit(functools.partial(make, batch=batch, **options), compiler_options=QUICK)
+
+
+@functools.cache
+def drawn(make, **options):
     """Episodes one by one, as drawn in a compiled program."""
-    program = jax.jit(functools.partial(make, batch=batch, **options))
-    inputs, (targets, mask) = jax.tree.map(np.asarray, program(KEY))
+    inputs, (targets, mask) = jax.tree.map(np.asarray, program(make, **options)(KEY))
     assert inputs.dtype == targets.dtype == mask.dtype == np.float32
     assert inputs.shape[:2] == targets.shape[:2] == mask.shape
     assert not targets[mask == 0].any() or make is tasks.ngrams
@@ -48,25 +55,23 @@ def test_copy():
 
 
 def test_repeat_copy():
-    found = []
-    for inputs, targets, mask in drawn(tasks.repeat_copy, lengths=(1, 3), repeats=(2, 4), bits=3):
+    lengths, numbers = [], set()
+    for inputs, targets, mask in drawn(
+        tasks.repeat_copy, batch=96, lengths=(1, 3), repeats=(1, 10), bits=3
+    ):
         (end,) = np.flatnonzero(inputs[:, 3])
+        lengths.append(int(end))
+        numbers.add(float(inputs[end, 4]))
         repeats = round(float(inputs[end, 4] * np.sqrt(8.25) + 5.5))
         assert not np.delete(inputs[:, 4], end).any()
-        found.append((int(end), repeats))
         last = end + 1 + end * repeats
         np.testing.assert_array_equal(np.flatnonzero(mask), np.arange(end + 1, last + 1))
         words = np.concatenate([inputs[:end, :3]] * repeats)
         np.testing.assert_array_equal(targets[mask][:-1, :3], words)
         np.testing.assert_array_equal(np.flatnonzero(targets[:, 3]), [last])
-        assert not targets[last, :3].any() and len(inputs) == 3 + 2 + 12
-    counted([length for length, _ in found], 1, 3)
-    counted([repeats for _, repeats in found], 2, 4)
-
-
-def test_the_number_of_repeats_has_mean_0_and_variance_1():
-    episodes = drawn(tasks.repeat_copy, batch=200, lengths=(1, 1), bits=1)
-    shown = sorted({float(inputs[1, 2]) for inputs, _, _ in episodes})
+        assert not targets[last, :3].any() and len(inputs) == 3 + 2 + 30
+    counted(lengths, 1, 3)
+    shown = list(numbers)  # the numbers of repeats have mean 0 and variance 1
     assert len(shown) == 10 and abs(np.mean(shown)) < 1e-6 and abs(np.var(shown) - 1) < 1e-6
 
 
@@ -89,43 +94,41 @@ def test_associative_recall():
     counted(queries, 0, 2)
 
 
+def ngrams():
+    return drawn(tasks.ngrams, batch=200, bits=400)
+
+
 def test_ngrams_have_their_probabilities():
-    episodes = drawn(tasks.ngrams, batch=200, bits=400)
     shares = []
-    for inputs, targets, mask in episodes:
+    for inputs, targets, mask in ngrams():
         np.testing.assert_array_equal(inputs[1:], targets[:-1])
         np.testing.assert_array_equal(mask, np.arange(399) >= 4)
         bits = [*inputs[:, 0].astype(int), int(targets[-1, 0])]
-        behind = [bits[t] for t in range(5, 400) if bits[t - 5 : t] == [0, 1, 1, 0, 1]]
-        if len(behind) >= 10:
-            shares.append(np.mean(behind))
+        after = [bits[t] for t in range(5, 400) if bits[t - 5 : t] == [0, 1, 1, 0, 1]]
+        if len(after) >= 10:
+            shares.append(np.mean(after))
     # Of Beta(1/2, 1/2) a share of 2 / pi * arcsin(sqrt(0.1)) = 20 % lies below 0.1, and as much
     # above 0.9; of 50 or more draws at least a tenth do, at four standard deviations.
     assert len(shares) >= 50
     assert np.mean(np.array(shares) < 0.1) > 0.1 < np.mean(np.array(shares) > 0.9)
 
 
-estimates = jax.jit(tasks.ngram_estimates)
-
-
-def test_the_estimates_of_ngrams_by_hand():
-    # Behind 00000 a 1 comes in the sixth bit, then 0s; 00000 returns after five of these. The next
+def test_the_estimates_of_ngrams():
+    """One sequence by hand, two by counting; what comes later changes nothing."""
+    # After 00000 a 1 comes in the sixth bit, then 0s; 00000 returns after five of these. The next
     # bit is then 1 with (1 + 1/2) / 2 = 3/4, and after one more 0 with (1 + 1/2) / 3 = 1/2.
-    bits = single([0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0])
-    logits = np.asarray(estimates(bits[None, :, None]))[0, :, 0]
-    expected = [0.5] * 10 + [3 / 4, 1 / 2]
-    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), expected, rtol=1e-6)
-
-
-def test_the_estimates_of_ngrams_by_counting():
-    for inputs, _, _ in drawn(tasks.ngrams, batch=2, bits=120):
-        bits = inputs[:, 0].astype(int).tolist()
-        found = 1 / (1 + np.exp(-double(estimates(inputs[None])[0, :, 0])))
+    by_hand = np.zeros(120)
+    by_hand[5] = 1
+    sequences = single([by_hand, *(inputs[:120, 0] for inputs, _, _ in ngrams()[:2])])
+    logits = jax.jit(tasks.ngram_estimates, compiler_options=QUICK)(sequences[..., None])
+    found = 1 / (1 + np.exp(-double(logits)[..., 0]))
+    np.testing.assert_allclose(found[0, :12], [0.5] * 10 + [3 / 4, 1 / 2], rtol=1e-6)
+    for bits, estimates in zip(sequences[1:].astype(int).tolist(), found[1:], strict=True):
         for time in range(4, len(bits)):
             context = bits[time - 4 : time + 1]
-            behind = [bits[t] for t in range(5, time + 1) if bits[t - 5 : t] == context]
-            share = (sum(behind) + 0.5) / (len(behind) + 1)
-            np.testing.assert_allclose(found[time], share, rtol=1e-5)
+            after = [bits[t] for t in range(5, time + 1) if bits[t - 5 : t] == context]
+            share = (sum(after) + 0.5) / (len(after) + 1)
+            np.testing.assert_allclose(estimates[time], share, rtol=1e-5)
 
 
 def test_priority_sort():
@@ -151,13 +154,13 @@ def test_binary_addition():
 
 
 def test_keys_make_the_episodes():
-    inputs = jax.jit(lambda key: tasks.copy(key, 3)[0])
-    same, again, other = map(np.asarray, map(inputs, jax.random.split(KEY)[jnp.array([0, 0, 1])]))
+    draw = program(tasks.copy, lengths=(2, 4), bits=3)
+    same, again, other = (np.asarray(draw(key)[0]) for key in (KEY, KEY, jax.random.key(1)))
     np.testing.assert_array_equal(same, again)
-    assert (other != same).any()
-    assert same.shape == (3, 41, 9)
-    episodes = [episode.tolist() for episode in same]
-    assert episodes[0] != episodes[1]
+    assert (other != same).any() and (same[0] != same[1]).any()
+
+
+bits_per_sequence, wholly_right = map(jax.jit, (bits_per_sequence, wholly_right))
 
 
 def test_scores_by_hand():

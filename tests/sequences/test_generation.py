@@ -10,7 +10,7 @@ from scipy import stats
 
 from nnlab.errors import InputError
 from nnlab.models import LanguageModel
-from nnlab.sequences.generation import begin, draw, proceed
+from nnlab.sequences.generation import decode, draw, prefill
 
 MODEL = LanguageModel(7, features=6, layers=1)
 PROMPTS = jnp.array([[1, 2, 3], [6, 0, 5]])
@@ -18,70 +18,60 @@ KEY = jax.random.key(4)
 
 
 @pytest.fixture(scope="module")
-def variables():
-    # Larger weights than a fresh network's, so that its logits differ from symbol to symbol.
-    return jax.tree.map(lambda w: 3 * w, MODEL.init(jax.random.key(0), PROMPTS))
+def variables(random_variables):
+    return jax.tree.map(lambda w: 3 * w, random_variables(MODEL, PROMPTS))  # or all is alike
 
 
-@functools.cache
-def piece(count):
-    def call(variables, key, position, temperature):
-        return proceed(MODEL, variables, key, position, count, temperature=temperature)
-
-    return jax.jit(call)
+start = jax.jit(functools.partial(prefill, MODEL))
 
 
-def written(variables, counts, key=KEY, temperature=1.0):
-    position, pieces = begin(MODEL, variables, PROMPTS), []
-    for count in counts:
-        position, symbols = piece(count)(variables, key, position, temperature)
-        pieces.append(np.asarray(symbols))
-    assert int(position.count) == sum(counts)
-    return np.concatenate(pieces, axis=1)
+@jax.jit
+def piece(variables, key, position, temperature):
+    return decode(MODEL, variables, key, position, 6, temperature=temperature)
 
 
-def test_pieces_make_the_text_that_one_makes(variables):
-    whole = written(variables, [12])
-    assert whole.shape == (2, 12) and whole.dtype == np.int32
-    np.testing.assert_array_equal(whole, written(variables, [5, 7]))
-    np.testing.assert_array_equal(whole, written(variables, [12]))
-    assert (whole != written(variables, [12], key=jax.random.key(5))).any()
-
-
-def test_towards_zero_it_is_the_likeliest_after_all_before(variables):
-    found = written(variables, [12], temperature=1e-30)
-    # The network reads each text once more, as a whole and without a carried state.
+@pytest.mark.parametrize("temperature", [1.0, 1e-30])
+def test_symbols_are_drawn_from_the_logits_of_the_whole_text(variables, temperature):
+    """Two pieces of six, against the network on the text at once, without a carried state."""
+    position, pieces = start(variables, PROMPTS), []
+    for _ in range(2):
+        position, symbols = piece(variables, KEY, position, temperature)
+        pieces.append(symbols)
+    found = np.concatenate(pieces, axis=1)
+    assert found.shape == (2, 12) and found.dtype == np.int32 and position.count == 12
     texts = np.concatenate([PROMPTS, found[:, :-1]], axis=1)
-    logits = MODEL.apply(variables, jnp.asarray(texts))
-    np.testing.assert_array_equal(found, np.asarray(logits)[:, 2:].argmax(-1))
+    logits = np.asarray(jax.jit(MODEL.apply)(variables, texts))[:, 2:]
+    if temperature < 1:  # the likeliest
+        np.testing.assert_array_equal(found, logits.argmax(-1))
+    else:  # number n with the key folded with n
+        keys = jax.vmap(functools.partial(jax.random.fold_in, KEY))(jnp.arange(12))
+        expected = jax.vmap(draw, in_axes=(0, 1), out_axes=1)(keys, jnp.asarray(logits))
+        np.testing.assert_array_equal(found, expected)
     assert len(np.unique(found)) > 1  # or it would be no test
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_frequencies_are_those_of_the_formula(temperature):
-    logits = jnp.array([0.3, -1.0, 2.0, 0.0, 1.0])
-    draws = draw(KEY, jnp.tile(logits, (20_000, 1)), temperature=temperature)
-    weights = np.exp(np.asarray(logits, np.float64) / temperature)
-    expected = 20_000 * weights / weights.sum()
-    # Of a right formula one seed in a thousand would fail; this one does not.
-    assert stats.chisquare(np.bincount(draws, minlength=5), expected).pvalue > 1e-3
+LOGITS = jnp.array([0.3, -1.0, 2.0, 0.0, 1.0])
+TILED = jnp.tile(LOGITS, (20_000, 1))
 
 
-def test_only_the_largest_count():
-    logits = jnp.array([0.3, -1.0, 2.0, 0.0, 1.0])
-    draws = draw(KEY, jnp.tile(logits, (2000, 1)), top_k=2)
+@pytest.mark.parametrize(("temperature", "top_k"), [(0.5, None), (2.0, None), (1.0, 2)])
+def test_frequencies_are_those_of_the_formula(temperature, top_k):
+    draws = draw(KEY, TILED, temperature=temperature, top_k=top_k)
+    kept = LOGITS >= 1 if top_k else np.ones(5, bool)
+    weights = np.exp(np.asarray(LOGITS, np.float64) / temperature)[kept]
     counts = np.bincount(draws, minlength=5)
-    weights = np.exp([2.0, 1.0])
-    assert counts[[2, 4]].sum() == 2000
-    expected = 2000 * weights / weights.sum()
-    assert stats.chisquare(counts[[2, 4]], expected).pvalue > 1e-3
-    np.testing.assert_array_equal(
-        draw(KEY, jnp.tile(logits, (50, 1)), top_k=9), draw(KEY, jnp.tile(logits, (50, 1)))
-    )
+    assert counts[kept].sum() == 20_000
+    # A right formula would fail for one seed in a thousand; this one does not.
+    assert stats.chisquare(counts[kept], 20_000 * weights / weights.sum()).pvalue > 1e-3
+
+
+def test_more_than_there_are_is_all():
+    all_count = draw(KEY, TILED, top_k=9), draw(KEY, TILED)
+    np.testing.assert_array_equal(*all_count)
 
 
 def test_a_prompt_has_symbols(variables):
     with pytest.raises(InputError, match=r"must be \[texts, time\] symbols, not \[2, 0\]"):
-        begin(MODEL, variables, PROMPTS[:, :0])
+        prefill(MODEL, variables, PROMPTS[:, :0])
     with pytest.raises(InputError, match=r"not \[3\]"):
-        begin(MODEL, variables, PROMPTS[0])
+        prefill(MODEL, variables, PROMPTS[0])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,12 +17,13 @@ from nnlab.costs import count, stored_bytes
 from nnlab.costs.summary import summarize
 from nnlab.errors import InputError
 from nnlab.layers import GravesLSTMCell, GRUCell
-from nnlab.models import LanguageModel, RecurrentNet
+from nnlab.models import LanguageModel, RecurrentNet, load_model
 
 # What takes time is to compile, not to run.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 jit = functools.partial(jax.jit, compiler_options=QUICK)
 KEY = jax.random.key(0)
+GOLDEN = Path(__file__).parent / "golden"
 BATCH, TIME, M, N, K = 2, 5, 3, 8, 4
 X = jnp.asarray(np.random.default_rng(0).normal(size=(BATCH, TIME, M)), jnp.float32)
 SYMBOLS = jnp.asarray([[0, 4, 2], [3, 3, 1]], jnp.int32)
@@ -96,40 +98,72 @@ def test_the_lines_of_a_summary_add_up():
     assert sum(summary.total.parameters.values()) == size(model)
 
 
-def test_a_symbol_is_a_one_hot_input():
+def test_a_symbol_is_a_one_hot_input(random_variables):
     """The embedding E and the product W of the first layer are the product E W of one-hot."""
-    model: Any = LanguageModel(5, N)
-    plain: Any = RecurrentNet(5, N)
-    params = jit(model.init)(KEY, SYMBOLS)["params"]
+    model: Any = LanguageModel(5, N, 1)
+    plain: Any = RecurrentNet(5, N, 1)
+    params = random_variables(model, SYMBOLS)["params"]
     net = dict(params["network"])
     first = params["embedding"]["embedding"] @ net["cell1"]["input"]["kernel"]
     net["cell1"] = net["cell1"] | {"input": {"kernel": first}}
-    expected = plain.apply({"params": net}, jax.nn.one_hot(SYMBOLS, 5))
-    # Three steps of float32 sums of eight terms below 1, in another order.
-    np.testing.assert_allclose(model.apply({"params": params}, SYMBOLS), expected, atol=1e-5)
+    expected = jit(plain.apply)({"params": net}, jax.nn.one_hot(SYMBOLS, 5))
+    # Three steps of float32 sums of eight terms of about 1, in another order.
+    found = jit(model.apply)({"params": params}, SYMBOLS)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_lengths_the_features_and_both_ways():
-    model: Any = RecurrentNet(K, N, 2, bidirectional=True)
-    variables = jit(model.init)(KEY, X)
-    lengths = jnp.array([5, 2])
-    y, seen = model.apply(variables, X, lengths=lengths, mutable=["intermediates"])
+def test_lengths_the_features_and_both_ways(random_variables):
+    model: Any = RecurrentNet(K, N, 1, bidirectional=True)
+    variables = random_variables(model, X)
+
+    @jit
+    def apply(x, lengths):
+        return model.apply(variables, x, lengths=lengths, mutable=["intermediates"])
+
+    y, seen = apply(X, jnp.array([5, 2]))
     (features,) = seen["intermediates"]["features"]
     assert features.shape == (BATCH, TIME, 2 * N) and not features[1, 2:].any()
-    np.testing.assert_allclose(y[1:, :2], model.apply(variables, X[1:, :2]), atol=1e-5)
+    later = X.at[1, 2:].set(9.0)  # beyond the length of the second
+    np.testing.assert_array_equal(y[:, :2], apply(later, jnp.array([5, 2]))[0][:, :2])
+    assert (y[1, :2] != apply(later, jnp.array([5, 5]))[0][1, :2]).any()  # from the end
 
 
-def test_outputs_are_float32_at_least_and_dropout_is_of_training():
-    model: Any = RecurrentNet(K, N, 1, dtype=jnp.bfloat16, dropout=0.5, recurrent_dropout=0.5)
-    variables = jit(model.init)(KEY, X)
-    y = model.apply(variables, X)
-    assert y.dtype == jnp.float32
-    plain: Any = RecurrentNet(K, N, 1, dtype=jnp.bfloat16)
-    assert np.array_equal(y, plain.apply(variables, X))
-    for rates in ((0.5, 0.0), (0.0, 0.5)):
-        dropping: Any = dataclasses.replace(plain, dropout=rates[0], recurrent_dropout=rates[1])
-        trained = dropping.apply(variables, X, train=True, rngs={"dropout": KEY})
-        assert (trained != y).any()
+def test_outputs_are_float32_at_least_and_dropout_is_of_training(random_variables):
+    model: Any = RecurrentNet(K, N, 1, dtype=jnp.bfloat16)
+    variables = random_variables(model, X)
+
+    def outputs(train, **rates):
+        other: Any = dataclasses.replace(model, **rates)
+        return other.apply(variables, X, train=train, rngs={"dropout": KEY})
+
+    both = {"dropout": 0.5, "recurrent_dropout": 0.5}
+    y, same, dropped, stilled = jit(
+        lambda: (
+            outputs(False),
+            outputs(False, **both),
+            outputs(True, dropout=0.5),
+            outputs(True, recurrent_dropout=0.5),
+        )
+    )()
+    assert y.dtype == jnp.float32 and np.array_equal(y, same)
+    assert (dropped != y).any() and (stilled != y).any()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        LanguageModel(5, 2, 1, GRUCell, ADDER, norm=True, dropout=0.1),
+        RecurrentNet(3, 2, 2, bidirectional=True),
+    ],
+    ids=["language", "recurrent"],
+)
+def test_files_of_an_earlier_version(request, model):
+    """The class and all fields are those that version 0.1.0 saved, and so are the parameters."""
+    saved = load_model(GOLDEN / f"{request.node.callspec.id}.safetensors")
+    assert saved.model == model
+    x = SYMBOLS if isinstance(model, LanguageModel) else X[..., :2]
+    expected = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), shapes(model, x))
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), saved.variables) == expected
 
 
 def test_sizes_below_one_are_refused():

@@ -39,7 +39,7 @@ def test_windows_against_a_loop(streams, length, extra):
 
 
 def test_windows_by_hand():
-    # 13 symbols in 2 pieces of 6, of which windows of 2 use 4 and the label behind them.
+    # 13 symbols in 2 pieces of 6, of which windows of 2 use 4 and the label after them.
     inputs, labels = windows(np.arange(13), 2, 2)
     assert inputs.tolist() == [[0, 1], [6, 7], [2, 3], [8, 9]]
     assert labels.tolist() == [[1, 2], [7, 8], [3, 4], [9, 10]]

@@ -52,7 +52,7 @@ def test_lines_with_numbers_as_they_come(path):
         assert follower.read(2) == [] and follower.unfinished == 4
         append(path, b" done\nnext\n")
         assert follower.read(9) == [(4, b"half done", False), (5, b"next", False)]
-        assert follower.unfinished == 0 and follower.told == []
+        assert follower.unfinished == 0 and follower.messages == []
 
 
 def test_a_file_that_is_not_there_yet(path):
@@ -91,7 +91,7 @@ def test_cut_short_and_written_again(path):
         assert texts(follower) == []
         append(path, b"new\n")
         assert follower.read(9) == [(1, b"new", False)]
-        assert len(follower.told) == 1 and "cut short" in follower.told[0]
+        assert len(follower.messages) == 1 and "cut short" in follower.messages[0]
 
 
 def test_cut_short_and_longer_than_before(path):
@@ -104,7 +104,7 @@ def test_cut_short_and_longer_than_before(path):
 
 
 def test_a_hole_of_zeros(path):
-    """A writer that was not told of the cut goes on at its old place."""
+    """A writer that knows nothing of the cut goes on at its old place."""
     with path.open("wb", buffering=0) as writer, Follower(path) as follower:
         writer.write(joined(numbered(0, 500)))
         assert texts(follower) == numbered(0, 500)
@@ -130,11 +130,11 @@ def test_replaced_after_the_rest_was_read(path, tmp_path):
         assert texts(follower) == numbered(7, 8)  # whose writer has not changed over yet
         append(path, joined(numbered(8, 10)))
         assert texts(follower) == [b"last", *numbered(8, 10)]
-        assert follower.position.lines == 2 and len(follower.told) == 1
+        assert follower.position.lines == 2 and len(follower.messages) == 1
 
 
 def test_a_file_that_is_written_anew_each_time(path, tmp_path):
-    """With more lines behind the same beginning: not one comes twice."""
+    """With more lines after the same beginning: not one comes twice."""
     some = numbered(0, 400)
     path.write_bytes(joined(some[:300]))
     assert path.stat().st_size > HEAD
@@ -164,11 +164,11 @@ def test_goes_on_from_every_position(path, most):
             position = follower.position
             assert position == Position.from_fields(dataclasses.asdict(position))
             with Follower(path, position) as second:
-                assert texts(second, most) == some[count:] and second.told == []
+                assert texts(second, most) == some[count:] and second.messages == []
             follower.read(8)
 
 
-def position_behind(path, count):
+def position_after(path, count):
     with Follower(path) as follower:
         assert len(follower.read(count)) == count
         return follower.position
@@ -176,7 +176,7 @@ def position_behind(path, count):
 
 def test_goes_on_in_a_renamed_file(path, tmp_path):
     path.write_bytes(joined(numbered(0, 5)))
-    position = position_behind(path, 3)
+    position = position_after(path, 3)
     path.rename(tmp_path / "old-2024-01-01")
     path.write_bytes(joined(numbered(10, 12)))
     with Follower(path, position) as follower:
@@ -186,7 +186,7 @@ def test_goes_on_in_a_renamed_file(path, tmp_path):
 def test_goes_on_in_a_copy(path, tmp_path):
     """Of "copytruncate", which has another inode and is known by its beginning."""
     path.write_bytes(joined(numbered(0, 300)))
-    position = position_behind(path, 200)
+    position = position_after(path, 200)
     (tmp_path / "log.1").write_bytes(path.read_bytes())
     path.write_bytes(joined(numbered(500, 502)))
     with Follower(path, position) as follower:
@@ -196,12 +196,12 @@ def test_goes_on_in_a_copy(path, tmp_path):
 @pytest.mark.parametrize("change", ["shorter", "other", "gone"])
 def test_says_so_where_it_cannot_go_on(path, change):
     path.write_bytes(joined(numbered(0, 50)))
-    position = position_behind(path, 50)
+    position = position_after(path, 50)
     path.unlink()
     if change != "gone":
         path.write_bytes(joined(numbered(*((0, 2) if change == "shorter" else (60, 200)))))
     with Follower(path, position) as follower:
-        assert len(follower.told) == 1 and "no longer" in follower.told[0]
+        assert len(follower.messages) == 1 and "no longer" in follower.messages[0]
         assert len(texts(follower)) == {"shorter": 2, "other": 140, "gone": 0}[change]
 
 

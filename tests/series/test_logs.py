@@ -1,7 +1,6 @@
 """Log text to rows, events and sessions: by hand, and the 2,000 labelled lines of loghub."""
 
 import csv
-import json
 import sys
 
 import numpy as np
@@ -22,9 +21,7 @@ from nnlab.series import (
     next_event_windows,
     read_log,
     sessions_by_name,
-    sliding_sessions,
 )
-from nnlab.series.detection import grouping_accuracy
 from nnlab.series.logs import HDFS_BLOCK, HDFS_FORMAT
 from nnlab.series.templates import HDFS_MASKS
 
@@ -93,7 +90,7 @@ def test_events_by_hand():
 tokens = st.lists(st.sampled_from(["a", "b", "<*>"]), max_size=3).map(" ".join)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(tokens, unique=True), st.lists(st.sampled_from("abc"), max_size=3).map(" ".join))
 def test_the_index_changes_nothing(templates, content):
     """Against all templates one by one."""
@@ -113,13 +110,6 @@ def test_templates_that_cannot_be_used():
         Templates(("a", "a"))
     with pytest.raises(InputError, match=r"mask '\(' is no regular expression"):
         Templates(("a",), ("(",))
-    good = json.loads(TEMPLATES.to_json())
-    for fields in ({"version": 2}, {"templates": "a"}, {"templates": [1]}, {"masks": None}):
-        with pytest.raises(InputError, match="is no record of templates of version 1"):
-            Templates.from_json(json.dumps(good | fields))
-    for text in ("", "[]", "\ud800", 10_000 * "["):
-        with pytest.raises(InputError, match="is no record of templates of version 1"):
-            Templates.from_json(text)
 
 
 def test_without_the_miner(monkeypatch):
@@ -154,7 +144,8 @@ def test_the_headers_of_loghub(original_data):
 def test_grouping_accuracy_on_loghub(original_data):
     """Drain's published accuracy on these lines is 0.998: five of the 2,000 are grouped wrongly.
 
-    All five are of one statement with lists of different lengths ("ask <*> to delete <*> <*> …").
+    A line is grouped rightly if its group holds exactly the lines with its label. All five come
+    from one statement with lists of different lengths ("ask <*> to delete <*> <*> …").
     """
     pytest.importorskip("drain3")
     table, labelled = loghub(original_data)
@@ -163,28 +154,18 @@ def test_grouping_accuracy_on_loghub(original_data):
     events = [templates.event(content) for content in contents]
     assert templates.unknown not in events
     labels = [line["EventId"] for line in labelled]
-    assert grouping_accuracy(events, labels) == 0.9975
+    group, label = (
+        {name: {i for i, other in enumerate(names) if other == name} for name in set(names)}
+        for names in (events, labels)
+    )
+    pairs = zip(events, labels, strict=True)
+    assert sum(group[event] == label[name] for event, name in pairs) == 1995
 
 
 def test_sessions_by_hand():
     contents = ["blk_1 made", "ask to delete blk_1 blk_-2 blk_1", "idle", "blk_-2 made"]
     sessions, nameless = sessions_by_name(contents, [0, 1, 2, 0], HDFS_BLOCK)
     assert sessions == {"blk_1": [0, 1], "blk_-2": [1, 0]} and nameless == 1
-    assert sliding_sessions(range(7), 3, 2) == [range(3), range(2, 5), range(4, 7)]
-    assert sliding_sessions(range(6), 3, 2) == [range(3), range(2, 5), range(3, 6)]
-    assert sliding_sessions([1, 2], 3, 3) == [[1, 2]] and sliding_sessions([], 3, 1) == []
-    for stride in (0, 4):
-        with pytest.raises(InputError, match=f"stride is {stride}, expected from 1 to the length"):
-            sliding_sessions([1, 2], 3, stride)
-
-
-@given(st.integers(0, 30), st.integers(1, 10), st.data())
-def test_every_event_is_in_a_sliding_session(count, length, data):
-    stride = data.draw(st.integers(1, length))
-    sessions = sliding_sessions(list(range(count)), length, stride)
-    assert {event for session in sessions for event in session} == set(range(count))
-    assert all(len(session) == min(length, count) for session in sessions)
-    assert len(sessions) == len({tuple(session) for session in sessions})
 
 
 def test_windows_of_events_by_hand():
@@ -218,12 +199,6 @@ def test_log_transformations_that_cannot_be_used():
     ]:
         with pytest.raises(InputError, match=message):
             LogTransformation(**{"log_format": "<C>", "templates": TEMPLATES} | fields)
-    good = json.loads(LogTransformation("<C>", TEMPLATES).to_json())
-    for changed in ({"version": 2}, {"window": True}, {"window": "1"}, {"session": 5}):
-        with pytest.raises(InputError, match="is no log transformation of version 1"):
-            LogTransformation.from_json(json.dumps(good | changed))
-    with pytest.raises(InputError, match="is no record of templates of version 1"):
-        LogTransformation.from_json(json.dumps(good | {"templates": None}))
 
 
 def test_sessions_of_hdfs(original_data, tmp_path):

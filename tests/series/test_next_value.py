@@ -1,6 +1,4 @@
-"""The network of next values: its size, its loss, one row at a time, and that it learns."""
-
-from typing import Any
+"""The network of next values: its size, its loss, and that it learns."""
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +8,11 @@ import pytest
 from scipy.stats import norm
 
 from nnlab import training
-from nnlab.arithmetics import ADDER
 from nnlab.errors import InputError
-from nnlab.layers import GravesLSTMCell
-from nnlab.models import NextValue, load_model, save_model
+from nnlab.models import NextValue
 from nnlab.series.next_value import negative_log_likelihood, surprise
 
 KEY = jax.random.key(0)
-
-
-def outputs_of(model: NextValue, variables: Any, x: jax.Array) -> jax.Array:
-    y = model.apply(variables, x)
-    assert isinstance(y, jax.Array)
-    return y
 
 
 def test_parameters_are_those_of_the_docstring():
@@ -39,24 +29,7 @@ def test_the_loss_is_the_gaussian_one_and_the_surprise_its_distance():
     np.testing.assert_allclose(surprise(outputs, value), 0.6 * np.exp(0.7), rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"cell": GravesLSTMCell, "layers": 2}, {"arithmetic": ADDER, "norm": True}]
-)
-def test_one_row_at_a_time_is_the_whole_series(options):
-    model = NextValue(4, **options)
-    x = jax.random.normal(KEY, (2, 5, 3))
-    variables = model.init(KEY, x)
-    whole = outputs_of(model, variables, x)
-    assert whole.shape == (2, 5, 2)
-    carried: Any = {}
-    rows = []
-    for row in range(5):
-        given = {**variables, **carried}
-        y, carried = model.apply(given, x[:, row : row + 1], mutable=["carry"])
-        rows.append(y)
-    np.testing.assert_allclose(jnp.concatenate(rows, axis=1), whole, rtol=1e-5, atol=1e-6)
-
-
+@pytest.mark.slow
 def test_it_learns_a_wave_that_its_last_value_does_not_tell():
     model, wave = NextValue(8), jnp.sin(jnp.arange(400) * 0.9)
     x, values = wave[None, :-1, None], wave[None, 1:]
@@ -74,17 +47,6 @@ def test_it_learns_a_wave_that_its_last_value_does_not_tell():
         state, metrics = step(state, (x, values))
     persistence = jnp.abs(jnp.diff(wave)).mean()
     assert metrics["error"] < persistence / 5
-
-
-def test_it_is_saved_with_what_its_data_went_through(tmp_path):
-    model, x = NextValue(4, cell=GravesLSTMCell), jnp.ones((1, 3, 1))
-    variables = model.init(KEY, x)
-    save_model(tmp_path / "network.safetensors", model, variables, x, notes={"mean": 2.5})
-    saved = load_model(tmp_path / "network.safetensors")
-    assert saved.model == model
-    assert saved.notes == {"mean": 2.5}
-    again = saved.model.apply(saved.variables, x)
-    np.testing.assert_array_equal(again, outputs_of(model, variables, x))
 
 
 def test_no_units_get_one_sentence():

