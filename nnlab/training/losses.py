@@ -1,4 +1,4 @@
-"""Losses: mean over the batch of logits [batch, classes] against integer labels [batch]."""
+"""Classification losses: scalar means over logits [batch, classes] and integer labels [batch]."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,12 +11,14 @@ from nnlab.errors import InputError
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Softmax cross-entropy in nats, a scalar."""
+    """Return the softmax cross-entropy in nats, a scalar in the dtype of the logits."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
 def squared_hinge(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Mean over batch and classes of max(0, 1 - t y)^2, t = +1 for the class and -1 elsewhere.
+    """Return the mean over batch and classes of max(0, 1 - t y)^2.
+
+    The target t is +1 for the class of the label and -1 for all others; y are the logits.
 
     References:
         Courbariaux et al., BinaryConnect, 2015, https://arxiv.org/abs/1511.00363, section 3.
@@ -26,7 +28,7 @@ def squared_hinge(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def mean_squared_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Mean over batch and classes of the squared distance to the one-hot label."""
+    """Return the mean over batch and classes of the squared distance to the one-hot label."""
     targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     return jnp.mean(jnp.square(logits - targets))
 
@@ -34,23 +36,24 @@ def mean_squared_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def with_auxiliary(
     loss: Callable[[jax.Array, jax.Array], jax.Array] = cross_entropy, weight: float = 0.3
 ) -> Callable[[Any, jax.Array], jax.Array]:
-    """The loss of a network with auxiliary heads: its own plus `weight` times that of every head.
+    """Return the loss of a network with auxiliary heads: its own plus `weight` times each head's.
 
-        def of_network(outputs, labels):
+        def metrics(outputs, labels):
             return training.accuracy(outputs.logits, labels)
 
-        step = train_step(model, optimizer, with_auxiliary(), metrics=of_network)
+        step = train_step(model, optimizer, with_auxiliary(), metrics=metrics)
 
     Args:
-        loss: of logits against labels.
-        weight: at least 0; GoogLeNet's by default, Inception v3 as torchvision trains it has 0.4.
+        loss: `loss(logits, labels)`, a scalar, for the network and for every head.
+        weight: at least 0; GoogLeNet uses 0.3, torchvision's training of Inception v3 uses 0.4.
 
     Returns:
-        `loss(outputs, labels)` of outputs with `logits` and a sequence `auxiliary` of further ones,
-        as of `nnlab.models.GoogLeNet(auxiliary=True)` in training.
+        `loss(outputs, labels)` for outputs with `logits` and a sequence `auxiliary` of the heads'
+        logits, as `nnlab.models.GoogLeNet(auxiliary=True)` returns them in training.
 
     Raises:
-        InputError: `weight` is negative, or, on the call, the outputs have no such parts.
+        InputError: `weight` is negative or not finite; or, when the loss is called, the outputs
+            lack `logits` or `auxiliary`.
 
     References:
         Szegedy et al., Going deeper with convolutions, CVPR 2015, https://arxiv.org/abs/1409.4842,
@@ -63,7 +66,7 @@ def with_auxiliary(
         if not (hasattr(outputs, "logits") and hasattr(outputs, "auxiliary")):
             raise InputError(
                 "with_auxiliary needs outputs with logits and auxiliary, as a model with "
-                f"auxiliary=True gives in training, not {type(outputs).__name__}."
+                f"auxiliary=True returns them in training, not {type(outputs).__name__}."
             )
         heads = [loss(logits, labels) for logits in outputs.auxiliary]
         return loss(outputs.logits, labels) + weight * sum(heads)
