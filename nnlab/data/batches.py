@@ -1,4 +1,4 @@
-"""What makes a tree of arrays a batch: one axis of examples that all of its arrays share.
+"""Batches: trees of arrays that share one axis of examples.
 
 A batch is `(inputs, labels)`, and each of the two is any pytree of arrays: an image array, the
 token ids and mask of a sequence, or a padded batch of graphs with nodes [batch, nodes, features],
@@ -15,14 +15,14 @@ from nnlab.errors import InputError
 
 
 def shared_size(tree: Any, axis: int = 0) -> int:
-    """Return the size of an axis that all arrays of a tree share: the examples of a batch.
+    """Return the size of the axis that all arrays of a tree share, the number of examples.
 
     Args:
-        tree: arrays, tracers or `jax.ShapeDtypeStruct`s; only their shapes matter.
-        axis: which axis, from 0.
+        tree: any tree of arrays, tracers or `jax.ShapeDtypeStruct`s; only shapes matter.
+        axis: number of the shared axis, from 0.
 
     Raises:
-        InputError: there is no array, one lacks the axis, or two differ in its size.
+        InputError: the tree has no array, an array lacks the axis, or two differ in its size.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     if not leaves:

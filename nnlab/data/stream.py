@@ -1,9 +1,9 @@
-"""Batches of a data set that memory does not hold, read ahead of the training that eats them.
+"""Batches of a data set too large for memory, read while the training computes.
 
-`Stream` draws the order of the records with grain, epoch by epoch, reads a whole batch at a time
-and can do so in worker processes. The batch of a step depends on the seed and the step alone: not
-on the number of workers, and not on the step that a resumed run starts from. `to_device` moves
-batches to the accelerators while they compute.
+`Stream` shuffles the records with grain, anew in each epoch, and reads whole batches, in worker
+processes if asked. The batch of a step depends on the seed and the step alone, not on the number of
+workers or on the step from which a run resumes. `to_device` transfers batches to the accelerators
+while they compute.
 
     source = record_source("cifar10")
     transform = standardizer(*record_statistics(source))
@@ -12,11 +12,11 @@ batches to the accelerators while they compute.
         for images, labels in batches:
             ...
 
-Without a transform a batch travels as bytes, a quarter of the traffic; `to_float` and `standardize`
-then belong in the jitted step. A script that uses workers needs `if __name__ == "__main__":`, for
-they import it anew.
+Without a transform images travel as bytes, a quarter of the traffic; `to_float` and `standardize`
+then belong in the jitted step. A script that uses workers needs `if __name__ == "__main__":`, since
+each worker imports the script.
 
-Reference:
+References:
     https://google-grain.readthedocs.io/en/latest/tutorials/dataset_basic_tutorial.html.
 """
 
@@ -38,9 +38,9 @@ import numpy as np
 from nnlab.data.access import RandomAccess
 from nnlab.errors import InputError, needs
 
-READ_AHEAD = 2  # batches, of each worker
+READ_AHEAD = 2  # batches that each worker reads in advance
 
-_dataset: Any = None  # of a worker process, which has one
+_dataset: Any = None  # in a worker process, the dataset that it reads
 
 HostBatches = Generator[tuple[Any, Any], None, None]  # inputs and labels, trees of NumPy arrays
 DeviceBatches = Generator[tuple[Any, Any], None, None]  # the same, of JAX arrays
@@ -48,19 +48,20 @@ DeviceBatches = Generator[tuple[Any, Any], None, None]  # the same, of JAX array
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """What to read, in which order, and who reads it.
+    """A data set, the order in which to read it, and the processes that read.
 
     Attributes:
-        source: the records, each an input and its label, arrays or trees of them. A source of your
-            own needs only `len(source)` and `source[i]`, as any random access data source of grain;
-            with `gather` it is faster.
-        batch_size: records a step, of all processes together.
-        seed: of the order, in [0, 2^32). Every epoch has an order of its own.
-        workers: processes that read and transform; with 0 a thread of this one does.
-        transform: applied to the inputs of a batch where they are read, such as images [rows,
-            height, width, channels], or a tree of arrays [rows, ...]; a function of nothing else,
-            that cloudpickle can send.
-        process, processes: which rows of every batch this process reads: the p-th of equal parts.
+        source: the records, pairs of an input and its label, each an array or a tree of arrays. A
+            source of your own needs only `len(source)` and `source[i]`, as grain's random access
+            data sources have them; `source.gather(indices)`, which reads a batch, is faster.
+        batch_size: records per step, of all processes together.
+        seed: seed of the order, in [0, 2^32). Every epoch has an order of its own.
+        workers: number of processes that read and transform; with 0, a thread of this process does.
+        transform: applied by the reader to the inputs of each batch, such as images [rows, height,
+            width, channels] or a tree of arrays [rows, ...]; a pure function that cloudpickle can
+            serialise.
+        process, processes: this process's number and their count; each reads an equal part of the
+            rows of every batch, in order.
 
     Raises:
         InputError: a number is out of range, or the processes cannot share a batch equally.
@@ -90,15 +91,15 @@ class Stream:
 
     @property
     def images(self) -> int:
-        """How many records an epoch draws from."""
+        """The number of records of the source."""
         return len(self.source)
 
     @property
     def steps_per_epoch(self) -> int:
-        """How many full batches there are; the records left over differ from epoch to epoch.
+        """The number of full batches per epoch; the records left out differ between epochs.
 
         Raises:
-            InputError: not one.
+            InputError: the source does not fill one batch.
         """
         if self.batch_size > self.images:
             raise InputError(
@@ -107,26 +108,26 @@ class Stream:
         return self.images // self.batch_size
 
     def batches(self, first_step: int = 0) -> HostBatches:
-        """This process's rows of the batches of `first_step`, `first_step + 1` and so on, for ever.
+        """Yield this process's rows of the batches of all steps from `first_step` on, endlessly.
 
-        Closing the generator ends the workers; so does its last reference going away.
+        Closing the generator ends the workers, and so does garbage collection.
 
-        Returns:
-            Inputs [batch_size / processes, ...] in the dtype of the records, such as uint8 images,
-            or what the transform makes of them, and labels [batch_size / processes, ...]; each has
-            the structure of a record. Integers in labels become int32, and so do booleans if they
-            are the whole label; all else keeps its dtype.
+        Yields:
+            Inputs and labels, trees of NumPy arrays [batch_size / processes, ...] with the
+            structure of a record. Inputs have the dtype of the records, such as uint8, or what the
+            transform returns. Integer labels become int32, and so does a label that is a single
+            boolean; all else keeps its dtype.
 
         Raises:
-            InputError: there is not one full batch, the step is negative, or, once it runs, a
-                record cannot be read.
+            InputError: the source does not fill one batch, or `first_step` is negative; or, while
+                reading, a record cannot be read.
         """
         with needs("data"):
             import grain
 
         if first_step < 0:
             raise InputError(f"first_step is {first_step}, expected at least 0")
-        _ = self.steps_per_epoch  # or grain repeats nothing
+        _ = self.steps_per_epoch  # raises if no batch is full, which grain would repeat for ever
         rows = self.batch_size // self.processes
         mine = slice(self.process * rows, (self.process + 1) * rows)
         order = grain.MapDataset.range(self.images).seed(self.seed).shuffle()
@@ -143,16 +144,16 @@ def to_device(
     sharding: jax.sharding.NamedSharding | None = None,
     buffer: int = 2,
 ) -> DeviceBatches:
-    """Start the transfer of batches, any trees of arrays, before they are asked for.
+    """Yield batches, pairs of trees of arrays, on the device, transferring them in advance.
 
     Args:
-        batches: as from `Stream.batches`; closed with the result.
-        sharding: where the rows of inputs and labels go: `P("data")` on the mesh. The rows
-            of all processes make one global array. None puts them on the default device.
-        buffer: batches on the device at once, the one handed out among them.
+        batches: batches such as those of `Stream.batches`, closed together with the result.
+        sharding: where the rows of inputs and labels go, such as `P("data")` on a mesh; the rows of
+            all processes make one global array. None is the default device.
+        buffer: the number of batches on the device at once, including the one last yielded.
 
     Raises:
-        InputError: the buffer is not at least 1.
+        InputError: `buffer` is below 1.
     """
     if buffer < 1:
         raise InputError(f"buffer is {buffer}, expected at least 1")
@@ -177,7 +178,7 @@ def _ahead(batches: Iterable, put: Callable[[np.ndarray], jax.Array], buffer: in
 
 
 def _by_thread(dataset: Any, first_step: int) -> HostBatches:
-    """The elements of a grain dataset, which a thread reads ahead."""
+    """Yield the elements of a grain dataset, which a thread reads in advance."""
     import grain
 
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=READ_AHEAD)
@@ -189,17 +190,17 @@ def _by_thread(dataset: Any, first_step: int) -> HostBatches:
 
 
 def _by_processes(dataset: Any, first_step: int, workers: int) -> HostBatches:
-    """The elements of a grain dataset, which processes read ahead.
+    """Yield the elements of a grain dataset, which processes read in advance.
 
-    Not by grain's `mp_prefetch`: its workers wait, when closed, for somebody to take a batch larger
-    than a pipe, and whoever closes them waits 25 s for each.
+    grain's own `mp_prefetch` is slow to close: a worker with a batch larger than a pipe waits for
+    it to be taken, and closing takes 25 s for each such worker.
     """
     with needs("data"):
         import cloudpickle
 
     executor = ProcessPoolExecutor(
         workers,
-        multiprocessing.get_context("spawn"),  # jax does not survive a fork
+        multiprocessing.get_context("spawn"),  # JAX does not survive a fork
         _start_worker,
         (cloudpickle.dumps(dataset),),
     )
@@ -217,7 +218,7 @@ def _by_processes(dataset: Any, first_step: int, workers: int) -> HostBatches:
 
 
 def _start_worker(dataset: bytes) -> None:
-    """Prepares this process, which ends with the one that started it, killed or not."""
+    """Prepare a worker process, which ends when its parent does, even if that is killed."""
     import cloudpickle
 
     parent = multiprocessing.parent_process()
@@ -228,7 +229,7 @@ def _start_worker(dataset: bytes) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it
     global _dataset
     _dataset = cloudpickle.loads(dataset)
 
@@ -243,7 +244,7 @@ def _read(
     rows: slice,
     indices: np.ndarray,
 ) -> tuple[Any, Any]:
-    """Read the rows of a batch whose records have these indices [batch_size]."""
+    """Read `rows` of the batch that consists of the records `indices` [batch_size]."""
     gather = getattr(source, "gather", None)
     if gather is not None:
         inputs, labels = gather(indices[rows])
@@ -251,12 +252,12 @@ def _read(
         records = [source[int(i)] for i in indices[rows]]
         inputs, labels = zip(*records, strict=True)
         inputs = jax.tree.map(lambda *leaves: np.stack(leaves), *inputs)
-        # A boolean counts as a number if it is all of the label; a mask in a tree stays a mask.
+        # A boolean that is the whole label is a class; a mask in a tree stays a mask.
         integers = "iub" if jax.tree_util.all_leaves(labels) else "iu"
 
-        def joined(*leaves):
+        def join(*leaves):
             stacked = np.stack(leaves)
             return np.array(leaves, np.int32) if stacked.dtype.kind in integers else stacked
 
-        labels = jax.tree.map(joined, *labels)
+        labels = jax.tree.map(join, *labels)
     return inputs if transform is None else transform(inputs), labels

@@ -1,7 +1,7 @@
-"""An epoch of steps as one program: over arrays in memory, or over batches that are drawn.
+"""Many steps in one compiled program, over arrays in memory or over generated batches.
 
-The order of the examples, and the examples themselves where they are drawn, come from `state.key`
-folded with the epoch or the step.
+The order of the examples comes from `state.key` folded with the number of the epoch; a generated
+batch comes from `state.key` folded with the step.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,8 @@ def steps_per_epoch(data: Batch, batch_size: int) -> int:
     """Return the number of full batches in `data`, a tree of arrays [examples, ...].
 
     Raises:
-        InputError: there is not one, or the arrays differ in their number of examples.
+        InputError: `data` does not fill one batch, or its arrays differ in their number of
+            examples.
     """
     examples = shared_size(data)
     if batch_size > examples:
@@ -35,7 +36,7 @@ def steps_per_epoch(data: Batch, batch_size: int) -> int:
 
 
 def check_divides(devices: int, examples: int) -> None:
-    """Raises `InputError` unless the examples of a batch make equal parts for the devices."""
+    """Raise `InputError` unless the devices get equal parts of the examples of a batch."""
     if examples % devices:
         raise InputError(
             f"--batch-size must be a multiple of the {devices} devices, not {examples}."
@@ -43,10 +44,10 @@ def check_divides(devices: int, examples: int) -> None:
 
 
 def check_nothing_carried(state: State) -> None:
-    """Raises `InputError` for a state with a carry, where batches are in no order."""
+    """Raise `InputError` if the state has a carry, which batches in no order cannot continue."""
     if state.carry:
         raise InputError(
-            "a carried state needs batches that go on from one another, as of"
+            "a carried state needs batches that continue each other, as from"
             " in_memory(…, shuffle=False)."
         )
 
@@ -58,26 +59,27 @@ def train_steps(
     shuffle: bool = True,
     mesh: Mesh | None = None,
 ) -> Callable[[State, Batch, jax.Array | int], tuple[State, Metrics]]:
-    """Return `run(state, (inputs, labels), count) -> (state, metrics)`, pure and unjitted.
+    """Return `run(state, (inputs, labels), count) -> (state, metrics)`, pure and not yet compiled.
 
-    It takes `count` steps over arrays in memory, or trees of them, fewer where the epoch ends, and
-    stops before a step that would leave something not finite. The examples of an epoch come in an
-    order drawn from `state.key` and the number of the epoch; those that do not fill a last batch
-    are left out, others in every epoch. Without `shuffle` they come in their order, and a state
-    that is carried from batch to batch starts an epoch with zeros. Metrics are [steps an epoch],
-    filled in at the steps that were made.
+    `run` takes up to `count` steps over arrays in memory, or trees of them. It stops at the end of
+    the epoch, and before a step that would leave a number that is not finite. Metrics are
+    [steps per epoch], filled in for the steps that were tried.
 
-    The count is a number in the compiled program, not in its structure, so one program serves all
-    counts: an epoch cut in pieces anywhere gives the same bits as the whole.
+    Each epoch draws the order of its examples from `state.key` and its number, and leaves out those
+    that do not fill a last batch. Without `shuffle` examples keep their order, and a carried state
+    starts each epoch from zeros.
 
-    With a `mesh`, as by `nnlab.training.parallel.data_mesh`, state and arrays lie on every device,
-    and each takes its part of a batch from its own copy, so that no example travels. The batches
-    are those without a mesh.
+    The count is an argument of the compiled program, so one program serves all counts, and an epoch
+    cut into pieces anywhere gives the same bits as the whole.
+
+    On a `mesh`, such as `nnlab.training.parallel.data_mesh()`, every device holds the state and all
+    arrays and takes its part of a batch from its own copy, so no example travels between devices.
+    The batches are the same as without a mesh.
 
     Raises:
-        InputError: on the call, for fewer examples than `batch_size`, arrays that differ in their
-            number of examples, or a carried state and `shuffle`; or at once for a batch that the
-            devices do not divide.
+        InputError: the devices do not divide the batch; or, when `run` is called, there are fewer
+            examples than `batch_size`, arrays differ in their number of examples, or a carried
+            state meets `shuffle`.
     """
     if mesh is not None:
         check_divides(mesh.shape["data"], batch_size)
@@ -103,13 +105,13 @@ def train_steps(
 def generated_steps(
     step: Step, make: Callable[[jax.Array], Batch], steps: int
 ) -> Callable[[State, jax.Array | int], tuple[State, Metrics]]:
-    """Return `run(state, count) -> (state, metrics)`: `train_steps` on batches that are drawn.
+    """Return `run(state, count) -> (state, metrics)`: `train_steps` on generated batches.
 
-    The batch of a step is `make(key)`, any tree of arrays, from a key folded from `state.key` and
-    the step, so that no two are alike; `steps` of them make an epoch.
+    Each step trains on `make(key)`, any pair of trees of arrays, with a key folded from `state.key`
+    and the step, so no two batches are alike. `steps` of them are an epoch.
 
     Raises:
-        InputError: on the call, for a carried state.
+        InputError: when `run` is called, there is a carried state.
     """
 
     def run(state: State, count: jax.Array | int) -> tuple[State, Metrics]:
@@ -131,7 +133,7 @@ def _steps(
     steps: int,
     count: jax.Array | int,
 ) -> tuple[State, Metrics]:
-    """Up to `count` steps on `batch(number)`, number from 0 to `steps` - 1 within an epoch."""
+    """Take up to `count` steps on `batch(number)`, with numbers 0 to `steps` - 1 in an epoch."""
     first = state.step % steps
     last = jnp.minimum(first + count, steps)
 
@@ -154,16 +156,16 @@ def _steps(
 
 
 def split_batch(examples: Any, mesh: Mesh | None) -> Any:
-    """Split a tree of arrays [examples, ...] over the devices of a mesh, in a compiled function."""
+    """Split arrays [examples, ...] over the devices of a mesh, inside a compiled function."""
     if mesh is None:
         return examples
     return lax.with_sharding_constraint(examples, NamedSharding(mesh, PartitionSpec("data")))
 
 
 def train_epoch(step: Step, batch_size: int) -> Step:
-    """Return `epoch(state, (inputs, labels))`: one pass by `train_steps`, one compiled program.
+    """Return `epoch(state, (inputs, labels)) -> (state, metrics)`, one pass, compiled.
 
-    Metrics are [steps]. From a state within an epoch it goes to that epoch's end.
+    Metrics are [steps per epoch]. A state in the middle of an epoch is taken to that epoch's end.
     """
     run = train_steps(step, batch_size)
     return jax.jit(lambda state, data: run(state, data, steps_per_epoch(data, batch_size)))

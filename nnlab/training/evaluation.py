@@ -1,4 +1,4 @@
-"""A network's answers to examples that it is not trained on, a batch at a time."""
+"""Evaluation of a network on many examples, one batch at a time to save memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,16 +30,22 @@ def evaluation(
     metrics: Callable[[Any, Any], Metrics] = accuracy,
     mesh: Mesh | None = None,
 ) -> Callable[[State, Batch], Metrics]:
-    """Return `evaluate(state, (inputs, labels)) -> {"loss", ...}` over all examples.
+    """Return `evaluate(state, (inputs, labels)) -> metrics`, compiled, over all examples.
 
     Inputs and labels are arrays [examples, ...] or any trees of them. The model runs in evaluation
-    mode: BatchNorm uses its running statistics, dropout is off, and recurrent layers start at
-    zeros. `weights` says which parameters of the state to use, such as their moving average;
-    beside the loss there are the `metrics`, as in `train_step`. On a `mesh`, as in `train_steps`,
-    every device computes its part of each batch.
+    mode: BatchNorm uses its running statistics, dropout is off, and recurrent layers start from
+    zeros.
+
+    Args:
+        model: called as `model(inputs, train=False)`.
+        loss: `loss(outputs, labels)`, the mean over all examples, reported as "loss".
+        batch_size: the number of examples whose layers are in memory at a time.
+        weights: the parameters of a state to evaluate, such as their moving average.
+        metrics: `metrics(outputs, labels)`, further named scalars, as in `train_step`.
+        mesh: compute a part of each batch on each of its devices, as in `train_steps`.
 
     Raises:
-        InputError: on the call, for arrays of inputs that differ in their number of examples.
+        InputError: when `evaluate` is called, the inputs differ in their number of examples.
     """
 
     @jax.jit
@@ -62,12 +68,12 @@ def in_batches(
     *,
     mesh: Mesh | None = None,
 ) -> Any:
-    """Return `fn(examples)`, computed for `batch_size` of the examples at a time to save memory.
+    """Return `fn(examples)`, computed `batch_size` examples at a time to save memory.
 
     `examples` and what `fn` returns are arrays [examples, ...] or any trees of them; `fn` must
-    treat each example alone. On a `mesh`, as in `train_steps`, a batch is split over the devices,
-    its size rounded down to a multiple of their number; examples that lie on every device, or are
-    split over the devices in order, stay where they are, but for those that fill no batch.
+    treat each example by itself. On a `mesh`, as in `train_steps`, each batch is split over the
+    devices, its size rounded down to a multiple of their number. Examples that lie on every device,
+    or are split over the devices in order, do not travel, except for an incomplete last batch.
 
     Raises:
         InputError: the arrays differ in their number of examples.
@@ -78,12 +84,12 @@ def in_batches(
     size = shared_size(examples)
     batches, rest = divmod(size, batch_size)
     pieces = []
-    # Batch i takes examples i, i + batches, i + 2 batches, …: on a mesh, as many of each device.
+    # Batch i takes examples i, i + batches, i + 2 batches, …: on a mesh, as many from each device.
     full = jax.tree.map(
         lambda a: a[: size - rest].reshape(batch_size, batches, *a.shape[1:]), examples
     )
 
-    def of_batch(number):
+    def one_batch(number):
         def pick(a):
             return lax.dynamic_index_in_dim(a, number, axis=1, keepdims=False)
 
@@ -93,10 +99,10 @@ def in_batches(
         return y.swapaxes(0, 1).reshape(-1, *y.shape[2:])
 
     if batches:
-        pieces.append(jax.tree.map(joined, lax.map(of_batch, jnp.arange(batches))))
+        pieces.append(jax.tree.map(joined, lax.map(one_batch, jnp.arange(batches))))
     if rest:
         last = jax.tree.map(lambda a: a[-rest:], examples)
-        if mesh is not None:  # examples of zeros, so that the devices divide them
+        if mesh is not None:  # add examples of zeros until the devices divide them
             missing = -rest % mesh.shape["data"]
             last = jax.tree.map(
                 lambda a: jnp.pad(a, [(0, missing)] + [(0, 0)] * (a.ndim - 1)), last

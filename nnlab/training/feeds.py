@@ -1,12 +1,12 @@
-"""What a training loop trains on: data, compiled together with a step.
+"""Feeds: the data of a training loop, from memory, from a generator or from a stream.
 
-A feed says how many steps an epoch has, and compiles a step into `advance(state, count) ->
-(state, metrics)`, which takes `count` steps from wherever the state stands, fewer where the epoch
-ends or something is not finite, and returns the metrics of the steps that it made, [steps made].
-The position in the data is in `state.step`, so a resumed state needs nothing else.
+A feed knows how many steps an epoch has, and compiles a step together with its data into
+`advance(state, count) -> (state, metrics)`. That takes up to `count` steps from the state's own
+position, which is `state.step`: a resumed state needs nothing else. It stops at the end of an epoch
+and before a step that would leave a number that is not finite. Metrics are [steps tried].
 
-With a mesh the state lies on all of its devices, and each takes its part of a batch. The batches
-are the same on any number of devices and processes.
+On a mesh the state lies on all devices, and each takes its part of a batch. The batches are the
+same for any number of devices and processes.
 """
 
 import contextlib
@@ -41,13 +41,13 @@ Advance = Callable[[State, int], tuple[State, dict[str, np.ndarray]]]
 
 
 class Feed(NamedTuple):
-    """Data for `nnlab.runs.fit`.
+    """The data that `nnlab.runs.fit` trains on.
 
     Attributes:
-        batch_size: examples a step, of all devices together.
-        steps_per_epoch: full batches of the data.
-        compile: `with compile(step, state, mesh) as advance`; of the state only step, shapes and
-            placement matter. `advance` gives away the memory of the state that it gets.
+        batch_size: examples per step, of all devices together.
+        steps_per_epoch: full batches per epoch.
+        compile: `with compile(step, state, mesh) as advance`; only the step, shapes and placement
+            of the state matter. `advance` reuses the memory of the state that it is given.
     """
 
     batch_size: int
@@ -56,17 +56,15 @@ class Feed(NamedTuple):
 
 
 def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
-    """Train on arrays (inputs, labels), or trees of them, by steps inside one program.
+    """Train on arrays (inputs, labels), or trees of them, that fit into every device's memory.
 
-    They lie whole on every device, and `train_steps` picks the batches.
-
-    Without `shuffle` every epoch takes the examples in their order, for a state that is carried
-    from each batch to the next.
+    One program takes many steps (`train_steps`). Without `shuffle` every epoch takes the examples
+    in their order, as a state that is carried from batch to batch needs it.
 
     Raises:
-        InputError: the batch is larger than the data, the arrays differ in their number of
-            examples, or, on compilation, the devices of the mesh do not divide the batch or a state
-            is carried in spite of `shuffle`.
+        InputError: the batch is larger than the data, or the arrays differ in their number of
+            examples; or, on compilation, the devices of the mesh do not divide the batch, or a
+            carried state meets `shuffle`.
     """
     steps = steps_per_epoch(data, batch_size)
 
@@ -81,16 +79,16 @@ def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
 
 
 def generated(make: Callable[[jax.Array], Batch], steps_per_epoch: int) -> Feed:
-    """Train on batches that are drawn as they are needed, inside one program, `generated_steps`.
+    """Train on batches that the training program itself draws (`generated_steps`).
 
     Args:
-        make: `make(key) -> (inputs, labels)`, arrays or trees of them, pure, always of the same
-            shapes.
-        steps_per_epoch: the number of steps after which the training is evaluated.
+        make: `make(key) -> (inputs, labels)`, a pure function to arrays or trees of them, always of
+            the same shapes.
+        steps_per_epoch: the number of steps that count as an epoch.
 
     Raises:
-        InputError: `steps_per_epoch` is below 1, the arrays of a batch differ in their number of
-            examples, or, on compilation, there is a mesh or a carried state.
+        InputError: `steps_per_epoch` is below 1, or the arrays of a batch differ in their number of
+            examples; or, on compilation, there is a mesh or a carried state.
     """
     if steps_per_epoch < 1:
         raise InputError(f"steps_per_epoch must be at least 1, not {steps_per_epoch}.")
@@ -99,7 +97,7 @@ def generated(make: Callable[[jax.Array], Batch], steps_per_epoch: int) -> Feed:
     @contextlib.contextmanager
     def compile(step: Step, state: State, mesh: Mesh | None) -> Iterator[Advance]:
         if mesh is not None:
-            raise InputError("generated batches are made on one device, not on a mesh.")
+            raise InputError("generated batches train on one device, not on a mesh.")
         run = _jit(generated_steps(step, make, steps_per_epoch), None).lower(state, 1).compile()
         yield _advance(run, steps_per_epoch)
 
@@ -107,13 +105,13 @@ def generated(make: Callable[[jax.Array], Batch], steps_per_epoch: int) -> Feed:
 
 
 def _advance(run: Callable[[State, int], tuple[State, Any]], steps: int) -> Advance:
-    """`run`, whose metrics are those of an epoch, with the metrics of its steps alone."""
+    """Return `run` with the metrics of the steps that it tried in place of those of an epoch."""
 
     def advance(state: State, count: int) -> tuple[State, dict[str, np.ndarray]]:
         before = int(state.step)
         state, metrics = run(state, count)
         first, made = before % steps, int(state.step) - before
-        refused = made < min(count, steps - first)  # the metrics of that step are there too
+        refused = made < min(count, steps - first)  # a step that was not finite has metrics too
         last = first + made + refused
         return state, {name: np.asarray(each)[first:last] for name, each in metrics.items()}
 
@@ -121,11 +119,11 @@ def _advance(run: Callable[[State, int], tuple[State, Any]], steps: int) -> Adva
 
 
 def streamed(stream: Stream) -> Feed:
-    """Train on batches that are read while the step before them computes; a step is a program.
+    """Train on batches that are read while the step before computes; each step is one program.
 
     Raises:
-        InputError: the batch is larger than the data, or, on compilation, the devices of the mesh
-            do not divide it or there is a carried state.
+        InputError: the batch is larger than the data; or, on compilation, the devices of the mesh
+            do not divide the batch, or there is a carried state.
     """
     steps = stream.steps_per_epoch
 
@@ -139,7 +137,7 @@ def streamed(stream: Stream) -> Feed:
         def reading(stream: Stream) -> contextlib.closing[DeviceBatches]:
             return contextlib.closing(to_device(stream.batches(int(state.step)), sharding))
 
-        # Workers start with the first step, not while the compiler keeps signals waiting.
+        # Workers start after compilation, during which a signal would have to wait.
         with reading(dataclasses.replace(stream, workers=0)) as batches:
             run = _jit(step, mesh).lower(state, next(batches)).compile()
         with reading(stream) as batches:
@@ -159,7 +157,7 @@ def streamed(stream: Stream) -> Feed:
 
 
 def _jit(program: Callable, mesh: Mesh | None) -> Any:
-    """Compiled with a result that lies where the state lies, in whose memory it may be."""
+    """Return `program` for `jax.jit`, which reuses the state's memory and keeps its placement."""
     everywhere = None if mesh is None else NamedSharding(mesh, EVERYWHERE)
     return jax.jit(
         program,

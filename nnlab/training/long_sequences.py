@@ -1,4 +1,4 @@
-"""A recurrent network's answers to sequences that are too long to keep all of them in memory."""
+"""Evaluation of recurrent networks on sequences too long for all outputs to fit in memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,16 +29,16 @@ def long_evaluation(
     *,
     metrics: Callable[[Any, Any], Metrics] = accuracy,
 ) -> Callable[[State, Batch], Metrics]:
-    """Return `evaluate(state, (inputs, labels)) -> {"loss", ...}` over all sequences whole.
+    """Return `evaluate(state, (inputs, labels)) -> metrics`, compiled, over whole sequences.
 
-    It is `nnlab.training.evaluation` for inputs and labels [sequences, time, ...], or trees of
-    them, and a model that carries its state (`nnlab.layers.sequences`): the outputs of `length`
-    steps at a time are in memory, and the state goes on from piece to piece. The figures are those
-    of the whole sequences, which start at zeros.
+    The result is that of `nnlab.training.evaluation`, for inputs and labels [sequences, time, ...],
+    or trees of them, and a model whose recurrent layers carry their state
+    (`nnlab.layers.sequences`). The outputs of only `length` time steps are in memory at once; each
+    piece continues from the state in which the one before ended, and the first starts from zeros.
 
     Raises:
-        InputError: `length` is below 1, or, on the call, arrays differ in the number of sequences
-            or of time steps.
+        InputError: `length` is below 1; or, when `evaluate` is called, arrays differ in their
+            number of sequences or of time steps.
     """
     if length < 1:
         raise InputError(f"length must be at least 1, not {length}.")
@@ -70,6 +70,6 @@ def long_evaluation(
 
 
 def _pieces(array: jax.Array, count: int, length: int) -> jax.Array:
-    """Cut [sequences, time, ...] into its first pieces, [count, sequences, length, ...]."""
+    """Cut [sequences, time, ...] into its first `count` pieces, [count, sequences, length, ...]."""
     cut = array[:, : count * length].reshape(len(array), count, length, *array.shape[2:])
     return jnp.moveaxis(cut, 1, 0)

@@ -1,4 +1,4 @@
-"""Losses: scalars from logits [batch, classes] and integer labels [batch]."""
+"""Classification losses: scalar means over logits [batch, classes] and integer labels [batch]."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from nnlab.errors import InputError
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Return the mean over the batch of the softmax cross-entropy in nats."""
+    """Return the softmax cross-entropy in nats, a scalar in the dtype of the logits."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
@@ -19,21 +19,22 @@ def with_auxiliary(
 ) -> Callable[[Any, jax.Array], jax.Array]:
     """Return the loss of a network with auxiliary heads: its own plus `weight` times each head's.
 
-        def of_network(outputs, labels):
+        def metrics(outputs, labels):
             return training.accuracy(outputs.logits, labels)
 
-        step = train_step(model, optimizer, with_auxiliary(), metrics=of_network)
+        step = train_step(model, optimizer, with_auxiliary(), metrics=metrics)
 
     Args:
-        loss: function of logits and labels.
-        weight: at least 0; the default is GoogLeNet's, torchvision trains Inception v3 with 0.4.
+        loss: `loss(logits, labels)`, a scalar, for the network and for every head.
+        weight: at least 0; GoogLeNet uses 0.3, torchvision's training of Inception v3 uses 0.4.
 
     Returns:
-        `loss(outputs, labels)`, for outputs with `logits` and a sequence `auxiliary` of further
-        logits, such as `nnlab.models.GoogLeNet(auxiliary=True)` gives in training.
+        `loss(outputs, labels)` for outputs with `logits` and a sequence `auxiliary` of the heads'
+        logits, as `nnlab.models.GoogLeNet(auxiliary=True)` returns them in training.
 
     Raises:
-        InputError: `weight` is negative, or, when called, the outputs have no such parts.
+        InputError: `weight` is negative or not finite; or, when the loss is called, the outputs
+            lack `logits` or `auxiliary`.
 
     References:
         Szegedy et al., Going deeper with convolutions, CVPR 2015, https://arxiv.org/abs/1409.4842,
@@ -46,7 +47,7 @@ def with_auxiliary(
         if not (hasattr(outputs, "logits") and hasattr(outputs, "auxiliary")):
             raise InputError(
                 "with_auxiliary needs outputs with logits and auxiliary, as a model with "
-                f"auxiliary=True gives in training, not {type(outputs).__name__}."
+                f"auxiliary=True returns them in training, not {type(outputs).__name__}."
             )
         heads = [loss(logits, labels) for logits in outputs.auxiliary]
         return loss(outputs.logits, labels) + weight * sum(heads)

@@ -1,20 +1,21 @@
-"""Three ways to compile one pure step for several devices, and the placing of what it takes.
+"""Three ways to compile one pure step for several devices, and how to place its arguments.
 
 =================  ==================================================  =======================
 compiled by        the step sees                                       BatchNorm normalises by
 =================  ==================================================  =======================
-`jax.jit(step)`    all of the batch, on one device                     the whole batch
-`on_mesh`          all of the batch; XLA splits the work               the whole batch
+`jax.jit(step)`    the whole batch, on one device                      the whole batch
+`on_mesh`          the whole batch; XLA splits the work                the whole batch
 `per_device`       one device's part, under `jax.shard_map`            the part, or the whole
 `pmapped`          one device's part, under `jax.pmap`                 the part, or the whole
 =================  ==================================================  =======================
 
-The last two take a step made with `train_step(…, axis_name="data")`, which averages gradients,
-running statistics and metrics over the devices before the optimiser sees them, so that the rate of
-an adder layer is taken from the norm of the average; or combines gradients in another way, such as
-`nnlab.optim.majority_vote`. Their BatchNorm is each device's own, as in
-most published code, unless the model's has that `axis_name` too: then all four are one training, up
-to rounding. Augmentation and dropout draw differently on each device in the last two.
+The last two take a step made with `train_step(…, axis_name="data")`. It averages gradients, running
+statistics and metrics over the devices before the optimiser sees them, so the rate of an adder
+layer comes from the norm of the averaged gradient; `combine=` can replace the average, for example
+by `nnlab.optim.majority_vote`. Each device's BatchNorm normalises its own part, as in most
+published code, unless the model's BatchNorm has that `axis_name` too: then all four ways are the
+same training up to rounding. In the last two, augmentation and dropout draw differently on each
+device.
 
     mesh = data_mesh()
     step = on_mesh(train_step(model, optimizer), mesh)
@@ -43,22 +44,22 @@ from nnlab.training.steps import (
 
 Tree = TypeVar("Tree")
 
-AXIS = "data"  # of the mesh: the examples of a batch are split over it
+AXIS = "data"  # the mesh axis over which the examples of a batch are split
 
 
 def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """One axis, "data", over `devices`: those of all processes unless given."""
+    """Return a mesh with one axis, "data", over `devices`, by default those of all processes."""
     found = jax.devices() if devices is None else list(devices)
     return jax.make_mesh((len(found),), (AXIS,), (AxisType.Auto,), devices=found)
 
 
 def compiler_options() -> dict[str, str]:
-    """For `jax.jit(step, compiler_options=…)` of a model with `remat` on a CPU; elsewhere none.
+    """Return options for `jax.jit(step, compiler_options=…)` that keep `remat` effective on a CPU.
 
-    XLA's CPU compiler drops the barriers that keep a recomputation apart, finds that all of it has
-    been computed before, and nothing is saved. Without that pass a ResNet-14 of adders takes 46 MB
-    in place of 115 at batch 64. `nnlab.runs.fit` sees to it; a jitted function within another
-    cannot have options, so the functions of this module have none.
+    XLA's CPU compiler removes the barriers around a recomputation, finds that the values are known
+    already, and so saves no memory. Without that pass an adder ResNet-14 at batch 64 takes 46 MB
+    instead of 115. On other backends there are no options. `nnlab.runs.fit` passes them; the
+    functions of this module do not, since a jitted function inside another cannot have options.
     """
     if jax.default_backend() != "cpu":
         return {}
@@ -66,24 +67,24 @@ def compiler_options() -> dict[str, str]:
 
 
 def on_mesh(step: Step, mesh: Mesh, *, donate: bool = False) -> Step:
-    """Compile the step on the whole batch for all devices of the mesh.
+    """Compile a step of the whole batch for all devices of the mesh.
 
-    Every device holds the state and computes on its part of the examples; XLA adds up gradients and
-    the sums of BatchNorm between them. Up to rounding it is the step on one device.
+    Every device holds the state and computes its part of the examples; XLA sums gradients and
+    BatchNorm's statistics over the devices. Up to rounding the result is that of one device.
 
     Args:
-        step: made without `axis_name`.
-        mesh: with an axis "data"; axes of any type, as those of `jax.make_mesh`.
-        donate: overwrite the state that is passed in, to save its memory; neither it nor what
-            `replicate` made it of can be used again.
+        step: from `train_step` without `axis_name`.
+        mesh: a mesh with an axis "data", of any axis type, such as `jax.make_mesh` makes.
+        donate: overwrite the given state to save its memory; then neither that state nor the one
+            that `replicate` copied it from can be used again.
 
     Returns:
-        The compiled function. It takes arrays as they are, or placed by `replicate` and `shard`,
-        which a mesh of several processes needs.
+        The compiled step. It takes arrays as they are, or placed by `replicate` and `shard`, which
+        is necessary on a mesh of several processes.
 
     Raises:
-        InputError: on the call, for a batch that the devices do not divide, or whose arrays differ
-            in their number of examples.
+        InputError: the mesh has no axis "data"; or, when the step is called, the devices do not
+            divide the batch, or its arrays differ in their number of examples.
     """
     mesh = _with_auto_axes(mesh)
     everywhere, by_image = (NamedSharding(mesh, spec) for spec in (EVERYWHERE, BY_IMAGE))
@@ -102,10 +103,10 @@ def on_mesh(step: Step, mesh: Mesh, *, donate: bool = False) -> Step:
 
 
 def per_device(step: Step, mesh: Mesh, *, donate: bool = False) -> Step:
-    """Compile the step on each device's part of the batch, under `jax.shard_map` on the mesh.
+    """Compile a step of each device's part of the batch, under `jax.shard_map` on the mesh.
 
-    Arguments, result and errors are those of `on_mesh`, but for the step: one that was made with
-    `axis_name="data"`.
+    Arguments, result and errors are those of `on_mesh`, except that the step comes from
+    `train_step` with `axis_name="data"`.
     """
     mesh = _with_auto_axes(mesh)
     mapped = jax.shard_map(step, mesh=mesh, in_specs=(EVERYWHERE, BY_IMAGE), out_specs=EVERYWHERE)
@@ -113,21 +114,21 @@ def per_device(step: Step, mesh: Mesh, *, donate: bool = False) -> Step:
 
 
 def pmapped(step: Step, devices: Sequence[Any] | None = None) -> Step:
-    """The step under `jax.pmap`, for scripts that are built on it.
+    """Compile a step of each device's part of the batch under `jax.pmap`, for scripts built on it.
 
     Args:
-        step: made with `axis_name="data"`.
-        devices: of this process, all of them unless given.
+        step: from `train_step` with `axis_name="data"`.
+        devices: devices of this process, by default all of them.
 
     Returns:
-        A function of a state as it is and a batch from `split`, [devices, examples / devices, …];
-        the state that it returns is again without an axis of devices, and lies on all of them.
+        The compiled step. It takes a state without an axis of devices and a batch from `split`,
+        [devices, examples / devices, ...], and returns a state of the same shapes, on all devices.
     """
     return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, None), devices=devices)
 
 
 def split(batch: Tree, devices: int) -> Tree:
-    """Reshape a tree of arrays [examples, …] to [devices, examples / devices, …], in order.
+    """Reshape a tree of arrays [examples, ...] to [devices, examples / devices, ...], in order.
 
     Raises:
         InputError: the devices do not divide the examples, or the arrays differ in their number.
@@ -137,9 +138,9 @@ def split(batch: Tree, devices: int) -> Tree:
 
 
 def replicate(tree: Tree, mesh: Mesh) -> Tree:
-    """The arrays of `tree`, such as a state, on every device of the mesh, typed keys included.
+    """Copy the arrays of `tree`, such as a state with its key, to every device of the mesh.
 
-    On a mesh of several processes, all of them call it with the same values.
+    On a mesh of several processes, all of them must call it with the same values.
     """
     sharding = NamedSharding(_with_auto_axes(mesh), EVERYWHERE)
     if _processes(mesh) == 1:
@@ -155,10 +156,10 @@ def replicate(tree: Tree, mesh: Mesh) -> Tree:
 
 
 def shard(batch: Tree, mesh: Mesh) -> Tree:
-    """Split the arrays of `batch`, any tree of [examples, …], over the devices, in order.
+    """Split a tree of arrays [examples, ...] over the devices of the mesh, in order.
 
-    On a mesh of several processes, each calls it with examples of its own, as many as the others;
-    the batch is made of those of process 0, then those of process 1 and so on.
+    On a mesh of several processes, each passes its own examples, all the same number; the batch
+    consists of those of process 0, then those of process 1, and so on.
 
     Raises:
         InputError: the devices do not divide the examples, or the arrays differ in their number.
@@ -176,14 +177,14 @@ EVERYWHERE, BY_IMAGE = PartitionSpec(), PartitionSpec(AXIS)
 
 
 def _with_auto_axes(mesh: Mesh) -> Mesh:
-    """The mesh with axes whose splitting XLA decides on, in place of the types of the arrays."""
+    """Return the mesh with axes of type Auto, over which XLA decides how arrays are split."""
     if AXIS not in mesh.axis_names:
         raise InputError(f'The mesh must have an axis "{AXIS}", not only {mesh.axis_names}.')
     return Mesh(mesh.devices, mesh.axis_names, (AxisType.Auto,) * len(mesh.axis_names))
 
 
 def _to_auto_axes(tree: Tree, sharding: NamedSharding) -> Tree:
-    """What lies on a mesh of explicit axes, on that of `sharding`."""
+    """Move the arrays that lie on a mesh of explicit axes to the mesh of `sharding`."""
 
     def place(leaf):
         explicit = jax.typeof(leaf).sharding.mesh.explicit_axes

@@ -1,8 +1,12 @@
-"""The pure functions of training: `init` and `step`.
+"""The two pure functions of training: `init` makes a state, `train_step` makes a step.
 
-`State` is everything that must be saved: the same state and the same data give the same next state
-to the bit. Randomness comes from `state.key`, folded with the step (augmentation, dropout) or with
-the epoch (order of the examples); the key itself never changes.
+    state = init(key, model, optimizer, inputs)
+    step = jax.jit(train_step(model, optimizer))
+    state, metrics = step(state, (inputs, labels))
+
+A `State` is everything that must be saved: the same state and the same data give the same next
+state to the bit. All randomness comes from `state.key`, folded with the step (augmentation,
+dropout) or with the epoch (order of the examples); the key itself never changes.
 """
 
 from collections.abc import Callable
@@ -27,15 +31,15 @@ Metrics = dict[str, jax.Array]
 
 
 class State(NamedTuple):
-    """Where a training stands.
+    """All that a training run needs to go on.
 
     Attributes:
-        step: number of updates made, int32 scalar.
-        params, batch_stats: Flax collections.
-        opt_state: of the optax transformation.
-        key: typed PRNG key that all randomness is folded from.
-        carry: the Flax collection of what recurrent layers carry from batch to batch, where they
-            do (`init`), otherwise empty.
+        step: number of updates made so far, int32 scalar.
+        params, batch_stats: Flax collections of the model.
+        opt_state: state of the optax transformation.
+        key: typed PRNG key from which all randomness is folded.
+        carry: Flax collection of the states that recurrent layers keep from batch to batch; empty
+            unless `init` was given `streams`.
     """
 
     step: jax.Array
@@ -50,7 +54,7 @@ Step = Callable[[State, Batch], tuple[State, Metrics]]
 
 
 class Watched(NamedTuple):
-    """What a step looks at before it is taken; the first leaf that is not finite gets named."""
+    """The values that a step checks before it is taken, in the order in which they are checked."""
 
     batch_stats: Any
     loss: Any
@@ -66,34 +70,45 @@ def init(
     *,
     streams: int | None = None,
 ) -> State:
-    """Return a fresh state.
+    """Return the state before the first step.
 
     Args:
-        key: the run's PRNG key.
+        key: PRNG key of the run.
         model: called as `model(inputs, train=…)`, with the whole tree of inputs as one argument.
-        optimizer: the transformation whose state is made.
-        inputs: an array [examples, ...], or any tree of them; only shapes and dtypes matter.
-        streams: the size of the batches, if each continues the sequences of the one before it and
-            recurrent layers keep their state from one to the next: truncated back-propagation
-            through time. By default every batch starts afresh. An epoch begins with zeros. It needs
-            batches in their order, `in_memory(…, shuffle=False)`.
+        optimizer: optax transformation to make the state of.
+        inputs: an array [examples, ...] or any tree of arrays; only shapes and dtypes matter. The
+            model sees one example, or all of the tree where the arrays share no axis of examples,
+            as in a graph of nodes [nodes, features] and edges [edges, features].
+        streams: the batch size, for truncated back-propagation through time: each batch continues
+            the sequences of the one before, from the states in which recurrent layers ended; each
+            epoch starts from zeros. Batches must come in order, `in_memory(…, shuffle=False)`. By
+            default every batch starts from zeros.
 
     Raises:
-        InputError: the arrays differ in their number of examples, or `streams` is given and the
+        InputError: `streams` is given, and the arrays differ in their number of examples or the
             model has no recurrent layer that carries a state.
     """
-    shared_size(inputs)
     params_key, key = jax.random.split(key)
-    one = jax.tree.map(lambda a: a[:1], inputs)
-    variables = jax.jit(model.init, static_argnames="train")(params_key, one, train=False)
+    few = _first_example(inputs)
+    variables = jax.jit(model.init, static_argnames="train")(params_key, few, train=False)
     params = variables["params"]
     stats = variables.get("batch_stats", {})
     carry = () if streams is None else _carry(model, variables, inputs, streams)
     return State(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), key, carry)
 
 
+def _first_example(inputs: Any) -> Any:
+    """Return the first example of a tree of arrays, or the tree if they share no such axis."""
+    try:
+        shared_size(inputs)
+    except InputError:
+        return inputs
+    return jax.tree.map(lambda a: a[:1], inputs)
+
+
 def _carry(model: nn.Module, variables: Any, inputs: Any, streams: int) -> Any:
     """Return the collection "carry" before the first batch of `streams` sequences."""
+    shared_size(inputs)
     batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((streams, *a.shape[1:]), a.dtype), inputs)
     found = no_carry(model, variables, batch).get("carry")
     if not found:
@@ -102,7 +117,7 @@ def _carry(model: nn.Module, variables: Any, inputs: Any, streams: int) -> Any:
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> Metrics:
-    """{"accuracy"}: how often the largest of logits [..., classes] is that of the label [...]."""
+    """Return {"accuracy"}: the part of labels [...] with the largest of logits [..., classes]."""
     return {"accuracy": jnp.mean(logits.argmax(-1) == labels)}
 
 
@@ -117,42 +132,43 @@ def train_step(
     axis_name: str | None = None,
     combine: Callable[[Any, str], Any] = lax.pmean,
 ) -> Step:
-    """Return `step(state, (inputs, labels)) -> (state, metrics)`, pure and unjitted.
+    """Return `step(state, (inputs, labels)) -> (state, metrics)`, pure and not yet compiled.
 
-    Inputs and labels are arrays [examples, ...], or any trees of them, of any dtype: token ids
-    and a mask, for example. The model is called as `model(inputs, train=True)`.
+    Inputs and labels are arrays [examples, ...] or any trees of them, of any dtype, such as token
+    ids and a mask. The model is called as `model(inputs, train=True)`. Unless `accumulate` splits
+    it, a batch may also lack an axis of examples, such as one graph of nodes and edges.
 
-    A step that would leave a number that is not finite is not taken: the state comes back as it
-    was, and the metrics say which leaf it was. Under `optax.apply_if_finite` a gradient that is
-    not finite is left to that optimiser to skip: the step counts, and running statistics stay.
+    If the new state would hold a number that is not finite, the step is not taken: the old state is
+    returned, and a metric says where that number was. Under `optax.apply_if_finite` the optimiser
+    itself skips such gradients: the step counts, and running statistics stay as they were.
 
-    Parameters that `nnlab.optim.freeze` holds in the optimiser keep their bits and are not
-    differentiated: transformations around it see gradients of zero, which are not combined.
+    Parameters frozen by `nnlab.optim.freeze` keep their bits and are not differentiated:
+    transformations around `freeze` see zero gradients, and devices exchange none.
 
     Args:
-        model, optimizer: what is trained, and how.
-        loss: `loss(outputs, labels)`, a mean over the batch.
+        model, optimizer: the network to train and the optax transformation that trains it.
+        loss: `loss(outputs, labels)`, a scalar, the mean over the batch.
         augment: `augment(key, inputs)`, applied to the whole tree of inputs in each step.
         metrics: `metrics(outputs, labels)`, named scalars, each a mean over the batch; by default
             the accuracy of outputs that are logits.
-        accumulate: how many parts of the batch go through the network one after the other, to
-            save memory. The gradient is that of the whole batch, except that BatchNorm normalises
-            each part by its own statistics; the running ones take the mean over the parts.
-        axis_name: the axis of `jax.pmap` or `jax.shard_map` under which the step sees one device's
-            part of the batch. Gradients, running statistics and metrics are averaged over it;
-            augmentation and dropout draw differently on each device.
+        accumulate: the number of parts in which the batch goes through the network, one after the
+            other, to save memory. The gradient is that of the whole batch, except that BatchNorm
+            normalises each part by its own statistics; running statistics take their mean.
+        axis_name: the axis of `jax.pmap` or `jax.shard_map`, if the step runs under one and sees
+            one device's part of the batch. Gradients, running statistics and metrics are averaged
+            over it; augmentation and dropout draw differently on each device.
         combine: `combine(gradients, axis_name)`, one gradient from those of all devices, such as
             `nnlab.optim.majority_vote`; by default their mean.
 
     Returns:
         The step. Its metrics are scalars: "loss" and those of `metrics`, means over the batch
-        in training mode before the update, and "nonfinite", int32, -1 or the number of the first
-        leaf of `Watched` with a number that is not finite; `leaf_name` turns it into a name.
+        in training mode before the update, and "nonfinite", int32: -1, or the number of the first
+        leaf of `Watched` that is not finite, which `leaf_name` turns into a name.
 
     Raises:
-        InputError: `accumulate` is below 1; or, on the call, it is above 1 and does not divide the
-            batch, or the arrays of the batch differ in their number of examples; or a state is
-            carried and `accumulate` is above 1 or there is an `axis_name`.
+        InputError: `accumulate` is below 1; or, when the step is called, `accumulate` is above 1
+            and does not divide the batch, or its arrays differ in their number of examples; or
+            there is a carried state and `accumulate` is above 1 or `axis_name` is given.
     """
     if accumulate < 1:
         raise InputError(f"accumulate must be at least 1, not {accumulate}.")
@@ -162,8 +178,8 @@ def train_step(
         carried = {"carry": state.carry} if state.carry else {}
         if carried and (accumulate > 1 or axis_name is not None):
             raise InputError(
-                "a carried state needs whole batches, accumulate=1 and no axis_name, not "
-                f"{accumulate} and {axis_name}."
+                "a carried state needs accumulate=1 and no axis_name, not "
+                f"accumulate={accumulate} and axis_name={axis_name}."
             )
         params, stats = _varying_like(inputs, (state.params, state.batch_stats))
         key = jax.random.fold_in(_step_key(state), state.step)
@@ -185,43 +201,47 @@ def train_step(
                 rngs={"dropout": key},
             )
             value = loss(outputs, labels)
-            found = {"loss": value, **metrics(outputs, labels)}
-            return value, (updates.get("batch_stats", {}), found, updates.get("carry", ()))
+            measured = {"loss": value, **metrics(outputs, labels)}
+            return value, (updates.get("batch_stats", {}), measured, updates.get("carry", ()))
 
-        def of_part(inputs, labels, key):
+        def gradients(inputs, labels, key):
             trained = without(params, frozen)
             grads, others = jax.grad(objective, has_aux=True)(trained, inputs, labels, key)
             return _varying_like(inputs, (grads, *others))
 
         if accumulate == 1:
-            results = of_part(inputs, labels, dropout_key)
+            results = gradients(inputs, labels, dropout_key)
         else:
             keys = jax.random.split(dropout_key, accumulate)
-            results = _mean_over_parts(of_part, *_parts(batch, accumulate), keys)
-        grads, new_stats, found, carry = results
+            results = _mean_over_parts(gradients, *_parts(batch, accumulate), keys)
+        grads, new_stats, measured, carry = results
         if axis_name is not None:
             grads = combine(grads, axis_name)
-            new_stats, found = lax.pmean((new_stats, found), axis_name)
+            new_stats, measured = lax.pmean((new_stats, measured), axis_name)
 
         grads = fill(grads, jax.tree.map(jnp.zeros_like, state.params))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         new_params = optax.apply_updates(state.params, updates)
         new_params = fill(without(new_params, frozen), state.params)
         after = State(state.step + 1, new_params, new_stats, opt_state, state.key, carry)
-        watched = Watched(new_stats, found["loss"], grads, new_params)
+        watched = Watched(new_stats, measured["loss"], grads, new_params)
         if isinstance(opt_state, optax.ApplyIfFiniteState):
-            held = _select(_first_nonfinite(watched) < 0, new_stats, state.batch_stats)
-            kept = _select(_first_nonfinite(watched) < 0, carry, state.carry)
-            after = after._replace(batch_stats=held, carry=kept)
-            watched = Watched(held, jnp.zeros(()), jax.tree.map(jnp.zeros_like, grads), new_params)
+            finite = _first_nonfinite(watched) < 0
+            kept_stats = _select(finite, new_stats, state.batch_stats)
+            after = after._replace(
+                batch_stats=kept_stats, carry=_select(finite, carry, state.carry)
+            )
+            watched = Watched(
+                kept_stats, jnp.zeros(()), jax.tree.map(jnp.zeros_like, grads), new_params
+            )
         bad = _first_nonfinite(watched)
-        return _select(bad < 0, after, state), found | {"nonfinite": bad}
+        return _select(bad < 0, after, state), measured | {"nonfinite": bad}
 
     return step
 
 
 def leaf_name(state: State, number: int) -> str:
-    """The name of a leaf by its number in a step's metric "nonfinite"."""
+    """Return the name of the leaf whose number a step's metric "nonfinite" gives."""
     tree = Watched(state.batch_stats, state.step, state.params, state.params)
     return jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(tree)[number][0])[1:]
 
@@ -231,10 +251,10 @@ def _step_key(state: State) -> jax.Array:
 
 
 def _parts(batch: Batch, n: int) -> Batch:
-    """Reshape [batch, ...] to [n, batch / n, ...]; every part takes from every device's share."""
+    """Reshape [batch, ...] to [n, batch / n, ...], each part with examples from every device."""
     examples = shared_size(batch)
     if examples % n:
-        raise InputError(f"accumulate must divide the batch of {examples} examples, not be {n}.")
+        raise InputError(f"accumulate must divide the batch of {examples} examples, not {n}.")
 
     def split(a):
         return jnp.moveaxis(a.reshape(examples // n, n, *a.shape[1:]), 1, 0)
@@ -255,10 +275,10 @@ def _mean_over_parts(fn: Callable[..., Any], *parts: Any) -> Any:
 
 
 def _varying_like(inputs: Any, tree: Any) -> Any:
-    """Mark the arrays of `tree` as each device's own inside `jax.shard_map`, if `inputs` are.
+    """Inside `jax.shard_map`, mark the arrays of `tree` as each device's own if `inputs` are.
 
-    A gradient with respect to parameters that all devices share would already be a sum over
-    devices. Elsewhere the arrays come back as they are.
+    Otherwise the gradient with respect to parameters that all devices share would already be
+    summed over devices. Outside, return the arrays unchanged.
     """
     given = jax.tree.leaves(inputs)
     leaves, structure = jax.tree.flatten(tree)
@@ -266,7 +286,7 @@ def _varying_like(inputs: Any, tree: Any) -> Any:
 
 
 def _first_nonfinite(tree: Any) -> jax.Array:
-    """The number of the first leaf with a number that is not finite, or -1."""
+    """Return the index of the first leaf that holds a number that is not finite, or -1."""
     bad = jnp.stack([~jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])
     return jnp.where(bad.any(), bad.argmax(), -1).astype(jnp.int32)
 

@@ -1,4 +1,4 @@
-"""A new task for a trained network: its arrays in a fresh state, but for the layers replaced."""
+"""Transfer learning: a fresh state with the arrays of a trained network, except replaced layers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,41 +18,40 @@ def transfer(
     optimizer: optax.GradientTransformation,
     replace: Callable[[str], Any] | None = None,
 ) -> State:
-    """The fresh `state` with the arrays of `trained` variables in it, a pure function.
+    """Return the fresh `state` with the arrays of `trained` variables; a pure function.
 
         head = re.compile(r"(Dense_0|BatchNorm_1)/").match
         fresh = training.init(key, model, optimizer, images)
         state = training.transfer(trained, fresh, optimizer, replace=head)
 
     Args:
-        trained: "params" and, where there is BatchNorm, "batch_stats", of a model that is the same
-            but for the layers replaced; of a checkpoint, of `nnlab.models.borrow`.
-        state: of `nnlab.training.init` for the model to train. Its arrays are kept where `replace`
-            says so; step and key are kept too.
-        optimizer: the one of `state`; its own state begins anew with the parameters taken.
-        replace: of an array's path, such as "Dense_0/kernel" or "BatchNorm_1/mean", whether it
-            stays fresh; by default none does.
+        trained: the collections "params" and, with BatchNorm, "batch_stats" of a model that equals
+            the new one except for the replaced layers, from a checkpoint or `nnlab.models.borrow`.
+        state: from `nnlab.training.init` for the new model. Step, key and replaced arrays are kept.
+        optimizer: the optimiser of `state`, which starts afresh on the transferred parameters.
+        replace: `replace(path)`, true for arrays that stay fresh, by paths such as "Dense_0/kernel"
+            or "BatchNorm_1/mean"; by default every array is transferred.
 
     Returns:
-        The state; arrays taken are copies in the dtypes of the fresh ones.
+        The state. Transferred arrays are copies in the dtypes of the fresh ones.
 
     Raises:
-        InputError: an array not replaced is missing in `trained`, or is there alone, or has another
-            shape; or `replace` is given and names nothing.
+        InputError: an array that is not replaced is missing from `trained` or from the model, or
+            differs in shape; or `replace` is given and matches no array.
     """
     fresh = {"params": state.params, "batch_stats": state.batch_stats}
     into, given = _by_path(fresh), _by_path(trained)
     replaced = {path for path in into | given if replace is not None and replace(path[1])}
     if replace is not None and not replaced & into.keys():
         raise InputError(
-            "replace names no array of the model, expected at least one of "
+            "replace matches no array of the model, expected at least one of "
             f"{', '.join(sorted({name for _, name in into}))}."
         )
     for collection, name in sorted((into.keys() ^ given.keys()) - replaced):
         lacking = "trained variables" if (collection, name) in into else "model"
         raise InputError(
             f"the {lacking} lack{'' if lacking.endswith('s') else 's'} {name} of {collection}, "
-            "expected the same layers in both but for those that replace names."
+            "expected the same layers in both except those that replace matches."
         )
 
     def take(path: Any, leaf: jax.Array) -> jax.Array:
@@ -62,9 +61,9 @@ def transfer(
         if given[key].shape != leaf.shape:
             raise InputError(
                 f"{key[1]} has shape {list(given[key].shape)} in the trained variables, expected "
-                f"{list(leaf.shape)} or a replace that names it."
+                f"{list(leaf.shape)} or a replace that matches it."
             )
-        return jnp.array(given[key], leaf.dtype)  # a copy, as a state's memory is given away
+        return jnp.array(given[key], leaf.dtype)  # a copy, as training reuses the state's memory
 
     taken = jax.tree_util.tree_map_with_path(take, fresh)
     params, stats = taken["params"], taken["batch_stats"]

@@ -1,6 +1,4 @@
-"""Evaluation covers every image once, each alone, in batches of a bounded size."""
-
-from typing import Any
+"""Evaluation covers every example once, each by itself, in batches of a bounded size."""
 
 import chex
 import flax.linen as nn
@@ -10,79 +8,58 @@ import numpy as np
 import pytest
 
 from nnlab.layers.normalization import batch_norm
-from nnlab.training import (
-    State,
-    evaluation,
-    in_batches,
-)
+from nnlab.training import State, evaluation, in_batches
 
 RNG = np.random.default_rng(0)
-IMAGES = RNG.integers(-3, 4, (23, 4, 4, 1))
+INPUTS = RNG.integers(-3, 4, (23, 4))
 LABELS = RNG.integers(0, 3, 23)
-DATA = jnp.asarray(IMAGES, jnp.float32), jnp.asarray(LABELS)
+DATA = jnp.asarray(INPUTS, jnp.float32), jnp.asarray(LABELS)
 
 
-class Net(nn.Module):
-    """What differs between training and evaluation."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        x = nn.Dense(3)(x.reshape(len(x), -1))
-        return nn.Dropout(0.5, deterministic=not train)(batch_norm(train)(x))
-
-
-class Plain(nn.Module):
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        return nn.Dense(3)(x.reshape(len(x), -1))
-
-
-def squared_error(logits, labels):
+def squared_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.square(logits - jax.nn.one_hot(labels, logits.shape[-1])).mean()
 
 
-def state_of(params, stats: Any = None) -> State:
-    return State(jnp.int32(0), params, stats or {}, (), jax.random.key(0))
+class Net(nn.Module):
+    """BatchNorm and dropout differ between training and evaluation."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        return nn.Dropout(0.5, deterministic=not train)(batch_norm(train)(nn.Dense(3)(x)))
 
 
-@pytest.mark.parametrize("batch_size", [1, 5, 23, 500])
-def test_covers_every_image_once(batch_size):
-    """Whole numbers in, so that all sums are exact in whichever order."""
-    kernel = RNG.integers(-3, 4, (16, 3))
-    params = {"Dense_0": {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.ones(3)}}
-    metrics = evaluation(Plain(), squared_error, batch_size)(state_of(params), DATA)
-    logits = IMAGES.reshape(23, 16) @ kernel + 1
-    loss, accuracy = (
-        np.square(logits - np.eye(3)[LABELS]).mean(),
-        (logits.argmax(1) == LABELS).mean(),
-    )
-    # What rounds is the quotient, and the factor by which a compiler may replace it.
-    assert float(metrics["loss"]) == pytest.approx(loss, rel=2**-22)
-    assert float(metrics["accuracy"]) == pytest.approx(accuracy, rel=2**-22)
-
-
-def test_sees_each_image_alone_and_draws_nothing():
-    shapes = jax.eval_shape(Net().init, jax.random.key(0), DATA[0])
-    params, stats = (
-        jax.tree.map(lambda s: jnp.asarray(RNG.uniform(0.5, 2, s.shape)), shapes[name])
-        for name in ("params", "batch_stats")
-    )
-    state, evaluate = state_of(params, stats), evaluation(Net(), batch_size=4)
-    whole = evaluate(state, DATA)
-    alone = [evaluate(state, (DATA[0][i : i + 1], DATA[1][i : i + 1])) for i in range(23)]
-    for name, value in whole.items():
-        # Rows of a matrix product may round otherwise in another batch.
-        assert float(value) == pytest.approx(np.mean([m[name] for m in alone]), rel=1e-5)
-    assert evaluate(state._replace(key=jax.random.key(9)), DATA) == whole
+def test_covers_every_example_once_with_running_statistics():
+    """Small whole numbers, so that all sums are exact in whichever order."""
+    kernel = RNG.integers(-3, 4, (4, 3))
+    mean, scale = np.array([1, -2, 3]), np.array([2, 1, 4])
+    params = {
+        "Dense_0": {"kernel": kernel, "bias": np.ones(3)},
+        "BatchNorm_0": {"scale": scale, "bias": np.zeros(3)},
+    }
+    stats = {"BatchNorm_0": {"mean": mean, "var": np.full(3, 1 - 1e-5)}}
+    params, stats = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (params, stats))
+    state = State(jnp.int32(0), params, stats, (), jax.random.key(0))
+    logits = (INPUTS @ kernel + 1 - mean) * scale
+    loss = np.square(logits - np.eye(3)[LABELS]).mean()
+    accuracy = (logits.argmax(1) == LABELS).mean()
+    evaluate = evaluation(Net(), squared_error, 5)
+    for key in (0, 9):  # nothing is drawn
+        metrics = evaluate(state._replace(key=jax.random.key(key)), DATA)
+        # What rounds is the quotients, and factors by which a compiler may replace them.
+        assert float(metrics["loss"]) == pytest.approx(loss, rel=2**-20)
+        assert float(metrics["accuracy"]) == pytest.approx(accuracy, rel=2**-22)
+    zero = evaluation(Net(), batch_size=5, weights=lambda s: jax.tree.map(jnp.zeros_like, s.params))
+    assert float(zero(state, DATA)["loss"]) == pytest.approx(np.log(3))
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 23, 500])
 def test_in_batches_is_the_function_with_a_bound_on_its_input(batch_size):
     sizes = []
 
-    def fn(images):
-        sizes.append(len(images))
-        return {"largest": images.max((1, 2, 3)), "more": (2 * images, images[:, 0])}
+    def fn(tree):
+        sizes.append(len(tree["values"]))
+        return {"largest": tree["values"].max(1), "more": (2 * tree["values"], tree["labels"])}
 
-    chex.assert_trees_all_equal(in_batches(fn, DATA[0], batch_size), fn(DATA[0]))
+    tree = {"values": INPUTS, "labels": LABELS}
+    chex.assert_trees_all_equal(in_batches(fn, tree, batch_size), fn(tree))
     assert max(sizes[:-1]) <= batch_size

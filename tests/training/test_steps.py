@@ -1,7 +1,6 @@
-"""Steps are pure functions of the state and the batch."""
+"""A step is a pure function of the state and the batch, and the gradient step that it should be."""
 
-import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import flax.linen as nn
@@ -13,208 +12,154 @@ import pytest
 
 from nnlab.errors import InputError
 from nnlab.layers.normalization import batch_norm
-from nnlab.training import (
-    State,
-    cross_entropy,
-    evaluation,
-    init,
-    train_epoch,
-    train_step,
-)
+from nnlab.optim import adder_rate, labels
+from nnlab.training import State, init, leaf_name, train_step
+from nnlab.training.steps import Step
 
 RNG = np.random.default_rng(0)
-IMAGES = jnp.asarray(RNG.normal(size=(23, 4, 4, 1)), jnp.float32)
-LABELS = jnp.asarray(RNG.integers(0, 3, 23), jnp.int32)
-DATA = IMAGES, LABELS
+INPUTS = jnp.asarray(RNG.normal(size=(12, 4)), jnp.float32)
+LABELS = {"class": jnp.arange(12) % 3, "number": INPUTS[:, 0]}
+DATA = INPUTS, LABELS
+SGD = optax.sgd(0.1, 0.9)
 
 
 class Net(nn.Module):
-    """BatchNorm makes the batch matter, Dropout the key."""
-
-    dropout: float = 0.5
+    """BatchNorm makes the batch matter, dropout the key; outputs are a tree."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        x = batch_norm(train)(nn.Dense(8)(x.reshape(len(x), -1)))
-        x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
-        return nn.Dense(3)(x)
+    def __call__(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        x = batch_norm(train)(nn.Dense(5)(x))
+        y = nn.Dense(4)(nn.Dropout(0.5, deterministic=not train)(x))
+        return {"classes": y[:, 1:], "number": y[:, 0]}
 
 
-def noise(key, images):
-    return images + 0.1 * jax.random.normal(key, images.shape)
+def noise(key, inputs):
+    return inputs + 0.1 * jax.random.normal(key, inputs.shape)
 
 
-SGD = optax.sgd(0.1, 0.9)
-STEP = jax.jit(train_step(Net(), SGD, augment=noise))
+def loss(outputs, labels):
+    logits = optax.softmax_cross_entropy_with_integer_labels(outputs["classes"], labels["class"])
+    return jnp.mean(logits + jnp.square(outputs["number"] - labels["number"]))
 
 
-@functools.cache
-def start() -> State:
-    return init(jax.random.key(0), Net(), SGD, IMAGES)
+def hits(outputs, labels):
+    return {"hits": jnp.mean(outputs["classes"].argmax(-1) == labels["class"])}
+
+
+class Steps(NamedTuple):
+    start: State
+    once: Step
+    in_parts: Step
+
+
+PARTS = 3
+
+
+@pytest.fixture(scope="module")
+def steps() -> Steps:
+    options: Any = {"augment": noise, "metrics": hits}
+    return Steps(
+        init(jax.random.key(0), Net(), SGD, INPUTS),
+        jax.jit(train_step(Net(), SGD, loss, **options)),
+        jax.jit(train_step(Net(), SGD, loss, accumulate=PARTS, **options)),
+    )
 
 
 def bits(state: State) -> Any:
     return jax.tree.map(np.asarray, state._replace(key=jax.random.key_data(state.key)))
 
 
-def test_init_is_a_function_of_the_key_and_the_shape():
-    again = init(jax.random.key(0), Net(), SGD, jnp.full_like(IMAGES, jnp.nan))
-    chex.assert_trees_all_equal(bits(again), bits(start()))
-    other = init(jax.random.key(1), Net(), SGD, IMAGES)
-    assert (other.key != start().key) and start().key != jax.random.key(0)
-    kernels = [s.params["Dense_0"]["kernel"] for s in (start(), other)]
+def test_init_is_a_function_of_the_key_and_the_shape(steps):
+    again = init(jax.random.key(0), Net(), SGD, jnp.full_like(INPUTS, jnp.nan))
+    chex.assert_trees_all_equal(bits(again), bits(steps.start))
+    other = init(jax.random.key(1), Net(), SGD, INPUTS)
+    assert other.key != steps.start.key and steps.start.key != jax.random.key(0)
+    kernels = [s.params["Dense_0"]["kernel"] for s in (steps.start, other)]
     assert (kernels[0] != kernels[1]).all()
-    assert start().step.dtype == jnp.int32 and start().step == 0
+    assert steps.start.step.dtype == jnp.int32 and steps.start.step == 0
 
 
-def test_a_step_is_pure():
-    before = bits(start())
-    first, second = STEP(start(), DATA), STEP(start(), DATA)
+def test_a_step_is_pure(steps):
+    before = bits(steps.start)
+    first, second = steps.once(steps.start, DATA), steps.once(steps.start, DATA)
     chex.assert_trees_all_equal(bits(first[0]), bits(second[0]))
     assert first[1] == second[1]
-    chex.assert_trees_all_equal(bits(start()), before)
+    chex.assert_trees_all_equal(bits(steps.start), before)
     assert first[0].step == 1
     for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(bits(first[0])), strict=True):
         assert a is before.key or (a != b).any()
-    chex.assert_trees_all_equal_shapes_and_dtypes(first[0], start())
+    chex.assert_trees_all_equal_shapes_and_dtypes(first[0], steps.start)
 
 
-@pytest.mark.parametrize(
-    "loss", [cross_entropy, lambda logits, labels: (logits.sum(-1) - labels).var()]
-)
-def test_a_step_follows_the_gradient_and_reports_training_mode_before_it(loss):
-    model: Any = Net(dropout=0.0)
-    state = start()._replace(opt_state=optax.sgd(0.5).init(start().params))
-    after, metrics = jax.jit(train_step(model, optax.sgd(0.5), loss))(state, DATA)
+@pytest.mark.parametrize("parts", [1, PARTS])
+def test_two_steps_are_those_of_the_gradient_by_hand(steps, parts):
+    """The mean over the parts, with keys drawn anew each step, and metrics before the update."""
 
     @jax.jit
-    def objective(params):
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        logits, _ = model.apply(variables, IMAGES, train=True, mutable=["batch_stats"])
-        return loss(logits, LABELS), logits
+    def by_hand(params, stats, key):
+        augment_key, dropout_key = jax.random.split(key)
+        batch = noise(augment_key, INPUTS), LABELS
+        keys = jax.random.split(dropout_key, parts) if parts > 1 else dropout_key[None]
 
-    (value, logits), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-    # The same float32 operations in two programs; fused, they may round otherwise.
-    assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-6)
-    accuracy = float(jnp.mean(logits.argmax(-1) == LABELS))
-    assert float(metrics["accuracy"]) == pytest.approx(accuracy, rel=1e-6)
-    expected = jax.tree.map(lambda p, g: p - 0.5 * g, state.params, grads)
-    chex.assert_trees_all_close(after.params, expected, atol=1e-6)
+        def objective(params, inputs, labels, key):
+            outputs, updates = Net().apply(
+                {"params": params, "batch_stats": stats},
+                inputs,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": key},
+            )
+            value = loss(outputs, labels)
+            return value, (updates["batch_stats"], {"loss": value, **hits(outputs, labels)})
+
+        # Part i takes examples i, i + parts, …, so that on a mesh it has as many of each device.
+        cut = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]), batch)
+        over = jax.vmap(jax.grad(objective, has_aux=True), (None, 1, 1, 0))
+        return jax.tree.map(lambda a: a.mean(0), over(params, *cut, keys))
+
+    state, params, trace = steps.start, steps.start.params, None
+    for number in range(2):
+        key = jax.random.fold_in(jax.random.fold_in(steps.start.key, 1), number)
+        grads, (stats, measured) = by_hand(params, state.batch_stats, key)
+        state, metrics = (steps.once if parts == 1 else steps.in_parts)(state, DATA)
+        trace = grads if trace is None else jax.tree.map(lambda t, g: 0.9 * t + g, trace, grads)
+        params = jax.tree.map(lambda p, t: p - 0.1 * t, params, trace)
+        # Sums of a dozen float32 numbers of about 1, in two programs.
+        expected = params, stats, measured | {"nonfinite": -1}
+        chex.assert_trees_all_close((state.params, state.batch_stats, metrics), expected, atol=2e-6)
 
 
-class Probe(nn.Module):
-    """Logits that show what was drawn from the two keys of a step."""
+def test_a_step_that_is_not_finite_is_not_taken(steps):
+    after, metrics = steps.once(steps.start, (INPUTS.at[3, 0].set(jnp.nan), LABELS))
+    chex.assert_trees_all_equal(bits(after), bits(steps.start))
+    number = int(metrics["nonfinite"])
+    assert leaf_name(steps.start, number) == "batch_stats['BatchNorm_0']['mean']"
+
+
+class Linear(nn.Module):
+    """Logits whose mean has the gradient x."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        weight = self.param("weight", nn.initializers.ones, ())
-        drawn = jax.random.uniform(self.make_rng("dropout"))
-        return weight * jnp.broadcast_to(jnp.stack([x.mean(), drawn]), (len(x), 2))
+        return (x * self.param("adder_kernel", nn.initializers.zeros, (3, 3))).sum((1, 2))
 
 
-@pytest.mark.parametrize("drawn", [0, 1])
-def test_augmentation_and_dropout_draw_anew_each_step_and_the_key_stays(drawn):
-    still = optax.set_to_zero()
-    step = jax.jit(
-        train_step(
-            Probe(),
-            still,
-            loss=lambda logits, labels: logits[0, drawn],
-            augment=lambda key, images: jax.random.uniform(key, images.shape),
-        )
-    )
-
-    def values(key):
-        state, seen = init(key, Probe(), still, IMAGES), []
-        for _ in range(8):
-            after, metrics = step(state, DATA)
-            assert after.key == state.key
-            state = after
-            seen.append(float(metrics["loss"]))
-        return seen
-
-    first = values(jax.random.key(0))
-    assert len({*first, *values(jax.random.key(1))}) == 16
-    assert values(jax.random.key(0)) == first
+def test_gradients_are_averaged_before_the_rate_of_an_adder_layer():
+    """Of gradients g and -g / 2 the average gets length eta sqrt(k); the rates' mean would be 0."""
+    g = RNG.normal(size=(3, 3)).astype(np.float32)
+    parts = jnp.stack([g, -g / 2])[:, None]
+    optimizer = optax.chain(optax.partition({"adder": adder_rate(0.2)}, labels), optax.scale(-1.0))
+    step = train_step(Linear(), optimizer, lambda y, _: y.mean(), axis_name="data")
+    state = init(jax.random.key(0), Linear(), optimizer, parts[0])
+    mapped = jax.jit(jax.vmap(step, (None, 0), axis_name="data"))
+    after, _ = mapped(state, (parts, jnp.zeros((2, 1), jnp.int32)))
+    expected = -0.2 * 3 * g / np.linalg.norm(g)
+    for moved in after.params["adder_kernel"]:
+        np.testing.assert_allclose(moved, expected, rtol=1e-5)
 
 
-def test_accumulation_is_the_gradient_of_the_whole_batch():
-    """Without BatchNorm and dropout; with BatchNorm its statistics are means over the parts."""
-
-    class Plain(nn.Module):
-        @nn.compact
-        def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-            return nn.Dense(3)(nn.relu(nn.Dense(8)(x.reshape(len(x), -1))))
-
-    batch = IMAGES[:20], LABELS[:20]
-    state = init(jax.random.key(0), Plain(), SGD, IMAGES)
-    whole, expected = jax.jit(train_step(Plain(), SGD))(state, batch)
-    for parts in (2, 5, 20):
-        after, metrics = jax.jit(train_step(Plain(), SGD, accumulate=parts))(state, batch)
-        # Gradients of sums of 20 numbers below 1, in another order: 20 x 2^-24 and less of them.
-        chex.assert_trees_all_close(after.params, whole.params, atol=2e-6)
-        chex.assert_trees_all_close(metrics, expected, atol=2e-6)
-
-    norm: Any = Net(dropout=0.0)
-    four = jax.jit(train_step(norm, SGD, accumulate=4))(start(), batch)[0]
-    parts = [
-        jax.jit(train_step(norm, SGD))(start(), (batch[0][i::4], batch[1][i::4]))[0].batch_stats
-        for i in range(4)
-    ]
-    mean = jax.tree.map(lambda *leaves: sum(leaves) / 4, *parts)
-    chex.assert_trees_all_close(four.batch_stats, mean, atol=1e-6)
-
-
-class Pair(nn.Module):
-    """Two outputs: classes of every example, and a number."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
-        x = x.reshape(len(x), -1)
-        return {"classes": nn.Dense(3)(x), "number": nn.Dense(1)(x)[:, 0]}
-
-
-def pair_loss(outputs, labels):
-    numbers = jnp.mean(jnp.square(outputs["number"] - labels["number"]))
-    return numbers + cross_entropy(outputs["classes"], labels["class"])
-
-
-def pair_metrics(outputs, labels):
-    return {
-        "hits": jnp.mean(outputs["classes"].argmax(-1) == labels["class"]),
-        "error": jnp.mean(jnp.abs(outputs["number"] - labels["number"])),
-    }
-
-
-def test_outputs_and_labels_may_be_trees_and_metrics_are_those_given():
-    labels = {"class": LABELS[:20], "number": IMAGES[:20, 0, 0, 0]}
-    data = IMAGES[:20], labels
-    state = init(jax.random.key(0), Pair(), SGD, IMAGES)
-    outputs = Pair().apply({"params": state.params}, data[0])
-    wanted = {"loss": pair_loss(outputs, labels), **pair_metrics(outputs, labels)}
-    for parts in (1, 4):
-        step = train_step(Pair(), SGD, pair_loss, metrics=pair_metrics, accumulate=parts)
-        after, metrics = jax.jit(step)(state, data)
-        assert metrics.keys() == {"loss", "hits", "error", "nonfinite"}
-        # Means of 20 numbers of about 1 in another order.
-        chex.assert_trees_all_close({key: metrics[key] for key in wanted}, wanted, atol=2e-6)
-        assert after.step == 1
-    tested = evaluation(Pair(), pair_loss, 7, metrics=pair_metrics)(state, data)
-    chex.assert_trees_all_close(tested, wanted, atol=2e-6)
-    # Labels are drawn with their images: of a network that has the label in its input, no error.
-    _, metrics = train_epoch(_echo, 5)(state, (IMAGES[:20], labels))
-    assert not metrics["error"].any()
-
-
-def _echo(state, batch):
-    error = jnp.abs(batch[0][:, 0, 0, 0] - batch[1]["number"]).max()
-    return state._replace(step=state.step + 1), {"error": error}
-
-
-def test_accumulation_in_parts_that_do_not_fit_is_refused():
+def test_accumulation_in_parts_that_do_not_fit_is_refused(steps):
     with pytest.raises(InputError, match=r"^accumulate must be at least 1, not 0\.$"):
         train_step(Net(), SGD, accumulate=0)
-    with pytest.raises(
-        InputError, match=r"^accumulate must divide the batch of 23 examples, not be 2"
-    ):
-        train_step(Net(), SGD, accumulate=2)(start(), DATA)
+    with pytest.raises(InputError, match=r"batch of 12 examples, not 5"):
+        train_step(Net(), SGD, accumulate=5)(steps.start, DATA)
