@@ -1,6 +1,9 @@
 """What the tests of several rooms share."""
 
+import functools
+import importlib.util
 import os
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -47,6 +50,28 @@ def own_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("NNLAB_DATA_DIR", raising=False)
+
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+@pytest.fixture(scope="session")
+def load_script():
+    """`load_script("adder/pruning")` is that experiment as a module; it finds helpers beside it."""
+
+    @functools.cache
+    def load(name):
+        path = (EXPERIMENTS / name).with_suffix(".py")
+        if str(path.parent) not in sys.path:
+            sys.path.append(str(path.parent))
+        spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module.__name__] = module  # where the parser looks for the docstring
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture

@@ -39,13 +39,15 @@ from nnlab.runs.script import run
 Row = dict[str, Any]
 
 MEMORY_BODIES = ("nnlab adder", "nnlab adder, XLA body", "nnlab conv", "JAX conv", "PyTorch conv2d")
+LayerName = Annotated[str, OneOf(layers.LAYERS)]
+NetworkName = Annotated[str, OneOf(networks.NETWORKS)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Run):
     out: str = "runs/speed"
-    layers: tuple[Annotated[str, OneOf(layers.LAYERS)], ...] = tuple(layers.LAYERS)
-    networks: tuple[Annotated[str, OneOf(networks.NETWORKS)], ...] = tuple(networks.NETWORKS)
+    layers: tuple[LayerName, ...] = tuple(layers.LAYERS)
+    networks: tuple[NetworkName, ...] = tuple(networks.NETWORKS)
     batch: PositiveInt = 64
     """Images a call of the single layers."""
     repeats: PositiveInt = 25

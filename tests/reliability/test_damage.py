@@ -18,7 +18,7 @@ import pytest
 from nnlab.errors import CheckpointError
 from nnlab.runs.checkpoints import Checkpoints
 
-FLIPS = 240
+FLIPS = 120
 # TensorStore drops the reads that were still under way.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -166,6 +166,7 @@ def test_two_leaves_exchanged(states, intact, tmp_path):
     assert found is not None and found[1] == {"step": 1}
 
 
+@pytest.mark.slow
 def test_each_leaf_is_named_when_one_number_of_it_changes(states, outcome):
     names = list(arrays_of(states[2]))
     for name in names:

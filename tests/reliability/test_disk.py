@@ -7,6 +7,8 @@ import signal
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def mortal():
@@ -34,7 +36,6 @@ def steps(folder):
     return sorted(entry.name for entry in (folder / "checkpoints" / "small").glob("step_?"))
 
 
-@pytest.mark.slow
 def test_a_full_disk(start, stopped, sentence, assert_as_whole, tmp_path):
     folder = tmp_path / "run"
     stopped(folder)
@@ -81,17 +82,6 @@ def test_a_place_for_a_run_that_is_read_only(start, sentence, mortal, tmp_path):
     tmp_path.chmod(0o755)
 
 
-@pytest.mark.parametrize("inside", ["", "run"])
-def test_a_run_folder_that_is_a_file(inside, start, sentence, tmp_path):
-    (tmp_path / "file").write_text("mine")
-    child = start("--out", tmp_path / "file" / inside)
-    assert child.status() == 2
-    assert sentence(child.stderr()) == (
-        f"The run folder {tmp_path / 'file' / inside} cannot be written: Not a directory."
-    )
-    assert (tmp_path / "file").read_text() == "mine"
-
-
 def test_a_folder_of_checkpoints_that_is_a_file(start, sentence, tmp_path):
     folder = tmp_path / "run"
     child = start("--out", folder, "--pause", 0.2)
@@ -103,7 +93,6 @@ def test_a_folder_of_checkpoints_that_is_a_file(start, sentence, tmp_path):
     assert (folder / "checkpoints").read_text() == "mine"
 
 
-@pytest.mark.slow
 def test_two_processes_in_one_folder(start, sentence, assert_as_whole, tmp_path):
     folder = tmp_path / "run"
     first = start("--out", folder, "--checkpoint-steps", 1, "--pause", 1.5)

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.slow
 PAUSE = 0.1  # seconds between steps, so that a run is long enough to be killed often
 WINDOW = 1.5  # seconds after the first step in which it is killed
 
@@ -37,12 +38,11 @@ def partial(checkpoints):
         return []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("checkpoint_steps", "share"), [(1, 0.7), (3, 0.3)])
 def test_a_run_killed_again_and_again_ends_at_the_same_bits(
     checkpoint_steps, share, start, thorough, assert_as_whole, tmp_path
 ):
-    kills = round(share * (50 if thorough else 6))
+    kills = round(share * (50 if thorough else 4))
     epochs = 2 + round(kills * WINDOW / PAUSE / 4)  # more steps than fit before the last kill
     folder, rng = tmp_path / "run", random.Random(checkpoint_steps)
     checkpoints = folder / "checkpoints" / "small"
@@ -75,7 +75,7 @@ def test_a_run_killed_again_and_again_ends_at_the_same_bits(
 def test_killed_between_an_evaluation_and_the_next_checkpoint(start, assert_as_whole, tmp_path):
     """The checkpoint was made at that step too, before its evaluation, which is made again."""
     flags = ["--out", tmp_path / "run", "--checkpoint-steps", 4]
-    # The pause makes each step a program of its own; the fifth is behind the evaluation.
+    # The pause makes each step a program of its own; the fifth comes after the evaluation.
     child = start(*flags, "--pause", 0.6, "--stop-after", 5, "--stop-by", "SIGKILL")
     assert (child.status(), child.stderr()) == (-signal.SIGKILL, "")
     assert child.steps() == [0, 1, 2, 3, 4]

@@ -1,8 +1,10 @@
-"""`fit`: what it returns, what it leaves on disk, and how it ends when the loss is not finite."""
+"""`fit`: what it returns, what it leaves on disk, and how it ends."""
 
+import contextlib
+import dataclasses
 import functools
 import json
-from dataclasses import dataclass
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -14,14 +16,11 @@ import pytest
 
 from nnlab.errors import DivergedError, InputError
 from nnlab.layers.normalization import batch_norm
-from nnlab.runs import (
-    RunFolder,
-    fit,
-    least_loss,
-    restore,
-)
+from nnlab.runs import RunFolder, fit, least_loss, restore
 from nnlab.runs.checkpoints import Checkpoints
 from nnlab.training import (
+    Feed,
+    State,
     evaluation,
     in_memory,
     init,
@@ -53,7 +52,7 @@ def start():
     return init(jax.random.key(0), Net(), SGD, TRAIN[0])
 
 
-@dataclass
+@dataclasses.dataclass
 class Config:
     learning_rate: float = 0.1
 
@@ -63,19 +62,37 @@ def folder(tmp_path):
     return RunFolder.create(tmp_path / "run", Config())
 
 
-def fitted(folder, step: Any = STEP, epochs=3, batch_size=BATCH, evaluate=EVALUATE, **options):
-    feed = in_memory(TRAIN, batch_size)
+@functools.cache
+def compiled(step):
+    """The program of a step, compiled once for all trainings here."""
+    state = start()
+    if step is not STEP:
+        state = step_state[step]
+    return in_memory(TRAIN, BATCH).compile(step, state, None).__enter__()
+
+
+step_state: dict[Any, State] = {}
+FEED = in_memory(TRAIN, BATCH)._replace(
+    compile=lambda step, state, mesh: contextlib.nullcontext(compiled(step))
+)
+
+
+def fitted(folder, step: Any = STEP, epochs=3, evaluate=EVALUATE, feed=FEED, **options):
     options |= {"epochs": epochs, "folder": folder}
     return fit("CNN", options.pop("state", start()), step, evaluate, feed, TEST, **options)
 
 
+@functools.cache
 def after(epochs):
     """The state and the metrics of each epoch, without `fit`."""
-    epoch, state, metrics = train_epoch(STEP, BATCH), start(), []
+    state, metrics = start(), []
     for _ in range(epochs):
-        state, stacked = epoch(state, TRAIN)
+        state, stacked = one_epoch(state, TRAIN)
         metrics.append(stacked)
     return state, metrics
+
+
+one_epoch = train_epoch(STEP, BATCH)
 
 
 def assert_same_bits(a, b):
@@ -108,42 +125,30 @@ def test_trains_epochs_and_leaves_metrics_and_a_checkpoint(folder, capfd):
         {"network": "CNN", "step": 4 * (n + 1)} | {key: history[key][n] for key in history}
         for n in range(3)
     ]
-    like = init(jax.random.key(1), Net(), SGD, TRAIN[0])
-    assert_same_bits(restore(folder.checkpoints / "CNN" / "step_12", like), state)
+    assert_same_bits(restore(folder.checkpoints / "CNN" / "step_12", start()), state)
     assert capfd.readouterr() == ("", "")  # no terminal, no progress line
 
-
-def test_a_restored_state_goes_on_to_the_bit(folder):
-    fitted(folder, epochs=2)
-    half = restore(folder.checkpoints / "CNN" / "step_8", start())
-    assert_same_bits(train_epoch(STEP, BATCH)(half, TRAIN)[0], after(3)[0])
-
-
-def test_a_batch_of_the_whole_split_and_one_image_more(folder):
-    with pytest.raises(
-        InputError, match=r"^--batch-size must be at most the 18 examples, not 19\.$"
-    ):
-        fitted(folder, batch_size=19)
-    assert not (folder.path / "metrics.jsonl").exists()
-    assert fitted(folder, epochs=1, batch_size=18).last.step == 1
-
-
-def test_a_name_is_trained_once_in_a_folder(folder):
-    fitted(folder, epochs=1)
-    before = lines(folder)
     with pytest.raises(InputError, match="already holds checkpoints of CNN; give another name"):
         fitted(folder, epochs=1)
-    assert lines(folder) == before
+    resumed = fitted(RunFolder(folder.path, resume=True))
+    assert_same_bits(resumed.last, state)
+    assert resumed.history == history and len(lines(folder)) == 3
 
 
-def poisoned(number, where="bias"):
+def test_the_program_serves_a_feed_of_any_batch(folder):
+    """Not one that was compiled before."""
+    feed = in_memory(TRAIN, 18)
+    assert fitted(folder, epochs=1, feed=feed).last.step == 1
+
+
+def poisoned(number):
     """SGD whose update `number`, counted from 1, is not a number in one leaf of the first layer."""
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         count = state + 1
 
         def spoil(path, leaf):
-            here = jax.tree_util.keystr(path) == f"['Dense_0']['{where}']"
+            here = jax.tree_util.keystr(path) == "['Dense_0']['bias']"
             return jnp.where(here & (count == number), jnp.nan, leaf)
 
         return jax.tree_util.tree_map_with_path(spoil, updates), count
@@ -152,62 +157,38 @@ def poisoned(number, where="bias"):
     return optax.chain(SGD, poison)
 
 
-def state_of(optimizer):
-    return start()._replace(opt_state=optimizer.init(start().params))
+def stepping(optimizer, **options):
+    """The step of an optimiser, and its state at the start."""
+    step = train_step(Net(), optimizer, **options)
+    step_state[step] = start()._replace(opt_state=optimizer.init(start().params))
+    return {"step": step, "state": step_state[step]}
 
 
-@pytest.mark.parametrize("number", [1, 6, 8, 12])
-def test_a_step_that_is_not_finite_is_not_taken_and_ends_the_run(folder, number):
-    optimizer = poisoned(number)
-    state = state_of(optimizer)
+def test_a_step_that_is_not_finite_is_not_taken_and_ends_the_run(folder):
+    parts = stepping(poisoned(6))
     with pytest.raises(DivergedError) as error:
-        fitted(folder, train_step(Net(), optimizer), state=state, checkpoint_steps=2)
-    path = folder.checkpoints / "CNN" / f"step_{number - 1}"
+        fitted(folder, **parts, checkpoint_steps=2)
+    path = folder.checkpoints / "CNN" / "step_5"
     assert str(error.value) == (
-        f"params['Dense_0']['bias'] of CNN is not finite at step {number}; the configuration is in "
+        "params['Dense_0']['bias'] of CNN is not finite at step 6; the configuration is in "
         f"{folder.path / 'config.json'}, the last good checkpoint is {path}."
     )
-    whole, left = after((number - 1) // 4)[0], (number - 1) % 4
-    expected, _ = train_steps(STEP, BATCH)(whole, TRAIN, left)
-    assert_same_bits(restore(path, state).params, expected.params)
-    assert [line["step"] for line in lines(folder)] == [4, 8][: (number - 1) // 4]
+    expected, _ = jax.jit(train_steps(STEP, BATCH))(after(1)[0], TRAIN, 1)
+    assert_same_bits(restore(path, parts["state"]).params, expected.params)
+    assert [line["step"] for line in lines(folder)] == [4]
 
 
-def test_a_test_loss_that_is_not_finite_ends_the_run(folder):
-    def evaluate(state, data):
-        metrics = EVALUATE(state, data)
-        return metrics | {"loss": jnp.where(state.step == 8, jnp.inf, metrics["loss"])}
-
-    with pytest.raises(DivergedError, match=r"^The test loss of CNN is inf after step 8; the conf"):
-        fitted(folder, evaluate=evaluate)
-    assert_same_bits(restore(folder.checkpoints / "CNN" / "step_8", start()), after(2)[0])
-
-
-def test_a_huge_learning_rate_diverges(folder):
-    huge = optax.sgd(1e30, 0.9)  # a state of the same structure
-    with pytest.raises(DivergedError, match=r" of CNN is not finite at step [2-4]; "):
-        fitted(folder, train_step(Net(), huge))
-
-
-def test_steps_that_apply_if_finite_skips_are_counted_and_the_run_goes_on(folder):
-    def spoil(key, images):  # the augmentation of two steps, by the luck of their keys
+def test_steps_that_apply_if_finite_skips_are_counted(folder):
+    def spoil(key, images):  # the augmentation of some steps, by the luck of their keys
         return jnp.where(jax.random.uniform(key) < 0.2, jnp.nan, images)
 
-    optimizer = optax.apply_if_finite(SGD, max_consecutive_errors=3)
-    step = train_step(Net(), optimizer, augment=spoil)
-    trained = fitted(folder, step, state=state_of(optimizer))
+    parts = stepping(optax.apply_if_finite(SGD, max_consecutive_errors=3), augment=spoil)
+    trained = fitted(folder, **parts)
     state, history = trained.last, trained.history
     skipped = int(optax.tree_utils.tree_get(state.opt_state, "total_notfinite"))
     assert 0 < skipped < 12 and state.step == 12
     assert history["skipped"][-1] == skipped
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state[1:3], history)))
-
-
-def test_too_many_skipped_steps_end_the_run(folder):
-    optimizer = optax.apply_if_finite(SGD, max_consecutive_errors=3)
-    step = train_step(Net(), optimizer, augment=lambda key, images: images + jnp.nan)
-    with pytest.raises(DivergedError, match=r"^params\['\w+'\].* is not finite at step 4; "):
-        fitted(folder, step, state=state_of(optimizer))
 
 
 class Stopped(Exception):
@@ -240,60 +221,112 @@ def test_a_resumed_run_has_the_bits_and_the_history_of_an_unbroken_one(folder, t
     assert [*map(untimed, lines(folder))] == [*map(untimed, lines(whole))]
 
 
-def test_a_finished_run_resumes_to_its_result(folder):
-    trained = fitted(folder)
-    state, history = trained.last, trained.history
-    before = (folder.path / "metrics.jsonl").read_text()
-    resumed = fitted(RunFolder(folder.path, resume=True))
-    assert_same_bits(resumed.last, state)
-    assert resumed.history == history and (folder.path / "metrics.jsonl").read_text() == before
+# Trainings whose losses are made up: no network, nothing to compile.
+
+LOSSES = [1.0, 0.5, 0.25, 0.125]  # of the four steps of an epoch
+TINY = State(jnp.int32(0), {"w": jnp.zeros(2)}, {}, (), jax.random.key(0))
+
+
+def made_up(bad=None):
+    """A feed of the losses above; step `bad`, counted from 0 in each epoch, is refused."""
+
+    def advance(state, count):
+        first = int(state.step) % 4
+        losses = np.array(LOSSES[first : first + count])
+        made, flags = len(losses), np.full(len(losses), -1)
+        if bad is not None and first <= bad < first + made:
+            made = bad - first
+            losses, flags = losses[: made + 1], flags[: made + 1]
+            losses[-1], flags[-1] = math.nan, 1
+        accuracy = np.where(np.isnan(losses), 0.0, 0.5)
+        metrics = {"loss": losses, "accuracy": accuracy, "nonfinite": flags}
+        return state._replace(step=state.step + made), metrics
+
+    return Feed(1, 4, lambda *_: contextlib.nullcontext(advance))
+
+
+def by_epoch(**figures):
+    """An evaluation that gives each epoch's figures; the loss is 1 where none are given."""
+    arrays = {"loss": jnp.ones(9)} | {key: jnp.asarray(each) for key, each in figures.items()}
+    return lambda state, data: {key: each[state.step // 4 - 1] for key, each in arrays.items()}
+
+
+def tiny(folder, epochs, feed=None, **options):
+    options = {"state": TINY, "step": None, "feed": feed or made_up()} | options
+    return fitted(folder, epochs=epochs, **options)
+
+
+@pytest.mark.parametrize("steps", [None, 1, 3])
+def test_an_epoch_is_the_mean_of_its_steps_in_pieces_of_any_length(folder, steps):
+    evaluate = by_epoch(loss=[0.75], accuracy=[0.25])
+    trained = tiny(folder, 1, evaluate=evaluate, checkpoint_steps=steps)
+    assert untimed(trained.history) == {
+        "train_loss": [sum(LOSSES) / 4],
+        "train_accuracy": [0.5],
+        "test_loss": [0.75],
+        "test_accuracy": [0.25],
+    }
+
+
+@pytest.mark.parametrize("bad", [0, 2, 3])
+def test_a_refused_step_is_named_and_not_counted(folder, bad):
+    good = by_epoch(accuracy=[0.5, 0.5])
+    tiny(folder, 1, evaluate=good)
+    resumed = RunFolder(folder.path, resume=True)
+    words = rf"^gradients\['w'\] of CNN is not finite at step {5 + bad}; .*step_{4 + bad}\.$"
+    with pytest.raises(DivergedError, match=words):
+        tiny(resumed, 2, made_up(bad), evaluate=good)
+    assert [line["step"] for line in lines(folder)] == [4]
+    trained = tiny(resumed, 2, evaluate=good)
+    assert trained.last.step == 8 and trained.history["train_loss"] == [sum(LOSSES) / 4] * 2
+
+
+def test_a_test_loss_that_is_not_finite_ends_the_run(folder):
+    evaluate = by_epoch(loss=[0.5, math.inf], accuracy=[0.5, 0.5])
+    with pytest.raises(DivergedError, match=r"^The test loss of CNN is inf after step 8; the conf"):
+        tiny(folder, 3, evaluate=evaluate)
+    assert restore(folder.checkpoints / "CNN" / "step_8", TINY).step == 8
 
 
 def test_the_newest_and_the_best_checkpoints_stay(folder):
-    accuracies = jnp.array([0.1, 0.9, 0.3, 0.2, 0.4])
-
-    def evaluate(state, data):
-        return {"loss": jnp.float32(1), "accuracy": accuracies[state.step // 4 - 1]}
-
-    fitted(folder, evaluate=evaluate, epochs=5, checkpoint_steps=5, keep=2)
+    evaluate = by_epoch(accuracy=[0.1, 0.9, 0.3, 0.9, 0.4])
+    trained = tiny(folder, 5, evaluate=evaluate, checkpoint_steps=5, keep=2)
     with Checkpoints(folder.checkpoints / "CNN") as checkpoints:
         assert checkpoints.steps() == [8, 15, 20]
+    assert trained.best_epoch == 2  # the first of two
+    assert (int(trained.best.step), int(trained.last.step)) == (8, 20)
+
+
+def test_the_last_epoch_may_be_the_best(folder):
+    trained = tiny(folder, 2, evaluate=by_epoch(accuracy=[0.1, 0.2]))
+    assert trained.best_epoch == 2 and trained.best is trained.last
 
 
 def test_the_least_loss_is_the_best_where_it_is_what_counts(folder):
-    losses = jnp.array([0.9, 0.1, 0.3, 0.2, 0.4])
-
-    def evaluate(state, data):
-        return {"loss": losses[state.step // 4 - 1], "bits": jnp.float32(1)}
-
-    options = {"evaluate": evaluate, "score": least_loss, "epochs": 5, "keep": 1}
-    history = fitted(folder, patience=2, **options).history
-    assert history["test_loss"] == [pytest.approx(value) for value in (0.9, 0.1, 0.3, 0.2, 0.4)]
-    assert history["test_bits"] == [1.0] * 5 and "test_accuracy" not in history
+    evaluate = by_epoch(loss=[0.75, 0.125, 0.25, 0.5, 0.25], bits=[1.0] * 5)
+    trained = tiny(folder, 5, evaluate=evaluate, score=least_loss, keep=1)
+    assert trained.history["test_bits"] == [1.0] * 5 and trained.best_epoch == 2
     with Checkpoints(folder.checkpoints / "CNN") as checkpoints:
         assert checkpoints.steps() == [8, 20]
 
 
 def test_a_score_that_the_test_does_not_have_is_named(folder):
-    def evaluate(state, data):
-        return {"loss": jnp.float32(1), "bits": jnp.float32(1)}
-
-    sentence = (
-        r"^the test gives bits, loss and no accuracy to go by; give fit a score, such as least"
-    )
-    with pytest.raises(InputError, match=sentence):
-        fitted(folder, evaluate=evaluate)
+    with pytest.raises(InputError, match=r"^the test gives \w+, \w+ and no accuracy to go by"):
+        tiny(folder, 2, evaluate=by_epoch(bits=[1.0]))
 
 
-def test_patience_ends_the_run_and_so_it_stays(folder):
-    accuracies = jnp.array([0.1, 0.9, 0.3, 0.2, 0.4, 0.5])
-
-    def evaluate(state, data):
-        return {"loss": jnp.float32(1), "accuracy": accuracies[state.step // 4 - 1]}
-
-    trained = fitted(folder, evaluate=evaluate, epochs=6, patience=1)
-    assert len(trained.history["test_accuracy"]) == 4
-    assert trained.best_epoch == 2 and trained.best.step == 8
-    again = RunFolder(folder.path, resume=True)
-    resumed = fitted(again, evaluate=evaluate, epochs=6, patience=1)
-    assert resumed.last.step == 16 and resumed.best.step == 8
+@pytest.mark.parametrize(
+    ("patience", "epochs"), [(0, 3), (1, 6), (2, 7), (3, 8), (None, 9)], ids=str
+)
+def test_patience_ends_the_run_and_so_it_stays(folder, patience, epochs):
+    """The run ends when the last best score is more than `patience` epochs ago, ties counting."""
+    accuracies = [0.1, 0.5, 0.25, 0.75, 0.5, 0.75, 0.5, 0.25, 0.5]
+    best = [max(range(n), key=lambda i: (accuracies[i], -i)) for n in range(1, 10)]
+    waits = [n - best[n] for n in range(9)]
+    expected = next((n + 1 for n in range(9) if patience is not None and waits[n] > patience), 9)
+    assert expected == epochs
+    evaluate = by_epoch(accuracy=accuracies)
+    for _ in range(2):  # run, and resumed
+        trained = tiny(folder, 9, evaluate=evaluate, patience=patience)
+        assert len(trained.history["test_accuracy"]) == epochs == int(trained.last.step) // 4
+        folder = RunFolder(folder.path, resume=True)

@@ -1,4 +1,4 @@
-"""The benchmark of memory as a user runs it: what it saves, and what it says to bad input."""
+"""The benchmark of memory as a user runs it: every figure is saved, and parts take less."""
 
 import json
 import subprocess
@@ -10,16 +10,13 @@ import pytest
 MEMORY = Path(__file__).parents[3] / "experiments" / "benchmarks" / "memory.py"
 
 
-def run(*args):
-    command = [sys.executable, str(MEMORY), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
 def test_every_figure_is_saved_and_parts_take_less(tmp_path):
     small = ("--depths", 8, "--batch", 32, "--repeats", 1, "--out", tmp_path / "run")
-    process = run(*small, "--variants", "plain", "blocks computed again", "all together")
+    command = [sys.executable, MEMORY, *map(str, small)]
+    command += ["--variants", "plain", "blocks computed again", "all together"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert process.returncode == 0, process.stderr
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     plain, again, together = result["rows"]
@@ -38,21 +35,3 @@ def test_every_figure_is_saved_and_parts_take_less(tmp_path):
     for figure in ("compiled", "grown"):  # a quarter of the images, and what stays
         assert together[f"{figure}_bytes"] < plain[f"{figure}_bytes"] / 2
     assert again["compiled_bytes"] < 0.7 * plain["compiled_bytes"]
-
-
-@pytest.mark.parametrize(
-    ("args", "names"),
-    [
-        (["--depths", "9"], ["--depths", "6 n + 2", "9"]),
-        (["--depths", "2"], ["--depths", "6 n + 2", "2"]),
-        (["--variants", "fast"], ["--variants", "fast", "plain"]),
-        (["--batch", "0"], ["--batch", "0"]),
-        (["--batch", "6"], ["--batch", "4", "6"]),
-        (["--repeats", "0"], ["--repeats", "0"]),
-    ],
-)
-def test_bad_input_is_named_in_one_sentence(args, names):
-    process = run(*args)
-    assert process.returncode == 2
-    assert process.stderr.count("\n") == 1
-    assert all(name in process.stderr for name in names)

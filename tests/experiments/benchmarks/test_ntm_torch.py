@@ -1,10 +1,6 @@
 """The Neural Turing Machine in PyTorch: the same outputs and gradients, and the benchmark run."""
 
-import importlib
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,15 +9,14 @@ import pytest
 import torch
 
 from nnlab.models import NTM
+from nnlab.runs.script import run
 from nnlab.sequences.algorithmic_tasks import copy
 from nnlab.sequences.episode_scores import bits_per_sequence
 
-SCRIPT = Path(__file__).parents[3] / "experiments" / "benchmarks" / "ntm_torch.py"
+SCRIPT = "benchmarks/ntm_torch"
 
 
-def test_outputs_and_gradients_are_pytorchs(monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    script = importlib.import_module("ntm_torch")
+def test_outputs_and_gradients_are_pytorchs(script):
     model: Any = NTM(3, width=5, locations=6, size=4)
     inputs, labels = copy(jax.random.key(0), 2, (3, 3), bits=3)
     shapes = jax.eval_shape(model.init, jax.random.key(0), inputs)["params"]
@@ -56,13 +51,9 @@ def test_outputs_and_gradients_are_pytorchs(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_small_run(tmp_path):
+def test_a_small_run(script, tmp_path):
     small = ["--batch-sizes", "2", "--length", "2", "--repeats", "3"]
-    command = [sys.executable, SCRIPT, *small, "--out", tmp_path / "run"]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert process.returncode == 0, process.stderr
-    ((row,),) = [json.loads((tmp_path / "run" / "result.json").read_text())["table"]]
+    run(script.main, script.Config, [*small, "--out", str(tmp_path / "run")])
+    (row,) = json.loads((tmp_path / "run" / "result.json").read_text())["table"]
     rates = row["nnlab, episodes / s"], row["PyTorch, episodes / s"]
     assert min(rates) > 0 and row["times as fast"] == pytest.approx(rates[0] / rates[1], rel=1e-3)
-    refused = subprocess.run([*command, "--length", "0"], capture_output=True, text=True)
-    assert refused.returncode == 2 and refused.stderr.startswith("--length must be an integer")

@@ -1,0 +1,334 @@
+"""What holds for every script: its help, its answer to bad values, and a run in small.
+
+`SMALL` is the table of small runs. In them `fit` does not train: it traces the step and the
+evaluation, saves the state that it was given, and returns a made-up history. So all that the script
+itself does is run, and what takes long is left to the tests of training and to those of
+`tests/experiments` that run a script as it is.
+"""
+
+import dataclasses
+import inspect
+import json
+import math
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from nnlab import runs, training
+from nnlab.runs.checkpoints import save
+from nnlab.runs.script import run
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+SCRIPTS = sorted(
+    str(path.relative_to(EXPERIMENTS).with_suffix(""))
+    for path in EXPERIMENTS.rglob("*.py")
+    if "__main__" in path.read_text()
+)
+
+
+@pytest.fixture
+def ended(capsys):
+    """`ended(script, args)` is the exit status, and what was printed and said."""
+
+    def call(script, args):
+        status = 0
+        try:
+            run(script.main, script.Config, [str(arg) for arg in args])
+        except SystemExit as stop:
+            status = stop.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help(name, load_script, ended):
+    script = load_script(name)
+    status, out, err = ended(script, ["--help"])
+    assert (status, err) == (0, "")
+    assert script.__doc__.split("\n", 1)[0] in out
+    for field in dataclasses.fields(script.Config):
+        name = field.name.replace("_", "-")
+        assert f"--{name}" in out or f" {name.upper()} " in out
+
+
+def bad_values(field: dataclasses.Field) -> list[Any]:
+    """Values that no field of numbers with this default can use."""
+    default = field.default
+    if isinstance(default, tuple) and default and not isinstance(default[0], str):
+        return [(*default, -1), (*default, 2**32)]
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        return []
+    return [-1.0, math.nan, math.inf] if isinstance(default, float) else [-1, 2**32, 1.5]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_bad_numbers_are_one_sentence_before_any_folder_is_made(
+    name, load_script, ended, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    script = load_script(name)
+    config = script.Config()
+    numbers = [field for field in dataclasses.fields(config) if bad_values(field)]
+    for field in numbers:
+        flag = f"--{field.name.replace('_', '-')}"
+        for value in bad_values(field):
+            with pytest.raises(ValueError, match=rf"^{flag} .*\.$") as error:
+                dataclasses.replace(config, **{field.name: value})
+            assert "\n" not in str(error.value)
+    for field in numbers[:1]:
+        args = [f"--{field.name.replace('_', '-')}", "-1"]
+        status, out, err = ended(script, args)
+        assert (status, out) == (2, "") and err.startswith(args[0]) and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "words"),
+    [
+        ("adder/adder_cifar10", ["--coordinator", "host:1"], ["--processes and --process"]),
+        ("adder/transfer_learning", ["--ways", "slow"], ["--ways", "fine-tuned", "slow"]),
+        (
+            "adder/transfer_learning",
+            ["--dataset", "digits", "--labels", "9", "--pretrained", "nowhere"],
+            ["--pretrained", "adder_cifar10.py", "CNN", "nowhere"],
+        ),
+        ("adder/weight_distributions", ["--trained", "nowhere"], ["--trained", "nowhere"]),
+        ("adder_vs_cnn", ["--batch-size", "2000"], ["2000", "1437"]),
+        ("adder_vs_cnn", ["--dataset", "mnits"], ["mnits", "digits", "cifar10"]),
+        ("adder_vs_cnn", ["--out", "/proc/nnlab/run"], ["/proc/nnlab/run"]),
+        ("arithmetics/every_arithmetic", ["--arithmetics", "moon"], ["adder", "moon"]),
+        ("arithmetics/every_arithmetic", ["--depth", "9"], ["--depth", "6 n + 2", "9"]),
+        ("benchmarks/memory", ["--batch", "6"], ["--batch", "4", "6"]),
+        ("benchmarks/memory", ["--depths", "9"], ["--depths", "6 n + 2", "9"]),
+        ("benchmarks/memory", ["--variants", "fast"], ["--variants", "fast", "plain"]),
+        ("benchmarks/speed", ["--layers", "lenet5-7"], ["--layers", "lenet5-7", "lenet5-16"]),
+        ("benchmarks/speed", ["--networks", "lenet"], ["--networks", "lenet", "resnet20"]),
+        ("deployment/deploy_adder", ["--bits", "9"], ["--bits", "2 to 8", "9"]),
+        ("deployment/zoo", ["--models", "moonnet"], ["--models", "resnet50", "moonnet"]),
+    ],
+)
+def test_other_bad_values(name, args, words, load_script, ended, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = ended(load_script(name), args)
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert all(word in err for word in words), err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_truncated_file_is_named_and_no_folder_is_left(load_script, ended, tmp_path):
+    write_mnist(tmp_path)
+    whole = (tmp_path / "t10k-images-idx3-ubyte").read_bytes()
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(whole[: len(whole) // 2])
+    args = ["--dataset", "mnist", "--data-dir", tmp_path, "--out", tmp_path / "run"]
+    status, _, err = ended(load_script("adder_vs_cnn"), args)
+    assert status == 2 and "t10k-images-idx3-ubyte" in err and err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def write_mnist(folder: Path, images: int = 64) -> None:
+    """Write files in MNIST's format with an easily learnt class: the row that is bright."""
+    labels = np.arange(images) % 10
+    pixels = np.zeros((images, 28, 28), np.uint8)
+    pixels[np.arange(images), 2 * labels + 4] = 255
+    for split in ("train", "t10k"):
+        for kind, magic, array in (("images-idx3", 0x803, pixels), ("labels-idx1", 0x801, labels)):
+            header = struct.pack(f">{1 + array.ndim}i", magic, *array.shape)
+            body = array.astype(np.uint8).tobytes()
+            (folder / f"{split}-{kind}-ubyte").write_bytes(header + body)
+
+
+@pytest.fixture
+def untrained(monkeypatch, load_script):
+    """`untrained(name)` is a script that compiles no training: `init` and `fit` only trace."""
+    real_fit, real_init = runs.fit, training.init
+
+    def init(*arguments, **options):
+        state = jax.eval_shape(lambda: real_init(*arguments, **options))
+        rng = np.random.default_rng(0)
+
+        def filled(leaf):
+            if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                return jax.random.key(0)
+            return jax.numpy.asarray(rng.uniform(size=leaf.shape), leaf.dtype)
+
+        return jax.tree.map(filled, state)
+
+    metrics: list[str] = []  # of the first training, which alone is traced
+
+    def fit(name, state, step, evaluate, train, test, *, epochs, folder, **options):
+        inspect.signature(real_fit).bind(
+            *(name, state, step, evaluate, train, test), epochs=epochs, folder=folder, **options
+        )
+        if not metrics:
+            batch = jax.tree.map(lambda array: array[:4], test)
+            after, trained = jax.eval_shape(step, state, batch)
+            assert jax.tree.structure(after) == jax.tree.structure(state)
+            metrics.extend(f"train_{key}" for key in trained if key != "nonfinite")
+            metrics.extend(f"test_{key}" for key in jax.eval_shape(evaluate, state, batch))
+        path = folder.checkpoints / name / "step_0"
+        save(path, state)
+        history = dict.fromkeys([*metrics, "seconds"], [0.25] * epochs)
+        return runs.Trained(state, history, 1, path)
+
+    monkeypatch.setattr(runs, "fit", fit)
+    monkeypatch.setattr(training, "init", init)
+
+    def call(name):
+        script = load_script(name)
+        for stub in (fit, init):
+            if hasattr(script, stub.__name__):
+                monkeypatch.setattr(script, stub.__name__, stub)
+        return script
+
+    return call
+
+
+class Small(NamedTuple):
+    """A small run: its flags, what its result must hold, and files that it must leave."""
+
+    args: list[str]
+    holds: Callable[[dict[str, Any]], Any]
+    files: tuple[str, ...] = ()
+
+
+def column(result: dict[str, Any], *keys: str, table: str = "table") -> list[Any]:
+    return [tuple(row[key] for key in keys) for row in result[table]]
+
+
+def of_the_zoo(result):
+    assert column(result, "model", "parameters") == [("lenet5", 61_942), ("lenet5_full", 61_706)]
+    for row in result["table"]:  # all layers but the first and the classifier stop multiplying
+        saved = row["CNN multiplications"] - row["AdderNet multiplications"]
+        assert 240_000 < saved < 300_000
+
+
+def of_pruning(result):
+    assert column(result, "pruning") == [("none",), ("one-shot 2:4",), ("2:4",)]
+    dense, *rest = (row["multiplications"] for row in result["table"])
+    # Of 358,960 products of the layers between, whose weights are two thirds dense, half are left.
+    assert all(0.5 < products / dense < 0.75 for products in rest)
+
+
+def of_every_arithmetic(result):
+    assert column(result, "arithmetic") == [("shift_ps",), ("adder",), ("lp_adder",)]
+    shift, adder, _ = result["table"]
+    assert adder["additions"] > shift["additions"] and adder["bit ops"] == 0 < shift["bit ops"]
+    assert adder["parameter bytes"] > 5 * shift["parameter bytes"]  # 32 bits a weight, and 5
+    assert [*result["histories"]] == ["shift_ps", "adder", "lp_adder"]
+
+
+def of_deployment(result):
+    rows = {row["variant"]: row for row in result["table"]}
+    theirs = [variant for variant in rows if "PyTorch" in variant]
+    adder = [f"AdderNet {kind}" for kind in ("float32", "int8", "int4")]
+    assert [*rows] == ["CNN float32", *theirs, *adder, "BNN float32", "BNN packed"]
+    sizes = [rows[variant]["file bytes"] for variant in adder]
+    assert sizes[0] > 3 * sizes[1] > 3 * sizes[2]
+    for variant in theirs[:1]:  # the same weights in float32
+        accuracies = [rows[each]["test accuracy / %"] for each in ("CNN float32", variant)]
+        assert accuracies[0] == accuracies[1]
+
+
+DIGITS = ["--dataset", "digits", "--epochs", "2", "--batch-size", "16"]
+SMALL = {
+    "adder/adder_cifar10": Small(
+        [*DIGITS, "--networks", "BNN", "--on-nan", "skip"],
+        lambda result: column(result, "network", "test_accuracy", table="rows") == [("BNN", 25.0)],
+        ("curves.png", "checkpoints/BNN/step_0"),
+    ),
+    "adder/adder_mnist_ablation": Small(
+        ["--epochs", "2", "--batch-size", "16", "--cells", "CNN", "sign-x100", "--seeds", "0", "1"],
+        lambda result: (
+            column(result, "cell", "seed", table="rows")
+            == [("CNN", 0), ("CNN", 1), ("sign-x100", 0), ("sign-x100", 1)]
+        ),
+    ),
+    "adder/deep_vs_shallow": Small(
+        ["--datasets", "digits", "--networks", "CNN", "--layers", "1", "2", "--epochs", "1"],
+        lambda result: column(result, "layers", "shortcuts") == [(5, "no"), (8, "no"), (8, "yes")],
+        ("curves.png",),
+    ),
+    "adder/pruning": Small(
+        [*DIGITS, "--networks", "CNN", "--sparsities"], of_pruning, ("curves.png",)
+    ),
+    "arithmetics/every_arithmetic": Small(
+        [*DIGITS, "--arithmetics", "shift_ps", "adder", "lp_adder"], of_every_arithmetic
+    ),
+    "arithmetics/posit_mnist": Small(
+        [*DIGITS, "--cells", "posit8-warm-up"],
+        lambda result: column(result, "cell", "seed", table="rows") == [("posit8-warm-up", 0)],
+    ),
+    "deployment/deploy_adder": Small(
+        ["--networks", "lenet5", "--batch-size", "32", "--bits", "8", "4", "--repeats", "1"],
+        of_deployment,
+    ),
+    "deployment/zoo": Small(["--models", "lenet5", "lenet5_full"], of_the_zoo),
+}
+COSTLY = {"adder/adder_cifar10", "adder/pruning", "deployment/deploy_adder"}
+MNIST = {"adder/adder_mnist_ablation": "--data-dir", "deployment/deploy_adder": "--mnist-dir"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in COSTLY else ()) for name in SMALL],
+)
+def test_a_small_run(name, untrained, ended, tmp_path):
+    args, holds, files = SMALL[name]
+    if name in MNIST:
+        write_mnist(tmp_path)
+        args = [*args, MNIST[name], str(tmp_path)]
+    script, out = untrained(name), tmp_path / "run"
+    status, _, err = ended(script, [*args, "--out", out])
+    assert (status, err) == (0, "")
+    assert json.loads((out / "config.json").read_text())["out"] == str(out)
+    result = json.loads((out / "result.json").read_text())
+    assert {"command", "hardware", "versions", "config"} < result.keys()
+    assert holds(result) is not False
+    assert all((out / file).exists() for file in files)
+
+
+def test_the_weights_of_every_arithmetic(untrained, ended, tmp_path):
+    trained, out = tmp_path / "run", tmp_path / "weights"
+    names = ["float", "shift_ps"]
+    args = [*DIGITS, "--arithmetics", *names, "--out", trained]
+    assert ended(untrained("arithmetics/every_arithmetic"), args)[0] == 0
+    script = untrained("adder/weight_distributions")
+    status, printed, err = ended(script, ["--trained", trained, "--out", out])
+    assert (status, err) == (0, "") and "kurtosis" in printed
+    result = json.loads((out / "result.json").read_text())
+    assert column(result, "arithmetic") == [("float",), ("shift_ps",)]
+    assert result["trained"]["arithmetics"] == names
+    assert (out / "weights.png").is_file()
+
+
+@pytest.mark.slow
+def test_transfer_from_a_run_of_adder_cifar10(untrained, ended, tmp_path, monkeypatch):
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)  # no cache in this process
+    trained, out = tmp_path / "trained", tmp_path / "run"
+    script = untrained("adder/adder_cifar10")
+    monkeypatch.setattr(script, "feed_and_test", color_images)
+    assert ended(script, ["--networks", "CNN", "--epochs", "1", "--out", trained])[0] == 0
+    args = ["--dataset", "digits", "--labels", "2", "4", "--seeds", "0", "1", "--epochs", "1"]
+    args += ["--networks", "CNN", "--ways", "frozen", "--batch-size", "8", "--out", out]
+    script = untrained("adder/transfer_learning")
+    status, _, err = ended(script, [*args, "--pretrained", trained])
+    assert (status, err) == (0, "")
+    result = json.loads((out / "result.json").read_text())
+    ran = column(result, "labels a class", "seed", table="rows")
+    assert ran == [(2, 0), (2, 1), (4, 0)] and result["steps"] == 5  # of 40 images
+    assert column(result, "seeds") == [(2,), (1,)]
+    assert (out / "curves.png").is_file()
+
+
+def color_images(config):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(8, 32, 32, 3)).astype(np.float32)
+    data = jax.device_put((images, np.arange(8, dtype=np.int32)))
+    return training.in_memory(data, 8), data, 10
