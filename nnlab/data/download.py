@@ -7,6 +7,7 @@ it into place: a file with its final name is whole.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nnlab.errors import InputError, needs
 
@@ -24,7 +25,7 @@ def fetch(urls: Sequence[str], md5: str, target: Path) -> None:
     with needs("data"):
         import pooch
 
-    download = pooch.HTTPDownloader(
+    download: Any = pooch.HTTPDownloader(
         progressbar=sys.stderr.isatty(), timeout=(CONNECT_SECONDS, READ_SECONDS)
     )
     failures = []

@@ -2,11 +2,14 @@
 """ResNet-20, VGG-Small and LeNet-5 in PyTorch, for measuring this kit's CNNs beside them.
 
 The layers are those of `nnlab.models.resnet20`, `VGGSmall` and `LeNet5` in float, in the same
-order. Images are [batch, channels, height, width]. PyTorch is in the extra `benchmark`.
+order. Images are [batch, channels, height, width]. PyTorch is in the extra `torch`.
 """
 
-from torch import nn
-from torch.nn import functional
+from nnlab.errors import needs
+
+with needs("torch"):
+    from torch import nn
+    from torch.nn import functional
 
 
 class Block(nn.Module):

@@ -144,7 +144,7 @@ def test_golden_indices():
     x = jnp.array([[1.0, 9, 2, 3], [4, 5, 3, 0]]).reshape(1, 2, 4, 1)
     y, indices = jax.jit(max_pool_with_indices)(x)
     assert y.ravel().tolist() == [9, 3] and indices.ravel().tolist() == [1, 3]
-    y, g = np.float32([[[[5], [7]]]]), np.arange(8, dtype=np.float32).reshape(1, 2, 4, 1)
+    y, g = np.array([[[[5], [7]]]], np.float32), np.arange(8, dtype=np.float32).reshape(1, 2, 4, 1)
     images, dy = passes(lambda y: max_unpool(y, indices, (2, 4)), y, g)
     assert images.reshape(2, 4).tolist() == [[0, 5, 0, 7], [0, 0, 0, 0]]
     assert dy.ravel().tolist() == [1, 3]
@@ -152,7 +152,10 @@ def test_golden_indices():
 
 def test_equal_indices_each_get_the_cotangent():
     indices = jnp.array([2, 2, 0]).reshape(1, 1, 3, 1)
-    y, g = np.full(indices.shape, 5, np.float32), np.float32([1, 2, 3]).reshape(1, 1, 3, 1)
+    y, g = (
+        np.full(indices.shape, 5, np.float32),
+        np.array([1, 2, 3], np.float32).reshape(1, 1, 3, 1),
+    )
     pixels, dy = passes(lambda y: max_unpool(y, indices, (1, 3)), y, g)
     assert pixels.ravel().tolist() == [5, 0, 5]
     assert dy.ravel().tolist() == [3, 3, 1]
