@@ -85,7 +85,7 @@ def main(config: Config) -> None:
         for depth, name in itertools.product(config.depths, config.variants):
             with fresh.Pool(1) as pool:
                 record.row(pool.apply(measured, (config, depth, name)), "rows")
-        print(markdown(record.rows("rows")))
+        print(markdown(record.contents))
 
 
 def measured(config: Config, depth: int, name: str) -> Row:
@@ -119,10 +119,10 @@ def measured(config: Config, depth: int, name: str) -> Row:
     return row | {f"{part}_bytes": size for part, size in planned_bytes(program).items()}
 
 
-def markdown(rows: list[Row]) -> str:
+def markdown(result: Row) -> str:
     """Format the rows as a table in MB, with the seconds of a step."""
     lines = ["| ResNet | step | compiled MB | grown MB | s/step |", "|---" * 5 + "|"]
-    for row in rows:
+    for row in result["rows"]:
         sizes = (row.get("compiled_bytes"), row["grown_bytes"])
         cells = ("" if size is None else f"{size / 1e6:.0f}" for size in sizes)
         cells = (f"{row['depth']}", row["variant"], *cells, f"{row['median']:.2f}")

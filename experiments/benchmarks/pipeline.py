@@ -86,7 +86,7 @@ def main(config: Config) -> None:
                 low, median, high = np.percentile(rates, (25, 50, 75))
                 row = {"what": what, "way": way, "images_per_second": median}
                 record.row(row | {"quartiles": (low, high), "rounds": len(rates)}, "rows")
-        print(markdown(record.rows("rows")))
+        print(markdown(record.contents))
 
 
 def in_memory(
@@ -136,12 +136,12 @@ def trainer(images: jax.Array) -> Callable[[Batch], object]:
     return train
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
+def markdown(result: dict[str, Any]) -> str:
     """Format the medians as a table, a column for each way."""
-    ways = list(dict.fromkeys(row["way"] for row in rows))
+    ways = list(dict.fromkeys(row["way"] for row in result["rows"]))
     lines = [f"| images a second | {' | '.join(ways)} |", "|---" * (1 + len(ways)) + "|"]
     for what in (DATA, TRAINING):
-        rates = [row["images_per_second"] for row in rows if row["what"] == what]
+        rates = [row["images_per_second"] for row in result["rows"] if row["what"] == what]
         lines.append(f"| {what} | {' | '.join(f'{rate:,.0f}' for rate in rates)} |")
     return "\n".join(lines)
 

@@ -39,7 +39,8 @@ from nnlab.costs.summary_text import (
 from nnlab.errors import InputError, needs
 from nnlab.models import ZOO
 from nnlab.optim import adder_recipe
-from nnlab.runs.script import check_positive_integer, run
+from nnlab.runs.fields import PositiveInt, check_fields
+from nnlab.runs.script import run
 
 with needs("runs"):
     import tyro
@@ -48,7 +49,7 @@ ARITHMETICS = ("arithmetic", "first", "classifier")  # options that name one
 DTYPES = ("float32", "bfloat16", "float16")
 
 Name = Annotated[str, tyro.conf.arg(metavar="NAME")]
-Size = Annotated[int | None, tyro.conf.arg(metavar="INT")]
+Size = Annotated[PositiveInt | None, tyro.conf.arg(metavar="INT")]
 
 
 def _name_of(names: Iterable[str]) -> Any:
@@ -65,7 +66,7 @@ class Config:
     """Arithmetic of the last layers."""
     norm: bool = False
     """Add normalisation to a network that was published without it."""
-    batch_size: int = 1
+    batch_size: PositiveInt = 1
     image_size: Size = None
     """Height and width of the images (default: as published)."""
     channels: Size = None
@@ -82,7 +83,7 @@ class Config:
     """Also show a training step (cross-entropy): operations, memory, and with --measure time."""
     measure: bool = False
     """Run batches on this machine to measure time and memory."""
-    repeats: int = 10
+    repeats: PositiveInt = 10
     """Number of batches to time."""
 
     def __post_init__(self):
@@ -90,11 +91,7 @@ class Config:
         for name in ARITHMETICS:
             _check_name(f"--{name}", getattr(self, name), NAMED)
         _check_name("--dtype", self.dtype, DTYPES)
-        for name in ("batch_size", "repeats"):
-            check_positive_integer(name, getattr(self, name))
-        for name in ("image_size", "channels", "classes", "levels"):
-            if getattr(self, name) is not None:
-                check_positive_integer(name, getattr(self, name))
+        check_fields(self)
 
 
 def _check_name(flag: str, name: str, names: Iterable[str]) -> None:

@@ -7,9 +7,9 @@ NamedTuple with an optax state inside needs no registration, and a difference be
 named by the array that differs. A typed random key is stored as its key data.
 
 Beside the arrays lies what is not an array (`about`: a training's history, for example) and the
-SHA-256 of each array's name, type, shape and bytes. Orbax notices a cut-off file, but restores a
-flipped bit without a word; the digest does not. A write is atomic: the folder gets its name when
-all of it is on disk.
+SHA-256 of each array's name, type, shape and bytes. Orbax notices a cut-off file but restores a
+flipped bit silently; the digest catches it. A write is atomic: the folder gets its name when all of
+it is on disk.
 """
 
 import contextlib
@@ -33,13 +33,13 @@ _ARRAYS, _ABOUT = "state", "about"
 
 
 def save(path: str | os.PathLike[str], state: Any, about: Any = None) -> None:
-    """Writes all arrays of `state` to the new folder `path` and waits until they are there.
+    """Write all arrays of `state` to the new folder `path`, and wait until they are on disk.
 
     Args:
         path: the folder to make; missing parents are made too.
         state: a pytree whose leaves are JAX arrays, NumPy arrays and typed random keys, of any
             shape and dtype.
-        about: what else to keep, as JSON can hold it.
+        about: what else to keep, as far as JSON can hold it.
 
     Raises:
         InputError: `path` exists.
@@ -60,34 +60,34 @@ def save(path: str | os.PathLike[str], state: Any, about: Any = None) -> None:
 
 
 def restore(path: str | os.PathLike[str], like: Any) -> Any:
-    """Reads the checkpoint at `path` into the structure of `like`.
+    """Read the checkpoint at `path` into the structure of `like`.
 
     Args:
         path: a folder written by `save` or by `Checkpoints`.
         like: a state of the same structure, shapes and dtypes as the saved one, such as a freshly
-            initialised one. Its values are ignored; its arrays say where the read ones go.
+            initialised one. Its values are ignored; the arrays are placed where its arrays are.
 
     Returns:
         A pytree of the structure and types of `like` with the saved values, equal to the bit.
 
     Raises:
-        InputError: there is no checkpoint at `path`, or an array in it is missing, left over or of
-            another shape or dtype than in `like`.
-        CheckpointError: it is damaged; where a single array is, it is named.
+        InputError: there is no checkpoint at `path`, or it lacks an array of `like`, has one more,
+            or has one of another shape or dtype.
+        CheckpointError: it is damaged; a single damaged array is named.
         TypeError: a leaf of `like` is not an array.
     """
     return _read(Path(path).absolute(), like)[0]
 
 
 class Checkpoints:
-    """The checkpoints of one training, `step_N` in one folder, written beside the training.
+    """The checkpoints of one training, `step_N` in one folder, written while training goes on.
 
         with Checkpoints(folder, keep=2) as checkpoints:
             found = checkpoints.newest(like=state)
             checkpoints.save(100, state, about={"history": history}, best=80)
 
     Args:
-        folder: made by the first save.
+        folder: where they are; the first save makes it.
         keep: how many of the newest to keep. The one that a save calls the best is kept too.
     """
 
@@ -110,26 +110,26 @@ class Checkpoints:
             self._manager.close()
 
     def path(self, step: int) -> Path:
-        """The folder of the checkpoint of a step."""
+        """Return the folder of a step's checkpoint."""
         return self.folder / f"step_{step}"
 
     def steps(self) -> list[int]:
-        """The steps of which there is a checkpoint, in order."""
+        """Return the steps that have a checkpoint, in order."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             names = [entry.name.removeprefix("step_") for entry in self.folder.glob("step_*")]
             return sorted(int(name) for name in names if name.isdecimal())
         return []
 
     def save(self, step: int, state: Any, about: Any = None, best: int | None = None) -> None:
-        """Copies the state, then writes it while the caller goes on.
+        """Copy the state, then write it while the caller goes on.
 
-        What goes wrong in writing is raised by the next call, `wait` or the end of the `with`. A
-        step that is already there is left as it is.
+        An error in writing is raised by the next call, by `wait` or at the end of the `with`. A
+        checkpoint that already exists is left as it is.
 
         Args:
             step: the number in the checkpoint's name.
-            state, about: as of the function `save`.
-            best: the step whose checkpoint is to be kept beside the newest ones.
+            state, about: as for the function `save`.
+            best: the step whose checkpoint is kept beside the newest ones.
 
         Raises:
             CheckpointError: this or the one before cannot be written; it names the last good one.
@@ -146,10 +146,10 @@ class Checkpoints:
             self._manager.save(step, args=items, force=True)
 
     def wait(self) -> None:
-        """Returns when the last save is on disk.
+        """Return when the last save is on disk.
 
         Raises:
-            CheckpointError: it cannot be written; it names the last good one.
+            CheckpointError: it cannot be written; the error names the last good one.
         """
         if self._manager is not None and self._saved is not None:
             with _write_errors(self.path(self._saved), self):
@@ -157,13 +157,13 @@ class Checkpoints:
                 self._manager.check_for_errors()
 
     def newest(self, like: Any) -> tuple[Any, Any] | None:
-        """The state and the `about` of the newest checkpoint that is whole, None if there is none.
+        """Return the state and the `about` of the newest intact checkpoint, or None without any.
 
-        A damaged one is named in a warning and set aside as `damaged_step_N`. Every process of a
+        A damaged one is named in a warning and renamed to `damaged_step_N`. Every process of a
         training reads; only process 0 writes.
 
         Raises:
-            InputError: the checkpoint is of another state than `like`.
+            InputError: the checkpoint holds another kind of state than `like`.
             CheckpointError: there are checkpoints, and all are damaged.
         """
         reasons = []
@@ -208,7 +208,7 @@ class Checkpoints:
         )
 
     def should_preserve(self, checkpoints, *, context) -> list[bool]:
-        """Orbax asks which of the checkpoints, oldest first, to keep."""
+        """Tell Orbax which of the checkpoints, oldest first, to keep."""
         newest = [checkpoint.step for checkpoint in checkpoints][-self._keep :]
         return [c.step in newest or c.step == self._best for c in checkpoints]
 
@@ -255,19 +255,19 @@ def _read(path: Path, like: Any) -> tuple[Any, Any]:
 
 
 def _arrays(state: Any) -> dict[str, jax.Array | np.ndarray]:
-    """The arrays of a state by their path in it, without those that have no elements."""
+    """Return the arrays of a state by their path in it, without those that have no elements."""
     arrays = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         name = jax.tree_util.keystr(path)
         if not isinstance(leaf, jax.Array | np.ndarray):
             raise TypeError(f"A state is made of arrays; its {name} is a {type(leaf).__name__}.")
-        if leaf.size:  # Orbax refuses an empty array; its shape is all there is to know about it
+        if leaf.size:  # Orbax refuses an empty array, and there is nothing in it to save
             arrays[name] = jax.random.key_data(leaf) if _is_key(leaf) else leaf
     return arrays
 
 
 def _items(arrays: dict[str, jax.Array | np.ndarray], about: Any) -> Any:
-    """What Orbax writes: host copies, because the caller may give the arrays' memory away."""
+    """Return what Orbax writes: host copies, because the caller may donate the arrays' memory."""
     import orbax.checkpoint as ocp
 
     copies = {name: np.array(array) for name, array in arrays.items()}
@@ -303,7 +303,7 @@ def _check_fit(path: Path, stored: dict[str, Any], target: dict[str, Any]) -> No
 
 @contextlib.contextmanager
 def _write_errors(path: Path, checkpoints: Checkpoints | None = None) -> Iterator[None]:
-    """What Orbax and TensorStore raise in writing, as one sentence that names the path."""
+    """Turn what Orbax and TensorStore raise in writing into one sentence that names the path."""
     try:
         yield
     except (InputError, CheckpointError, KeyboardInterrupt):
@@ -316,7 +316,7 @@ def _write_errors(path: Path, checkpoints: Checkpoints | None = None) -> Iterato
 
 
 def _reason(error: BaseException) -> str:
-    """The system's words for what went wrong, where an error number can be found."""
+    """Return the system's words for what went wrong, if an error number can be found."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     for number in (errno.EFBIG, errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):

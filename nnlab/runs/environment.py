@@ -1,4 +1,4 @@
-"""What a result was measured on: the machine and the versions, for `result.json`."""
+"""Where a result comes from: its command line, machine and versions, for `result.json`."""
 
 import importlib.metadata
 import os
@@ -11,16 +11,16 @@ import jax
 
 
 def provenance() -> dict[str, Any]:
-    """The command line, the hardware and the versions behind a result, by name."""
+    """Return the command line, the hardware and the versions that a result comes from, by name."""
     command = " ".join(["python", *sys.argv])
     return {"command": command, "hardware": hardware(), "versions": versions()}
 
 
 def hardware() -> str:
-    """Names the processors that JAX computes on, for example `4 x NVIDIA H200`.
+    """Name the processors that JAX computes on, for example `4 x NVIDIA H200`.
 
-    On a CPU it is the model and the number of cores that this process may use, for example
-    `AMD EPYC 7B13, 2 cores`. Nothing in it names the machine or its user.
+    For a CPU this is its model and the number of cores that this process may use, for example
+    `AMD EPYC 7B13, 2 cores`. Nothing in it identifies the machine or its user.
     """
     devices = jax.devices()
     if devices[0].platform != "cpu":
@@ -31,7 +31,7 @@ def hardware() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers, by name."""
+    """Return the versions of Python and of the packages that decide the numbers, by name."""
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     return {"python": platform.python_version()} | {
         package: importlib.metadata.version(package) for package in packages

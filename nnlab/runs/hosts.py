@@ -5,9 +5,9 @@ on `jax.devices()` are those of all processes, and `nnlab.training.parallel` doe
 Kubernetes, Open MPI (up to release 4) and Cloud TPUs are recognised; elsewhere three flags say the
 same: where process 0 listens, how many processes there are, and which of them this one is.
 
-A process whose peers do not come ends with one sentence. One whose peers die later is ended by
-`jax.distributed` itself, about 100 seconds after it last heard of them; the launcher starts all of
-them again, and they go on from the last checkpoint.
+A process whose peers do not arrive ends with one sentence. One whose peers die later is ended by
+`jax.distributed` itself, about 100 seconds after it last heard from them; the launcher starts all
+of them again, and they continue from the last checkpoint.
 """
 
 import pickle
@@ -32,21 +32,21 @@ def initialize(
     *,
     timeout: int = 300,
 ) -> None:
-    """Joins this process to the others, and returns when all are there.
+    """Join this process to the others, and return when all are there.
 
-    Without arguments, what the cluster says counts; under SLURM and Open MPI each process then has
-    one GPU of its host. With all three arguments, the cluster is not asked, and each process has
-    all GPUs that it sees.
+    Without arguments the cluster is asked; under SLURM and Open MPI each process then has one GPU
+    of its host. With all three arguments the cluster is not asked, and each process has all GPUs
+    that it sees.
 
     Args:
-        coordinator: "HOST:PORT" of process 0 as the others reach it; the port is free there.
-        processes: how many there are.
-        process: which this one is, from 0.
+        coordinator: "HOST:PORT" where the others reach process 0; the port must be free there.
+        processes: the number of processes.
+        process: the number of this process, from 0.
         timeout: seconds to wait for the others.
 
     Raises:
-        InputError: the arguments do not fit, the port is taken, no cluster is recognised, or a
-            process does not come.
+        InputError: the arguments do not fit together, the port is taken, no cluster is recognised,
+            or a process does not arrive in time.
         RuntimeError: JAX has already computed something, or processes are joined already.
     """
     _check(coordinator, processes, process, timeout)
@@ -87,22 +87,22 @@ def initialize(
 
 
 def is_writer() -> bool:
-    """Whether this process writes what is written once, such as metrics: process 0 does."""
+    """Return whether this process writes what is written once, such as metrics: process 0 does."""
     return jax.process_index() == 0
 
 
 def say(line: str) -> None:
-    """Prints a line once, in process 0."""
+    """Print a line once, in process 0."""
     if is_writer():
         print(line, flush=True)
 
 
 def agree(value: Value) -> Value:
-    """The value that process 0 gives, in every process; all of them call it at the same place.
+    """Return the value of process 0 in every process; all call it at the same place.
 
     Args:
-        value: anything that pickle takes, such as a path, a time or a tree of NumPy arrays; those
-            of the other processes are not looked at.
+        value: anything that pickle takes, such as a path, a time or a tree of NumPy arrays; the
+            values of the other processes are ignored.
     """
     if jax.process_count() == 1:
         return value
@@ -113,14 +113,14 @@ def agree(value: Value) -> Value:
 
 
 def greatest(number: int) -> int:
-    """The greatest of the numbers, int32, that the processes give; all of them call it."""
+    """Return the maximum of the processes' numbers, int32; all of them call it."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.process_allgather(np.int32(number)).max())
 
 
 def by_writer(action: Callable[[], Value]) -> Value:
-    """What `action` gives process 0, in every process; so with an `InputError` that it raises."""
+    """Run `action` in process 0; return its result, or raise its `InputError`, in every process."""
 
     def outcome() -> Value | InputError:
         try:
@@ -134,7 +134,7 @@ def by_writer(action: Callable[[], Value]) -> Value:
     return cast(Value, agreed)
 
 
-_GRACE = 3600  # seconds by which JAX gives up later than we do
+_GRACE = 3600  # seconds that JAX waits longer than we do
 
 
 def _check(
@@ -164,7 +164,7 @@ def _check(
 
 
 def _check_free(port: int) -> None:
-    """On a port that is taken JAX crashes."""
+    """Raise `InputError` if the port is taken, on which JAX would crash."""
     try:
         if socket.has_dualstack_ipv6():
             server = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)

@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 def progress(
     name: str, epochs: int, console: "Console | None" = None
 ) -> Iterator[Callable[..., None]]:
-    """Shows a progress line while the `with` block runs.
+    """Show a progress line while the `with` block runs.
 
         with progress("CNN", epochs=30) as report:
             report(epoch=1, loss=0.31, accuracy=0.91, examples_per_second=20_000.0)
 
     Args:
         name: what is being trained; shown as it is.
-        epochs: how many passes over the data the run makes.
-        console: a `rich.console.Console` to draw on in place of standard error.
+        epochs: the number of passes over the data.
+        console: a `rich.console.Console` to draw on instead of standard error.
 
     Yields:
-        `report(*, epoch, loss, examples_per_second, accuracy=None)`, all numbers or arrays of shape
-        []: epochs completed (a fraction moves the bar too), mean loss, examples trained on in a
-        second, and accuracy from 0 to 1. Time left is known from the second report on.
+        `report(*, epoch, loss, examples_per_second, accuracy=None)`. All are numbers or arrays of
+        shape []: epochs completed (a fraction moves the bar too), mean loss, examples trained on
+        per second, and accuracy from 0 to 1. The time left is known from the second report on.
     """
     with needs("runs"):
         from rich import progress as rich_progress

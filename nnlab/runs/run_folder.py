@@ -8,7 +8,7 @@ checkpoints/      training states (`nnlab.runs.checkpoints`)
 curves.png        learning curves, from some scripts
 network.*         `network.safetensors`, the trained network (`nnlab.models.save_model`)
 result.json       the result, written last; it is there whole or not at all
-report.html       the report (`nnlab.costs`)
+report.html       the report (`nnlab.figures.report`)
 ================  ==================================================================
 
 JSON has no NaN and no infinity, so these are the strings `"nan"`, `"inf"` and `"-inf"` in all
@@ -35,7 +35,7 @@ _WRITTEN = (
 # Left by a kill while writing.
 _PARTIAL = ("config.json.partial", "result.json.partial", "metrics.jsonl.partial")
 _LOCK = ".lock"
-_locks: dict[int, IO[str]] = {}  # of this process, by inode
+_locks: dict[int, IO[str]] = {}  # the locks that this process holds, by inode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        resume: whether trainings in it go on from their newest checkpoints.
+        resume: whether trainings in it continue from their newest checkpoints.
     """
 
     path: Path
@@ -59,24 +59,23 @@ class RunFolder:
         resume: bool = False,
         may_differ: Collection[str] = ("out", "data_dir", "overwrite", "resume"),
     ) -> "RunFolder":
-        """Makes the folder `path`, missing parents too, and writes `config` into it.
+        """Make the folder `path`, missing parents too, and write `config` into it.
 
-        The folder is this process's until it ends. Of several processes that train as one, process
-        0 makes it, and all learn how that went; the others write nothing.
+        No other process can use the folder until this one ends or releases it. If several processes
+        train as one, process 0 makes the folder and writes; an error is raised in all of them.
 
         Args:
-            path: a folder that is new or empty, or one of an earlier run to overwrite or resume.
-            config: a dataclass instance; what is not a number, string, list or mapping in it is
-                written as its `str`.
-            overwrite: remove from an earlier run's folder what that run wrote. Other files in it
-                stay.
-            resume: go on with the run in the folder, if there is one.
-            may_differ: fields of the configuration that a resumed run may have otherwise.
+            path: a new or empty folder, or that of an earlier run to overwrite or resume.
+            config: a dataclass instance; values that are not numbers, strings, lists or mappings
+                are written as their `str`.
+            overwrite: remove what an earlier run wrote into the folder. Other files in it stay.
+            resume: continue the run in the folder, if there is one.
+            may_differ: fields of the configuration that may differ when a run is resumed.
 
         Raises:
             InputError: the folder holds a run and neither `overwrite` nor `resume` is true, or
-                both are; it holds other files and no run, or a run of another configuration to
-                resume, or another process runs in it, or it cannot be written.
+                both are; it holds other files but no run; the run to resume has another
+                configuration; another process uses the folder; or it cannot be written.
         """
         if overwrite and resume:
             raise InputError("--overwrite and --resume were both given, expected at most one.")
@@ -109,7 +108,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """The folder for checkpoints, made by whoever saves the first one."""
+        """The folder for checkpoints, which the first one that is saved makes."""
         return self.path / "checkpoints"
 
     @property
@@ -119,7 +118,7 @@ class RunFolder:
 
     @property
     def network(self) -> Path:
-        """The file for the trained network (`nnlab.models.save_model`), from some scripts."""
+        """The file for the trained network (`nnlab.models.save_model`), if a script saves it."""
         return self.path / "network.safetensors"
 
     @property
@@ -129,17 +128,17 @@ class RunFolder:
 
     @contextlib.contextmanager
     def metrics(self, network: str, after: int | None = None) -> Iterator[Callable[..., None]]:
-        """Opens `metrics.jsonl` and the TensorBoard events of one network for appending.
+        """Open `metrics.jsonl` and the TensorBoard events of one network for appending.
 
-        With `after`, what is there of that network about later steps is dropped, in TensorBoard
-        too: a resumed training writes it again.
+        With `after`, lines of that network about later steps are dropped first, in TensorBoard too:
+        a resumed training writes them again.
 
             with folder.metrics("CNN") as record:
                 record(step=100, loss=0.31, accuracy=0.91)
 
-        Each call appends one line, which is with the operating system when the call returns;
-        TensorBoard's events follow within ten seconds. A step is an integer and a figure a
-        number, or arrays of shape [] in their place.
+        Each call appends one line, which the operating system has when the call returns;
+        TensorBoard's events follow within ten seconds. A step is an integer and a figure a number;
+        either may be an array of shape [].
         """
         with needs("runs"):
             from tensorboardX import SummaryWriter
@@ -159,23 +158,23 @@ class RunFolder:
                 lines.write(json.dumps(_plain(line), allow_nan=False) + "\n")
                 lines.flush()
                 for name, value in figures.items():
-                    if math.isfinite(value):  # of others tensorboardX warns on standard error
+                    if math.isfinite(value):  # tensorboardX warns of others on standard error
                         events.add_scalar(name, float(value), int(step))
 
             yield record
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """Writes `result.json` whole, in place of an earlier one of the same run.
+        """Write `result.json` whole, in place of an earlier one of the same run.
 
         Args:
-            result: names to numbers, strings, arrays, lists and mappings of these.
+            result: a mapping of names to numbers, strings, arrays, and lists and mappings of these.
         """
         if hosts.is_writer():
             _write_json(self.path / "result.json", result)
 
 
 def _check_free(path: Path, expect_run: bool) -> bool:
-    """Whether there is a run in the folder, which has to be expected."""
+    """Return whether the folder holds a run; raise if one was not expected."""
     found = {entry.name for entry in path.iterdir()} if path.exists() else set()
     found.discard(_LOCK)
     others = sorted(found.difference(_WRITTEN, _PARTIAL))
@@ -193,7 +192,7 @@ def _check_free(path: Path, expect_run: bool) -> bool:
 
 
 def _lock(path: Path) -> None:
-    """Makes the folder this process's; the system lets go of it however the process ends."""
+    """Lock the folder for this process; the system unlocks it however the process ends."""
     import fcntl
 
     file = (path / _LOCK).open("a+")
@@ -208,7 +207,7 @@ def _lock(path: Path) -> None:
             f"{path} is in use by process {file.read().strip() or 'of another machine'}; expected "
             "a folder of its own for each run."
         ) from error
-    except OSError:  # a file system without locks, as some of clusters are
+    except OSError:  # a file system without locks, as some clusters have
         return
     file.truncate(0)
     file.write(str(os.getpid()))
@@ -223,7 +222,7 @@ def _check_same(path: Path, config: Any, may_differ: Collection[str]) -> None:
     except (ValueError, AssertionError) as error:
         raise InputError(f"{path} is damaged, expected the configuration of a run.") from error
     now = _plain(dataclasses.asdict(config))
-    for field in dataclasses.fields(config):  # one that the script has got since
+    for field in dataclasses.fields(config):  # the script may have gained a field since
         if field.default is not dataclasses.MISSING:
             before.setdefault(field.name, _plain(field.default))
     changes = [
@@ -236,7 +235,7 @@ def _check_same(path: Path, config: Any, may_differ: Collection[str]) -> None:
 
 
 def _drop_lines(path: Path, network: str, after: int) -> None:
-    """Drops lines of the network about later steps, and one that was cut off in writing."""
+    """Drop lines of the network about later steps, and any line that was cut off in writing."""
     if not path.exists():
         return
 
@@ -272,7 +271,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON can hold it."""
+    """Convert a value to what JSON can hold."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

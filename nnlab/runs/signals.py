@@ -15,10 +15,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Callable[[], signal.Signals | None]]:
-    """Holds the signals back; yields a function that says which one has come, None so far.
+    """Hold the signals back; yield a function that returns the one that has come, or None.
 
-    A second one takes its effect at once. Outside the main thread, where Python lets nobody handle
-    signals, nothing is held back.
+    A second signal takes effect at once. Outside the main thread, where Python does not let signals
+    be handled, nothing is held back.
     """
     came: list[signal.Signals] = []
 
@@ -33,7 +33,7 @@ def deferred() -> Iterator[Callable[[], signal.Signals | None]]:
 
 @contextlib.contextmanager
 def immediate() -> Iterator[None]:
-    """Lets the signals end the process at once, even in the middle of a call into compiled code."""
+    """Let the signals end the process at once, even within a call into compiled code."""
     with _handlers(signal.SIG_DFL):
         yield
 

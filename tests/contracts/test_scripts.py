@@ -54,8 +54,8 @@ def test_help(name, load_script, ended):
     assert (status, err) == (0, "")
     assert script.__doc__.split("\n", 1)[0] in out
     for field in dataclasses.fields(script.Config):
-        name = field.name.replace("_", "-")
-        assert f"--{name}" in out or f" {name.upper()} " in out
+        if "Positional" not in str(field.type):  # which has a name of its own
+            assert f"--{field.name.replace('_', '-')}" in out
 
 
 def bad_values(field: dataclasses.Field) -> list[Any]:
@@ -174,7 +174,7 @@ def untrained(monkeypatch, load_script):
             metrics.extend(f"test_{key}" for key in jax.eval_shape(evaluate, state, batch))
         path = folder.checkpoints / name / "step_0"
         save(path, state)
-        history = dict.fromkeys([*metrics, "seconds"], [0.25] * epochs)
+        history = {key: [0.25] * epochs for key in (*metrics, "seconds")}
         return runs.Trained(state, history, 1, path)
 
     monkeypatch.setattr(runs, "fit", fit)

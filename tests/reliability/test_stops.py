@@ -7,6 +7,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+
 def test_a_run_stopped_again_and_again_ends_at_the_same_bits(
     start, thorough, assert_as_whole, sentence, tmp_path
 ):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from nnlab.runs import provenance as environment
+from nnlab.runs import environment
 
 
 def devices(monkeypatch, *found):

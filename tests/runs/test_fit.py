@@ -135,12 +135,6 @@ def test_trains_epochs_and_leaves_metrics_and_a_checkpoint(folder, capfd):
     assert resumed.history == history and len(lines(folder)) == 3
 
 
-def test_the_program_serves_a_feed_of_any_batch(folder):
-    """Not one that was compiled before."""
-    feed = in_memory(TRAIN, 18)
-    assert fitted(folder, epochs=1, feed=feed).last.step == 1
-
-
 def poisoned(number):
     """SGD whose update `number`, counted from 1, is not a number in one leaf of the first layer."""
 

@@ -16,7 +16,7 @@ from nnlab.runs import hosts
 # which each process holds its half.
 TRAINING = """
 import sys
-from nnlab.training import hosts
+from nnlab.runs import hosts
 out, processes, process, port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 if processes > 1:
     hosts.initialize(f"127.0.0.1:{port}", processes, process, timeout=100)
@@ -135,12 +135,12 @@ def test_two_processes_are_one(tmp_path):
 FIT = """
 import contextlib, dataclasses, os, signal, sys
 from nnlab.errors import Interrupted
-from nnlab.training import hosts
+from nnlab.runs import hosts
 out, processes, process, port, stop_after = sys.argv[1], *map(int, sys.argv[2:6])
 if processes > 1:
     hosts.initialize(f"127.0.0.1:{port}", processes, process, timeout=100)
 import flax.linen as nn, jax, numpy as np, optax
-from nnlab import training
+from nnlab import runs, training
 from nnlab.data import Stream
 from nnlab.layers.normalization import batch_norm
 
@@ -181,12 +181,12 @@ feeds = {
     "memory": training.in_memory(test, 8),
     "stream": training.streamed(Stream(Records(), 8, seed=0, transform=scaled)),
 }
-folder = training.RunFolder.create(out, Config(), resume=True)
+folder = runs.RunFolder.create(out, Config(), resume=True)
 for name, feed in feeds.items():
     state = training.init(jax.random.key(0), Net(), optimizer, test[0])
     step = training.train_step(Net(), optimizer)
     try:
-        training.fit(
+        runs.fit(
             name, state, step, training.evaluation(Net(), mesh=mesh), stopping(feed), test,
             epochs=3, folder=folder, mesh=mesh,
         )
@@ -240,7 +240,7 @@ def test_a_run_of_two_processes_is_stopped_in_one_and_goes_on(tmp_path):
 ALONE = """
 import sys
 from nnlab.errors import InputError
-from nnlab.training import hosts
+from nnlab.runs import hosts
 hosts.initialize(sys.argv[1], 2, int(sys.argv[2]), timeout=2)
 """
 
@@ -288,11 +288,12 @@ def test_no_time_to_wait():
 
 
 NO_CLUSTER = """
-from nnlab.training import hosts
+from nnlab.runs import hosts
 hosts.initialize(timeout=30)
 """
 
 
+@pytest.mark.slow
 def test_no_cluster():
     _, errors = start(NO_CLUSTER).communicate(timeout=100)
     assert "InputError: No cluster was recognised" in errors

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnlab.errors import InputError
@@ -183,6 +183,7 @@ values = st.recursive(
 )
 
 
+@settings(max_examples=25)
 @given(st.dictionaries(st.text(), values))
 def test_any_result_is_valid_json_and_reads_back(tmp_path_factory, result):
     def expected(value):

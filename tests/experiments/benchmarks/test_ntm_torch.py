@@ -16,6 +16,7 @@ from nnlab.sequences.episode_scores import bits_per_sequence
 SCRIPT = "benchmarks/ntm_torch"
 
 
+@pytest.mark.slow
 def test_outputs_and_gradients_are_pytorchs(script):
     model: Any = NTM(3, width=5, locations=6, size=4)
     inputs, labels = copy(jax.random.key(0), 2, (3, 3), bits=3)

@@ -12,7 +12,7 @@ SCRIPT = "benchmarks/pipeline"
 
 
 def write_cifar10(folder):
-    """Six files of the right size, all zeros but for one image, that take no room on the disk."""
+    """Write six files of the right size, all zeros but for one image."""
     record = np.random.default_rng(0).integers(0, 10, 1 + cifar.PIXELS, np.uint8)
     for name in cifar.BINARY:
         with open(folder / name, "wb") as file:
@@ -21,7 +21,8 @@ def write_cifar10(folder):
 
 
 @pytest.mark.slow
-def test_every_way_is_measured_and_saved(script, tmp_path, capsys):
+def test_every_way_is_measured_and_saved(script, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cifar, "IMAGES_PER_FILE", 40)
     write_cifar10(tmp_path)
     small = ["--batch-size", "8", "--workers", "0", "--steps", "3", "--training-steps", "2"]
     out = tmp_path / "run"
@@ -37,6 +38,6 @@ def test_every_way_is_measured_and_saved(script, tmp_path, capsys):
     assert all(f" {rate:,.0f} |" in printed for rate in rates.values())
 
     with pytest.raises(SystemExit) as stop:
-        run(script.main, script.Config, ["--batch-size", "50001", *folders[:2], "--out", "new"])
-    said = "--batch-size must be at most the 50000 examples, not 50001.\n"
+        run(script.main, script.Config, ["--batch-size", "201", *folders[:2], "--out", "new"])
+    said = "--batch-size must be at most the 200 examples, not 201.\n"
     assert stop.value.code == 2 and capsys.readouterr().err == said

@@ -1,0 +1,85 @@
+"""A run's folder, and the results that it records there from the first row on."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from nnlab.errors import InputError
+from nnlab.runs import Run, provenance
+from nnlab.runs.fields import DataDir, Seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Run):
+    seed: Seed = 0
+    workers: int = 0
+    data_dir: DataDir = None
+
+
+def result(config):
+    with open(f"{config.out}/result.json") as file:
+        return json.load(file)
+
+
+def test_rows_are_kept_as_they_come_also_when_the_run_fails(tmp_path):
+    config = Config(str(tmp_path / "run"), seed=3)
+    with pytest.raises(ZeroDivisionError), config.open() as record:
+        record.row({"network": "CNN", "loss": 0.5})
+        record.row({"network": "CNN"}, "rows")
+        assert len(result(config)["table"]) == 1
+        record.row({"network": "BNN", "loss": 0.25})
+        record.result({"minutes": record.minutes})
+        _ = 1 / 0
+    assert list(result(config)) == [*provenance(), "config", "table", "rows", "minutes"]
+    assert (
+        result(config)["table"]
+        == record.rows()
+        == [
+            {"network": "CNN", "loss": 0.5},
+            {"network": "BNN", "loss": 0.25},
+        ]
+    )
+    assert result(config)["config"] == dataclasses.asdict(config)
+    assert result(config)["minutes"] == 0.0
+
+
+def test_a_figure_is_saved_under_its_name(tmp_path):
+    class Figure:
+        def savefig(self, path, dpi):
+            path.write_text(f"{dpi}")
+
+    with Config(str(tmp_path / "run")).open() as record:
+        record.figure(Figure())  # pyright: ignore[reportArgumentType]
+        record.figure(Figure(), "weights.png", dpi=100)  # pyright: ignore[reportArgumentType]
+    texts = [(tmp_path / "run" / name).read_text() for name in ("curves.png", "weights.png")]
+    assert texts == ["120", "100"]
+
+
+def test_a_resumed_run_may_differ_where_it_says(tmp_path):
+    config = Config(str(tmp_path / "run"))
+    with config.open():
+        pass
+    with pytest.raises(InputError, match="already holds a run"), config.open():
+        pass
+    again = dataclasses.replace(config, resume=True, data_dir="elsewhere", workers=2)
+    with again.open("workers") as record:
+        assert record.folder.resume
+    with pytest.raises(InputError, match="workers was 0 and is 2"), again.open():
+        pass
+
+
+def test_the_folder_belongs_to_one_process_until_the_block_ends(tmp_path):
+    config = Config(str(tmp_path / "run"), resume=True)
+    code = (
+        "import fcntl, sys\n"
+        f"file = open({str(tmp_path / 'run' / '.lock')!r}, 'a')\n"
+        "try:\n    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "except BlockingIOError:\n    sys.exit(7)\n"
+    )
+    command = [sys.executable, "-S", "-c", code]
+    with config.open():
+        assert subprocess.run(command, check=False).returncode == 7
+    assert subprocess.run(command, check=False).returncode == 0
