@@ -1,10 +1,11 @@
-"""Every arithmetic learns: all layers of a small network, on the digits, by the recipe of all."""
+"""Rules teach: a layer learns what another of its kind computes, and networks the digits."""
 
 import functools
 from collections.abc import Hashable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 import pytest
 
@@ -14,8 +15,42 @@ from nnlab.models import SmallCNN
 from nnlab.optim import adder_recipe
 
 BATCH, STEPS_PER_EPOCH = 64, 1437 // 64
-LEARNERS = NAMED | {"lp_adder": lp_adder(optax.linear_schedule(2.0, 1.0, 4 * STEPS_PER_EPOCH))}
+# A rule of each family: distances, minima, signs by a straight-through rule, powers of two.
+FAMILIES = "adder", "conjugate_adder", "binary", "shift_ps"
+# Further quantisers and values, on the digits.
+LEARNERS = {
+    name: NAMED[name]
+    for name in ("adder", "winograd_adder", "shift_add", "shift_ps", "binary_connect_stochastic")
+} | {name: NAMED[name] for name in ("xnor", "bireal", "binary_swish", "ternary", "dorefa_4_4_8")}
+LEARNERS["adder_posit8"] = NAMED["adder_posit8"]
+LEARNERS["lp_adder"] = lp_adder(optax.linear_schedule(2.0, 1.0, 4 * STEPS_PER_EPOCH))
 SLOW_LEARNERS = {"binary_connect_stochastic", "shift_ps"}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_layer_learns_what_another_of_its_kind_computes(name):
+    layer: Any = NAMED[name].dense(4)
+    x = jax.random.normal(jax.random.key(0), (256, 8))
+    optimizer = optax.adam(0.03)
+
+    @jax.jit
+    def losses():
+        teacher, student = (layer.init(jax.random.key(seed), x) for seed in (1, 2))
+        y = layer.apply(teacher, x)
+
+        def loss(variables):
+            return jnp.square(layer.apply(variables, x) - y).mean() / jnp.var(y)
+
+        def step(carry, _):
+            variables, state = carry
+            value, gradient = jax.value_and_grad(loss)(variables)
+            updates, state = optimizer.update(gradient, state)
+            return (optax.apply_updates(variables, updates), state), value
+
+        return jax.lax.scan(step, (student, optimizer.init(student)), None, 300)[1]
+
+    first, *_, last = losses()
+    assert last < first / 2
 
 
 @functools.cache

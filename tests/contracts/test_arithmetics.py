@@ -9,17 +9,20 @@ import functools
 import math
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from nnlab import training
 from nnlab.arithmetics import NAMED, Arithmetic, lp_adder, of_product
 from nnlab.costs import count
-from nnlab.models import MLP, load_model, save_model
+from nnlab.models import MLP, SmallCNN, load_model, save_model
 from nnlab.ops.formats import FLOAT8_E4M3, posit, scaled
 from nnlab.ops.sparse import n_m_sparse
+from nnlab.optim import adder_recipe
 
 ARITHMETICS = NAMED | {
     "lp_adder": lp_adder(lambda step: 1.5 + 0 * step),
@@ -260,6 +263,24 @@ def test_dense_layers_of_sequences_on_a_mesh(name):
             lambda v, x, k: layer.apply(v, x, rngs={"dropout": k}), variables, x, key
         )
     assert y.shape == (BATCH, 5, FEATURES) and y.sharding.spec[0] == "devices"
+
+
+# One of each kind: a learnt activation, two arrays of weights, draws at random, a state, formats.
+KINDS = {"adder_sr", "shift_ps", "binary_connect_stochastic", "lp_adder", "posit8"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in KINDS else pytest.mark.slow) for n in NAMES]
+)
+def test_a_training_step_of_a_model_keeps_the_state_as_it_is(name):
+    layers = ARITHMETICS[name]
+    model = SmallCNN(3, layers, first=layers, classifier=layers, widths=(2, 2, 2))
+    optimizer = adder_recipe(9)
+    images, labels = jnp.zeros((4, 4, 4, 1)), jnp.zeros(4, int)
+    key = jax.eval_shape(jax.random.key, 0)
+    state = jax.eval_shape(lambda key: training.init(key, model, optimizer, images), key)
+    after, _ = jax.eval_shape(training.train_step(model, optimizer), state, (images, labels))
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
 
 
 @pytest.mark.parametrize("name", NAMED)

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 from nnlab.arithmetics import (
     ADDER,
@@ -70,7 +69,7 @@ def as_flax(cell, params):
 @pytest.mark.parametrize(
     ("cell", "flax"),
     [
-        (SimpleCell, nn.SimpleCell),
+        pytest.param(SimpleCell, nn.SimpleCell, marks=pytest.mark.slow),
         (GRUCell, nn.GRUCell),
         (LSTMCell, nn.OptimizedLSTMCell),
     ],
@@ -105,6 +104,8 @@ def test_in_float_a_cell_is_that_of_flax(cell, flax):
 
 def as_torch(cell, params, suffix):
     """The same under PyTorch's names, with everything of `bias` in the input's."""
+    import torch
+
     arrays = {
         "weight_ih": params["input"]["kernel"].T,
         "weight_hh": params["recurrent"]["kernel"].T,
@@ -115,8 +116,11 @@ def as_torch(cell, params, suffix):
     return {f"{name}_{suffix}": torch.tensor(np.array(a)) for name, a in arrays.items()}
 
 
-@pytest.mark.parametrize(("cell", "kind"), [(LSTMCell, torch.nn.LSTM), (GRUCell, torch.nn.GRU)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("cell", "kind"), [(LSTMCell, "LSTM"), (GRUCell, "GRU")])
 def test_stacked_both_ways_and_padded_is_that_of_pytorch(cell, kind):
+    import torch
+
     lengths = np.array([5, 1, 3], np.int32)
     with jax.enable_x64(True):
         make = functools.partial(cell, N, dtype=jnp.float64)
@@ -124,7 +128,9 @@ def test_stacked_both_ways_and_padded_is_that_of_pytorch(cell, kind):
         model: Any = Stacked(both)
         params = parameters(model)
         y = jit(model.apply)({"params": params}, jnp.asarray(X), jnp.asarray(lengths))
-    peer = kind(M, N, 2, bidirectional=True, batch_first=True, dtype=torch.float64)
+    peer = getattr(torch.nn, kind)(
+        M, N, 2, bidirectional=True, batch_first=True, dtype=torch.float64
+    )
     state = {}
     for layer in range(2):
         for way, suffix in (("forward", ""), ("backward", "_reverse")):
@@ -219,7 +225,13 @@ def test_other_weights_start_as_their_arithmetic_has_it():
     assert np.std(kernel) == pytest.approx(1, abs=0.1)  # N(0, 1); 4,096 draws
 
 
-@pytest.mark.parametrize("name", NAMED)
+# One of each kind: two arrays of weights, draws at random, a norm of its own.
+KINDS = {"shift_ps", "binary_connect_stochastic", "adder"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in KINDS else pytest.mark.slow) for n in NAMED]
+)
 def test_every_arithmetic_has_a_gradient_of_all_parameters(name):
     layer: Any = Recurrent(GravesLSTMCell(N, NAMED[name].dense, norm=True))
     x = jnp.zeros((BATCH, TIME, M))
@@ -241,8 +253,8 @@ def test_every_arithmetic_has_a_gradient_of_all_parameters(name):
 @pytest.mark.parametrize(
     ("arithmetic", "cell"),
     [
-        *((ADDER, cell) for cell in CELLS),
-        (FLOAT, GravesLSTMCell),
+        *(pytest.param(ADDER, cell, marks=pytest.mark.slow) for cell in CELLS),
+        pytest.param(FLOAT, GravesLSTMCell, marks=pytest.mark.slow),
         (BINARY, GravesLSTMCell),
     ],
 )
@@ -260,7 +272,9 @@ def test_gradients_are_finite_and_of_every_weight(arithmetic, cell):
         assert np.isfinite(leaf).all() and np.any(leaf, axis=0).all(), name
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    "cell", [pytest.param(c, marks=[] if c is GRUCell else pytest.mark.slow) for c in CELLS]
+)
 def test_in_bfloat16_outputs_are_narrow_and_the_carry_is_not(cell):
     layer: Any = Recurrent(cell(N, dtype=jnp.bfloat16))
     x = jnp.asarray(X, jnp.bfloat16)
