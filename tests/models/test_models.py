@@ -59,18 +59,12 @@ def test_features(model, size, features):
     assert logits.shape == (2, 10) and named.shape == (2, features)
 
 
-CASES = [
-    (SmallCNN, 4, BINARY),
-    *(
-        pytest.param(model, size, arithmetic, marks=pytest.mark.slow)
-        for model, size, _ in MODELS
-        for arithmetic in (FLOAT, ADDER, BINARY)
-    ),
-]
-
-
-@pytest.mark.parametrize(("model", "size", "arithmetic"), CASES)
-def test_a_step_reaches_every_parameter_and_evaluation_keeps_statistics(model, size, arithmetic):
+@pytest.mark.slow
+@every_model
+@pytest.mark.parametrize("arithmetic", [FLOAT, ADDER, BINARY], ids=["float", "adder", "binary"])
+def test_a_step_reaches_every_parameter_and_evaluation_keeps_statistics(
+    model, size, features, arithmetic
+):
     network = model(classes=4, arithmetic=arithmetic)
     optimizer = adder_recipe(10, weight_decay=0.0)  # so that only a gradient moves a parameter
     rng = np.random.default_rng(0)

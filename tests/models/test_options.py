@@ -147,4 +147,4 @@ def test_every_normalisation_sees_the_axis(model, size):
     run = functools.partial(network.apply, train=True, mutable=["batch_stats"])
     program = jax.make_jaxpr(run, axis_env=[("devices", 2)])(variables, images)
     sums = sum(equation.primitive.name.startswith("psum") for equation in program.eqns)
-    assert sums == sum("mean" in path for path in flatten_dict(variables["batch_stats"]))
+    assert sums == len(flatten_dict(variables["batch_stats"]))  # of the mean and of the variance

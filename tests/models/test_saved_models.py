@@ -1,7 +1,6 @@
 """Models in one file: the same logits to the bit, in as many bytes as the summary says."""
 
 import dataclasses
-import functools
 
 import flax.linen as nn
 import jax
@@ -22,6 +21,9 @@ from nnlab.models import (
 )
 from nnlab.models.saved_models import export_variables, load_model, save_model
 
+# What takes time is to compile, not to run.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
 
 def random_variables(model, image):
     """Parameters and statistics of any values, zeros and minus zeros among the weights."""
@@ -39,32 +41,29 @@ def random_variables(model, image):
     return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
-def settled(model, variables, images):
-    """The variables with statistics of `images`, so that activations are neither 0 nor huge."""
-    train = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
-    for _ in range(50):
-        variables = variables | train(variables, images)[1]
-    return variables
-
-
 def file_bytes(path):
     """Of the header with its length, and of all."""
     return 8 + int.from_bytes(path.read_bytes()[:8], "little"), path.stat().st_size
 
 
 def test_a_model_comes_back_to_the_bit(tmp_path):
-    model, side = SmallCNN(arithmetic=BINARY, first=ADDER), 8
-    images = jax.random.normal(jax.random.key(1), (3, side, side, 1))
-    variables = settled(model, random_variables(model, images[:1]), images)
+    model = SmallCNN(arithmetic=BINARY, first=ADDER)
+    images = np.random.default_rng(1).normal(size=(3, 8, 8, 1)).astype(np.float32)
+    variables = random_variables(model, images[:1])
     path = tmp_path / "network.safetensors"
     save_model(path, model, variables, images[:1])
     loaded, found, _ = load_model(path)
     assert loaded == model
     assert jax.tree.structure(found) == jax.tree.structure(variables)
-    apply = jax.jit(model.apply)
-    logits = apply(variables, images)
-    assert np.ptp(logits, axis=0).min() > 0.1  # they depend on the image
-    assert np.array_equal(logits, apply(found, images))
+    assert jax.tree.all(
+        jax.tree.map(np.array_equal, found["batch_stats"], variables["batch_stats"])
+    )
+    # In training, where normalisation keeps the logits dependent on the images.
+    apply = functools.partial(model.apply, train=True, mutable=["batch_stats"])
+    run = jax.jit(apply, compiler_options=QUICK)
+    logits, _ = run(variables, images)
+    assert np.ptp(logits, axis=0).min() > 0.1
+    assert np.array_equal(logits, run(found, images)[0])
 
 
 def test_the_file_has_as_many_bytes_as_the_summary_says(tmp_path):
@@ -126,7 +125,7 @@ def test_a_recurrent_model_comes_back_with_its_notes(tmp_path):
     loaded = load_model(path)
     assert (loaded.model, loaded.notes) == (model, NOTES)
     assert loaded.model.cell is GravesLSTMCell
-    run = jax.jit(loaded.model.apply)
+    run = jax.jit(loaded.model.apply, compiler_options=QUICK)
     assert np.array_equal(run(loaded.variables, symbols), run(variables, symbols))
 
 
@@ -183,7 +182,7 @@ def test_what_a_header_cannot_name_is_refused(tmp_path):
         save_model(tmp_path / "x", model, random_variables(model, image), image)
     dense = nn.Dense(3)
     with pytest.raises(InputError):
-        save_model(tmp_path / "x", dense, dense.init(jax.random.key(0), image), image)
+        save_model(tmp_path / "x", dense, random_variables(dense, image), image)
     for name, about in (("y", {"model": "annotations"}), ("z", {"nodes": []})):
         container.write(tmp_path / name, {}, about=about)
         with pytest.raises(InputError):

@@ -104,14 +104,19 @@ def brute_force(params: Any, image: np.ndarray) -> np.ndarray:
     return -(distances**2).sum(axis=0)
 
 
-def test_logits_are_those_of_the_paper_s_equations(quick_jit):
+@pytest.fixture(scope="module")
+def run(quick_jit):
+    return quick_jit(OriginalLeNet5().apply)
+
+
+def test_logits_are_those_of_the_paper_s_equations(run):
     model, rng = OriginalLeNet5(), np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: jnp.asarray(rng.uniform(-0.2, 0.2, leaf.shape), leaf.dtype),
         variables(model)["params"],
     )
     images = np.random.default_rng(1).uniform(-0.1, 1.175, (2, 32, 32, 1)).astype(np.float32)
-    logits = quick_jit(model.apply)({"params": params}, images)
+    logits = run({"params": params}, images)
     expected = np.stack([brute_force(params, image[..., 0].astype(float)) for image in images])
     # Each of 84 squares of up to 2.72 is off by 2 · 2.72 times the error of a unit, which is that
     # of sums of at most 400 products below 0.5, each of them rounded to 2^-25 of its size, through
@@ -137,13 +142,12 @@ def test_other_codes_differ_in_half_of_their_bits(classes):
     np.testing.assert_array_equal(found @ found.T, 84 * np.eye(classes))
 
 
-def test_the_nearest_code_wins(quick_jit):
+def test_the_nearest_code_wins(run):
     """Where F6 has no weights, its biases are its units before the activation."""
     model = OriginalLeNet5()
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), variables(model)["params"])
     params["f6"]["bias"] = jnp.asarray(codes(10)[3])  # f(1) is 1, by the choice of 1.7159
-    run = quick_jit(model.apply)
-    (logits,) = run({"params": params}, jnp.zeros((1, 32, 32, 1)))
+    logits, _ = run({"params": params}, np.zeros((2, 32, 32, 1), np.float32))
     # A bit that differs costs 4; 1.7159 tanh(2/3) = 1.00006, of which 84 squares remain.
     expected = -4.0 * (codes(10) != codes(10)[3]).sum(axis=1)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=84 * 4 * 1e-4)

@@ -44,19 +44,21 @@ def test_a_step_moves_every_parameter(arithmetic, shortcuts, assert_a_step_moves
     assert_a_step_moves_everything(network, (4, 8, 8, 3))
 
 
-def test_a_convolution_of_no_effect_leaves_what_went_in(quick_jit):
+def test_a_convolution_of_no_effect_leaves_what_went_in(drawn, quick_jit):
     network = PlainNet(2, (4, 4, 4), 5, shortcuts=True)
     images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
-    params: Any = quick_jit(network.init)(jax.random.key(0), images)
+    params = drawn(variables(network, images))
     for stage, layer in ((1, 0), (1, 1), (2, 1), (3, 1)):
         bn = params["params"][f"stage{stage}_{layer}_bn"]
-        bn["scale"] = jnp.zeros_like(bn["scale"])
+        bn["scale"] = bn["bias"] = params["batch_stats"][f"stage{stage}_{layer}_bn"]["mean"] * 0
     apply = quick_jit(functools.partial(network.apply, mutable=["intermediates"]))
     seen: Any = apply(params, images)[1]
     sown = seen["intermediates"]
     assert [sown[f"stage{i}"][0].shape for i in (1, 2, 3)] == [(2, s, s, 4) for s in (8, 4, 2)]
     assert sown["features"][0].shape == (2, 4)
-    stem = nn.relu(conv(images, params["params"]["conv"]["kernel"]) / np.sqrt(1 + 1e-5))
+    norm, stats = params["params"]["bn"], params["batch_stats"]["bn"]
+    stem = conv(images, params["params"]["conv"]["kernel"]) - stats["mean"]
+    stem = nn.relu(stem / np.sqrt(stats["var"] + 1e-5) * norm["scale"] + norm["bias"])
     np.testing.assert_allclose(sown["stage1"][0], stem, rtol=1e-5, atol=1e-6)
 
 

@@ -178,7 +178,9 @@ class TorchResNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.parametrize(
+    "kind", ["basic", pytest.param("bottleneck", marks=pytest.mark.slow), "groups"]
+)
 def test_torchvision_weights_give_its_logits(kind, randomised, assert_borrowed_logits):
     model = ResNet(5, **SMALL[kind])
     images = np.random.default_rng(0).normal(size=(2, 37, 32, 3)).astype(np.float32)

@@ -23,7 +23,11 @@ FIRES = [
     *((96, 16, 64), (128, 16, 64), (128, 32, 128), (256, 32, 128)),
     *((256, 48, 192), (384, 48, 192), (384, 64, 256), (512, 64, 256)),
 ]
-both = pytest.mark.parametrize("model", [squeezenet1_0, squeezenet1_1], ids=["1.0", "1.1"])
+both = pytest.mark.parametrize(
+    "model",
+    [pytest.param(squeezenet1_0, marks=pytest.mark.slow), squeezenet1_1],
+    ids=["1.0", "1.1"],
+)
 
 
 def variables(model: SqueezeNet, *size: int) -> Any:

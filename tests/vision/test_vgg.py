@@ -67,7 +67,9 @@ class Torchvision(torch.nn.Module):
         return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
 
 
-@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+@pytest.mark.parametrize(
+    "norm", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "norm"]
+)
 def test_logits_are_those_of_pytorch(norm, randomised, assert_borrowed_logits):
     model = VGG(11, norm=norm, **NARROW)
     size = (64, 96)  # 2×3 positions in the end, so that the order of flattened pixels matters
@@ -77,7 +79,9 @@ def test_logits_are_those_of_pytorch(norm, randomised, assert_borrowed_logits):
 
 
 @pytest.mark.parametrize("depth", LAYERS)
-@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+@pytest.mark.parametrize(
+    "norm", [pytest.param(False, marks=pytest.mark.slow), True], ids=["plain", "norm"]
+)
 def test_layers_of_pytorch_in_their_order(depth, norm, randomised):
     model = VGG(depth, norm=norm, **NARROW)
     network = randomised(Torchvision(LAYERS[depth], norm, **NARROW))
