@@ -8,7 +8,7 @@ to `nnlab.models`.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -54,7 +54,8 @@ class Entry(NamedTuple):
     @property
     def kind(self) -> type[nn.Module]:
         """The model's class."""
-        return getattr(self.make, "func", self.make)  # `make` is a class or a partial of one
+        make: Any = self.make  # a class, or a partial of one
+        return getattr(make, "func", make)
 
     @property
     def options(self) -> frozenset[str]:

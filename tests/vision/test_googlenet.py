@@ -202,6 +202,6 @@ def test_logits_of_the_original_and_of_its_heads_are_those_of_pytorch(
 
 
 def test_dropout_rates_are_checked():
-    for rates in ({"dropout": 1.0}, {"auxiliary_dropout": -0.1}):
+    for network in (GoogLeNet(dropout=1.0), GoogLeNet(auxiliary_dropout=-0.1)):
         with pytest.raises(InputError):
-            variables(GoogLeNet(**rates))
+            variables(network)

@@ -27,7 +27,7 @@ def variables(model: Any, images: Any = IMAGE) -> Any:
 
 def test_parameters_with_the_head(full_size):
     network, shapes = full_size(InceptionV3, IMAGE, FLOAT, True)
-    params = flatten_dict(shapes["params"])
+    params: dict[tuple[str, ...], Any] = flatten_dict(shapes["params"])
     assert sum(leaf.size for leaf in params.values()) == 27_161_264
     # Kernels of torchvision's shapes, by its names.
     with torch.device("meta"):
