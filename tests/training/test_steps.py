@@ -158,6 +158,17 @@ def test_gradients_are_averaged_before_the_rate_of_an_adder_layer():
         np.testing.assert_allclose(moved, expected, rtol=1e-5)
 
 
+def test_devices_draw_differently():
+    step = train_step(
+        Linear(), SGD, lambda y, _: y.mean(), noise, axis_name="data", combine=lambda g, _: g
+    )
+    parts = jnp.ones((2, 1, 3, 3)), jnp.zeros((2, 1), jnp.int32)
+    state = init(jax.random.key(0), Linear(), SGD, parts[0][0])
+    after, _ = jax.jit(jax.vmap(step, (None, 0), axis_name="data"))(state, parts)
+    one, other = after.params["adder_kernel"]
+    assert (one != other).all()
+
+
 def test_accumulation_in_parts_that_do_not_fit_is_refused(steps):
     with pytest.raises(InputError, match=r"^accumulate must be at least 1, not 0\.$"):
         train_step(Net(), SGD, accumulate=0)
