@@ -36,7 +36,8 @@ class Net(nn.Module):
     def __call__(self, inputs, train=False):
         x = jnp.where(inputs["known"][:, None], inputs["values"], 0)
         x = nn.Dense(3, param_dtype=jnp.float64)(x)
-        x = nn.BatchNorm(not train, momentum=0.9, axis_name=self.axis_name, param_dtype=jnp.float64)(x)
+        norm = nn.BatchNorm(momentum=0.9, axis_name=self.axis_name, param_dtype=jnp.float64)
+        x = norm(x, use_running_average=not train)
         return nn.Dense(4, param_dtype=jnp.float64)(jnp.tanh(x))
 
 rng = np.random.default_rng(0)

@@ -1,7 +1,6 @@
 """Training steps that leave parameters alone, and trained arrays in a fresh state."""
 
 import re
-from typing import Any
 
 import chex
 import flax.linen as nn
@@ -11,12 +10,10 @@ import numpy as np
 import optax
 import pytest
 
-from nnlab import kernels
 from nnlab.arithmetics import ADDER, FLOAT, Arithmetic
 from nnlab.costs import count
 from nnlab.errors import InputError
 from nnlab.layers.normalization import batch_norm
-from nnlab.models import resnet20
 from nnlab.optim import (
     adder_recipe,
     average_weights,
@@ -32,7 +29,7 @@ from nnlab.training import (
 )
 
 RNG = np.random.default_rng(0)
-IMAGES = jnp.asarray(RNG.normal(size=(8, 6, 6, 2)), jnp.float32)
+INPUTS = jnp.asarray(RNG.normal(size=(8, 4)), jnp.float32)
 LABELS = jnp.asarray(RNG.integers(0, 3, 8), jnp.int32)
 HEAD = re.compile(r"(head|head_norm)/").match
 
@@ -42,32 +39,34 @@ def backbone(path):
 
 
 class Net(nn.Module):
-    """Two convolutions, each with BatchNorm, and a classifier with its own."""
+    """Two layers, each with BatchNorm, and a classifier with its own."""
 
     classes: int = 3
-    features: int = 4
     arithmetic: Arithmetic = FLOAT
+    norm: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        def normalise(x: jax.Array, name: str) -> jax.Array:
+            return batch_norm(train, name=name)(x) if self.norm else x
+
         for i in range(2):
-            x = self.arithmetic.conv(self.features, (3, 3), name=f"conv{i}")(x)
-            x = nn.relu(batch_norm(train, name=f"norm{i}")(x))
-        x = FLOAT.dense(self.classes, name="head")(x.mean((1, 2)))
-        return batch_norm(train, name="head_norm")(x)
+            x = self.arithmetic.dense(4, name=f"layer{i}")(x)
+            x = nn.relu(normalise(x, f"norm{i}"))
+        return normalise(FLOAT.dense(self.classes, name="head")(x), "head_norm")
 
 
-def variables(model, images=IMAGES):
-    """Of the model's shapes, drawn without compiling its initialisers."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+def variables(model):
+    """Arrays of the model's shapes, drawn without compiling its initialisers."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), INPUTS)
     return jax.tree.map(lambda s: jnp.asarray(RNG.uniform(0.5, 1.5, s.shape), s.dtype), shapes)
 
 
-def begin(model, optimizer, images=IMAGES) -> State:
-    drawn = variables(model, images)
+def begin(model, optimizer) -> State:
+    drawn = variables(model)
     opt_state = optimizer.init(drawn["params"])
     zero, key = jnp.zeros((), jnp.int32), jax.random.key(0)
-    return State(zero, drawn["params"], drawn["batch_stats"], opt_state, key)
+    return State(zero, drawn["params"], drawn.get("batch_stats", {}), opt_state, key)
 
 
 def bits(tree):
@@ -75,13 +74,13 @@ def bits(tree):
 
 
 def parts(params):
-    """What is frozen and what is trained."""
-    head = {name: params[name] for name in ("head", "head_norm")}
+    """Return the arrays to freeze and the arrays to train."""
+    head = {name: params[name] for name in params if name.startswith("head")}
     return {name: params[name] for name in params if name not in head}, head
 
 
 def easily_lost(state: State, optimizer) -> State:
-    """With -0, to which adding 0 gives 0, and with numbers that arithmetic on a CPU takes for 0."""
+    """Put in -0, which adding 0 would change, and numbers that arithmetic on a CPU takes for 0."""
     params = dict(state.params)
     for name in parts(params)[0]:
         params[name] = jax.tree.map(
@@ -90,24 +89,17 @@ def easily_lost(state: State, optimizer) -> State:
     return state._replace(params=params, opt_state=optimizer.init(params))
 
 
-@pytest.mark.parametrize(
-    "around",
-    [
-        lambda optimizer: optimizer,
-        lambda optimizer: optax.chain(optimizer, optax.add_decayed_weights(-0.1)),
-        lambda optimizer: optax.apply_if_finite(optax.chain(optax.clip(1.0), optimizer), 3),
-    ],
-    ids=["plain", "decay outside", "clipped and finite"],
-)
-def test_frozen_parameters_keep_their_bits(around):
+def test_frozen_parameters_keep_their_bits():
+    """Also among transformations of all parameters, before `freeze` and after it."""
     chex.clear_trace_counter()
-    inner = optax.chain(adder_recipe(10), average_weights())
-    optimizer = around(freeze(inner, backbone))
+    inner = freeze(optax.chain(adder_recipe(10), average_weights()), backbone)
+    chain = optax.chain(optax.clip(1.0), inner, optax.add_decayed_weights(-0.1))
+    optimizer = optax.apply_if_finite(chain, 3)
     model = Net(arithmetic=ADDER)
     state = start = easily_lost(begin(model, optimizer), optimizer)
     step = jax.jit(chex.assert_max_traces(train_step(model, optimizer), n=1))
     for _ in range(4):
-        state, metrics = step(state, (IMAGES, LABELS))
+        state, metrics = step(state, (INPUTS, LABELS))
         assert metrics["nonfinite"] == -1
     (frozen, head), (frozen_before, head_before) = parts(state.params), parts(start.params)
     assert bits(frozen) == bits(frozen_before)
@@ -118,18 +110,22 @@ def test_frozen_parameters_keep_their_bits(around):
     assert all((after != before).all() for after, before in stats)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_the_others_move_as_they_do_in_full_training(accumulate):
+def test_the_others_move_as_they_do_in_full_training():
     full, frozen = optax.sgd(0.1), freeze(optax.sgd(0.1), backbone)
-    states, start = [], begin(Net(), full)
-    for optimizer in (full, frozen):
-        state = start._replace(opt_state=optimizer.init(start.params))
-        step = jax.jit(train_step(Net(), optimizer, accumulate=accumulate))
-        states.append(step(state, (IMAGES, LABELS))[0])
-    heads = [parts(state.params)[1] for state in states]
+    model = Net(norm=False)  # then the parts of a batch have its gradient
+    start = begin(model, full)
+    whole, _ = jax.jit(train_step(model, full))(start, (INPUTS, LABELS))
+    step = jax.jit(train_step(model, frozen, accumulate=2))
+    start = start._replace(opt_state=frozen.init(start.params))
+    some, _ = step(start, (INPUTS, LABELS))
+    (body, head), (moved, expected) = parts(some.params), parts(whole.params)
     # The same float32 operations in two programs; fused, they may round otherwise.
-    chex.assert_trees_all_close(*heads, rtol=1e-5, atol=1e-6)
-    assert bits(parts(states[0].params)[0]) != bits(parts(states[1].params)[0])
+    chex.assert_trees_all_close(head, expected, rtol=1e-5, atol=1e-6)
+    assert bits(body) == bits(parts(start.params)[0]) != bits(moved)
+    # A number that is not finite in what is frozen is named all the same.
+    start.params["layer1"]["kernel"] = start.params["layer1"]["kernel"].at[0].set(jnp.nan)
+    _, metrics = step(start, (INPUTS, LABELS))
+    assert leaf_name(start, int(metrics["nonfinite"])) == "loss"
 
 
 def test_devices_exchange_no_gradients_of_the_frozen():
@@ -145,48 +141,15 @@ def test_devices_exchange_no_gradients_of_the_frozen():
     state = begin(Net(), optimizer)
     step = train_step(Net(), optimizer, axis_name="devices", combine=combine)
     over = jax.vmap(step, (None, 0), axis_name="devices")
-    jax.eval_shape(over, state, (IMAGES[None], LABELS[None]))
+    jax.eval_shape(over, state, (INPUTS[None], LABELS[None]))
     (paths,) = seen
     assert paths == {"['head']['kernel']", "['head_norm']['bias']", "['head_norm']['scale']"}
 
 
-def test_a_number_that_is_not_finite_is_still_named():
-    optimizer = freeze(optax.sgd(0.1), backbone)
-    state = begin(Net(), optimizer)
-    state.params["conv1"]["kernel"] = state.params["conv1"]["kernel"].at[0].set(jnp.nan)
-    _, metrics = jax.jit(train_step(Net(), optimizer))(state, (IMAGES, LABELS))
-    assert leaf_name(state, int(metrics["nonfinite"])) == "batch_stats['head_norm']['mean']"
-
-
-def test_frozen_layers_cost_a_forward_pass():
-    """Floating-point operations of the compiled programs, all of XLA's own."""
-    images, model = jnp.zeros((16, 12, 12, 2)), Net(features=16, arithmetic=ADDER)
-
-    def operations(program: Any) -> float:
-        return program.cost_analysis()["flops"]
-
-    def flops(optimizer) -> float:
-        state = begin(model, optimizer, images)
-        step = jax.jit(train_step(model, optimizer))
-        return operations(step.lower(state, (images, jnp.zeros(16, jnp.int32))).compile())
-
-    with kernels.use("xla"):
-        forward = jax.jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]))
-        least = operations(forward.lower(variables(model, images), images).compile())
-        frozen = flops(freeze(adder_recipe(10), backbone))
-        full = flops(adder_recipe(10))
-    print(
-        f"\nforward {least:,.0f}, frozen {frozen:,.0f}, full {full:,.0f} floating-point operations"
-    )
-    assert least < frozen < 1.1 * least < 2.5 * least < full
-
-
 @pytest.mark.parametrize("arithmetic", [FLOAT, ADDER])
-def test_of_a_resnet_too(arithmetic):
-    """Operations of the traced step; of those of adders, most are additions."""
-    model, images = resnet20(arithmetic=arithmetic), jnp.zeros((2, 32, 32, 3))
-    labels = jnp.zeros(2, jnp.int32)
-    head = re.compile("(Dense_0|BatchNorm_1)/").match
+def test_frozen_layers_cost_a_forward_pass(arithmetic):
+    """Operations of the traced step on layers that dwarf the rest; adders mostly add."""
+    model, images = Wide(arithmetic), jnp.zeros((16, 64))
 
     def operations(fn, *args) -> int:
         counts = count(fn, *args)
@@ -194,16 +157,24 @@ def test_of_a_resnet_too(arithmetic):
 
     def of_step(optimizer) -> int:
         state = jax.eval_shape(lambda key: init(key, model, optimizer, images), jax.random.key(0))
-        return operations(train_step(model, optimizer), state, (images, labels))
+        return operations(train_step(model, optimizer), state, (images, jnp.zeros(16, jnp.int32)))
 
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
-    forward = operations(
-        lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]), shapes, images
-    )
-    frozen = of_step(freeze(adder_recipe(10), lambda path: not head(path)))
-    full = of_step(adder_recipe(10))
+    forward = operations(lambda v, x: model.apply(v, x, train=True), shapes, images)
+    frozen = of_step(freeze(optax.sgd(0.1), backbone))
+    full = of_step(optax.sgd(0.1))
     print(f"\nforward {forward:,}, frozen {frozen:,}, full {full:,} multiplications and additions")
-    assert forward < frozen < 1.02 * forward < 2.5 * forward < full
+    assert forward < frozen < 1.1 * forward < 2.5 * forward < full
+
+
+class Wide(nn.Module):
+    arithmetic: Arithmetic
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        for i in range(2):
+            x = self.arithmetic.dense(64, name=f"layer{i}")(x)
+        return FLOAT.dense(3, name="head")(x)
 
 
 def trained(classes=5):
@@ -211,7 +182,7 @@ def trained(classes=5):
 
 
 def test_transfer_takes_all_but_the_classifier():
-    optimizer = freeze(optax.chain(optax.sgd(0.1, 0.9), average_weights()), lambda p: "conv0" in p)
+    optimizer = freeze(optax.chain(optax.sgd(0.1, 0.9), average_weights()), lambda p: "layer0" in p)
     fresh = begin(Net(), optimizer)
     source = trained()
     state = transfer(source, fresh, optimizer, replace=HEAD)
@@ -223,7 +194,7 @@ def test_transfer_takes_all_but_the_classifier():
     assert state.step == 0 and state.key == fresh.key
     # The average begins with the parameters taken, not with the fresh ones.
     average = averaged_weights(state.opt_state, state.params)
-    assert bits(average["conv1"]) == bits(source["params"]["conv1"])
+    assert bits(average["layer1"]) == bits(source["params"]["layer1"])
     chex.assert_trees_all_equal_structs(state, fresh)
     before = bits(source)
     jax.tree.map(lambda a: a.delete(), state.params)  # as a loop does that reuses its memory
@@ -248,13 +219,13 @@ def without(variables, collection, layer):
     ("source", "replace", "words"),
     [
         (trained, None, "head_norm/mean has shape [5] in the trained variables, expected [3]"),
-        (trained, re.compile("haed").match, "replace names no array of the model"),
-        (lambda: without(trained(), "params", "conv1"), HEAD, "lack conv1/kernel of params"),
+        (trained, re.compile("haed").match, "replace matches no array of the model"),
+        (lambda: without(trained(), "params", "layer1"), HEAD, "lack layer1/kernel of params"),
         (lambda: without(trained(), "batch_stats", "norm1"), HEAD, "lack norm1/mean of batch_st"),
         (
-            lambda: trained() | {"params": trained()["params"] | {"conv9": {"kernel": IMAGES}}},
+            lambda: trained() | {"params": trained()["params"] | {"layer9": {"kernel": INPUTS}}},
             HEAD,
-            "the model lacks conv9/kernel of params",
+            "the model lacks layer9/kernel of params",
         ),
     ],
 )
