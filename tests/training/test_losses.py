@@ -68,6 +68,6 @@ def test_a_weight_that_is_none(weight):
 
 
 def test_outputs_without_heads():
-    words = r"needs outputs with logits and auxiliary, as a model with auxiliary=True gives"
+    words = r"needs outputs with logits and auxiliary, as a model with auxiliary=True returns"
     with pytest.raises(InputError, match=words):
         with_auxiliary()(LOGITS, jnp.array([0, 1]))
