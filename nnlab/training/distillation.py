@@ -1,26 +1,26 @@
-r"""Progressive kernel-based distillation (PKKD): an adder network that learns beside a CNN.
+r"""Progressive kernel-based distillation (PKKD): an adder network learns from a CNN beside it.
 
-Student and teacher are one architecture in two arithmetics and train together, so that the student
-follows a teacher that is never far ahead. What their convolutions give lies in different spaces,
-distances here and inner products there. Kernels bring both into one, for the i-th convolution
+Student and teacher have the same architecture in two arithmetics and train together, so the student
+follows a teacher that is never far ahead. Their convolutions give distances and inner products,
+which cannot be compared directly. Kernels map both into one space, for the i-th convolution
 
 .. math:: h_i = \rho_i(e^{-\|x - f\|_1 / 2 \sigma_i^2}), \qquad
           t_i = \tau_i(e^{-\langle x, f \rangle / 2 \varsigma_i^2})                    (1)
 
-with a 1×1 convolution, BatchNorm and ReLU as :math:`\rho_i` and :math:`\tau_i`. The losses are
+with 1×1 convolution, BatchNorm and ReLU as :math:`\rho_i` and :math:`\tau_i`. The losses are
 
 .. math:: L_{mid} = \sum_i \mathrm{mean}\,(h_i - t_i)^2, \qquad
           L_{blend} = (1 - a)\,H(y, s) + a\,T^2 H(q_T, s_T),                           (2)
 .. math:: L = \beta L_{mid} + L_{blend} + H(y, q)                                      (3)
 
-for labels y, the student's and teacher's probabilities s and q, at temperature T where it is
-written, and the cross-entropy H. The teacher learns by its own, the last term, and by nothing else:
-in (2) it is a constant.
+for labels y, probabilities s of the student and q of the teacher (at temperature T where T is the
+subscript), and the cross-entropy H. The teacher learns from the last term alone; in the other two
+it is a constant.
 
-At the start a distance is about as large as the number K of its terms, and exp(-K) is 0 in float32
-for K above 100. Widths are therefore learnt as factors of a fixed scale, :math:`2 \sigma^2 = K e^u`
-for distances and :math:`2 \varsigma^2 = \sqrt K e^u` for products, with u = 0 at the start, where
-weight decay draws it to.
+At first a distance is about as large as the number K of its terms, and exp(-K) is 0 in float32 for
+K above 100. Widths are therefore learnt relative to a fixed scale, :math:`2 \sigma^2 = K e^u` for
+distances and :math:`2 \varsigma^2 = \sqrt K e^u` for products. u starts at 0, to which weight decay
+also pulls it.
 
     model = Distillation(resnet20(arithmetic=ADDER), resnet20())
     optimizer = adder_recipe(steps)
@@ -32,8 +32,8 @@ The student's own variables are then `state.params["student"]` and `state.batch_
 
 References:
     Xu et al., Kernel Based Progressive Distillation for Adder Neural Networks, NeurIPS 2020,
-    https://arxiv.org/abs/2009.13044. It is not known here which alpha, beta and temperature it
-    takes; the defaults are ours.
+    https://arxiv.org/abs/2009.13044. The defaults of alpha, beta and temperature are ours, not
+    the paper's.
 """
 
 import math
@@ -54,11 +54,11 @@ from nnlab.training.steps import Metrics, accuracy
 
 
 class Outputs(NamedTuple):
-    """What a step of distillation compares.
+    """The outputs of student and teacher, as `distillation_loss` compares them.
 
     Attributes:
         student, teacher: logits [batch, classes].
-        distance: of the intermediate maps, the scalar L_mid of (2).
+        distance: L_mid of (2), the scalar distance between the intermediate maps.
     """
 
     student: jax.Array
@@ -67,16 +67,16 @@ class Outputs(NamedTuple):
 
 
 class Distillation(nn.Module):
-    """Images [batch, height, width, channels] to `Outputs` in training, else the student's logits.
+    """A student and its teacher: images [batch, height, width, channels] to `Outputs`.
 
-    Student and teacher are models of one architecture, called as `model(images, train)`. The layers
-    that are compared are the student's adder convolutions, whose weights are an `adder_kernel`,
-    each with the teacher's convolution that is called in the same place, whose weights are a
-    `kernel`. Neither may be a model that computes its blocks again (`remat`).
+    Outside of training the result is the student's logits [batch, classes]. Both are models of the
+    same architecture, called as `model(images, train)`, without `remat`. Each adder convolution of
+    the student, with weights `adder_kernel`, is compared with the teacher's convolution in the same
+    place, with weights `kernel`.
 
     Raises:
-        InputError: the student has no adder convolution, or the teacher's are not convolutions by
-            a `kernel` with outputs of the same shapes.
+        InputError: the student has no adder convolution, or the teacher's are not convolutions with
+            a `kernel` and outputs of the same shapes.
     """
 
     student: nn.Module
@@ -105,12 +105,12 @@ class Distillation(nn.Module):
 def distillation_loss(
     alpha: float = 0.5, beta: float = 1.0, temperature: float = 1.0
 ) -> Callable[[Outputs, jax.Array], jax.Array]:
-    """The loss (3) of `Outputs` against integer labels [batch], a mean over the batch.
+    """Return the loss (3) of `Outputs` against integer labels [batch], a mean over the batch.
 
     Args:
-        alpha: the teacher's part in what the student is told, from 0 to 1.
-        beta: weight of the intermediate maps.
-        temperature: of both networks' logits where the teacher is the label.
+        alpha: weight of the teacher's probabilities against the labels, from 0 to 1.
+        beta: weight of the distance between intermediate maps.
+        temperature: divides both networks' logits in the cross-entropy against the teacher.
 
     Raises:
         InputError: an argument is negative, alpha above 1 or temperature 0.
@@ -133,12 +133,12 @@ def distillation_loss(
 
 
 def student_accuracy(outputs: Outputs, labels: jax.Array) -> Metrics:
-    """{"accuracy"}, the student's."""
+    """Return {"accuracy"}, that of the student."""
     return accuracy(outputs.student, labels)
 
 
 class _Kernel(nn.Module):
-    """(1) of exponents [batch, height, width, features], of which `scale` is the typical size."""
+    """The kernel (1) of exponents [batch, height, width, features] of typical size `scale`."""
 
     scale: float
     axis_name: str | None
@@ -165,7 +165,7 @@ class _Record(NamedTuple):
 def _recorded(
     network: nn.Module, images: jax.Array, train: bool
 ) -> tuple[jax.Array, list[_Record]]:
-    """What `network` gives, and its convolutions in the order of their calls."""
+    """Return the outputs of `network`, and its convolutions in the order of their calls."""
     records = []
 
     def record(call, args, kwargs, context):
@@ -173,7 +173,7 @@ def _recorded(
         if context.method_name == "__call__":
             own = context.module.variables.get("params", {})
             kernels = [k for k in own if k.endswith("kernel") and jnp.ndim(own[k]) > 2]
-            if kernels:  # that of the adder, if a layer has several
+            if kernels:  # the adder's, if a layer has several
                 name = min(kernels, key=lambda k: k != _ADDER)
                 records.append(_Record(name, output, math.prod(own[name].shape[:-1])))
         return output
@@ -193,5 +193,5 @@ def _check(distances: list[_Record], products: list[_Record]) -> None:
         )
     if strange := [r.weights for r in products if r.weights != _FLOAT]:
         raise InputError(
-            f"Distillation needs a teacher whose convolutions are by a kernel, not by {strange[0]}."
+            f"Distillation needs a teacher whose convolutions have a kernel, not {strange[0]}."
         )

@@ -82,17 +82,23 @@ def test_a_kernel_starts_where_float32_can_tell_distances_apart():
     assert np.exp(np.float32(-400)) == 0
 
 
-def test_outputs_are_those_of_both_networks():
-    out, updates = jax.jit(
-        lambda v: MODEL.apply(v, IMAGES, train=True, mutable=["batch_stats"]),
-        compiler_options=QUICK,
-    )(variables())
-    for name, model, got in (("student", STUDENT, out.student), ("teacher", TEACHER, out.teacher)):
-        own = {collection: tree[name] for collection, tree in variables().items()}
-        expected, stats = jax.jit(
-            lambda v, model=model: model.apply(v, IMAGES, train=True, mutable=["batch_stats"]),
-            compiler_options=QUICK,
-        )(own)
+def test_outputs_are_those_of_both_networks_and_of_the_student_alone():
+    def own(variables, name):
+        return {collection: tree[name] for collection, tree in variables.items()}
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def outputs(variables):
+        options: Any = {"train": True, "mutable": ["batch_stats"]}
+        alone = {
+            name: model.apply(own(variables, name), IMAGES, **options)
+            for name, model in (("student", STUDENT), ("teacher", TEACHER))
+        }
+        evaluated = MODEL.apply(variables, IMAGES), STUDENT.apply(own(variables, "student"), IMAGES)
+        return MODEL.apply(variables, IMAGES, **options), alone, evaluated
+
+    (out, updates), alone, evaluated = outputs(variables())
+    for name, got in (("student", out.student), ("teacher", out.teacher)):
+        expected, stats = alone[name]
         # The same operations; compiled beside others, they may be fused in another way.
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)
         ours = updates["batch_stats"][name]
@@ -101,6 +107,9 @@ def test_outputs_are_those_of_both_networks():
     # Of the three convolutions two are adders, each with a map of its own and one of the teacher.
     maps = [name for name in variables()["params"] if name.startswith("_Kernel")]
     assert len(maps) == 4
+    np.testing.assert_array_equal(*evaluated)
+    student = own(variables(), "student")
+    assert count(MODEL.apply, variables(), IMAGES) == count(STUDENT.apply, student, IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -110,13 +119,6 @@ def test_a_student_is_known_by_its_weights(arithmetic):
     model = Distillation(SmallCNN(arithmetic=arithmetic, widths=WIDTHS), TEACHER)
     shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)["params"]
     assert len([name for name in shapes if name.startswith("_Kernel")]) == 4
-
-
-def test_the_student_alone_is_evaluated():
-    own = {collection: tree["student"] for collection, tree in variables().items()}
-    ours, alone = (jax.jit(m.apply, compiler_options=QUICK) for m in (MODEL, STUDENT))
-    np.testing.assert_array_equal(ours(variables(), IMAGES), alone(own, IMAGES))
-    assert count(MODEL.apply, variables(), IMAGES) == count(STUDENT.apply, own, IMAGES)
 
 
 @pytest.mark.slow
@@ -157,7 +159,7 @@ def test_a_step_and_the_evaluation_are_the_usual_ones():
     ("student", "teacher", "words"),
     [
         (TEACHER, TEACHER, "a student with adder convolutions, not one without"),
-        (STUDENT, STUDENT, "a teacher whose convolutions are by a kernel, not by adder_kernel"),
+        (STUDENT, STUDENT, "a teacher whose convolutions have a kernel, not adder_kernel"),
         (STUDENT, SmallCNN(widths=(2, 3, 4)), r"one architecture, not .*\(1, 2, 2, 4\)"),
         (SmallCNN(arithmetic=BINARY), TEACHER, "not one without"),
     ],
