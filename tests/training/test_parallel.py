@@ -95,18 +95,20 @@ def record(state, batch):
     leaves = enumerate(jax.tree.leaves(batch))
     return state._replace(step=state.step + 1), {str(number): leaf for number, leaf in leaves}
 
-def seen(feed, mesh):
-    start = State(jnp.int32(0), {}, {}, (), jax.random.key(0))
-    start = start if mesh is None else parallel.replicate(start, mesh)
+def seen(feed):
+    start = parallel.replicate(State(jnp.int32(0), {}, {}, (), jax.random.key(0)), mesh)
     with feed.compile(record, start, mesh) as advance:
-        return advance(start, 2)[1]
+        return jax.tree.leaves(advance(start, 2)[1])
 
 stream = Stream(Rows(), 4, seed=1)
-for feed in (in_memory(data, 4), streamed(stream)):
-    for a, b in zip(*(jax.tree.leaves(seen(feed, each)) for each in (mesh, None)), strict=True):
-        np.testing.assert_array_equal(a, b)
 with contextlib.closing(stream.batches()) as host:
-    first = next(host)
+    first, second = next(host), next(host)
+order_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), 0)
+order = jax.random.permutation(order_key, 13)[:8].reshape(2, 4)
+for a, b in zip(seen(in_memory(data, 4)), jax.tree.leaves(data), strict=True):
+    np.testing.assert_array_equal(a, b[order])
+for a, *b in zip(seen(streamed(stream)), *map(jax.tree.leaves, (first, second)), strict=True):
+    np.testing.assert_array_equal(a, b)
 with contextlib.closing(to_device(stream.batches(), by_example)) as on_devices:
     for a, b in zip(*map(jax.tree.leaves, (next(on_devices), first)), strict=True):
         assert a.sharding == by_example and a.dtype == b.dtype
