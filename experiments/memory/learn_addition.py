@@ -6,12 +6,12 @@ and none that are longer.
 
 Two numbers from -1 to 1 and their sum; tested on numbers up to 100. What can be said in advance:
 
-- A linear unit is a sum when its weights are 1 and its bias 0, everywhere.
+- A linear unit is a sum if its weights are 1 and its bias 0, everywhere.
 - A network with squashing units is bounded, so far out it is wrong by nearly the whole sum; ReLUs
   go on straight, with the slopes that they have at the border.
 - An adder unit is b - |x1 - w1| - |x2 - w2|, which is x1 + x2 where both numbers are below their
-  weights and b = w1 + w2: exact on any range that its weights are above of, downwards without end,
-  and folded back above them. The rule for its weights is that of `nnlab.ops.adder`.
+  weights and b = w1 + w2: exact on any range below its weights, downwards without end, and folded
+  back above them. The rule for its weights is that of `nnlab.ops.adder`.
 
 And the sum bit by bit, of binary numbers of up to 8 bits that are shown at once, from the least
 bit: an LSTM and a Neural Turing Machine with an LSTM as controller, both of 100 units, tested on
@@ -30,8 +30,9 @@ adder unit     0.000003  3.3     33      361
 =============  ========  ======  ======  =====
 
 The linear unit is exact everywhere, the adder unit where it was trained; beyond its weights it
-folds back. Of the binary sums both networks have 100 % right at 4 bits, at 8 bits the LSTM 100 %
-and the NTM 99.5 %, at 12 bits 0.5 and 1 %, at 16 none: neither goes on beyond what it was shown.
+folds back. Of the binary sums both networks have 100 % right at 4 bits; at 8 bits the LSTM has
+100 % and the NTM 99.5 %, at 12 bits 0.5 and 1 %, at 16 none: neither goes on beyond what it was
+shown.
 
     python experiments/memory/learn_addition.py
 """
@@ -51,7 +52,8 @@ from nnlab.arithmetics import ADDER, FLOAT
 from nnlab.figures.panels import Line, Panel, figure_panels
 from nnlab.layers import LSTMCell
 from nnlab.models import MLP, NTM, RecurrentNet
-from nnlab.runs.script import check_positive_integer, check_seed, run
+from nnlab.runs.fields import PositiveInt, Seed, Some
+from nnlab.runs.script import run
 from nnlab.sequences.algorithmic_tasks import binary_addition
 from nnlab.sequences.episode_scores import bits_per_sequence, wholly_right
 
@@ -61,28 +63,46 @@ TESTED = 200  # additions
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    epochs: int = 100
-    """Of the units and layers; 100 steps each."""
-    recurrent_epochs: int = 160
-    """Of the networks that read bits; 100 steps each."""
-    lengths: tuple[int, ...] = (4, 8, 12, 16, 24, 32)
-    """Bits of the numbers that these are tested on."""
-    batch_size: int = 32
-    seed: int = 0
+class Config(runs.Run):
     out: str = "runs/learn_addition"
-    """Folder of the run."""
-    overwrite: bool = False
-    """Replace an earlier run in that folder."""
-    resume: bool = False
-    """Go on with the run in that folder, or start it."""
+    epochs: PositiveInt = 100
+    """Epochs of 100 steps for the units and layers."""
+    recurrent_epochs: PositiveInt = 160
+    """Epochs of 100 steps for the networks that read bits."""
+    lengths: Some[PositiveInt] = (4, 8, 12, 16, 24, 32)
+    """Bits of the numbers on which these are tested."""
+    batch_size: PositiveInt = 32
+    seed: Seed = 0
 
-    def __post_init__(self):
-        for field in ("epochs", "recurrent_epochs", "batch_size"):
-            check_positive_integer(field, getattr(self, field))
-        for length in self.lengths or (0,):
-            check_positive_integer("lengths", length)
-        check_seed("seed", self.seed)
+
+def main(config: Config) -> None:
+    key = jax.random.key(config.seed + 1)
+    model: Any
+    with config.open() as record:
+        for name, model in UNITS.items():
+            fns = pairs, squared_error, largest_error
+            params = trained(name, model, fns, config.epochs, config, record.folder)
+            row: dict[str, Any] = {"network": name}
+            for reach in RANGES:
+                x, sums = pairs(key, TESTED, reach)
+                error = largest_error(model.apply({"params": params}, x), sums)["error"]
+                row[f"error to ±{reach:g}"] = float(error)
+            record.row(row, "numbers")
+        for name, model in RECURRENT.items():
+            make = functools.partial(binary_addition, lengths=TRAINED)
+            fns = make, bits_per_sequence, wholly_right
+            params = trained(name, model, fns, config.recurrent_epochs, config, record.folder)
+            apply: Any = jax.jit(model.apply)
+            row = {"network": name}
+            for length in config.lengths:
+                x, labels = binary_addition(key, TESTED, (length, length))
+                right = wholly_right(apply({"params": params}, x), labels)["right"]
+                row[f"{length} bits"] = 100 * float(right)
+            record.row(row, "right / %")
+        numbers, additions = record.rows("numbers"), record.rows("right / %")
+        record.figure(figure(numbers, additions, config.lengths))
+    figures.print_table(numbers)
+    figures.print_table(additions)
 
 
 class Unit(nn.Module):
@@ -109,7 +129,7 @@ RECURRENT: dict[str, nn.Module] = {
 
 
 def pairs(key: jax.Array, batch: int, reach: float = RANGES[0]):
-    """Two numbers [batch, 2] and their sum [batch, 1]."""
+    """Draws two numbers [batch, 2], and adds them, [batch, 1]."""
     numbers = jax.random.uniform(key, (batch, 2), minval=-reach, maxval=reach)
     return numbers, numbers.sum(-1, keepdims=True)
 
@@ -122,38 +142,6 @@ def largest_error(outputs: jax.Array, sums: jax.Array) -> dict[str, jax.Array]:
     return {"error": jnp.abs(outputs - sums).max()}
 
 
-def main(config: Config) -> None:
-    folder = runs.RunFolder.create(config.out, config, config.overwrite, config.resume)
-    key = jax.random.key(config.seed + 1)
-    numbers, additions = [], []
-    model: Any
-    for name, model in UNITS.items():
-        fns = pairs, squared_error, largest_error
-        params = trained(name, model, fns, config.epochs, config, folder)
-        row: dict[str, Any] = {"network": name}
-        for reach in RANGES:
-            x, sums = pairs(key, TESTED, reach)
-            error = largest_error(model.apply({"params": params}, x), sums)["error"]
-            row[f"error to ±{reach:g}"] = float(error)
-        numbers.append(row)
-    for name, model in RECURRENT.items():
-        make = functools.partial(binary_addition, lengths=TRAINED)
-        fns = make, bits_per_sequence, wholly_right
-        params = trained(name, model, fns, config.recurrent_epochs, config, folder)
-        apply: Any = jax.jit(model.apply)
-        row = {"network": name}
-        for length in config.lengths:
-            x, labels = binary_addition(key, TESTED, (length, length))
-            right = wholly_right(apply({"params": params}, x), labels)["right"]
-            row[f"{length} bits"] = 100 * float(right)
-        additions.append(row)
-    result = {"config": dataclasses.asdict(config), "numbers": numbers, "right / %": additions}
-    folder.write_result(runs.provenance() | result)
-    figure(numbers, additions, config.lengths).savefig(folder.curves, dpi=120)
-    figures.print_table(numbers)
-    figures.print_table(additions)
-
-
 def trained(name, model, fns, epochs: int, config: Config, folder):
     make, loss, metrics = fns
     optimizer = optax.chain(
@@ -161,7 +149,7 @@ def trained(name, model, fns, epochs: int, config: Config, folder):
         optax.adam(optax.cosine_decay_schedule(0.01 if make is pairs else 2e-3, 100 * epochs)),
     )
     test = make(jax.random.key(config.seed + 2), TESTED)
-    state, _ = runs.fit(
+    return runs.fit(
         name.replace(" ", "_"),
         training.init(jax.random.key(config.seed), model, optimizer, test[0]),
         training.train_step(model, optimizer, loss, metrics=metrics),
@@ -171,12 +159,11 @@ def trained(name, model, fns, epochs: int, config: Config, folder):
         epochs=epochs,
         folder=folder,
         score=runs.least_loss,
-    )
-    return state.params
+    ).last.params
 
 
 def figure(numbers, additions, lengths):
-    """Largest error by range; share of sums without a wrong bit by length."""
+    """Draws the largest error by range, and the share of sums without a wrong bit by length."""
     errors = [
         Line(row["network"], RANGES, np.maximum(list(row.values())[1:], 1e-8), colour)
         for colour, row in enumerate(numbers)

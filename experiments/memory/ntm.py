@@ -6,9 +6,9 @@ tell.
 
 The five tasks of the Neural Turing Machine (`nnlab.sequences.algorithmic_tasks`), each learnt by
 one with a feed-forward controller, one with an LSTM as its controller, and a stacked LSTM alone,
-with the paper's sizes, learning rates and RMSProp and one sequence a step; but in the last fifth of
-a training the rate goes down to 0. Measured in bits a sequence, on 100 new sequences of the
-training's lengths and on as many of others.
+with the paper's sizes, learning rates and RMSProp and one sequence a step; only in the last fifth
+of a training the rate goes down to 0. Measured in bits a sequence, on 100 new sequences with the
+lengths of the training and on as many with others.
 
 Published (Graves, Wayne & Danihelka, 2014, https://arxiv.org/abs/1410.5401, sections 4.1 to 4.6):
 on copying the NTM comes to nearly 0 much sooner than the LSTM and goes on to lengths well beyond
@@ -17,9 +17,9 @@ associative recall it is near 0 after about 30,000 episodes, the LSTM not after 
 perfect to 12 items; on n-grams it is slightly better than the LSTM and never optimal; it sorts
 better than the LSTM.
 
-Ours, seed 0, one core of an AMD EPYC beside other trainings (`results/ntm.json`, with
-the command of each; curves in `ntm_TASK….png`, weightings in `ntm_TASK_weightings.png`); bits a
-sequence at the training's lengths, and how many of 100 sequences were wholly right:
+Ours, seed 0, one core of an AMD EPYC beside other trainings (`results/ntm.json`, with the command
+of each; curves in `ntm_TASK….png`, weightings in `ntm_TASK_weightings.png`); bits a sequence at the
+training's lengths, and how many of 100 sequences were wholly right:
 
 ==================  ========  ==========  =========  =======  ======  ========================
 task                network   parameters  sequences  minutes  bits    right / %
@@ -44,10 +44,9 @@ priority sort       NTM       472,712     40,000     12       75.1    0
 Copying is learnt after 7,000 sequences. Recall is first learnt after 23,000 by the NTM with an LSTM
 controller, and for good after 37,000; by the feed-forward one with seed 1 after 6,000, while with
 seeds 0 and 2 it comes to 0.6 and 0.3 bits by 50,000. Repeat copy goes wrong at the end marker, as
-published: at fifteen times the words are still right and the end is not. N-grams and
-sorting are under way where the paper goes on to a million sequences. The LSTM of repeat copy has 3
-layers of 128 units, not 512, which would have taken hours, and the NTMs of n-grams had a rate of
-1e-4 instead of 3e-5, as there was no time for that.
+published: at fifteen times the words are still right and the end is not. N-grams and sorting are
+not finished: the paper goes on to a million sequences. For lack of time the LSTM of repeat copy has
+3 layers of 128 units, not 512, and the NTMs of n-grams had a rate of 1e-4 instead of 3e-5.
 
     python experiments/memory/ntm.py --task copy --epochs 30
 """
@@ -55,44 +54,97 @@ layers of 128 units, not 512, which would have taken hours, and the NTMs of n-gr
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import numpy as np
 import optax
 
-from nnlab import (
-    costs,
-    figures,
-    runs,
-    training,
-)
+from nnlab import costs, figures, runs, training
 from nnlab.figures.heatmaps import HeatMap, figure_heatmaps
 from nnlab.figures.panels import Line, Panel, figure_panels
 from nnlab.layers import LSTMCell
 from nnlab.models import NTM, RecurrentNet
-from nnlab.runs.script import (
-    check_choices,
-    check_positive,
-    check_positive_integer,
-    check_seed,
-    run,
-)
+from nnlab.runs.fields import OneOf, Positive, PositiveInt, Seed, SomeOf
+from nnlab.runs.script import run
 from nnlab.sequences import algorithmic_tasks as tasks
 from nnlab.sequences.episode_scores import bits_per_sequence, wholly_right
 
+TASK_NAMES = ("copy", "repeat_copy", "associative_recall", "ngrams", "priority_sort")
+NETWORKS = ("NTM", "NTM-LSTM", "LSTM")
 TESTED = 100  # episodes a length
 SEEN = "training"  # the lengths of the training
 
 
+@dataclasses.dataclass(frozen=True)
+class Config(runs.Run):
+    out: str = "runs/ntm"
+    task: Annotated[str, OneOf(TASK_NAMES)] = "copy"
+    """copy, repeat_copy, associative_recall, ngrams or priority_sort."""
+    networks: Annotated[tuple[str, ...], SomeOf(NETWORKS)] = ("NTM", "LSTM")
+    """Some of NTM (feed-forward controller), NTM-LSTM (LSTM controller) and LSTM."""
+    epochs: PositiveInt = 30
+    """The networks are tested after each epoch of --steps steps."""
+    steps: PositiveInt = 1000
+    batch_size: PositiveInt = 1
+    learning_rate: Positive | None = None
+    """Learning rate until the last fifth; by default as published for the task and network."""
+    width: PositiveInt | None = None
+    """Units in each layer of every network; by default as published."""
+    heads: PositiveInt | None = None
+    """Heads of each kind of an NTM; by default as published."""
+    clip: Positive = 10.0
+    """Bound of every element of a gradient."""
+    seed: Seed = 0
+
+
+def main(config: Config) -> None:
+    task = TASKS[config.task]
+    test = task.make(jax.random.key(config.seed + 1), TESTED)
+    curves = {}
+    with config.open() as record:
+        if config.task == "ngrams":
+            row = scores("optimal", SEEN, tasks.ngram_estimates(test[0]), test[1])
+            record.row(row, "tests")
+        for name in config.networks:
+            size = chosen(name, config)
+            model: Any = network(name, test[1][0].shape[-1], size)
+            trained = train(name, model, size.learning_rate, task, test, config, record.folder)
+            variables, history = {"params": trained.last.params}, trained.history
+            apply = jax.jit(model.apply)
+            record.row(scores(name, SEEN, apply(variables, test[0]), test[1]), "tests")
+            for number, (about, options) in enumerate(task.tests.items()):
+                key = jax.random.key(config.seed + 2 + number)
+                inputs, labels = task.make(key, TESTED, **options)
+                record.row(scores(name, about, apply(variables, inputs), labels), "tests")
+            if name != "LSTM":
+                options = list(task.tests.values())[1:2] or [{}]
+                episode = task.make(jax.random.key(config.seed), 1, **options[0])
+                record.figure(maps(model, variables, episode), f"{name}.png")
+            curves[name] = {key: values for key, values in history.items() if "test" in key}
+            counts = costs.count(model.apply, variables, test[0][:1]).totals()
+            row = {
+                "network": name,
+                "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables)),
+                "multiply-adds / step": counts["multiplications"] // test[0].shape[1],
+                "sequences": config.epochs * config.steps * config.batch_size,
+                "minutes": sum(history["seconds"]) / 60,
+            }
+            record.row(row, "trainings")
+            record.result({"curves": curves})
+        record.figure(figure(curves, record.rows("tests"), config))
+    figures.print_table(record.rows("trainings"))
+    figures.print_table(record.rows("tests"))
+
+
 class Size(NamedTuple):
-    """Of a network, and the learning rate that it is trained with; the paper's, section 4.6."""
+    """The size of a network and its learning rate; those of the paper, section 4.6."""
 
     width: int
     learning_rate: float
     heads: int = 0
-    """Of each kind, of an NTM."""
+    """Heads of each kind of an NTM."""
     layers: int = 1
 
 
@@ -116,7 +168,6 @@ def sizes(ntm: Size, ntm_lstm: Size, lstm: Size) -> dict[str, Size]:
     return dict(zip(NETWORKS, (ntm, ntm_lstm, lstm), strict=True))
 
 
-NETWORKS = ("NTM", "NTM-LSTM", "LSTM")
 TASKS = {
     "copy": Task(
         tasks.copy,
@@ -146,48 +197,8 @@ TASKS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    task: str = "copy"
-    """copy, repeat_copy, associative_recall, ngrams or priority_sort."""
-    networks: tuple[str, ...] = ("NTM", "LSTM")
-    """Some of NTM (feed-forward controller), NTM-LSTM (LSTM controller) and LSTM."""
-    epochs: int = 30
-    """An epoch is `steps` steps, then the networks are tested."""
-    steps: int = 1000
-    batch_size: int = 1
-    learning_rate: float | None = None
-    """Until the last fifth; otherwise as published for the task and network."""
-    width: int | None = None
-    """Units a layer of every network; otherwise as published."""
-    heads: int | None = None
-    """Of an NTM, of each kind; otherwise as published."""
-    clip: float = 10.0
-    """Bound of every element of a gradient."""
-    seed: int = 0
-    out: str = "runs/ntm"
-    """Folder of the run."""
-    overwrite: bool = False
-    """Replace an earlier run in that folder."""
-    resume: bool = False
-    """Go on with the run in that folder, or start it."""
-
-    def __post_init__(self):
-        check_choices("task", (self.task,), TASKS)
-        check_choices("networks", self.networks, NETWORKS)
-        for field in ("epochs", "steps", "batch_size"):
-            check_positive_integer(field, getattr(self, field))
-        for field in ("width", "heads"):
-            if getattr(self, field) is not None:
-                check_positive_integer(field, getattr(self, field))
-        if self.learning_rate is not None:
-            check_positive("learning_rate", self.learning_rate)
-        check_positive("clip", self.clip)
-        check_seed("seed", self.seed)
-
-
 def chosen(name: str, config: Config) -> Size:
-    """The size of a network, as published but for what the configuration says."""
+    """Returns the size of a network: as published, unless the configuration says otherwise."""
     given = {field: getattr(config, field) for field in ("width", "heads", "learning_rate")}
     given = {field: value for field, value in given.items() if value is not None}
     return TASKS[config.task].networks[name]._replace(**given)
@@ -207,47 +218,7 @@ def network(name: str, outputs: int, size: Size) -> nn.Module:
     )
 
 
-def main(config: Config) -> None:
-    folder = runs.RunFolder.create(config.out, config, config.overwrite, config.resume)
-    task = TASKS[config.task]
-    test = task.make(jax.random.key(config.seed + 1), TESTED)
-    rows, trainings, curves = [], [], {}
-    if config.task == "ngrams":
-        rows.append(scores("optimal", SEEN, tasks.ngram_estimates(test[0]), test[1]))
-    for name in config.networks:
-        size = chosen(name, config)
-        model: Any = network(name, test[1][0].shape[-1], size)
-        state, history = trained(name, model, size.learning_rate, task, test, config, folder)
-        variables = {"params": state.params}
-        apply = jax.jit(model.apply)
-        rows.append(scores(name, SEEN, apply(variables, test[0]), test[1]))
-        for number, (about, options) in enumerate(task.tests.items()):
-            key = jax.random.key(config.seed + 2 + number)
-            inputs, labels = task.make(key, TESTED, **options)
-            rows.append(scores(name, about, apply(variables, inputs), labels))
-        if name != "LSTM":
-            options = list(task.tests.values())[1:2] or [{}]
-            episode = task.make(jax.random.key(config.seed), 1, **options[0])
-            maps(model, variables, episode).savefig(folder.path / f"{name}.png", dpi=120)
-        curves[name] = {key: values for key, values in history.items() if "test" in key}
-        counts = costs.count(model.apply, variables, test[0][:1]).totals()
-        trainings.append(
-            {
-                "network": name,
-                "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-                "multiply-adds / step": counts["multiplications"] // test[0].shape[1],
-                "sequences": config.epochs * config.steps * config.batch_size,
-                "minutes": sum(history["seconds"]) / 60,
-            }
-        )
-        result = {"config": dataclasses.asdict(config), "trainings": trainings, "tests": rows}
-        folder.write_result(runs.provenance() | result | {"curves": curves})
-    figure(curves, rows, config).savefig(folder.curves, dpi=120)
-    figures.print_table(trainings)
-    figures.print_table(rows)
-
-
-def trained(name, model, rate: float, task, test, config: Config, folder):
+def train(name, model, rate: float, task, test, config: Config, folder) -> runs.Trained:
     steps = config.epochs * config.steps
     rates = optax.linear_schedule(rate, 0.0, steps // 5, transition_begin=steps - steps // 5)
     optimizer = optax.chain(
@@ -273,7 +244,7 @@ def scores(name: str, about: str, logits: jax.Array, labels) -> dict[str, Any]:
 
 
 def maps(model: Any, variables, episode):
-    """What goes in and comes out of one episode, and where the memory is written and read."""
+    """Draws one episode: inputs and outputs, and where the memory is written and read."""
     inputs, (targets, mask) = episode
     logits, weightings, _ = model.apply(variables, inputs, method="unroll")
     outputs = jax.nn.sigmoid(logits[0]) * mask[0][:, None]
@@ -290,7 +261,7 @@ def maps(model: Any, variables, episode):
 
 
 def figure(curves, rows, config: Config):
-    """Bits a sequence after so many sequences; dashed, what is best for n-grams."""
+    """Draws bits a sequence by sequences seen; dashed, what is best for n-grams."""
     lines = []
     for colour, (name, history) in enumerate(curves.items()):
         bits = np.maximum(history["test_loss"], 1e-4)

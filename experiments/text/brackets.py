@@ -1,8 +1,8 @@
-"""Whether the brackets of Java sources balance, and how deep each place of a source lies in them.
+"""Checks whether the brackets of Java sources balance, and how deeply each place is nested.
 
-Brackets are (), [] and {}, not <>, which also compare. Those in comments, strings and characters
-are none: `nnlab.sequences.java` says what is code. Comments and literals without an end are as
-there, so that of a text that only resembles Java every place has one reading.
+Brackets are (), [] and {}, not <>, which also compare. Those in comments, strings and characters do
+not count: `nnlab.sequences.java` says what is code. It also says where comments and literals
+without an end stop, so that every place has one reading, even in a text that only resembles Java.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Nesting(NamedTuple):
         depths: int32 [characters], how many brackets are open at a character; both brackets of a
             pair lie in it, so the outermost have depth 1. A closing bracket without an opening one
             closes nothing.
-        closing: bool [characters], where a closing bracket of code stands.
+        closing: bool [characters], whether a character is a closing bracket of code.
         balanced: every bracket has its partner, of the same kind and in the right order.
     """
 
@@ -34,7 +34,7 @@ class Nesting(NamedTuple):
 
 
 def nesting(source: str) -> Nesting:
-    """The depths of a source and whether its brackets balance."""
+    """Computes the depths of a source and whether its brackets balance."""
     depths = np.zeros(len(source), np.int32)
     closing = np.zeros(len(source), bool)
     awaited: list[str] = []
@@ -55,18 +55,18 @@ def nesting(source: str) -> Nesting:
 def hits_by_depth(
     depths: np.ndarray, hits: Sequence[np.ndarray], deepest: int
 ) -> list[tuple[int, int, list[float]]]:
-    """`(depth, places, share of hits of each)` for depths 1 to `deepest`, all deeper in the last.
+    """Compares predictors by depth.
 
     Args:
         depths: integers [places], 1 or more.
-        hits: bool [places] each, of predictors that are to be compared.
-        deepest: 1 or more.
+        hits: for each predictor bool [places].
+        deepest: 1 or more; greater depths are counted with it.
 
     Returns:
-        Rows of the depths that there are.
+        `(depth, places, share of hits of each predictor)` for each depth that occurs.
 
     Raises:
-        InputError: a predictor has not as many hits as there are places.
+        InputError: there are not as many hits as places.
     """
     if wrong := [len(each) for each in hits if len(each) != len(depths)]:
         raise InputError(f"{len(depths)} places need as many hits of each, not {wrong[0]}.")

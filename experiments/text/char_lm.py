@@ -1,14 +1,14 @@
-"""How well does a recurrent network of a size for an hour on a CPU learn to write?
+"""How well does a recurrent network learn to write in an hour on a CPU?
 
 Answer: On tiny-shakespeare an LSTM of 2×256 has a validation loss of 1.444 nats a character after
 40 minutes on one core (a transformer of 10 million parameters: 1.47), on Java sources 0.698, and on
 the Penn Treebank 1.031.
 
-The next character from all before it: an embedding, recurrent layers in any arithmetic and a dense
-float layer, trained by truncated back-propagation with the state carried on, AdamW behind a warm-up
-and down a cosine, gradients clipped by their norm. Binary and shift kernels keep the optimiser of
-their kind (`nnlab.optim.adder_recipe`); adder kernels have Adam's, which did better here than
-AdderNet's rate a layer. The figures are those of the epoch with the least validation loss.
+It predicts the next character from all before it: an embedding, recurrent layers in any arithmetic
+and a dense float layer, trained by truncated back-propagation with the state carried on, AdamW with
+a warm-up and cosine decay, and gradients clipped by their norm. Binary and shift kernels keep the
+optimiser of their kind (`nnlab.optim.adder_recipe`); adder kernels have Adam, which did better here
+than AdderNet's rate per layer. The figures are those of the epoch with the least validation loss.
 Validation and test text are each read as one stream from a state of zeros, and every character of
 them counts.
 
@@ -16,8 +16,8 @@ Published, on tiny-shakespeare: 1.4697 nats a character by a transformer of 6 la
 (nanoGPT's readme); char-rnn, whose default is an LSTM of 2×128, gives no figure. Nothing here is
 comparable for the Penn Treebank, where networks are larger and trained for longer.
 
-Ours, seed 0, one core of an AMD EPYC, the first four beside other programs
-(`results/char_lm.json`, with samples); "test" is a text by which nothing was chosen:
+Ours, seed 0, one core of an AMD EPYC, the first four beside other programs (`results/char_lm.json`,
+with samples); nothing was chosen by the "test" text:
 
 ================  ================  ==========  ======  ==================  =====  =======
 corpus            LSTM              parameters  epochs  validation / nats   test   minutes
@@ -32,9 +32,9 @@ tiny-shakespeare  2×64, adder       75,585      5       1.736 (2.505 bits)     
 tiny-shakespeare  2×64, binary      75,585      5       1.889 (2.725 bits)         1.1
 ================  ================  ==========  ======  ==================  =====  =======
 
-The last four are alike but for LayerNorm, which adders and signs need, and the arithmetic of the
-cells' matrix products. Behind float with LayerNorm an adder LSTM stays by 0.16 nats, a binary one
-by 0.31. Float was tried at one learning rate, adders and signs at several, which favours these;
+The last four differ only in LayerNorm, which adders and signs need, and in the arithmetic of the
+cells' matrix products. An adder LSTM is 0.16 nats worse than float with LayerNorm, a binary one
+0.31. Float was tried at one learning rate, adders and signs at several, which favours these;
 AdderNet's own recipe is worse here than Adam.
 
     python experiments/text/char_lm.py --features 256 --dropout 0.3 --epochs 16
@@ -49,7 +49,7 @@ with `--data-dir DIR` for Java, and the last four with
 
 import dataclasses
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -58,40 +58,21 @@ import optax
 
 from nnlab import figures, runs, training
 from nnlab.arithmetics import NAMED
-from nnlab.figures.page import (
-    heading,
-    picture,
-    table,
-    verbatim,
-    write_page,
-)
+from nnlab.figures.page import heading, picture, table, verbatim, write_page
 from nnlab.figures.panels import Line, Panel, figure_panels
-from nnlab.layers import (
-    GravesLSTMCell,
-    GRUCell,
-    LSTMCell,
-    SimpleCell,
-)
+from nnlab.layers import GravesLSTMCell, GRUCell, LSTMCell, SimpleCell
 from nnlab.models import LanguageModel, save_model
 from nnlab.optim import adder_recipe
-from nnlab.runs.script import (
-    check_choices,
-    check_count,
-    check_fraction,
-    check_positive,
-    check_positive_integer,
-    check_seed,
-    run,
-)
+from nnlab.runs.fields import Count, Fraction, OneOf, Positive, PositiveInt, Seed
+from nnlab.runs.script import run
 from nnlab.sequences.corpora import SEPARATOR, load_text
-from nnlab.sequences.generation import begin, proceed
+from nnlab.sequences.generation import decode, prefill
 from nnlab.sequences.text import Vocabulary, windows
 
 CELLS = {"simple": SimpleCell, "gru": GRUCell, "lstm": LSTMCell, "graves_lstm": GravesLSTMCell}
 TEMPERATURES = (0.5, 0.8, 1.0)
 NAME = "network"  # of the training in its folder
 PIECES = 16  # of the validation text, side by side, to choose the best epoch by
-
 CURVES = (
     "Loss in nats; training with dropout, as means over the epoch. The validation text is read in"
     f" {PIECES} pieces here, and as one in the table, which is of the epoch with the least loss."
@@ -99,63 +80,94 @@ CURVES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(runs.Run):
+    out: str = "runs/char_lm"
     corpus: str = "tinyshakespeare"
     """tinyshakespeare, ptb, java, or the path of a text file or of a folder of them."""
     data_dir: str | None = None
-    """Folder with the corpora's files; otherwise looked for and, but for java, downloaded."""
-    arithmetic: str = "float"
-    """Of the cells; a name of `nnlab.arithmetics.NAMED`."""
-    cell: str = "lstm"
+    """Folder with the corpora's files; by default they are found or, except java, downloaded."""
+    arithmetic: Annotated[str, OneOf(NAMED)] = "float"
+    """Arithmetic of the cells; a name in `nnlab.arithmetics.NAMED`."""
+    cell: Annotated[str, OneOf(CELLS)] = "lstm"
     """simple, gru, lstm or graves_lstm."""
-    features: int = 128
-    """Units a layer."""
-    layers: int = 2
+    features: PositiveInt = 128
+    """Units in each layer."""
+    layers: PositiveInt = 2
     norm: bool = False
     """LayerNorm in the cells; arithmetics other than float always have it."""
-    dropout: float = 0.1
-    """Rate on the inputs of all layers."""
-    recurrent_dropout: float = 0.0
-    """Rate on their states."""
-    streams: int = 32
+    dropout: Fraction = 0.1
+    """Dropout rate on the inputs of all layers."""
+    recurrent_dropout: Fraction = 0.0
+    """Dropout rate on their states."""
+    streams: PositiveInt = 32
     """Texts side by side in a batch."""
-    window: int = 100
-    """Characters that the gradient goes back through."""
-    epochs: int = 10
-    patience: int = 5
-    """End when more epochs than this in a row have had no lower validation loss."""
-    learning_rate: float = 4e-3
-    """Of AdamW, after the warm-up."""
-    adder_learning_rate: float = 0.01
-    """Of Adam on adder kernels."""
-    binary_learning_rate: float = 0.02
-    """Of Adam on binary kernels."""
-    weight_decay: float = 1e-4
-    warmup: float = 0.02
-    """Part of the training in which the learning rate rises."""
-    clip: float = 1.0
+    window: PositiveInt = 100
+    """Characters through which the gradient goes back."""
+    epochs: PositiveInt = 10
+    patience: Count = 5
+    """Stop when more epochs than this in a row had no lower validation loss."""
+    learning_rate: Positive = 4e-3
+    """Peak learning rate of AdamW."""
+    adder_learning_rate: Positive = 0.01
+    """Peak learning rate of Adam on adder kernels."""
+    binary_learning_rate: Positive = 0.02
+    """Peak learning rate of Adam on binary kernels."""
+    weight_decay: Fraction = 1e-4
+    warmup: Fraction = 0.02
+    """Share of the training in which the learning rate rises."""
+    clip: Positive = 1.0
     """Largest norm of the gradient."""
-    length: int = 1000
+    length: PositiveInt = 1000
     """Characters of a sample in the report."""
-    seed: int = 0
-    out: str = "runs/char_lm"
-    """Folder of the run."""
-    overwrite: bool = False
-    """Replace an earlier run in that folder."""
-    resume: bool = False
-    """Go on with the run in that folder, or start it."""
+    seed: Seed = 0
 
-    def __post_init__(self):
-        check_choices("arithmetic", (self.arithmetic,), NAMED)
-        check_choices("cell", (self.cell,), CELLS)
-        for name in ("dropout", "recurrent_dropout", "weight_decay", "warmup"):
-            check_fraction(name, getattr(self, name))
-        for name in ("features", "layers", "streams", "window", "epochs", "length"):
-            check_positive_integer(name, getattr(self, name))
-        for name in ("learning_rate", "adder_learning_rate", "binary_learning_rate", "clip"):
-            check_positive(name, getattr(self, name))
-        check_count("patience", self.patience)
-        check_seed("seed", self.seed)
+
+def main(config: Config) -> None:
+    corpus = load_text(config.corpus, config.data_dir)
+    vocabulary = Vocabulary.of(corpus.train + corpus.valid + corpus.test + "\n")
+    train, valid, test = map(vocabulary.encode, corpus[1:4])
+    inputs, labels = map(jnp.asarray, windows(train, config.streams, config.window))
+    model = network(config, len(vocabulary))
+    feed = training.in_memory((inputs, labels), config.streams, shuffle=False)
+    optimizer = optimiser(config, config.epochs * feed.steps_per_epoch)
+    key = jax.random.key(config.seed)
+    evaluate = training.long_evaluation(model, length=config.window)
+    with config.open() as record:
+        trained = runs.fit(
+            NAME,
+            training.init(key, model, optimizer, inputs, streams=config.streams),
+            training.train_step(model, optimizer),
+            evaluate,
+            feed,
+            in_pieces(valid),
+            epochs=config.epochs,
+            folder=record.folder,
+            patience=config.patience,
+            score=runs.least_loss,
+        )
+        best, history = trained.best, trained.history
+        variables = {"params": best.params}
+        notes = {"vocabulary": vocabulary.characters, "start": "\n", "end": None}
+        notes |= dict.fromkeys(("start", "end"), SEPARATOR) if corpus.files else {}
+        start = vocabulary.encode(notes["start"])
+        row = {
+            "corpus": corpus.name,
+            "arithmetic": config.arithmetic,
+            "network": f"{config.cell} {config.layers}x{config.features}",
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(best.params)),
+            "best epoch": trained.best_epoch,
+            **losses("validation", evaluate(best, whole(valid, start))),
+            **(losses("test", evaluate(best, whole(test, start))) if len(test) else {}),
+            "seconds / epoch": float(np.median(history["seconds"])),
+        }
+        notes |= {"corpus": corpus.name, "validation loss": row["validation loss / nats"]}
+        path = record.folder.network
+        save_model(path, model, variables, inputs[:1], notes=notes, overwrite=True)
+        samples = written(model, variables, vocabulary, start, config)
+        record.result({"table": [row], "history": history, "samples": samples})
+        report(row, history, samples, config, record)
+    figures.print_table([{"": key, "value": value} for key, value in row.items()])
+    print(f"Report: {record.folder.report}")
 
 
 def network(config: Config, symbols: int) -> LanguageModel:
@@ -191,63 +203,14 @@ def optimiser(config: Config, steps: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.clip), recipe)
 
 
-def main(config: Config) -> None:
-    corpus = load_text(config.corpus, config.data_dir)
-    vocabulary = Vocabulary.of(corpus.train + corpus.valid + corpus.test + "\n")
-    train, valid, test = map(vocabulary.encode, corpus[1:4])
-    inputs, labels = map(jnp.asarray, windows(train, config.streams, config.window))
-    model = network(config, len(vocabulary))
-    feed = training.in_memory((inputs, labels), config.streams, shuffle=False)
-    optimizer = optimiser(config, config.epochs * feed.steps_per_epoch)
-    folder = runs.RunFolder.create(config.out, config, config.overwrite, config.resume)
-    key = jax.random.key(config.seed)
-    state = training.init(key, model, optimizer, inputs, streams=config.streams)
-    evaluate = training.long_evaluation(model, length=config.window)
-    last, history = runs.fit(
-        NAME,
-        state,
-        training.train_step(model, optimizer),
-        evaluate,
-        feed,
-        in_pieces(valid),
-        epochs=config.epochs,
-        folder=folder,
-        patience=config.patience,
-        score=runs.least_loss,
-    )
-    best, epoch = runs.best_state(NAME, last, history, folder, runs.least_loss)
-    variables = {"params": best.params}
-    notes = {"vocabulary": vocabulary.characters, "start": "\n", "end": None}
-    notes |= dict.fromkeys(("start", "end"), SEPARATOR) if corpus.files else {}
-    start = vocabulary.encode(notes["start"])
-    row = {
-        "corpus": corpus.name,
-        "arithmetic": config.arithmetic,
-        "network": f"{config.cell} {config.layers}x{config.features}",
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(best.params)),
-        "best epoch": epoch,
-        **losses("validation", evaluate(best, whole(valid, start))),
-        **(losses("test", evaluate(best, whole(test, start))) if len(test) else {}),
-        "seconds / epoch": float(np.median(history["seconds"])),
-    }
-    notes |= {"corpus": corpus.name, "validation loss": row["validation loss / nats"]}
-    save_model(folder.network, model, variables, inputs[:1], notes=notes, overwrite=True)
-    samples = written(model, variables, vocabulary, start, config)
-    result = {"config": dataclasses.asdict(config), "table": [row], "history": history}
-    folder.write_result(runs.provenance() | result | {"samples": samples})
-    report(row, history, samples, config, folder)
-    figures.print_table([{"": key, "value": value} for key, value in row.items()])
-    print(f"Report: {folder.report}")
-
-
 def in_pieces(symbols: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    """Inputs and labels [PIECES, time]."""
+    """Cuts a text into inputs and labels [PIECES, time]."""
     inputs, labels = windows(symbols, PIECES, max(1, len(symbols) // PIECES - 1))
     return jnp.asarray(inputs), jnp.asarray(labels)
 
 
 def whole(symbols: np.ndarray, start: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    """Inputs and labels [1, characters], every character once a label; `start` is before."""
+    """Returns inputs and labels [1, characters]; every character is a label, `start` is none."""
     inputs = np.concatenate([start, symbols[:-1]])
     return jnp.asarray(inputs[None]), jnp.asarray(symbols[None])
 
@@ -265,15 +228,13 @@ def losses(part: str, found: dict[str, Any]) -> dict[str, float]:
 def written(
     model: LanguageModel, variables: Any, vocabulary: Vocabulary, start: np.ndarray, config: Config
 ) -> dict[str, str]:
-    """A text from the beginning at each temperature."""
+    """Writes a text from its beginning at each temperature."""
 
     @jax.jit
     def write(temperature: jax.Array) -> jax.Array:
-        position = begin(model, variables, jnp.asarray(start[None]))
-        key = jax.random.key(config.seed)
-        return proceed(model, variables, key, position, config.length, temperature=temperature)[1][
-            0
-        ]
+        position = prefill(model, variables, jnp.asarray(start[None]))
+        arguments = model, variables, jax.random.key(config.seed), position, config.length
+        return decode(*arguments, temperature=temperature)[1][0]
 
     return {
         f"temperature {each}": vocabulary.decode(np.asarray(write(jnp.float32(each))))
@@ -286,8 +247,9 @@ def report(
     history: dict[str, list[float]],
     samples: dict[str, str],
     config: Config,
-    folder: runs.RunFolder,
+    record: runs.Record,
 ) -> None:
+    """Draws the learning curves, and writes the report."""
     epochs = range(1, 1 + len(history["seconds"]))
     panels = [
         Panel(
@@ -302,9 +264,9 @@ def report(
         for name in ("loss", "accuracy")
     ]
     curves = figure_panels(panels)
-    curves.savefig(folder.curves, dpi=120)
+    record.figure(curves)
     write_page(
-        folder.report,
+        record.folder.report,
         title=f"Characters of {row['corpus']}",
         provenance={"seed": config.seed} | runs.provenance(),
         sections=[

@@ -5,22 +5,21 @@ in 61 to 77 % of its places, and the n-gram model's in 28 to 45 %. But of 50 fil
 writes none is balanced.
 
 Only what has been kept since the opening bracket tells which closing one is due: an n-gram model of
-order 5 sees four characters. Two measures, of a network that `experiments/text/char_lm.py --corpus
+order 5 sees four characters. Two measures, for a network that `experiments/text/char_lm.py --corpus
 java` has trained, on the test files, by which nothing was chosen:
 
 - Given the true text before a closing bracket: how often is that bracket the likeliest next
   character, and how often the likeliest of the three closing ones, by nesting depth.
-- Of the files that each writes by itself: how many end, and how many end with all brackets
-  balanced.
+- Of the files that each model writes: how many end, and how many end with all brackets balanced.
 
 Brackets in strings and characters do not count (`experiments/text/brackets.py`).
 
-Ours: the LSTM of 2×256 of `char_lm.py`, seed 0 (`results/java_brackets.json`, `.png`).
-At depths from 2 the due bracket is the likeliest character in 61 to 77 % of its places, for the
-n-gram model in 28 to 45 %. Of the three closing ones both name the right one, in 98 to 100 % and 96
-to 100 %: mostly the four characters before suffice. What either writes is no program: of 50 files
-of the network 70 % end, none of them balanced (at temperature 0.8 40 %, none); of the n-gram
-model's, half as long, 94 % end and one is balanced.
+Ours: the LSTM of 2×256 of `char_lm.py`, seed 0 (`results/java_brackets.json`, `.png`). At depths
+from 2 on the due bracket is the likeliest character in 61 to 77 % of its places, and in 28 to 45 %
+for the n-gram model. Of the three closing ones both name the right one, in 98 to 100 % and 96 to
+100 %: mostly the four characters before suffice. Neither writes programs: of 50 files of the
+network 70 % end, none of them balanced (at temperature 0.8 40 %, none); of the n-gram model's
+files, half as long, 94 % end and one is balanced.
 
     python experiments/text/java_brackets.py runs/char_lm_java --data-dir DIR
 """
@@ -35,60 +34,42 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from brackets import CLOSING, hits_by_depth, nesting
-from ngram import (
-    NGram,
-    count_ngrams,
-    probabilities,
-    write,
-)
+from ngram import NGram, count_ngrams, probabilities, write
 
 from nnlab import figures, runs
 from nnlab.commands.generate import load
 from nnlab.errors import InputError
 from nnlab.figures.panels import Line, Panel, figure_panels
 from nnlab.files import SavedModel
-from nnlab.runs.script import (
-    check_positive,
-    check_positive_integer,
-    check_seed,
-    run,
-)
+from nnlab.runs.fields import Positive, PositiveInt, Seed
+from nnlab.runs.script import run
 from nnlab.sequences.corpora import SEPARATOR, load_text
-from nnlab.sequences.generation import begin, proceed
+from nnlab.sequences.generation import decode, prefill
 from nnlab.sequences.text import Vocabulary
 
 PIECE = 500  # characters at a time
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(runs.Run):
+    out: str = "runs/java_brackets"
     network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = "runs/char_lm"
     """Folder of the run, or the file of the network."""
     corpus: str = "java"
-    """As of char_lm.py; what the network was trained on."""
+    """What the network was trained on, as char_lm.py names it."""
     data_dir: str | None = None
     """Folder with the corpus."""
-    order: int = 5
-    """Of the n-gram model."""
-    files: int = 50
-    """To write, by each."""
-    longest: int = 10_000
-    """Characters of a file, beyond which it has no end."""
-    temperature: float = 0.8
-    """At which the network writes once more than at 1."""
-    deepest: int = 7
-    """Depths of this and more are one row."""
-    seed: int = 0
-    out: str = "runs/java_brackets"
-    """Folder of the run."""
-    overwrite: bool = False
-    """Replace an earlier run in that folder."""
-
-    def __post_init__(self):
-        for name in ("order", "files", "longest", "deepest"):
-            check_positive_integer(name, getattr(self, name))
-        check_positive("temperature", self.temperature)
-        check_seed("seed", self.seed)
+    order: PositiveInt = 5
+    """Order of the n-gram model."""
+    files: PositiveInt = 50
+    """Files that each model writes."""
+    longest: PositiveInt = 10_000
+    """Characters after which a file is cut off without an end."""
+    temperature: Positive = 0.8
+    """Temperature at which the network writes besides 1."""
+    deepest: PositiveInt = 7
+    """This depth and all greater ones are one row."""
+    seed: Seed = 0
 
 
 def main(config: Config) -> None:
@@ -96,17 +77,38 @@ def main(config: Config) -> None:
     corpus = load_text(config.corpus, config.data_dir)
     if not (corpus.files and saved.notes.get("end") == SEPARATOR):
         raise InputError(
-            f"{config.network} or {config.corpus} is not of files; expected a network trained on"
-            " them and the same files."
+            f"{config.network} or {config.corpus} does not consist of files; expected a network"
+            " trained on files, and the same files."
         )
     vocabulary = Vocabulary(saved.notes["vocabulary"])
     ngram = count_ngrams(vocabulary.encode(corpus.train), len(vocabulary), config.order)
-    folder = runs.RunFolder.create(config.out, config, config.overwrite)
+    sources = corpus.test.split(SEPARATOR)[:-1]
     name = f"{config.order}-gram"
-
     predictors = {"network": of_network(saved), name: lambda text: probabilities(ngram, text)}
+    with config.open() as record:
+        rows = accuracies(predictors, sources, vocabulary, config.deepest)
+        hot = config.temperature
+        writers = {
+            "network": by_network(saved, vocabulary, 1.0, config),
+            f"network at {hot}": by_network(saved, vocabulary, hot, config),
+            name: by_ngram(ngram, vocabulary, config),
+            "commons-lang itself" if corpus.name == "java" else corpus.name: [
+                (source, True) for source in sources
+            ],
+        }
+        files = [balance(writer, texts) for writer, texts in writers.items()]
+        record.result({"table": rows, "files": files})
+        record.figure(figure(rows))
+    figures.print_table(rows)
+    figures.print_table(files)
+
+
+def accuracies(
+    predictors: dict[str, Any], sources: Sequence[str], vocabulary: Vocabulary, deepest: int
+) -> list[dict[str, Any]]:
+    """Measures how often predictors name the due bracket, by nesting depth."""
     depths, likeliest, of_three = [], [[], []], [[], []]
-    for source in corpus.test.split(SEPARATOR)[:-1]:
+    for source in sources:
         found = nesting(source)
         text = vocabulary.encode(SEPARATOR + source)
         depths.append(found.depths[found.closing])
@@ -115,41 +117,16 @@ def main(config: Config) -> None:
             likeliest[which].append(hits[0])
             of_three[which].append(hits[1])
     hits = [np.concatenate(each) for each in (*likeliest, *of_three)]
-    rows = [
-        {
-            "depth": f"{depth}+" if depth == config.deepest else str(depth),
-            "closing brackets": count,
-            **{
-                f"{predictor}, {kind} / %": 100 * share
-                for (kind, predictor), share in zip(
-                    [(kind, each) for kind in ("likeliest", "of three") for each in predictors],
-                    shares,
-                    strict=True,
-                )
-            },
-        }
-        for depth, count, shares in hits_by_depth(np.concatenate(depths), hits, config.deepest)
+    names = [f"{each}, {kind} / %" for kind in ("likeliest", "of three") for each in predictors]
+    return [
+        {"depth": f"{depth}+" if depth == deepest else str(depth), "closing brackets": count}
+        | {name: 100 * share for name, share in zip(names, shares, strict=True)}
+        for depth, count, shares in hits_by_depth(np.concatenate(depths), hits, deepest)
     ]
-    writers = {
-        "network": by_network(saved, vocabulary, 1.0, config),
-        f"network at {config.temperature}": by_network(
-            saved, vocabulary, config.temperature, config
-        ),
-        name: by_ngram(ngram, vocabulary, config),
-        "commons-lang itself" if corpus.name == "java" else corpus.name: [
-            (source, True) for source in corpus.test.split(SEPARATOR)[:-1]
-        ],
-    }
-    files = [balance(name, sources) for name, sources in writers.items()]
-    result = {"config": dataclasses.asdict(config), "table": rows, "files": files}
-    folder.write_result(runs.provenance() | result)
-    figure(rows).savefig(folder.curves, dpi=120)
-    figures.print_table(rows)
-    figures.print_table(files)
 
 
 def of_network(saved: SavedModel):
-    """Of symbols [time] the logits of the next ones, [time, symbols]."""
+    """Returns a function from symbols [time] to logits [time, symbols] of the next ones."""
 
     @jax.jit
     def piece(carry: Any, symbols: jax.Array) -> tuple[Any, jax.Array]:
@@ -170,7 +147,7 @@ def of_network(saved: SavedModel):
 def bracket_hits(
     scores: np.ndarray, labels: np.ndarray, closing: np.ndarray, vocabulary: Vocabulary
 ) -> tuple[np.ndarray, np.ndarray]:
-    """At each closing bracket, whether it is the likeliest of all, and of the three."""
+    """Says of each closing bracket whether it is the likeliest of all, and of the three."""
     brackets = vocabulary.encode(CLOSING)
     chosen, right = scores[closing], labels[closing]
     return chosen.argmax(-1) == right, brackets[chosen[:, brackets].argmax(-1)] == right
@@ -179,13 +156,13 @@ def bracket_hits(
 def by_network(
     saved: SavedModel, vocabulary: Vocabulary, temperature: float, config: Config
 ) -> list[tuple[str, bool]]:
-    """Files side by side, each with whether it has come to an end."""
+    """Writes files side by side, each with whether it has come to an end."""
     start = np.full((config.files, 1), vocabulary.encode(SEPARATOR)[0])
-    position = begin(saved.model, saved.variables, jnp.asarray(start))
+    position = prefill(saved.model, saved.variables, jnp.asarray(start))
 
     @jax.jit
     def piece(position, key):
-        return proceed(saved.model, saved.variables, key, position, PIECE, temperature=temperature)
+        return decode(saved.model, saved.variables, key, position, PIECE, temperature=temperature)
 
     pieces, ended = [], np.zeros(config.files, bool)
     while not ended.all() and len(pieces) * PIECE < config.longest:
@@ -217,7 +194,7 @@ def balance(name: str, sources: Sequence[tuple[str, bool]]) -> dict[str, Any]:
 
 
 def figure(rows: Sequence[dict[str, Any]]):
-    """Accuracy by depth, a panel a measure."""
+    """Draws the accuracy by depth, one panel for each measure."""
     columns = list(rows[0])[2:]
     depths = list(range(1, 1 + len(rows)))
     panels = []

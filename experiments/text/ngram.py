@@ -1,13 +1,13 @@
-r"""Characters predicted from the few before them, by counting: what a network is compared with.
+r"""Predicts characters from the few before them, by counting: what a network is compared with.
 
 An n-gram model of order n knows the n - 1 symbols before. With c(h) the count of a context h, c(hs)
-that of s behind it, t(h) the number of different symbols seen behind it and h' the context without
+that of s after it, t(h) the number of different symbols seen after it and h' the context without
 its first symbol,
 
 .. math:: P(s|h) = \frac{c(hs) + t(h) P(s|h')}{c(h) + t(h)},                         (1)
 
-which is P(s|h') where h was never seen, and begins with P = 1/V for V symbols, behind no context at
-all. It is Witten and Bell's rule.
+which is P(s|h') if h was never seen, and begins with P = 1/V for V symbols without any context. It
+is Witten and Bell's rule.
 
 References:
     Witten & Bell, The zero-frequency problem, IEEE Trans. Information Theory, 1991;
@@ -29,7 +29,7 @@ class NGram(NamedTuple):
         size: V.
         contexts: for each length of context from 0 to n - 1 the contexts seen, int64 [contexts],
             ascending; each is a number to the base V.
-        counts: for each length int32 [contexts, V], how often each symbol came behind.
+        counts: for each length int32 [contexts, V], how often each symbol came next.
     """
 
     size: int
@@ -38,7 +38,7 @@ class NGram(NamedTuple):
 
 
 def count_ngrams(symbols: np.ndarray, size: int, order: int) -> NGram:
-    """The model of a text.
+    """Counts the n-grams of a text.
 
     Args:
         symbols: integers [time] from 0 to `size` - 1.
@@ -64,30 +64,30 @@ def count_ngrams(symbols: np.ndarray, size: int, order: int) -> NGram:
 
 
 def probabilities(model: NGram, symbols: np.ndarray) -> np.ndarray:
-    """P of eq. 1 of the symbol behind each place of a text, float64 [time, V].
+    """Computes P of eq. 1 for the symbol after each place of a text, float64 [time, V].
 
-    Near the beginning the contexts are as long as what there is.
+    Near the beginning the contexts are as long as possible.
     """
     p = np.full((len(symbols), model.size), 1 / model.size)
     for length, (seen, table) in enumerate(zip(model.contexts, model.counts, strict=True)):
         keys = _keys(symbols, length, model.size)
         if not len(seen) or not len(keys):
             break
-        # Behind `length` symbols stands the first place that has such a context.
+        # The first place with such a context comes after `length` symbols.
         keys = keys[1:] if length == 0 else keys
         rows = np.minimum(np.searchsorted(seen, keys), len(seen) - 1)
-        behind = np.where((seen[rows] == keys)[:, None], table[rows], 0)
-        kinds = (behind > 0).sum(axis=1, keepdims=True)
-        total = behind.sum(axis=1, keepdims=True) + kinds
+        after = np.where((seen[rows] == keys)[:, None], table[rows], 0)
+        kinds = (after > 0).sum(axis=1, keepdims=True)
+        total = after.sum(axis=1, keepdims=True) + kinds
         shorter = p[len(p) - len(keys) :]
         p[len(p) - len(keys) :] = np.where(
-            total > 0, (behind + kinds * shorter) / np.maximum(total, 1), shorter
+            total > 0, (after + kinds * shorter) / np.maximum(total, 1), shorter
         )
     return p
 
 
 def write(model: NGram, rng: np.random.Generator, start: int, end: int, longest: int) -> list[int]:
-    """Symbols drawn one after the other behind `start`, up to `end` (left out) or to `longest`."""
+    """Draws symbols one after the other, from `start` to `end` (both left out) or to `longest`."""
     text = [start]
     while len(text) <= longest:
         known = np.array(text[-len(model.counts) :])
@@ -98,7 +98,7 @@ def write(model: NGram, rng: np.random.Generator, start: int, end: int, longest:
 
 
 def _keys(symbols: np.ndarray, length: int, size: int) -> np.ndarray:
-    """All contexts of a length in a text as numbers, int64 [time - length + 1]."""
+    """Turns all contexts of a length in a text into numbers, int64 [time - length + 1]."""
     keys = np.zeros(max(0, len(symbols) - length + 1), np.int64)
     for place in range(length):
         keys = keys * size + symbols[place : place + len(keys)]

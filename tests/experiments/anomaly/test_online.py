@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from online import judge_streams, learn_online
+from online import learn_online, score_streams
 
 from nnlab import training
 from nnlab.errors import InputError
@@ -35,7 +35,7 @@ def blocks_of(seed, blocks=6, rows=4):
     return state, (x, y)
 
 
-def test_rows_are_judged_before_they_are_learned_from_and_held_states_keep_all_but_the_carry():
+def test_rows_are_scored_before_they_are_learned_and_held_states_keep_all_but_the_carry():
     state, (x, y) = blocks_of(0)
     learns = np.array([True, True, False, True, False, False])
     end, metrics = RUN(state, (x, y), learns)
@@ -100,26 +100,27 @@ def stream_of(seed, rows):
     return values[:-1, None], (values[1:], np.ones(rows))
 
 
-def test_streams_of_unlike_length_are_judged_as_each_alone_by_hand():
+def test_streams_of_different_length_are_scored_as_each_alone_by_hand():
     streams, key = [stream_of(4, 22), stream_of(5, 13), stream_of(6, 9)], jax.random.key(0)
-    found = judge_streams(
+    found = score_streams(
         COUNTED, fresh, key, streams, [9, 4, 3], metric="row", block=4, passes=2, bounds=(10, 50)
     )
     assert [len(each) for each in found] == [22, 13, 9]
+    first_state, step = jax.jit(fresh), jax.jit(COUNTED)
     for k, (x, (y, _)), early, rows in zip(
         jax.random.split(key, 3), streams, (2, 1, 0), found, strict=True
     ):
         end = -len(x) % 4
         blocks = [np.pad(a, [(0, end), *[(0, 0)] * (a.ndim - 1)]) for a in (x, y, np.ones(len(x)))]
         x, y, counts = (a.reshape(-1, 1, 4, *a.shape[1:]) for a in blocks)
-        state = first = fresh(k, x[0])
+        state = first = first_state(k, x[0])
         for _ in range(2):  # passes over the early blocks
             for i in range(early):
-                state, _ = COUNTED(state, (x[i], (y[i], counts[i])))
+                state, _ = step(state, (x[i], (y[i], counts[i])))
             state = state._replace(carry=first.carry)
         expected = []
         for i in range(len(x)):
-            state, metrics = COUNTED(state, (x[i], (y[i], counts[i])))
+            state, metrics = step(state, (x[i], (y[i], counts[i])))
             expected.append(metrics["row"][0])
         expected = np.concatenate(expected)[: len(rows)]
         np.testing.assert_allclose(rows, expected, rtol=1e-3, atol=1e-4)
@@ -136,7 +137,7 @@ def test_inputs_may_be_a_tree():
 
     a, b, labels = np.arange(10.0), np.arange(20.0).reshape(10, 2), np.ones(10)
     streams = [({"a": each, "b": b[: len(each)]}, labels[: len(each)]) for each in (a, a[:6])]
-    found = judge_streams(
+    found = score_streams(
         step, empty, jax.random.key(0), streams, [0, 0], metric="row", block=4, recurrent=False
     )
     for rows in found:
@@ -144,10 +145,10 @@ def test_inputs_may_be_a_tree():
     assert [*map(len, found)] == [10, 6]
 
 
-def test_what_is_late_can_be_judged_without_being_learned_from():
+def test_what_is_late_can_be_scored_without_being_learned():
     streams, key = [stream_of(7, 16)], jax.random.key(0)
     learnt, held = (
-        judge_streams(COUNTED, fresh, key, streams, [8], metric="row", block=4, late=late)[0]
+        score_streams(COUNTED, fresh, key, streams, [8], metric="row", block=4, late=late)[0]
         for late in (True, False)
     )
     np.testing.assert_array_equal(learnt[:12], held[:12])
@@ -157,6 +158,6 @@ def test_what_is_late_can_be_judged_without_being_learned_from():
 def test_bad_input_is_named():
     streams, key = [stream_of(0, 8)], jax.random.key(0)
     with pytest.raises(InputError, match="block=0 and 1 numbers"):
-        judge_streams(COUNTED, fresh, key, streams, [2], metric="row", block=0)
+        score_streams(COUNTED, fresh, key, streams, [2], metric="row", block=0)
     with pytest.raises(InputError, match="2 numbers of early rows were given for 1"):
-        judge_streams(COUNTED, fresh, key, streams, [2, 2], metric="row", block=4)
+        score_streams(COUNTED, fresh, key, streams, [2, 2], metric="row", block=4)

@@ -5,8 +5,8 @@ import functools
 import jax
 import numpy as np
 import pytest
+import seen_range
 
-from experiments.anomaly import seen_range
 from nnlab.errors import InputError
 
 

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
+import windowed_gaussian
 from scipy.stats import norm
-
-from experiments.anomaly import windowed_gaussian
 
 
 def test_a_hand_worked_row():
