@@ -110,7 +110,7 @@ def check_gradient_rule(
     jitted = jit(rule)
 
     narrow, wide = jnp.bfloat16, jnp.float32
-    kinds = {"float32": (wide,), "bfloat16": (narrow,)}
+    kinds: dict[str, tuple[Any, ...]] = {"float32": (wide,), "bfloat16": (narrow,)}
     if len(moving) > 1:
         kinds["both"] = narrow, wide
     for kind, dtypes in kinds.items():

@@ -113,7 +113,7 @@ def main(config: Config) -> None:
     transformation = fit_transformation(table, steps, rows=(0, fitted))
     features = transformation.apply(table)
     arithmetic = NAMED[config.arithmetic]
-    model = NextValue(config.units, arithmetic=arithmetic, norm=config.arithmetic != "float")
+    model = NextValue(config.units, arithmetic=arithmetic, norm=arithmetic.needs_norm)
     with config.open() as record:
         trained = train(model, features[:fitted], features[fitted:stop], config, record.folder)
         variables, history = {"params": trained.best.params}, trained.history

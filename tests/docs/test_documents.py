@@ -123,7 +123,8 @@ def test_commands_exist_with_their_options(path):
 
 def test_every_arithmetic_is_in_the_table():
     text = (ROOT / "docs" / "arithmetics.md").read_text()
-    for name in {*arithmetics.__all__} - {"Arithmetic", "NAMED"}:
+    names = [n for n, each in vars(arithmetics).items() if isinstance(each, arithmetics.Arithmetic)]
+    for name in [*names, "lp_adder", "dorefa", "in_format", "of_product"]:
         assert re.search(rf"`{name}\b", text), name
 
 
