@@ -13,6 +13,14 @@ import pytest
 from hypothesis import strategies as st
 
 
+@pytest.fixture(scope="module", autouse=True)
+def free_programs():
+    """Lets go of compiled programs after each file of tests, or a worker grows by gigabytes."""
+    yield
+    if jax := sys.modules.get("jax"):
+        jax.clear_caches()
+
+
 def _one_or_two(largest):
     number = st.integers(1, largest)
     return number | st.tuples(number, number)
