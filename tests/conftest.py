@@ -2,7 +2,9 @@
 
 import functools
 import importlib.util
+import itertools
 import os
+import struct
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -80,6 +82,23 @@ def load_script():
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def write_mnist():
+    """`write_mnist(folder, images)` writes files in MNIST's format with easily learnt classes."""
+
+    def write(folder, images):
+        labels = np.arange(images) % 10
+        pixels = np.zeros((images, 28, 28), np.uint8)
+        pixels[np.arange(images), 2 * labels + 4] = 255  # the row that is bright
+        arrays = {"images-idx3": (0x803, pixels), "labels-idx1": (0x801, labels)}
+        for split, (kind, (magic, array)) in itertools.product(("train", "t10k"), arrays.items()):
+            header = struct.pack(f">{1 + array.ndim}i", magic, *array.shape)
+            body = array.astype(np.uint8).tobytes()
+            (folder / f"{split}-{kind}-ubyte").write_bytes(header + body)
+
+    return write
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import dataclasses
 import inspect
 import json
 import math
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,26 +121,14 @@ def test_other_bad_values(name, args, words, load_script, ended, tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
-def test_a_truncated_file_is_named_and_no_folder_is_left(load_script, ended, tmp_path):
-    write_mnist(tmp_path)
+def test_a_truncated_file_is_named_and_no_folder_is_left(load_script, ended, write_mnist, tmp_path):
+    write_mnist(tmp_path, images=64)
     whole = (tmp_path / "t10k-images-idx3-ubyte").read_bytes()
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(whole[: len(whole) // 2])
     args = ["--dataset", "mnist", "--data-dir", tmp_path, "--out", tmp_path / "run"]
     status, _, err = ended(load_script("adder_vs_cnn"), args)
     assert status == 2 and "t10k-images-idx3-ubyte" in err and err.count("\n") == 1
     assert not (tmp_path / "run").exists()
-
-
-def write_mnist(folder: Path, images: int = 64) -> None:
-    """Write files in MNIST's format with an easily learnt class: the row that is bright."""
-    labels = np.arange(images) % 10
-    pixels = np.zeros((images, 28, 28), np.uint8)
-    pixels[np.arange(images), 2 * labels + 4] = 255
-    for split in ("train", "t10k"):
-        for kind, magic, array in (("images-idx3", 0x803, pixels), ("labels-idx1", 0x801, labels)):
-            header = struct.pack(f">{1 + array.ndim}i", magic, *array.shape)
-            body = array.astype(np.uint8).tobytes()
-            (folder / f"{split}-{kind}-ubyte").write_bytes(header + body)
 
 
 @pytest.fixture
@@ -153,12 +140,15 @@ def untrained(monkeypatch, load_script):
         state = jax.eval_shape(lambda: real_init(*arguments, **options))
         rng = np.random.default_rng(0)
 
-        def filled(leaf):
+        def filled(path, leaf):
             if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                 return jax.random.key(0)
-            return jax.numpy.asarray(rng.uniform(size=leaf.shape), leaf.dtype)
+            positive = getattr(path[-1], "key", "") in ("scale", "var")
+            numbers = rng.uniform(0.5 if positive else -1.5, 1.5, leaf.shape)
+            return jax.numpy.asarray(numbers, leaf.dtype)
 
-        return jax.tree.map(filled, state)
+        state = jax.tree_util.tree_map_with_path(filled, state)
+        return state._replace(step=jax.numpy.int32(0))
 
     metrics: list[str] = []  # of the first training, which alone is traced
 
@@ -224,18 +214,6 @@ def of_every_arithmetic(result):
     assert [*result["histories"]] == ["shift_ps", "adder", "lp_adder"]
 
 
-def of_deployment(result):
-    rows = {row["variant"]: row for row in result["table"]}
-    theirs = [variant for variant in rows if "PyTorch" in variant]
-    adder = [f"AdderNet {kind}" for kind in ("float32", "int8", "int4")]
-    assert [*rows] == ["CNN float32", *theirs, *adder, "BNN float32", "BNN packed"]
-    sizes = [rows[variant]["file bytes"] for variant in adder]
-    assert sizes[0] > 3 * sizes[1] > 3 * sizes[2]
-    for variant in theirs[:1]:  # the same weights in float32
-        accuracies = [rows[each]["test accuracy / %"] for each in ("CNN float32", variant)]
-        assert accuracies[0] == accuracies[1]
-
-
 DIGITS = ["--dataset", "digits", "--epochs", "2", "--batch-size", "16"]
 SMALL = {
     "adder/adder_cifar10": Small(
@@ -265,25 +243,20 @@ SMALL = {
         [*DIGITS, "--cells", "posit8-warm-up"],
         lambda result: column(result, "cell", "seed", table="rows") == [("posit8-warm-up", 0)],
     ),
-    "deployment/deploy_adder": Small(
-        ["--networks", "lenet5", "--batch-size", "32", "--bits", "8", "4", "--repeats", "1"],
-        of_deployment,
-    ),
     "deployment/zoo": Small(["--models", "lenet5", "lenet5_full"], of_the_zoo),
 }
-COSTLY = {"adder/adder_cifar10", "adder/pruning", "deployment/deploy_adder"}
-MNIST = {"adder/adder_mnist_ablation": "--data-dir", "deployment/deploy_adder": "--mnist-dir"}
+COSTLY = {"adder/adder_cifar10", "adder/pruning"}
 
 
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.slow if name in COSTLY else ()) for name in SMALL],
 )
-def test_a_small_run(name, untrained, ended, tmp_path):
+def test_a_small_run(name, untrained, ended, write_mnist, tmp_path):
     args, holds, files = SMALL[name]
-    if name in MNIST:
-        write_mnist(tmp_path)
-        args = [*args, MNIST[name], str(tmp_path)]
+    if name == "adder/adder_mnist_ablation":
+        write_mnist(tmp_path, images=64)
+        args = [*args, "--data-dir", str(tmp_path)]
     script, out = untrained(name), tmp_path / "run"
     status, _, err = ended(script, [*args, "--out", out])
     assert (status, err) == (0, "")
