@@ -105,10 +105,7 @@ def adder_conv(
         ValueError: ranks, sizes, window or rules do not fit.
         TypeError: an operand is not floating.
     """
-    if filter_rule not in ("full", "sign"):
-        raise ValueError(f'filter_rule must be "full" or "sign", not {filter_rule!r}.')
-    if input_rule not in ("clip", "full", "sign"):
-        raise ValueError(f'input_rule must be "clip", "full" or "sign", not {input_rule!r}.')
+    check_rules(filter_rule, input_rule)
     return over_windows(
         "adder_conv",
         lambda *operands: _adder_conv(*operands, filter_rule, input_rule),
@@ -118,6 +115,14 @@ def adder_conv(
         padding=padding,
         kernel_dilation=kernel_dilation,
     )
+
+
+def check_rules(filter_rule: str, input_rule: str) -> None:
+    """Raise a ValueError unless both are rules of the table above."""
+    if filter_rule not in ("full", "sign"):
+        raise ValueError(f'filter_rule must be "full" or "sign", not {filter_rule!r}.')
+    if input_rule not in ("clip", "full", "sign"):
+        raise ValueError(f'input_rule must be "clip", "full" or "sign", not {input_rule!r}.')
 
 
 def _widen(*arrays: jax.Array) -> list[jax.Array]:
@@ -141,8 +146,11 @@ def _adder_conv_bwd(window, filter_rule, input_rule, residuals, g):
     else:
         dw = kernels.adder_conv_filter_gradient(g, x, w, window=window)  # (3)
     if input_rule == "full":
-        ones = jnp.ones((*w.shape[:2], 1, 1), w.dtype)
-        seen = convolve_input_gradient(g.sum(axis=3, keepdims=True), x[..., :1], ones, window)
+        ones, pixels = (
+            jnp.ones((*w.shape[:2], 1, 1), w.dtype),
+            jnp.zeros((*x.shape[:3], 1), x.dtype),
+        )
+        seen = convolve_input_gradient(g.sum(axis=3, keepdims=True), pixels, ones, window)
         dx = convolve_input_gradient(g, x, w, window) - x * seen  # (5)
     else:
         dx = kernels.adder_conv_input_gradient(g, x, w, rule=input_rule, window=window)  # (4), (6)

@@ -44,7 +44,7 @@ import jax
 import jax.numpy as jnp
 
 from nnlab.kernels.batch import auto_sharded, match_varying
-from nnlab.ops.adder import FilterRule, InputRule, adder_conv, adder_dense
+from nnlab.ops.adder import FilterRule, InputRule, adder_conv, adder_dense, check_rules
 from nnlab.ops.front import check_operands
 from nnlab.ops.windows import Moves, Padding, moves_of
 
@@ -81,6 +81,7 @@ def winograd_adder_conv(
         TypeError: an operand is not floating.
     """
     check_operands("winograd_adder_conv", x, kernel)
+    check_rules(filter_rule, input_rule)
     taps = kernel.shape[:-2]
     moves = moves_of(x.shape[1:-1], taps, strides, padding, kernel_dilation)
     rules: Any = dict(filter_rule=filter_rule, input_rule=input_rule)

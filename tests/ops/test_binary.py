@@ -18,6 +18,7 @@ from nnlab.ops.binary import (
 )
 from nnlab.testing import check_gradient_rule, image_windows
 
+THOROUGH = pytest.mark.parametrize("thorough", [False, pytest.param(True, marks=pytest.mark.slow)])
 INF, NAN = np.inf, np.nan
 
 
@@ -58,21 +59,29 @@ def test_sign_table(dtype):
     np.testing.assert_array_equal(dx, 3 * passes)
 
 
-def test_sign_rule():
+@THOROUGH
+def test_sign_rule(thorough):
     check_gradient_rule(
-        sign_ste, [weights()], value=sign, potentials=[lambda x: jnp.clip(x, -1, 1)], rtol=0, atol=0
+        sign_ste,
+        [weights()],
+        value=sign,
+        potentials=[lambda x: jnp.clip(x, -1, 1)],
+        rtol=0,
+        atol=0,
+        thorough=thorough,
     )
 
 
-def test_binary_weights_rule():
-    check_gradient_rule(
-        binary_weights, [weights()], value=sign, potentials=[lambda w: w], rtol=0, atol=0
-    )
+@THOROUGH
+def test_binary_weights_rule(thorough):
+    exact = dict(rtol=0, atol=0, thorough=thorough)
+    check_gradient_rule(binary_weights, [weights()], value=sign, potentials=[lambda w: w], **exact)
     x = jnp.array([0.0, -0.0, INF, -INF, NAN])
     np.testing.assert_array_equal(binary_weights(x), [1, 1, 1, -1, NAN])
 
 
-def test_stochastic_weights_rule():
+@THOROUGH
+def test_stochastic_weights_rule(thorough):
     key = jax.random.key(0)
 
     def value(key, w):
@@ -86,6 +95,7 @@ def test_stochastic_weights_rule():
         potentials=[None, lambda key, w: w],
         rtol=0,
         atol=0,
+        thorough=thorough,
     )
 
 
@@ -93,7 +103,7 @@ def test_stochastic_weights_rule():
 def test_stochastic_weights_have_the_mean_of_clipped_weights(dtype):
     means, n = np.array([-1.5, -1, -0.75, 0, 0.25, 1, 1.5]), 200_000
     w = jnp.broadcast_to(jnp.asarray(means, dtype), (n, 7))
-    draws = stochastic_binary_weights(jax.random.key(1), w)
+    draws = jax.jit(stochastic_binary_weights)(jax.random.key(1), w)
     assert draws.dtype == dtype
     values = np.asarray(draws, np.float64)
     assert np.isin(values, [-1, 1]).all()
@@ -104,12 +114,12 @@ def test_stochastic_weights_have_the_mean_of_clipped_weights(dtype):
 
 
 def test_stochastic_weights_are_a_function_of_the_key():
-    w = jnp.zeros(64)
-    first, again, other = (stochastic_binary_weights(jax.random.key(k), w) for k in (0, 0, 1))
+    w = jnp.zeros(64).at[:3].set(jnp.array([INF, -INF, NAN]))
+    draw = jax.jit(stochastic_binary_weights)
+    first, again, other = (draw(jax.random.key(k), w) for k in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
-    assert (first != other).any()
-    edges = stochastic_binary_weights(jax.random.key(0), jnp.array([INF, -INF, NAN]))
-    np.testing.assert_array_equal(edges, [1, -1, NAN])
+    assert (first[3:] != other[3:]).any()
+    np.testing.assert_array_equal(first[:3], [1, -1, NAN])
 
 
 def conv_sum(x, kernel, **options):
@@ -174,8 +184,9 @@ def test_conv_is_an_exact_integer_over_shapes_windows_and_dtypes(convolutions, d
 
 def test_dense_takes_any_leading_axes_and_empty_ones():
     x, kernel = signs(0, 2, 3, 5), signs(1, 5, 4)
-    np.testing.assert_array_equal(binary_dense(x, kernel), x @ kernel)
-    np.testing.assert_array_equal(binary_dense(x[0, 0], kernel), x[0, 0] @ kernel)
+    expected, dense = np.asarray(x) @ np.asarray(kernel), jax.jit(binary_dense)
+    np.testing.assert_array_equal(dense(x, kernel), expected)
+    np.testing.assert_array_equal(dense(x[0, 0], kernel), expected[0, 0])
     for shape, features in (((0, 3), 2), ((2, 0), 3), ((2, 3), 0)):
-        y = binary_dense(jnp.ones(shape), jnp.ones((shape[-1], features)))
+        y = dense(jnp.ones(shape), jnp.ones((shape[-1], features)))
         np.testing.assert_array_equal(y, np.full((shape[0], features), shape[-1]))

@@ -1,5 +1,7 @@
 """BinaryConnect's products: which weights they take, and when."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,10 +27,13 @@ def assert_same(op, weights):
     """`op` has the value and the input's cotangent of these weights, and w that of these."""
     x, w = operands()
     options = dict(strides=(2, 1), padding="VALID")
-    y, pull = jax.vjp(lambda x, w: op(x, w, **options), x, w)
-    expected, wanted = jax.vjp(lambda x, w: conv_sum(x, w, **options), x, weights)
-    np.testing.assert_array_equal(y, expected)
-    for got, other in zip(pull(y), wanted(y), strict=True):
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def passes(op, x, w):
+        y, pull = jax.vjp(lambda x, w: op(x, w, **options), x, w)
+        return y, *pull(y)
+
+    for got, other in zip(passes(op, x, w), passes(conv_sum, x, weights), strict=True):
         np.testing.assert_array_equal(got, other)
 
 
@@ -39,7 +44,7 @@ def test_deterministic():
 
 def test_stochastic_with_a_key_and_in_evaluation():
     w, key = operands()[1], jax.random.key(3)
-    draw = stochastic_binary_weights(key, w)
+    draw = jax.jit(stochastic_binary_weights)(key, w)
     assert (draw != jnp.where(w >= 0, 1.0, -1.0)).any()
     assert_same(lambda *a, **b: stochastic_binary_connect_conv(*a, key=key, **b), draw)
     assert_same(stochastic_binary_connect_conv, w)

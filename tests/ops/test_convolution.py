@@ -120,7 +120,7 @@ def test_true_convolution_is_that_of_scipy_and_correlation_too():
     images, filters = x[None, :, :, None], kernel[:, :, None, None]
     for mode in ("full", "valid"):
         for ours, theirs in ((true_conv, signal.convolve2d), (conv, signal.correlate2d)):
-            y = ours(images, filters, padding=mode.upper())
+            y = jax.jit(functools.partial(ours, padding=mode.upper()))(images, filters)
             np.testing.assert_array_equal(y[0, :, :, 0], theirs(x, kernel, mode))
     sequence, taps = x[:1, :, None], kernel[0, :, None, None]
     for ours, theirs in ((true_conv, np.convolve), (conv, np.correlate)):
@@ -138,16 +138,15 @@ def test_true_convolution_in_full_commutes_and_an_adders_does_not():
     assert not np.array_equal(true_conv(x, kernel, **options), true_conv(*swapped, **options))
 
 
-@pytest.mark.parametrize("axes", [1, 2, 3])
-@pytest.mark.parametrize("product", [conv, adder_conv])
+@pytest.mark.parametrize(("axes", "product"), [(1, conv), (2, adder_conv), (3, conv)])
 def test_true_convolution_goes_through_the_kernel_backwards(axes, product):
     x, kernel = quarters(0, 2, *(5, 4, 3)[:axes], 2), quarters(1, *(3, 2, 2)[:axes], 2, 3)
     backwards = kernel[tuple([slice(None, None, -1)] * axes)]
     options: Any = dict(strides=(2, 1, 1)[:axes], kernel_dilation=(1, 2, 1)[:axes])
-    expected = product(x, backwards, **options)
-    np.testing.assert_array_equal(true_conv(x, kernel, product=product, **options), expected)
+    expected = jax.jit(functools.partial(product, **options))(x, backwards)
+    ours = jax.jit(functools.partial(true_conv, product=product, **options))(x, kernel)
+    np.testing.assert_array_equal(ours, expected)
     np.testing.assert_array_equal(flipped(kernel), backwards)
-    np.testing.assert_array_equal(true_conv(x, backwards, product=product), product(x, kernel))
 
 
 def test_true_adder_convolution_by_hand():

@@ -15,6 +15,10 @@ from nnlab.ops.binary import sign_ste
 from nnlab.ops.estimators import dorefa_quantizer, magnitude_aware_sign, ste_tern
 from nnlab.testing import check_gradient_rule
 
+# What takes time is to compile, not to run.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+jit = functools.partial(jax.jit, compiler_options=QUICK)
+THOROUGH = pytest.mark.parametrize("thorough", [False, pytest.param(True, marks=pytest.mark.slow)])
 INF, NAN = math.inf, math.nan
 TINY, EPS = float(jnp.finfo(jnp.float32).tiny), float(jnp.finfo(jnp.float32).eps)
 EDGES = [0.0, -0.0, TINY, -TINY, 1.0, -1.0, 1 + EPS, -1 - EPS, 0.5, -0.5, 0.5 + EPS, -0.5 - EPS]
@@ -65,26 +69,27 @@ SCALARS = {  # estimator: value and slope of one number
 
 
 @pytest.mark.parametrize("name", SCALARS)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_scalar_formulas(name, dtype):
+def test_scalar_formulas(name):
     estimator, value, slope = SCALARS[name]
-    x = jnp.array(EDGES, dtype)
-    y, pull = jax.vjp(estimator, x)
-    (dx,) = pull(jnp.full_like(y, 3))
-    assert y.dtype == dx.dtype == dtype
-    numbers = np.asarray(x, np.float64).tolist()
-    # One rounding to the dtype. (4), computed in float32, is also a difference of numbers of about
-    # 2 times 3 b / (1 + cosh bx), 2.1 where they cancel most: four roundings, or 16 units of 2^-24.
-    rtol, atol = float(jnp.finfo(dtype).eps), 16 * 2**-24 if name == "swish_sign" else 0
-    expected = [value(v) for v in numbers], [3 * slope(v) for v in numbers]
-    for got, wanted in zip((y, dx), expected, strict=True):
-        np.testing.assert_allclose(np.asarray(got, np.float64), wanted, rtol=rtol, atol=atol)
 
+    @jit
+    def both(x):
+        y, pull = jax.vjp(estimator, x)
+        return y, *pull(jnp.full_like(y, 3))
 
-@pytest.mark.parametrize("name", SCALARS)
-def test_a_nan_stays_a_nan(name):
-    y = SCALARS[name][0](jnp.array([NAN, 1.0]))
-    assert np.isnan(y).tolist() == [True, False]
+    for dtype in (jnp.float32, jnp.bfloat16):
+        x = jnp.array([*EDGES, NAN], dtype)
+        y, dx = both(x)
+        assert y.dtype == dx.dtype == dtype and np.isnan(y[-1])
+        numbers = np.asarray(x[:-1], np.float64).tolist()
+        # One rounding to the dtype. (4), computed in float32, is also a difference of numbers of
+        # about 2 times 3 b / (1 + cosh bx), 2.1 where they cancel most: four roundings, or 16 units
+        # of 2^-24.
+        rtol, atol = float(jnp.finfo(dtype).eps), 16 * 2**-24 if name == "swish_sign" else 0
+        expected = [value(v) for v in numbers], [3 * slope(v) for v in numbers]
+        for got, wanted in zip((y, dx), expected, strict=True):
+            got = np.asarray(got[:-1], np.float64)
+            np.testing.assert_allclose(got, wanted, rtol=rtol, atol=atol)
 
 
 def clip(x):
@@ -104,19 +109,26 @@ POTENTIALS = {
 }
 
 
+@THOROUGH
 @pytest.mark.parametrize("name", POTENTIALS)
-def test_slopes_are_those_of_the_potentials(name):
+def test_slopes_are_those_of_the_potentials(name, thorough):
     estimator, value, _ = SCALARS[name]
     x = jnp.asarray(np.linspace(-1.6, 1.6, 14).reshape(2, 7), jnp.float32)  # off all edges
     check_gradient_rule(
-        estimator, [x], value=np.vectorize(value, otypes=[float]), potentials=[POTENTIALS[name]]
+        estimator,
+        [x],
+        value=np.vectorize(value, otypes=[float]),
+        potentials=[POTENTIALS[name]],
+        thorough=thorough,
     )
 
 
 def test_the_default_sign_is_that_of_binary_networks():
     x = jnp.array(EDGES)
-    for f in (lambda f: f(x), lambda f: jax.vjp(f, x)[1](x)[0]):
-        np.testing.assert_array_equal(f(estimators.ste_sign), f(sign_ste))
+    ours, theirs = (
+        jit(lambda x, f=f: jax.vjp(f, x)[1](x)) for f in (estimators.ste_sign, sign_ste)
+    )
+    np.testing.assert_array_equal(ours(x), theirs(x))
 
 
 def test_ternary_weight_networks():
@@ -131,7 +143,8 @@ def magnitude(w):
     return np.abs(w).mean(axis=(0, 1))
 
 
-def test_magnitude_aware_sign():
+@THOROUGH
+def test_magnitude_aware_sign(thorough):
     w = jnp.asarray(np.linspace(-1.5, 1.4, 12).reshape(2, 2, 3), jnp.float32)
     check_gradient_rule(
         magnitude_aware_sign,
@@ -139,6 +152,7 @@ def test_magnitude_aware_sign():
         value=lambda w: magnitude(w) * np.where(w >= 0, 1, -1),
         potentials=[lambda w: jax.lax.stop_gradient(jnp.abs(w).mean((0, 1))) * clip(w)],
         bfloat16_rtol=2**-7,  # the scale and its product with g are rounded
+        thorough=thorough,
     )
 
 
@@ -147,24 +161,29 @@ def centred(w):
     return tanh / jnp.abs(tanh).max()
 
 
-@pytest.mark.parametrize("bits", [2, 8])
-def test_dorefa_weights(bits):
+@pytest.mark.parametrize(
+    ("bits", "thorough"), [(2, False), pytest.param(8, True, marks=pytest.mark.slow)]
+)
+def test_dorefa_weights(bits, thorough):
     w, n = jnp.asarray(np.linspace(-1.5, 1.37, 10).reshape(5, 2), jnp.float32), 2**bits - 1
     check_gradient_rule(
         functools.partial(dorefa_quantizer, k_bit=bits, mode="weights"),
         [w],
         value=lambda w: 2 * np.round(n * (np.asarray(centred(w)) + 1) / 2) / n - 1,
         potentials=[centred],
+        thorough=thorough,
     )
 
 
-def test_dorefa_weights_of_one_bit():
+@THOROUGH
+def test_dorefa_weights_of_one_bit(thorough):
     w = jnp.asarray(np.linspace(-1.5, 1.4, 12).reshape(2, 6), jnp.float32)
     check_gradient_rule(
         functools.partial(dorefa_quantizer, k_bit=1, mode="weights"),
         [w],
         value=lambda w: np.abs(w).mean() * np.where(w >= 0, 1, -1),
         potentials=[lambda w: w],
+        thorough=thorough,
     )
     zeros = jnp.zeros((2, 3))
     assert np.isfinite(dorefa_quantizer(zeros, 1, "weights")).all()

@@ -60,11 +60,12 @@ def test_padding_value_may_be_traced_and_mapped():
 
 def test_dense_takes_any_leading_axes_and_empty_ones():
     x, kernel = numbers(0, 2, 3, 13), numbers(1, 13, 4)
-    expected = -abs(x.astype(int)[..., None] - kernel.astype(int)).sum(axis=-2)
-    np.testing.assert_array_equal(adder_dense_uint8(x, kernel), expected)
-    np.testing.assert_array_equal(adder_dense_uint8(x[0, 0], kernel), expected[0, 0])
+    expected = -abs(np.int32(x)[..., None] - np.int32(kernel)).sum(axis=-2)
+    dense = jax.jit(adder_dense_uint8)
+    np.testing.assert_array_equal(dense(x, kernel), expected)
+    np.testing.assert_array_equal(dense(x[0, 0], kernel), expected[0, 0])
     for shape, features in (((0, 3), 2), ((2, 0), 3), ((2, 3), 0)):
-        y = adder_dense_uint8(numbers(0, *shape), numbers(0, shape[-1], features))
+        y = jax.eval_shape(adder_dense_uint8, numbers(0, *shape), numbers(0, shape[-1], features))
         assert y.shape == (shape[0], features) and y.dtype == jnp.int32
 
 

@@ -20,6 +20,9 @@ def normal(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
+# What takes time is to compile, not to run.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+jit = functools.partial(jax.jit, compiler_options=QUICK)
 X, KERNEL = normal(0, 2, 5, 4, 2), normal(1, 2, 3, 2, 3)
 
 
@@ -28,9 +31,13 @@ def power_sum(x, kernel, p, **options):
     return -(jnp.abs(d) ** p).sum((3, 4, 5))
 
 
-def cotangents(op, x, kernel, g, **options):
+def passes(op, x, kernel, g, **options):
     y, pull = jax.vjp(functools.partial(op, **options), x, kernel)
     return y, *pull(g)
+
+
+def cotangents(op, x, kernel, g, **options):
+    return jit(functools.partial(passes, op, **options))(x, kernel, g)
 
 
 def test_golden():
@@ -67,7 +74,7 @@ def test_one_program_serves_every_p_and_is_the_gradient_at_each():
     @jax.jit
     def rule(p, x, kernel, g):
         traced.append(p)
-        return cotangents(lp_adder_conv, x, kernel, g, p=p, padding="VALID")
+        return passes(lp_adder_conv, x, kernel, g, p=p, padding="VALID")
 
     x, kernel = (np.asarray(a, np.float64) for a in (X[:, :3, :3], KERNEL[:, :2]))
     g = np.asarray(normal(2, 2, 2, 2, 3), np.float64)
@@ -88,7 +95,7 @@ def test_one_program_serves_every_p_and_is_the_gradient_at_each():
     assert len(traced) == 1
 
 
-@pytest.mark.parametrize("p", [1.0, jnp.array(1.0)])
+@pytest.mark.parametrize("p", [pytest.param(1.0, marks=pytest.mark.slow), jnp.array(1.0)])
 def test_at_1_it_is_the_adder_with_its_sign_rules(p):
     g = normal(2, *jax.eval_shape(functools.partial(adder_conv, **OPTIONS), X, KERNEL).shape)
     ours = cotangents(lp_adder_conv, X, KERNEL, g, p=p, **OPTIONS)
@@ -113,16 +120,18 @@ def test_vmap_over_p_is_a_loop_and_p_gets_no_gradient():
     def y(p):
         return lp_adder_conv(X, KERNEL, p=p, **OPTIONS)
 
-    together, apart = jax.vmap(y)(ps), jnp.stack([y(p) for p in ps])
+    each = jit(y)
+    together, apart = jit(jax.vmap(y))(ps), jnp.stack([each(p) for p in ps])
     np.testing.assert_allclose(together, apart, rtol=1e-6)  # another order of the sums
-    assert jax.grad(lambda p: y(p).sum())(ps[1]) == 0
+    assert jit(jax.grad(lambda p: y(p).sum()))(ps[1]) == 0
 
 
+@pytest.mark.slow
 def test_nothing_of_positions_by_inputs_by_filters_exists():
     x, kernel = normal(0, 4, 12, 12, 16), normal(1, 1, 2, 16, 32)
 
     def gradients(x, kernel, g, p):
-        return cotangents(lp_adder_conv, x, kernel, g, p=p)
+        return passes(lp_adder_conv, x, kernel, g, p=p)
 
     g, p = normal(2, 4, 12, 12, 32), jnp.array(1.5)
     memory = jax.jit(gradients).lower(x, kernel, g, p).compile().memory_analysis()

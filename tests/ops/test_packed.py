@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnlab.errors import InputError
-from nnlab.ops.binary import binary_conv, binary_dense, sign_ste
+from nnlab.ops.binary import binary_conv, sign_ste
 from nnlab.ops.packed import binary_conv_packed, binary_dense_packed, pack_signs
 
 
@@ -42,11 +42,11 @@ def test_equals_binary_conv_over_shapes_windows_and_dtypes(convolutions, data):
     np.testing.assert_array_equal(y, expected)
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, -3])
+@pytest.mark.parametrize("axis", [0, -2])
 def test_axis(axis):
     x = normal(0, 3, 40, 33)
-    expected = jnp.moveaxis(pack_signs(jnp.moveaxis(x, axis, -1)), -1, axis)
-    np.testing.assert_array_equal(pack_signs(x, axis=axis), expected)
+    expected = jnp.moveaxis(jax.jit(pack_signs)(jnp.moveaxis(x, axis, -1)), -1, axis)
+    np.testing.assert_array_equal(jax.jit(lambda x: pack_signs(x, axis=axis))(x), expected)
 
 
 def test_packing_stops_gradients():
@@ -58,19 +58,22 @@ def test_packing_stops_gradients():
 
 def test_dense_takes_any_leading_axes_and_empty_ones():
     x, kernel = normal(0, 2, 3, 50), normal(1, 50, 4)
-    expected = binary_dense(sign_ste(x), sign_ste(kernel))
-    dense = functools.partial(binary_dense_packed, channels=50)
-    words = pack_signs(x), pack_signs(kernel, axis=0)
-    np.testing.assert_array_equal(dense(*words), expected)
-    np.testing.assert_array_equal(dense(words[0][0, 0], words[1]), expected[0, 0])
+    expected = np.where(x >= 0, 1, -1) @ np.where(kernel >= 0, 1, -1)
+
+    @jax.jit
+    def dense(x, kernel):
+        words = pack_signs(x), pack_signs(kernel, axis=0)
+        return binary_dense_packed(*words, channels=x.shape[-1])
+
+    np.testing.assert_array_equal(dense(x, kernel), expected)
+    np.testing.assert_array_equal(dense(x[0, 0], kernel), expected[0, 0])
     for shape, features in (((0, 3), 2), ((2, 0), 3), ((2, 3), 0)):
-        words = pack_signs(jnp.ones(shape)), pack_signs(jnp.ones((shape[-1], features)), axis=0)
-        y = binary_dense_packed(*words, channels=shape[-1])
+        y = dense(jnp.ones(shape), jnp.ones((shape[-1], features)))
         np.testing.assert_array_equal(y, np.full((shape[0], features), shape[-1]))
 
 
 def test_errors():
-    x, kernel = pack_signs(normal(0, 2, 5, 5, 40)), pack_signs(normal(1, 3, 3, 40, 4), axis=2)
+    x, kernel = jnp.zeros((2, 5, 5, 2), jnp.uint32), jnp.zeros((3, 3, 2, 4), jnp.uint32)
     for channels in (32, 65, 0, -1):
         message = rf"^binary_conv_packed needs .* not 2 in x \(2, 5, 5, 2\) for {channels} channels"
         with pytest.raises(InputError, match=message):

@@ -1,10 +1,11 @@
+"""Local response normalisation against its equation and against PyTorch's."""
+
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 from nnlab.errors import InputError
 from nnlab.ops.response_normalization import local_response_norm
@@ -16,6 +17,8 @@ def drawn(*shape, seed=0):
 
 def of_torch(x, g, size, alpha, beta, k):
     """Values and gradients in float64 of [batch, height, width, channels]; alpha as the paper's."""
+    import torch
+
     given = torch.tensor(np.moveaxis(x, -1, 1), dtype=torch.float64, requires_grad=True)
     y = torch.nn.LocalResponseNorm(size, alpha * size, beta, k)(given)
     y.backward(torch.tensor(np.moveaxis(g, -1, 1), dtype=torch.float64))
@@ -23,6 +26,32 @@ def of_torch(x, g, size, alpha, beta, k):
     return [np.moveaxis(a.numpy(), 1, -1) for a in (y.detach(), given.grad)]
 
 
+def written_out(x, size, alpha, beta, k):
+    """(1) of every channel by itself."""
+    channels, results = x.shape[-1], []
+    for c in range(channels):
+        near = [j for j in range(c - size // 2, c + (size - 1) // 2 + 1) if 0 <= j < channels]
+        d = k + alpha * sum(x[..., j] ** 2 for j in near)
+        results.append(x[..., c] * d**-beta)
+    return jnp.stack(results, axis=-1)
+
+
+def test_value_and_gradient_are_those_of_the_equation():
+    x, g, options = drawn(3, 7), drawn(3, 7, seed=1), (4, 0.3, 0.75, 1.0)
+
+    def passes(op, x, g):
+        y, pull = jax.vjp(lambda x: op(x, *options), x)
+        return y, *pull(g)
+
+    ours = jax.jit(lambda *a: passes(local_response_norm, *a))(x, g)
+    with jax.enable_x64(True):
+        wide = np.float64(x), np.float64(g)
+        expected = jax.jit(lambda *a: passes(written_out, *a))(*wide)
+    for got, wanted in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=2e-5)  # see below
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("channels", "size", "alpha", "beta", "k"),
     [(9, 5, 1e-4, 0.75, 2.0), (7, 4, 0.3, 0.75, 1.0), (3, 5, 0.1, 0.5, 2.0), (4, 1, 1.0, 2.0, 0.5)],
@@ -49,8 +78,8 @@ def test_golden_value_by_hand():
 
 def test_keeps_half_precision_outside_and_computes_in_float32():
     x = jnp.asarray(drawn(4, 9), jnp.bfloat16)
-    y = local_response_norm(x, alpha=0.1)
-    exact = local_response_norm(x.astype(jnp.float32), alpha=0.1)
+    op = jax.jit(lambda x: local_response_norm(x, alpha=0.1))
+    y, exact = op(x), op(x.astype(jnp.float32))
     assert y.dtype == jnp.bfloat16
     np.testing.assert_array_equal(y, exact.astype(jnp.bfloat16))
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from nnlab.costs import count, stored_bytes
 from nnlab.ops.straight_through import quantize_cotangent, stored_in, straight_through
@@ -11,7 +12,8 @@ from nnlab.testing import check_gradient_rule
 X = jnp.float32([-2.25, -0.5, 0.0, 0.5, 1.75])
 
 
-def test_a_straight_through_value():
+@pytest.mark.parametrize("thorough", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_straight_through_value(thorough):
     check_gradient_rule(
         lambda x: straight_through(jnp.round(x), x),
         [X],
@@ -19,6 +21,7 @@ def test_a_straight_through_value():
         potentials=[lambda x: x],
         rtol=0,
         atol=0,
+        thorough=thorough,
     )
 
 

@@ -12,6 +12,9 @@ from nnlab.ops.convolution import conv
 from nnlab.ops.windows import moves_of
 from nnlab.ops.winograd_adder import _winograd, winograd_adder_conv
 
+# What takes time is to compile, not to run.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+jit = functools.partial(jax.jit, compiler_options=QUICK)
 AT = np.array([[-1, 1, 1, 0], [0, 1, -1, 1]])
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 BT = np.array([[-1, 0, 1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]])
@@ -71,14 +74,14 @@ def test_products_in_place_of_distances_give_the_convolution(x, kernel):
     axes = x.ndim - 2
     moves = moves_of(x.shape[1:-1], kernel.shape[:-2], 1, "SAME", 1)
     assert moves.padding == ((1, 1),) * axes
-    y = jax.jit(lambda *a: _winograd(products, *a, moves))(x, kernel)
-    np.testing.assert_array_equal(y, conv(x, kernel))
+    y = jit(lambda *a: _winograd(products, *a, moves))(x, kernel)
+    np.testing.assert_array_equal(y, jit(conv)(x, kernel))
 
 
-@pytest.mark.parametrize(("x", "kernel"), [LINE, SPACE])
+@pytest.mark.parametrize(("x", "kernel"), [LINE, pytest.param(*SPACE, marks=pytest.mark.slow)])
 def test_value_along_one_axis_and_three(x, kernel):
-    y = jax.jit(winograd_adder_conv)(x, kernel)
-    np.testing.assert_array_equal(y, jax.jit(functools.partial(equation, l1))(x, kernel))
+    y = jit(winograd_adder_conv)(x, kernel)
+    np.testing.assert_array_equal(y, jit(functools.partial(equation, l1))(x, kernel))
 
 
 def test_every_output_has_five_plus_and_four_minus():
@@ -88,13 +91,18 @@ def test_every_output_has_five_plus_and_four_minus():
     # zeros its four distances of 1/4 get the signs of the middle of A A^T, worked by hand:
     # -(1 + 1 + 1 + 1) / 4 first, then 0, 0, and 0 below.
     kernel = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.0)
-    y = winograd_adder_conv(jnp.zeros((1, 2, 2, 1)), kernel)
+    y = jit(winograd_adder_conv)(jnp.zeros((1, 2, 2, 1)), kernel)
     assert y.ravel().tolist() == [-1, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
     ("rules", "potentials"),
-    [({}, (huber, l2)), ({"filter_rule": "sign", "input_rule": "sign"}, (l1, l1))],
+    [
+        ({}, (huber, l2)),
+        pytest.param(
+            {"filter_rule": "sign", "input_rule": "sign"}, (l1, l1), marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_rules(rules, potentials):
     x, kernel, g = X[:, :3], KERNEL[..., :2], quarters(2, 2, 3, 4, 2)
@@ -103,20 +111,20 @@ def test_rules(rules, potentials):
         y, pull = jax.vjp(op, x, kernel)
         return y, *pull(g)
 
-    results = jax.jit(functools.partial(both, functools.partial(winograd_adder_conv, **rules)))
+    results = jit(functools.partial(both, functools.partial(winograd_adder_conv, **rules)))
     of_x, of_kernel = (functools.partial(equation, phi) for phi in potentials)
-    expected = jax.jit(lambda *a: (equation(l1, *a[:2]), both(of_x, *a)[1], both(of_kernel, *a)[2]))
+    expected = jit(lambda *a: (equation(l1, *a[:2]), both(of_x, *a)[1], both(of_kernel, *a)[2]))
     for got, wanted in zip(results(x, kernel, g), expected(x, kernel, g), strict=True):
         np.testing.assert_array_equal(got, wanted)
 
 
 def test_bfloat16_is_rounded_once_and_vmap_is_a_loop():
-    x, kernel = X[:, :3], KERNEL[..., :2]
-    op = jax.jit(winograd_adder_conv)
+    x, kernel = LINE
+    op = jit(winograd_adder_conv)
     y = op(x, kernel)
     narrow = op(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
     np.testing.assert_array_equal(narrow, y.astype(jnp.bfloat16))
-    together = jax.jit(jax.vmap(winograd_adder_conv, (0, None)))(jnp.stack([x, -x]), kernel)
+    together = jit(jax.vmap(winograd_adder_conv, (0, None)))(jnp.stack([x, -x]), kernel)
     np.testing.assert_array_equal(together, jnp.stack([y, op(-x, kernel)]))
 
 
@@ -138,4 +146,4 @@ def test_other_windows_are_the_adders(kernel, options):
 
 
 def test_it_is_not_the_adder():
-    assert (winograd_adder_conv(X, KERNEL) != adder_conv(X, KERNEL)).any()
+    assert (jit(winograd_adder_conv)(X, KERNEL) != jit(adder_conv)(X, KERNEL)).any()
