@@ -244,8 +244,23 @@ SMALL = {
         lambda result: column(result, "cell", "seed", table="rows") == [("posit8-warm-up", 0)],
     ),
     "deployment/zoo": Small(["--models", "lenet5", "lenet5_full"], of_the_zoo),
+    "memory/learn_addition": Small(
+        ["--epochs", "1", "--recurrent-epochs", "1", "--lengths", "4", "--batch-size", "8"],
+        lambda result: column(result, "network", table="right / %") == [("LSTM",), ("NTM",)],
+        ("curves.png",),
+    ),
+    "memory/ntm": Small(
+        ["--task", "ngrams", "--epochs", "1", "--networks", "NTM", "--width", "4"],
+        lambda result: column(result, "network", table="tests") == [("optimal",), ("NTM",)],
+        ("curves.png", "NTM.png"),
+    ),
+    "anomaly/tutorial_lstm": Small(
+        ["--tasks", "charts", "--epochs", "1", "--charts", "10"],
+        lambda result: column(result, "parameters", "reloaded") == [(576, "same bits")],
+        ("charts.safetensors",),
+    ),
 }
-COSTLY = {"adder/adder_cifar10", "adder/pruning"}
+COSTLY = {"adder/adder_cifar10", "adder/pruning", "memory/ntm"}
 
 
 @pytest.mark.parametrize(

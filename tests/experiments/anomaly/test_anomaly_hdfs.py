@@ -1,9 +1,13 @@
 """DeepLog on HDFS: the script's baselines and equation by hand."""
 
+import json
+
 import numpy as np
+import pytest
 from sklearn import metrics
 
 from nnlab import series
+from nnlab.models import load_model
 
 SCRIPT = "anomaly/anomaly_hdfs"
 
@@ -38,3 +42,20 @@ def test_a_row_against_scikit_learn(script):
         expected = 100 * getattr(metrics, f"{name}_score")(truth, flagged, sample_weight=weights)
         found = row[f"{name.replace('f1', 'F1')} / %"]
         assert abs(found - expected) < 0.01  # counts are rounded to sessions, and rates to 0.01 %
+
+
+@pytest.mark.slow
+def test_a_small_run(script, tmp_path):
+    (tmp_path / "hdfs_train").write_text("5 5 22 11 9\n5 22 5 11 9\n" * 20)
+    (tmp_path / "hdfs_test_abnormal").write_text("5 22\n5 5 22 11 9 7\n9 9 9 9\n" * 3)
+    small = {"folds": 2, "epochs": 1, "batch_size": 8, "features": 8, "window": 4}
+    out = {"data_dir": str(tmp_path), "out": str(tmp_path / "run")}
+    script.main(script.Config(networks=("adder",), **small, **out))
+    table = json.loads((tmp_path / "run" / "result.json").read_text())["table"]
+    assert {row["detector"] for row in table} == {
+        *("2-grams", "3-grams", "6-grams", "unseen", "adder LSTM", "adder LSTM, surprise")
+    }
+    (unseen,) = [row for row in table if row["detector"] == "unseen"]
+    assert unseen["false alarms / %"] == 0 and unseen["recall / %"] == 33.33  # the 7
+    saved = load_model(tmp_path / "run" / "network.safetensors")
+    assert saved.notes == {"events": [5, 9, 11, 22], "window": 4, "k": 9}
