@@ -16,10 +16,10 @@ from nnlab.models import SmallCNN
 from nnlab.ops.adder import adder_conv
 from nnlab.training import (
     Distillation,
+    State,
     cross_entropy,
     distillation_loss,
     evaluation,
-    init,
     train_step,
 )
 from nnlab.training.distillation import Outputs, _Kernel, student_accuracy
@@ -150,7 +150,8 @@ def test_the_teacher_learns_from_labels_alone_and_the_student_from_all():
 
 def test_a_step_and_the_evaluation_are_the_usual_ones():
     optimizer = optax.sgd(0.1)
-    state = jax.eval_shape(lambda key: init(key, MODEL, optimizer, IMAGES), jax.random.key(0))
+    params, stats = variables()["params"], variables()["batch_stats"]
+    state = State(jnp.int32(0), params, stats, optimizer.init(params), jax.random.key(0))
     step = train_step(MODEL, optimizer, distillation_loss(), metrics=student_accuracy)
     after, metrics = jax.eval_shape(step, state, (IMAGES, LABELS))
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)

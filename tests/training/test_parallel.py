@@ -52,16 +52,24 @@ def assert_close(got, expected):
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-13)  # sums of 8 float64 numbers near 1
 
-whole, alike = train_step(Net(), sgd), train_step(Net("data"), sgd, axis_name="data")
-after, metrics = jax.jit(whole)(state, batch)
-expected = after.params, after.batch_stats, metrics
-for step, placed in (
-    (parallel.on_mesh(whole, mesh), parallel.shard(batch, mesh)),
-    (parallel.per_device(alike, mesh), batch),
-    (parallel.pmapped(alike), parallel.split(batch, 2)),
+whole, parts = train_step(Net(), sgd), train_step(Net(), sgd, axis_name="data")
+alike = train_step(Net("data"), sgd, axis_name="data")
+# A step in two parts takes every other example, devices take one half each.
+turns = jax.tree.map(lambda a: a.reshape(2, 4, *a.shape[1:]).swapaxes(0, 1).reshape(a.shape), batch)
+one = jax.jit(whole)(state, batch)
+halves = jax.jit(train_step(Net(), sgd, accumulate=2))(state, turns)
+kernels = [state.params["Dense_0"]["kernel"] for state, _ in (one, halves)]
+assert np.abs(kernels[0] - kernels[1]).max() > 1e-3  # what the choice of statistics makes
+placed = parallel.shard(batch, mesh)
+assert placed[1].addressable_shards[1].data.tolist() == batch[1][4:].tolist()
+for step, given, expected in (
+    (parallel.on_mesh(whole, mesh), placed, one),
+    (parallel.per_device(parts, mesh), batch, halves),
+    (parallel.pmapped(alike), parallel.split(batch, 2), one),
 ):
-    after, metrics = step(state, placed)
-    assert_close((after.params, after.batch_stats, metrics), expected)
+    after, metrics = step(state, given)
+    for got, value in ((metrics, expected[1]), (after[1:3], expected[0][1:3])):
+        assert_close(got, value)
     assert after.step == 1 and after.key == state.key
     assert len(after.step.sharding.device_set) == 2
 
@@ -76,11 +84,11 @@ class Layer(nn.Module):
         return (x * self.param("adder_kernel", nn.initializers.zeros, (3, 3), x.dtype)).sum((1, 2))
 
 g = rng.normal(size=(3, 3))
-parts = jnp.stack([g, -g / 2]), jnp.zeros(2, jnp.int32)
+opposed = jnp.stack([g, -g / 2]), jnp.zeros(2, jnp.int32)
 optimizer = optax.chain(optax.partition({"adder": adder_rate(0.2)}, labels), optax.scale(-1.0))
 step = train_step(Layer(), optimizer, lambda y, _: y.mean(), axis_name="data")
-start = init(jax.random.key(0), Layer(), optimizer, parts[0])
-moved = parallel.per_device(step, mesh)(start, parts)[0].params["adder_kernel"]
+start = init(jax.random.key(0), Layer(), optimizer, opposed[0])
+moved = parallel.per_device(step, mesh)(start, opposed)[0].params["adder_kernel"]
 np.testing.assert_allclose(moved, -0.2 * 3 * g / np.linalg.norm(g), rtol=1e-12)
 
 # The batches of a feed are those of one device, each device's rows in their order.
@@ -118,7 +126,7 @@ with contextlib.closing(to_device(stream.batches(), by_example)) as on_devices:
 odd = jax.tree.map(lambda a: a[:7], batch)
 for refused in (
     lambda: parallel.on_mesh(whole, mesh)(state, odd),
-    lambda: parallel.per_device(alike, mesh)(state, odd),
+    lambda: parallel.per_device(parts, mesh)(state, odd),
     lambda: parallel.shard(odd, mesh),
     lambda: parallel.split(odd, 2),
 ):

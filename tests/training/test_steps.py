@@ -144,15 +144,19 @@ class Linear(nn.Module):
         return (x * self.param("adder_kernel", nn.initializers.zeros, (3, 3))).sum((1, 2))
 
 
+def linear(optimizer) -> State:
+    params = {"adder_kernel": jnp.zeros((3, 3))}
+    return State(jnp.int32(0), params, {}, optimizer.init(params), jax.random.key(0))
+
+
 def test_gradients_are_averaged_before_the_rate_of_an_adder_layer():
     """Of gradients g and -g / 2 the average gets length eta sqrt(k); the rates' mean would be 0."""
     g = RNG.normal(size=(3, 3)).astype(np.float32)
     parts = jnp.stack([g, -g / 2])[:, None]
     optimizer = optax.chain(optax.partition({"adder": adder_rate(0.2)}, labels), optax.scale(-1.0))
     step = train_step(Linear(), optimizer, lambda y, _: y.mean(), axis_name="data")
-    state = init(jax.random.key(0), Linear(), optimizer, parts[0])
     mapped = jax.jit(jax.vmap(step, (None, 0), axis_name="data"))
-    after, _ = mapped(state, (parts, jnp.zeros((2, 1), jnp.int32)))
+    after, _ = mapped(linear(optimizer), (parts, jnp.zeros((2, 1), jnp.int32)))
     expected = -0.2 * 3 * g / np.linalg.norm(g)
     for moved in after.params["adder_kernel"]:
         np.testing.assert_allclose(moved, expected, rtol=1e-5)
@@ -163,8 +167,7 @@ def test_devices_draw_differently():
         Linear(), SGD, lambda y, _: y.mean(), noise, axis_name="data", combine=lambda g, _: g
     )
     parts = jnp.ones((2, 1, 3, 3)), jnp.zeros((2, 1), jnp.int32)
-    state = init(jax.random.key(0), Linear(), SGD, parts[0][0])
-    after, _ = jax.jit(jax.vmap(step, (None, 0), axis_name="data"))(state, parts)
+    after, _ = jax.jit(jax.vmap(step, (None, 0), axis_name="data"))(linear(SGD), parts)
     one, other = after.params["adder_kernel"]
     assert (one != other).all()
 
