@@ -201,7 +201,8 @@ for end in ends[1:]:
 
 @pytest.mark.slow
 def test_on_several_devices_a_carry_is_that_of_one():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    xla = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    flags = {"XLA_FLAGS": xla, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", ON_A_MESH]
     done = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
