@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +15,14 @@ import numpy as np
 import pytest
 
 from nnlab.commands import watch
-from nnlab.models import LanguageModel, NextEvent, NextValue, save_model
+from nnlab.files import container
+from nnlab.models import NextValue, save_model
 from nnlab.runs.script import run
-from nnlab.series import (
-    LogTransformation,
-    Standardize,
-    Templates,
-    fit_transformation,
-)
+from nnlab.series import Standardize, fit_transformation
 from nnlab.series.tables import Table
 
 THRESHOLD = 0.3
+GOLDEN = Path(__file__).parents[1]  # with networks that version 0.1.0 has saved
 
 
 def values():
@@ -42,7 +40,7 @@ def rows(first, last):
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    """A network of random weights, whose errors are large where the values jump."""
+    """A network of zeros, which predicts the value before: errors are large where values jump."""
     path = tmp_path_factory.mktemp("network") / "network.safetensors"
     table = Table({"value": "number"}, {"value": values()[:200]})
     record = fit_transformation(table, [(Standardize, "value")])
@@ -50,7 +48,8 @@ def network(tmp_path_factory):
     inputs = jnp.zeros((1, 2, 1))
     notes = {"transformation": record.to_json(), "columns": 1, "format": "csv", "short": 4}
     notes |= {"threshold": THRESHOLD, "start": None}
-    save_model(path, model, jax.jit(model.init)(jax.random.key(0), inputs), inputs, notes=notes)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), inputs)
+    save_model(path, model, jax.tree.map(jnp.zeros_like, shapes), inputs, notes=notes)
     return path
 
 
@@ -100,7 +99,7 @@ def anomalies(out):
 
 @pytest.fixture
 def expected(call, folder, file):
-    """What an uninterrupted watch shows; it leaves nothing behind."""
+    """What an uninterrupted watch shows; it leaves no files."""
     out = call(folder, file, "--from-start", "--once").out
     for left in folder.glob("watch-*"):
         left.unlink()
@@ -208,7 +207,7 @@ def test_signals_leave_out_and_repeat_nothing(folder, file, expected, number):
     process.send_signal(number)
     out, said = process.stdout.read(), process.stderr.read()
     assert process.wait() == 128 + number
-    assert f"stopped by {number.name} behind line 456 of" in said
+    assert f"stopped by {number.name} after line 456 of" in said
     file.open("a").write(content[half:])
     process = start(folder, file, "--from-start", "--once")
     rest, said = process.communicate()
@@ -248,7 +247,7 @@ def test_nobody_reads(folder, file, expected):
 
 
 def test_malformed_lines(call, folder, file):
-    """A few are told; more end the watch, until that many are allowed."""
+    """A few are reported; more end the watch, until that many are allowed."""
     lines = file.read_text().splitlines(keepends=True)
     lines[100:100] = ["\n", "1,2,3\r\n", "7,high\n"]
     file.write_text("".join(lines))
@@ -266,19 +265,15 @@ def test_malformed_lines(call, folder, file):
 
 
 def test_a_log(call, tmp_path):
-    record = LogTransformation("<Content>", Templates(("a <*>", "b <*>")), window=3)
-    model, window = NextEvent(2, 4, window=3), jnp.zeros((1, 3), jnp.int32)
-    notes = {"log": record.to_json(), "threshold": 50.0}
-    path = tmp_path / "run" / "network.safetensors"
-    variables = jax.jit(model.init)(jax.random.key(0), window)
-    save_model(path, model, variables, window, notes=notes)
-    log = tmp_path / "service.log"
-    log.write_bytes(b"a 1\nb 1\n\x1b[31mc 1\xff\na 2\n\x1b[31mc 2\n")
-    streams = call(path, log, "--once", "--from-start", "--context", "1")
+    path, log = tmp_path / "network.safetensors", tmp_path / "service.log"
+    path.write_bytes((GOLDEN / "series/golden/log_network.safetensors").read_bytes())
+    log.write_bytes(b"1 open b1\n1 close b1\n\x1b[31mc 1\xff\n1 open b2\n1 \x1b[31mc b2\n")
+    options = ("--once", "--from-start", "--context", "1", "--threshold", "50")
+    streams = call(path, log, *options)
     assert "line 3 is not UTF-8" in streams.err
     *before, last = streams.out.splitlines()
-    assert before == ["        4 | a 2"]
-    assert last == ">       5 | \\x1b[31mc 2  score 100  no template"
+    assert before == ["        4 | 1 open b2"]
+    assert last == ">       5 | 1 \\x1b[31mc b2  score 100  b2: no template"
     assert list(path.parent.glob("watch-*.safetensors"))
 
 
@@ -286,9 +281,7 @@ def test_sentences(call, folder, file, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "holds no network.safetensors" in call(tmp_path / "empty", file, status=2)
     assert "there is no file" in call(tmp_path / "nothing", file, status=2)
-    model, symbols = LanguageModel(3, features=2, layers=1), jnp.zeros((1, 2), jnp.int32)
-    path = tmp_path / "text.safetensors"
-    save_model(path, model, jax.jit(model.init)(jax.random.key(0), symbols), symbols)
+    path = GOLDEN / "sequences/golden/language.safetensors"
     assert "holds a LanguageModel; expected" in call(path, file, status=2)
     assert "is no regular file" in call(folder, tmp_path, "--once", status=2)
     assert "there is no file" in call(folder, tmp_path / "none.csv", "--once", status=2)
@@ -301,22 +294,21 @@ def test_sentences(call, folder, file, tmp_path):
     assert "is damaged" in call(folder, file, "--once", status=2)
 
 
-def test_a_standing_that_cannot_be_used(call, folder, file, network):
+def test_a_state_that_cannot_be_used(call, folder, file, network):
     call(folder, file, "--once", "--from-start")
     (place,) = folder.glob("watch-*.safetensors")
     good = place.read_bytes()
     place.write_bytes(good[:-1])
     assert "is damaged" in call(folder, file, "--once", status=2)
     place.write_bytes(network.read_bytes())
-    assert "holds no standing" in call(folder, file, "--once", status=2)
+    assert "holds no state of a watch" in call(folder, file, "--once", status=2)
     place.write_bytes(good)
     left = folder / f".{place.name}.killed"
     left.mkdir()
     assert call(folder, file, "--once").err.startswith("0 lines") and not left.exists()
-    model, inputs = NextValue(4), jnp.zeros((1, 2, 1))
-    notes = watch.load_model(network).notes
-    variables = jax.jit(model.init)(jax.random.key(9), inputs)
-    save_model(folder / network.name, model, variables, inputs, notes=notes, overwrite=True)
+    about, arrays = container.read(network)
+    about["notes"]["threshold"] = 0.2
+    container.write(folder / network.name, arrays, about=about, overwrite=True)
     said = call(folder, file, "--once", status=2)
     assert "by another network" in said and "--forget" in said
     assert call(folder, file, "--once", "--forget", "--from-start").out
