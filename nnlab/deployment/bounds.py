@@ -19,14 +19,12 @@ place with a 0 (or the adder's padding value), so it is counted as a value like 
 the difference, the product with its half, and the sum are bounded by the same arithmetic.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from nnlab.deployment.graph import Arrays, IntegerNetwork, Node
 from nnlab.errors import InputError
-
-if TYPE_CHECKING:
-    from nnlab.deployment.network import Arrays, IntegerNetwork, Node
 
 FLOAT_EXACT = 2**24  # all integers up to it are float32 numbers
 
@@ -41,12 +39,12 @@ class Bounds(NamedTuple):
 WORDS = Bounds(-(2**31), 2**31 - 1)  # nothing is computed with packed words but by bits
 
 
-def accumulator_bounds(network: "IntegerNetwork") -> dict[str, Bounds]:
+def accumulator_bounds(network: IntegerNetwork) -> dict[str, Bounds]:
     """Bounds of every node's value by its name; `dequantize` has those of its input.
 
     Raises:
         InputError: an operation or one of its inputs, attributes or arrays is not in the table of
-            `nnlab.deployment.network`, or some intermediate number could leave int32; a product
+            `nnlab.deployment.graph`, or some intermediate number could leave int32; a product
             with int8 weights could leave the integers that float32 holds, 2^24.
     """
     known: dict[str, Bounds] = {"images": WORDS}
@@ -69,7 +67,7 @@ def accumulator_bounds(network: "IntegerNetwork") -> dict[str, Bounds]:
     return known
 
 
-def node_bounds(node: "Node", arrays: "Arrays", inputs: list[Bounds]) -> Bounds:
+def node_bounds(node: Node, arrays: Arrays, inputs: list[Bounds]) -> Bounds:
     """Bounds of one node's value, given those of its inputs; errors as of `accumulator_bounds`."""
     attributes = node.attributes
     own = {role: arrays[name].astype(np.int64) for role, name in node.arrays.items()}
@@ -121,7 +119,7 @@ def _clamped(attributes: dict) -> Bounds:
     return Bounds(attributes["low"], attributes["high"])
 
 
-def _requantized(own: "Arrays", x: Bounds) -> tuple[int, int]:
+def _requantized(own: Arrays, x: Bounds) -> tuple[int, int]:
     """The extreme of all numbers that (5) goes through."""
     numbers = [np.int64(0)]
     if own["shift"].min() < 0 or own["shift"].max() > 30:
@@ -136,7 +134,7 @@ def _requantized(own: "Arrays", x: Bounds) -> tuple[int, int]:
     return min(int(n.min()) for n in numbers), max(int(n.max()) for n in numbers)
 
 
-def _bytes(node: "Node", x: Bounds) -> Bounds:
+def _bytes(node: Node, x: Bounds) -> Bounds:
     if not 0 <= x.low <= x.high <= 255:
         raise InputError(f"node {node.name!r} takes numbers from {x.low} to {x.high}, not bytes.")
     return x

@@ -38,12 +38,8 @@ from jax.typing import ArrayLike
 from nnlab.deployment.bounds import WORDS, Bounds, node_bounds
 from nnlab.deployment.calibration import Layer, Norm
 from nnlab.deployment.fixed_point import fixed_point
-from nnlab.deployment.network import (
-    Arrays,
-    IntegerNetwork,
-    Node,
-    node_function,
-)
+from nnlab.deployment.graph import Arrays, IntegerNetwork, Node
+from nnlab.deployment.network import node_function
 from nnlab.deployment.quantization import Scheme, quantized_filters
 from nnlab.ops.packed import pack_signs
 

@@ -1,7 +1,7 @@
 """An integer network in one file: its nodes in the header, its arrays beside them.
 
 The header (`nnlab.files.container`) says "nodes", which are those of
-`nnlab.deployment.network` field by field, and so hold the scales at both ends and every shift
+`nnlab.deployment.graph` field by field, and so hold the scales at both ends and every shift
 between, and "about", what the writer wants to tell: where the network comes from, its accuracy. An
 array of integers is packed in as many bits as its range takes (`nnlab.files.packing`) where
 that saves more bytes than it costs in the header: adder weights of 4 bits that are not negative
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from nnlab.deployment.network import IntegerNetwork, Node
+from nnlab.deployment.graph import IntegerNetwork, Node
 from nnlab.errors import InputError
 from nnlab.files import container
 from nnlab.files.packing import Code, narrowest_code, packed_bytes

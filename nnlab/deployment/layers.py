@@ -1,6 +1,6 @@
 """The nodes of an integer network as layers for `nnlab.costs.hardware`.
 
-Operations are those of the ops' definitions in `nnlab.deployment.network`, at the widths that they
+Operations are those of the ops' definitions in `nnlab.deployment.graph`, at the widths that they
 need, and not of the program that runs on a processor (which, for instance, multiplies the integers
 of a `conv` in float registers). Accumulators are those that the weights need, which may be less
 than for any weights of as many bits.
@@ -38,7 +38,8 @@ from nnlab.costs.hardware import (
     bits_holding,
 )
 from nnlab.deployment.bounds import WORDS, Bounds, accumulator_bounds
-from nnlab.deployment.network import IntegerNetwork, Node, run_nodes
+from nnlab.deployment.graph import IntegerNetwork, Node
+from nnlab.deployment.network import run_nodes
 
 _KINDS: dict[str, Kind] = {
     "conv": "product",

@@ -20,7 +20,7 @@ from nnlab.deployment.calibration import (
     Norm,
     recorded,
 )
-from nnlab.deployment.network import IntegerNetwork
+from nnlab.deployment.graph import IntegerNetwork
 from nnlab.deployment.quantization import Scheme
 from nnlab.errors import InputError
 from nnlab.models import CifarResNet, LeNet5

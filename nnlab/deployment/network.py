@@ -1,43 +1,5 @@
-r"""A network in integers as plain data, and the function that it is.
+"""The function that an integer network is, in JAX."""
 
-A network is a list of nodes, each with the names of the nodes whose values it takes ("images" is
-what the network gets), attributes that JSON can hold, and arrays. The last node is the result.
-
-=============  ===========================  ==========================================  =========
-op             attributes                   value                                       arrays
-=============  ===========================  ==========================================  =========
-quantize       scale, low, high             clamp(round(scale x)), half to even; the    \-
-                                            only node that takes floats
-requantize     low, high                    clamp(offset + ((x - center) multiplier     center,
-                                            + 2^(shift - 1) >> shift)) a channel   (1)  multiplier,
-                                                                                        shift,
-                                                                                        offset
-add            low, high                    clamp(x + y)                                \-
-conv           strides, padding             sum of products of int8 weights             kernel
-dense          \-                           the same of vectors                         kernel
-adder_conv     strides, padding, shift,     -sum abs(x - (kernel << shift)) of bytes;   kernel
-               padding_value, bits          the kernel's numbers fit in `bits` bits
-adder_dense    shift, bits                  the same of vectors                         kernel
-pack_signs     \-                           words of bits, 1 where x sign >= threshold  sign,
-                                            a channel, as `nnlab.ops.packed`       (2)  threshold
-binary_conv    strides, padding, channels   agreeing minus disagreeing signs            kernel
-binary_dense   channels                     the same of vectors                         kernel
-concatenate    \-                           channels of all inputs, in `order`          order
-max_pool       window                       largest of every window                     \-
-or_pool        window                       words: +1 where a window has a +1           \-
-sum            positions                    over height and width, so many              \-
-flatten        \-                           [batch, height width channels]              \-
-dequantize     step                         step x, float32: the only float result      \-
-=============  ===========================  ==========================================  =========
-
-Images are [batch, height, width, channels], kernels [kh, kw, in, out] or [in, out]; padding is two
-pairs, and a padded pixel is 0 but for `padding_value`. Integers are int32 in all arithmetic and
-rest in the smallest dtype that holds their bounds. `nnlab.deployment.bounds` proves, node by node,
-that no sum and no product of (1) leaves int32; a network of which that is not so is refused. So
-the value is exact: the same on every platform, in every order of summation.
-"""
-
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -48,41 +10,12 @@ import numpy as np
 from jax import lax
 
 from nnlab.deployment.bounds import accumulator_bounds
+from nnlab.deployment.graph import Arrays, Images, IntegerNetwork, Node
 from nnlab.errors import InputError
 from nnlab.ops.integer import adder_conv_uint8, adder_dense_uint8
 from nnlab.ops.packed import binary_conv_packed, binary_dense_packed, pack_signs
 from nnlab.ops.products import int8_conv
 from nnlab.ops.windows import window_of
-
-Arrays = dict[str, np.ndarray]
-Images = jax.Array | np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Node:
-    """One operation of the table above.
-
-    Attributes:
-        name: of the value; no other node has it.
-        op: a name of the table.
-        inputs: names of the values that it takes.
-        attributes: numbers, strings and lists of them.
-        arrays: from the name in the table to the name in the network's arrays.
-    """
-
-    name: str
-    op: str
-    inputs: tuple[str, ...]
-    attributes: dict[str, Any]
-    arrays: dict[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class IntegerNetwork:
-    """Nodes, each after those whose values it takes, and the arrays that they name."""
-
-    nodes: tuple[Node, ...]
-    arrays: Arrays
 
 
 def run(network: IntegerNetwork) -> Callable[[Images], jax.Array]:

@@ -1,19 +1,19 @@
 """An integer network evaluated by brute force in NumPy's int64: the definition of every operation.
 
-Slow, and written from the table of `nnlab.deployment.network` alone: no kernel, no JAX, no bound
+Slow, and written from the table of `nnlab.deployment.graph` alone: no kernel, no JAX, no bound
 on sums. What `run` gives must be equal to it, to the bit.
 """
 
 import numpy as np
 
-from nnlab.deployment.network import IntegerNetwork, Node
+from nnlab.deployment.graph import IntegerNetwork, Node
 
 
 def reference(network: IntegerNetwork, images: np.ndarray) -> dict[str, np.ndarray]:
     """The values of all nodes by name, int64, packed words too; what `dequantize` gives, float32.
 
     Args:
-        network: of the operations of `nnlab.deployment.network`.
+        network: of the operations of `nnlab.deployment.graph`.
         images: [batch, height, width, channels], float32 or uint8.
     """
     values = {"images": np.asarray(images)}

@@ -5,7 +5,7 @@ r"""An integer network as text files that a hardware engineer can replay, layer 
 ===============  =================================================================================
 layers.json      "values": of each value of the network its file, as below; "layers": of each node
                  its name, op, inputs (names of values), output (a name), attributes, arrays (by
-                 their names in the table of `nnlab.deployment.network`, which says what each op
+                 their names in the table of `nnlab.deployment.graph`, which says what each op
                  computes), and of a node that sums "accumulator": low, high and the bits of two's
                  complement that hold every sum, whatever the image; 32 hold any number elsewhere
 \*.hex           one word a line, the last axis fastest, in two's complement and as many
@@ -28,7 +28,8 @@ import numpy as np
 
 from nnlab.costs.hardware import bits_holding
 from nnlab.deployment.bounds import Bounds, accumulator_bounds
-from nnlab.deployment.network import IntegerNetwork, Node, run_nodes
+from nnlab.deployment.graph import IntegerNetwork, Node
+from nnlab.deployment.network import run_nodes
 from nnlab.errors import InputError
 
 _SUMS = frozenset(
