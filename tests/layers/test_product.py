@@ -246,13 +246,16 @@ def test_with_p_a_number_no_powers_are_counted():
     assert not count(dense.apply, variables, VECTORS).other
 
 
+ODD: Any = 1.5
+
+
 @pytest.mark.parametrize(
     ("layer", "x", "words"),
     [
         (layers.AdderConv(4, (3, 3)), IMAGES[0], r"adder_conv .* not shapes \(7, 6, 3\)"),
         (layers.Conv(4, (3,)), IMAGES, r"conv expects x .* and \(3, 3, 4\)"),
         (layers.AdderDense(4).clone(input_rule="soft"), VECTORS, "input_rule must .* not 'soft'"),
-        (layers.ShiftAddConv(4, 1.5), IMAGES, r"^kernel_size must be .*, not 1\.5"),
+        (layers.ShiftAddConv(4, ODD), IMAGES, r"^kernel_size must be .*, not 1\.5"),
     ],
 )
 def test_errors_name_what_was_given(layer, x, words):

@@ -1,6 +1,7 @@
 """Signs, their straight-through rules, and products of signs."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +75,7 @@ def test_sign_rule(thorough):
 
 @THOROUGH
 def test_binary_weights_rule(thorough):
-    exact = dict(rtol=0, atol=0, thorough=thorough)
+    exact: dict[str, Any] = dict(rtol=0, atol=0, thorough=thorough)
     check_gradient_rule(binary_weights, [weights()], value=sign, potentials=[lambda w: w], **exact)
     x = jnp.array([0.0, -0.0, INF, -INF, NAN])
     np.testing.assert_array_equal(binary_weights(x), [1, 1, 1, -1, NAN])

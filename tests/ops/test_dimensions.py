@@ -4,6 +4,7 @@ Operands are multiples of 1/4 of magnitude at most 2, so that all sums are exact
 """
 
 import functools
+from typing import Any
 
 import chex
 import jax
@@ -170,8 +171,9 @@ def test_paddings_by_name():
         (SPACE, "FULL", [(2, 2), (0, 0), (2, 2)]),  # the reach of 2, 1 and 2 taps
     ):
         x, kernel = operands(*case[:2])
-        ours = conv(x, kernel, **case[2] | {"padding": padding})
-        np.testing.assert_array_equal(ours, xla(x, kernel, **case[2] | {"padding": theirs}))
+        options: Any = case[2]
+        ours = conv(x, kernel, **options | {"padding": padding})
+        np.testing.assert_array_equal(ours, xla(x, kernel, **options | {"padding": theirs}))
 
 
 def test_volumes_are_kept_once_and_their_distances_taken_once():

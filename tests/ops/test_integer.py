@@ -60,7 +60,7 @@ def test_padding_value_may_be_traced_and_mapped():
 
 def test_dense_takes_any_leading_axes_and_empty_ones():
     x, kernel = numbers(0, 2, 3, 13), numbers(1, 13, 4)
-    expected = -abs(np.int32(x)[..., None] - np.int32(kernel)).sum(axis=-2)
+    expected = -abs(np.asarray(x, int)[..., None] - np.asarray(kernel, int)).sum(axis=-2)
     dense = jax.jit(adder_dense_uint8)
     np.testing.assert_array_equal(dense(x, kernel), expected)
     np.testing.assert_array_equal(dense(x[0, 0], kernel), expected[0, 0])

@@ -3,6 +3,7 @@
 import functools
 import re
 from fractions import Fraction
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -134,7 +135,7 @@ def test_straight_through(thorough):
     errors = [([x.astype(int)], r"posit\(8, 1\) .* not for int32; expected one of float32")]
     rule = functools.partial(posit_round, n=8, es=1)
     assert float(jnp.abs(x).max()) < 1024
-    exact = dict(rtol=0, atol=0, thorough=thorough)
+    exact: dict[str, Any] = dict(rtol=0, atol=0, thorough=thorough)
     check_gradient_rule(rule, [x], value=nearest, potentials=[lambda x: x], errors=errors, **exact)
 
 

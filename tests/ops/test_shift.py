@@ -73,7 +73,7 @@ def test_narrow_dtypes(dtype):
 
 @pytest.mark.parametrize("thorough", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_rules(thorough):
-    exact = dict(rtol=0, atol=0, thorough=thorough)
+    exact: dict[str, Any] = dict(rtol=0, atol=0, thorough=thorough)
     check_gradient_rule(
         shift_q_weights, [weights()], value=quantised, potentials=[lambda w: w], **exact
     )

@@ -36,7 +36,7 @@ def test_padding_is_that_of_lax(padding, stride):
             for dilation in (1, 2):
                 pads = transposed_padding(kernel.shape[:1], stride, padding, dilation)
                 ours = conv(spread(x, stride), kernel, padding=pads, kernel_dilation=dilation)
-                dilations = {"rhs_dilation": (dilation,)}
+                dilations: Any = {"rhs_dilation": (dilation,)}
                 results.append(
                     (ours, lax.conv_transpose(x, kernel, (stride,), padding, **dilations))
                 )

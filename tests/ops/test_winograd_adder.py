@@ -74,7 +74,7 @@ def test_products_in_place_of_distances_give_the_convolution(x, kernel):
     axes = x.ndim - 2
     moves = moves_of(x.shape[1:-1], kernel.shape[:-2], 1, "SAME", 1)
     assert moves.padding == ((1, 1),) * axes
-    y = jit(lambda *a: _winograd(products, *a, moves))(x, kernel)
+    y = jit(lambda x, w: _winograd(products, x, w, moves))(x, kernel)
     np.testing.assert_array_equal(y, jit(conv)(x, kernel))
 
 
