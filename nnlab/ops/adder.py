@@ -139,10 +139,19 @@ def _adder_conv_fwd(x, kernel, window, filter_rule, input_rule):
     return _adder_conv(x, kernel, window, filter_rule, input_rule), (x, kernel)
 
 
+def _full_filter_gradient(g, x, w, window):
+    products = convolve_filter_gradient(g, x, w, window)
+    if (
+        w.shape[:2] == x.shape[1:3] == (1, 1)
+    ):  # dense: as matrices, which XLA rounds as it always has
+        return (products[0, 0] - w[0, 0] * g[:, 0, 0].sum(axis=0))[None, None]
+    return products - w * g.sum(axis=(0, 1, 2))
+
+
 def _adder_conv_bwd(window, filter_rule, input_rule, residuals, g):
     x, w, g = _widen(*residuals, g)
     if filter_rule == "full":
-        dw = convolve_filter_gradient(g, x, w, window) - w * g.sum(axis=(0, 1, 2))  # (2)
+        dw = _full_filter_gradient(g, x, w, window)  # (2)
     else:
         dw = kernels.adder_conv_filter_gradient(g, x, w, window=window)  # (3)
     if input_rule == "full":
