@@ -54,7 +54,7 @@ class Fits(NamedTuple):
 
 
 def fit_weights(weights: ArrayLike) -> Fits:
-    """Fits a Gaussian and a Laplacian to all elements of an array of any shape.
+    """Fit a Gaussian and a Laplacian to all elements of an array of any shape.
 
     Raises:
         InputError: there are fewer than two weights, they are all equal, or one is not finite.

@@ -59,7 +59,7 @@ class Plane(NamedTuple):
 
 
 def class_plane(features: ArrayLike, labels: ArrayLike) -> Plane:
-    """Coordinates of features [n, d] in the plane that holds most of what tells classes apart.
+    """Return coordinates of features [n, d] in the plane that best tells the classes apart.
 
     Its axes are the two leading principal axes of the class means [classes, d] about their mean.
     The features themselves are not centred: the origin stays the origin, and rays from it stay
@@ -81,7 +81,7 @@ def class_geometry(
     test_features: ArrayLike,
     test_labels: ArrayLike,
 ) -> Geometry:
-    """Measures separation by angle and by L1 distance.
+    """Measure separation by angle and by L1 distance.
 
     A zero feature has no direction: its cosine distance to everything is one, and it counts as
     wrong.

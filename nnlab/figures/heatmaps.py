@@ -32,7 +32,7 @@ class HeatMap(NamedTuple):
 
 @matplotlib.rc_context({**STYLE, "axes.grid": False})
 def figure_heatmaps(maps: Sequence[HeatMap], x_label: str = "time") -> Figure:
-    """The maps, each as high as its rows ask for, within limits.
+    """Draw the maps, each as high as its rows ask for, within limits.
 
     Raises:
         InputError: there is no map, or the values of one are not [time, rows] or of another time

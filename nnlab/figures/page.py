@@ -27,13 +27,13 @@ def write_page(
     provenance: Mapping[str, Any],
     sections: Sequence[str],
 ) -> None:
-    """Writes the page; an existing file is replaced only by a complete one.
+    """Write the page; an existing file is replaced only by a complete one.
 
     Args:
         path: the HTML file; missing folders are made.
         title: heading of the page.
-        provenance: what it takes to trust the numbers: command, seed, time, hardware, versions.
-        sections: from the functions below, in their order.
+        provenance: where the numbers come from: command, seed, time, hardware, versions.
+        sections: results of the functions below, in order.
     """
     top = [
         f"<h1>{html.escape(title)}</h1>",
@@ -49,27 +49,27 @@ def write_page(
 
 
 def heading(text: str) -> str:
-    """Of what comes below it."""
+    """Return a heading."""
     return f"<h2>{html.escape(text)}</h2>"
 
 
 def paragraph(text: str) -> str:
-    """Plain text."""
+    """Return a paragraph of plain text."""
     return f"<p>{html.escape(text)}</p>"
 
 
 def verbatim(text: str) -> str:
-    """Text as it is, its lines and blanks kept; long lines are broken."""
+    """Return text with its lines and blanks kept; long lines are broken."""
     return f"<pre>{html.escape(text)}</pre>"
 
 
 def bullets(texts: Sequence[str]) -> str:
-    """Plain texts, a point each."""
+    """Return a list with one point for each plain text."""
     return f"<ul>{''.join(f'<li>{html.escape(text)}</li>' for text in texts)}</ul>"
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows with the same keys, which become the header; nothing of no rows."""
+    """Return a table of rows with the same keys, which become its header; "" without rows."""
     if not rows:
         return ""
     header = "".join(_cell("th", key, like=value) for key, value in rows[0].items())
@@ -79,7 +79,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def picture(figure: Figure, label: str, caption: str) -> str:
-    """A figure with its caption; `label` is what those hear who do not see it."""
+    """Return a figure with its caption; screen readers read `label` aloud."""
     text = io.StringIO()
     nothing = dict.fromkeys(["Creator", "Date", "Format", "Type"])
     with matplotlib.rc_context({"svg.hashsalt": label}):

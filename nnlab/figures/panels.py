@@ -34,7 +34,7 @@ class Line(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One pair of axes; `scales` are those of x and y, and the legend stands where it fits."""
+    """One pair of axes, with the scales of x and y; the legend is placed where it fits."""
 
     title: str
     x_label: str
@@ -45,10 +45,10 @@ class Panel(NamedTuple):
 
 @matplotlib.rc_context(STYLE)
 def figure_panels(panels: Sequence[Panel]) -> Figure:
-    """The panels, three in a row.
+    """Draw the panels, three in a row.
 
     Raises:
-        InputError: there is no panel or one has no line, or a colour that there is not.
+        InputError: there is no panel, one has no line, or a colour is out of range.
     """
     if not panels or not all(panel.lines for panel in panels):
         raise InputError(

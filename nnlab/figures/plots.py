@@ -81,14 +81,14 @@ class Network(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Of a `Network`, what the histograms show."""
+    """The part of a `Network` that the histograms show."""
 
     name: str
     weights: ArrayLike
 
 
 class Curve(NamedTuple):
-    """Of a `Network`, what the learning curves show."""
+    """The part of a `Network` that the learning curves show."""
 
     name: str
     history: Mapping[str, Sequence[float]]
@@ -96,7 +96,7 @@ class Curve(NamedTuple):
 
 @matplotlib.rc_context(STYLE)
 def figure_curves(networks: Sequence[Network | Curve]) -> Figure:
-    """Loss (logarithmic) and accuracy by epoch; test solid, training dashed.
+    """Draw loss (logarithmic) and accuracy by epoch; test solid, training dashed.
 
     With five epochs or more the accuracy axis starts where the third epoch on needs it.
     """
@@ -139,9 +139,9 @@ def figure_curves(networks: Sequence[Network | Curve]) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def figure_weights(networks: Sequence[Network | Weights]) -> Figure:
-    """Histograms of weights with fitted Laplace and Gaussian densities, of any number of networks.
+    """Draw histograms of weights with fitted Laplace and Gaussian densities, for any networks.
 
-    Above each panel stand the mean log-likelihoods in nats a weight.
+    The title of each panel gives the mean log-likelihoods in nats a weight.
     """
     figure, panels = _panels(networks, height=2.8)
     for network, colour, axes in zip(networks, itertools.cycle(COLOURS), panels, strict=False):
@@ -174,11 +174,11 @@ def figure_weights(networks: Sequence[Network | Weights]) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def figure_features(networks: Sequence[Network]) -> Figure:
-    """Test features in the plane of their class means, coloured by class.
+    """Draw test features in the plane of their class means, coloured by class.
 
-    Above each panel stand the accuracies of the nearest class direction by angle and of the nearest
-    class centre by L1 distance (`nnlab.figures.features`). Both axes have one scale, so angles are
-    true. Of more than ten classes the ten lowest labels are drawn.
+    The title of each panel gives the accuracies of the nearest class direction by angle and of the
+    nearest class centre by L1 distance (`nnlab.figures.features`). Both axes have one scale, so
+    angles are true. If there are more than ten classes, the ten lowest labels are drawn.
     """
     _check(networks)
     figure, panels = _panels(networks, height=3.9)

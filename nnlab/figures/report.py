@@ -60,15 +60,15 @@ def write_report(
     provenance: Mapping[str, Any],
     notes: Sequence[str] = (),
 ) -> None:
-    """Writes the report; an existing file is replaced only by a complete one.
+    """Write the report; an existing file is replaced only by a complete one.
 
     Args:
         path: the HTML file; missing folders are made.
         title: heading of the page.
-        networks: what the figures show, in the order of colours.
+        networks: what the figures show, in the order of their colours.
         table: result rows with the same keys, which become the header.
         config: settings by name.
-        provenance: what it takes to trust the numbers: command, seed, time, hardware, versions.
+        provenance: where the numbers come from: command, seed, time, hardware, versions.
         notes: paragraphs of plain text.
 
     Raises:
@@ -95,7 +95,7 @@ def write_report(
 
 
 def verdict(network: Network) -> str:
-    """The sentence that says which distribution a network's weights follow more closely."""
+    """Say in a sentence which distribution a network's weights follow more closely."""
     fits = fit_weights(network.weights)
     better, worse = sorted(fits, key=lambda fit: fit.log_likelihood, reverse=True)
     sentence = (

@@ -9,10 +9,10 @@ from nnlab.errors import needs
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints rows of equal keys to standard output: whole numbers in full, others to four digits.
+    """Print rows of equal keys to standard output: whole numbers in full, others to four digits.
 
-    A column is as wide as its longest cell or word of its name, so eight fit into 80 characters.
-    Where the output is not a terminal the table is not cut.
+    A column is as wide as its longest cell or the longest word of its name, so eight fit into 80
+    characters. If the output is not a terminal, the table is not cut.
 
     Raises:
         ValueError: the keys of a row are not those of the first.
@@ -34,7 +34,7 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows that `print_table` prints, as a table of Markdown without a last line break.
+    """Format rows as `print_table` does, as a Markdown table without a final line break.
 
     Raises:
         ValueError: the keys of a row are not those of the first.
