@@ -128,7 +128,8 @@ def test_definition(case):
     check(*operands(sizes, window), window)
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None)
 @given(
     sizes=st.tuples(*(st.integers(1, top) for top in (5, 9, 9, 21, 4, 4, 40))),
     strides=st.tuples(st.integers(1, 4), st.integers(1, 4)),
@@ -146,7 +147,8 @@ def test_any_window(sizes, strides, pads, dilation, seed):
     check(*operands(sizes, window, seed), window)
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None)
 @given(
     sizes=st.tuples(*(st.integers(1, top) for top in (4, 12, 40, 8, 4, 4, 8))),
     pads=st.tuples(*(st.integers(0, 6) for _ in range(4))),
@@ -160,13 +162,16 @@ def test_few_channels(sizes, pads, dilation, seed):
     check(*operands((n, height, width, channels, kh, kw, features), window, seed), window)
 
 
-@pytest.mark.parametrize("offset", [0.0, 10.0, 1e3])
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize(("offset", "scale"), [(10.0, 1e-6), (1e3, 1.0), (0.0, 1e6)])
 def test_accuracy_of_many_terms(offset, scale):
     check(*operands((1, 3, 3, 512, 3, 3, 20), SAME, offset=offset, scale=scale), SAME)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [CASES[1], *(pytest.param(case, marks=pytest.mark.slow) for case in CASES[2:])],
+    ids=str,
+)
 def test_equals_xla(case):
     *sizes, window = case
     g, x, kernel = map(jnp.asarray, operands(sizes, window, seed=1))
@@ -187,7 +192,7 @@ def test_equals_xla(case):
 
 
 @pytest.mark.parametrize("place", ["g", "x", "kernel", "x and kernel"])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
 @pytest.mark.parametrize("window", [SAME, Window((2, 2)), POINT])
 @pytest.mark.parametrize("channels, features", [(20, 19), (4, 5)])
 def test_not_finite(place, value, window, channels, features):
@@ -223,6 +228,7 @@ def in_another_process(code, **env):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have one set")
 @pytest.mark.parametrize("name", ["sse2", "avx2", "avx512"])
 def test_every_instruction_set(name):
@@ -239,6 +245,7 @@ def test_every_instruction_set(name):
     assert f"native ({name})" in out
 
 
+@pytest.mark.slow
 def test_number_of_threads_does_not_matter():
     code = (
         "import os, hashlib, importlib.util\n"

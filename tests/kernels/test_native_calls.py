@@ -44,8 +44,8 @@ def test_concurrent_calls():
     together = jax.jit(eight)
     alone = [f.sum() for f in together(x, kernel)]
     with ThreadPoolExecutor(4) as threads:
-        calls = [threads.submit(adder.adder_conv, x, kernel, window=SAME) for _ in range(100)]
-        programs = [threads.submit(together, x, kernel) for _ in range(20)]
+        calls = [threads.submit(adder.adder_conv, x, kernel, window=SAME) for _ in range(50)]
+        programs = [threads.submit(together, x, kernel) for _ in range(10)]
         for call in calls:
             np.testing.assert_array_equal(call.result(), expected)
         for program in programs:
@@ -61,9 +61,7 @@ def test_vmap_equals_a_loop():
         "input": lambda *a: adder.adder_conv_input_gradient(*a, rule="clip", window=window),
         "filter": lambda *a: adder.adder_conv_filter_gradient(*a, window=window),
     }
-    for axes in np.ndindex(2, 2, 2):
-        if not any(axes):
-            continue
+    for axes in ((1, 1, 0), (0, 0, 1), (1, 1, 1)):
         picked = [many if axis else many[0] for many, axis in zip(stacked, axes, strict=True)]
         for name, kernel in f.items():
             mapped = jax.vmap(kernel, [0 if axis else None for axis in axes], axis_size=3)(*picked)

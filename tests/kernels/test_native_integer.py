@@ -78,12 +78,12 @@ def packed(x, kernel):
     return pack_signs(x), jnp.moveaxis(pack_signs(np.moveaxis(kernel, 2, -1)), -1, 2)
 
 
-def check(sizes, window, seed=0):
+def check(sizes, window, seed=0, bodies=BODIES):
     x, padding, kernel = bytes_of(sizes, seed)
     a, b = signs_of(sizes, seed)
     distances = -window_sum(wide(x), wide(kernel), lambda x, w: abs(x - w), window, wide(padding))
     agreements = window_sum(wide(a), wide(b), np.multiply, window, None)
-    for body in BODIES:
+    for body in bodies:
         with kernels.use(body):
             y = adder_conv_uint8(x, padding, kernel, window=window)
             assert y.dtype == jnp.int32
@@ -96,7 +96,7 @@ def check(sizes, window, seed=0):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_definition(case):
     *sizes, window = case
-    check(sizes, window)
+    check(sizes, window, bodies=BODIES if case in CASES[1:3] else BODIES[-1:])
 
 
 @pytest.mark.slow
@@ -117,8 +117,8 @@ def test_any_window(sizes, strides, pads, dilation, seed):
 
 
 @pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("x, w", [(0, 255), (255, 0), (255, 255), (0, 0)])
-@pytest.mark.parametrize("channels", [1, 7, 512])
+@pytest.mark.parametrize("x, w", [(0, 255), (255, 0), (255, 255)])
+@pytest.mark.parametrize("channels", [7, 512])
 def test_extreme_values(body, x, w, channels):
     images = np.full((2, 4, 4, channels), x, np.uint8)
     kernel = np.full((3, 3, channels, 10), w, np.uint8)
@@ -132,7 +132,7 @@ def test_extreme_values(body, x, w, channels):
 
 
 @pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("channels", [1, 3, 16, 31, 32, 33, 100])
+@pytest.mark.parametrize("channels", [3, 31, 32, 100])
 def test_packing(body, channels):
     x = np.random.default_rng(channels).normal(size=(3, 5, channels)).astype(np.float32)
     x.flat[:7] = 0.0, -0.0, np.nan, np.inf, -np.inf, 2e-38, -2e-38  # normal
@@ -146,6 +146,7 @@ def test_packing(body, channels):
 
 
 @needs_library
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have one set")
 @pytest.mark.parametrize("name", ["sse2", "avx2", "avx512"])
 def test_every_instruction_set(name):
@@ -184,7 +185,7 @@ def test_concurrent_calls():
                 np.testing.assert_array_equal(y, alone)
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("body", BODIES[-1:])
 def test_vmap_equals_a_loop(body):
     *sizes, window = CASES[1]
     bytes_, words = [bytes_of(sizes, s) for s in range(3)], [signs_of(sizes, s) for s in range(3)]
@@ -194,9 +195,8 @@ def test_vmap_equals_a_loop(body):
         (lambda *a: binary_conv_packed(*a, channels=5, window=window), words),
     ):
         stacked = [np.stack(arrays) for arrays in zip(*sets, strict=True)]
-        for axes in np.ndindex(*(2,) * len(stacked)):
-            if not any(axes):
-                continue
+        last = len(stacked) - 1
+        for axes in ((1, *[0] * last), (*[0] * last, 1), (1,) * len(stacked)):
             picked = [many if axis else many[0] for many, axis in zip(stacked, axes, strict=True)]
             with kernels.use(body):
                 mapped = jax.vmap(f, [0 if axis else None for axis in axes])(*picked)
@@ -219,7 +219,7 @@ def test_scan(body):
     np.testing.assert_array_equal(looped, x)
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("body", BODIES[-1:])
 @pytest.mark.parametrize(
     "sizes", [(0, 4, 4, 2, 3, 3, 5), (2, 4, 4, 0, 3, 3, 5), (2, 4, 4, 2, 3, 3, 0)]
 )

@@ -100,7 +100,7 @@ def test_stochastic_weights_rule(thorough):
     )
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, marks=pytest.mark.slow), jnp.bfloat16])
 def test_stochastic_weights_have_the_mean_of_clipped_weights(dtype):
     means, n = np.array([-1.5, -1, -0.75, 0, 0.25, 1, 1.5]), 200_000
     w = jnp.broadcast_to(jnp.asarray(means, dtype), (n, 7))

@@ -66,7 +66,9 @@ LINE = quarters(2, 2, 5, 2), quarters(3, 3, 2, 3)
 SPACE = quarters(4, 1, 2, 3, 4, 2), quarters(5, 3, 3, 3, 2, 2)
 
 
-@pytest.mark.parametrize(("x", "kernel"), [LINE, (X, KERNEL), SPACE])
+@pytest.mark.parametrize(
+    ("x", "kernel"), [LINE, (X, KERNEL), pytest.param(*SPACE, marks=pytest.mark.slow)]
+)
 def test_products_in_place_of_distances_give_the_convolution(x, kernel):
     def products(x, w):
         return x @ w
