@@ -143,7 +143,7 @@ def thresholds(name: str) -> Sequence[int]:
 
 
 def numbered(sessions: Sequence[Sequence[int]], known: Sequence[int]) -> list[list[int]]:
-    """Replaces events by their places among the known ones, and others by how many these are."""
+    """Replace events by their places among the known ones, and others by how many these are."""
     places = {event: place for place, event in enumerate(known)}
     return [[places.get(event, len(known)) for event in session] for session in sessions]
 
@@ -157,7 +157,7 @@ def trained(
     config: Config,
     folder: runs.RunFolder,
 ) -> dict[str, Scorer]:
-    """Trains a network; returns how it scores events, by rank and by surprise."""
+    """Train a network; return how it scores events, by rank and by surprise."""
     model = NextEvent(
         len(known),
         config.features,
@@ -201,12 +201,12 @@ def trained(
 
 
 def unseen(known: int, windows: series.Windows) -> np.ndarray:
-    """Scores unknown events 999 and others 0."""
+    """Score unknown events 999 and others 0."""
     return 999 * (windows.next == known)
 
 
 def ngrams(train: series.Windows, n: int) -> Scorer:
-    """Scores an event by how many followed the n - 1 before it more often; 999 if it never did."""
+    """Score an event by how many followed the n - 1 before it more often; 999 if it never did."""
 
     def grams(windows: series.Windows) -> zip:
         before = windows.before[:, windows.before.shape[1] - (n - 1) :].tolist()
@@ -224,7 +224,7 @@ def ngrams(train: series.Windows, n: int) -> Scorer:
 
 
 def of_sessions(ranks: np.ndarray, session: np.ndarray) -> np.ndarray:
-    """Returns the largest rank of each session."""
+    """Return the largest rank of each session."""
     largest = np.zeros(session.max() + 1)
     np.maximum.at(largest, session, ranks)
     return largest
@@ -244,7 +244,7 @@ def row(name: str, threshold: int, largest: Sequence[np.ndarray]) -> dict[str, A
 
 
 def figure(table: Sequence[dict[str, Any]]):
-    """Draws a line for each detector by its threshold; above by rank, below by surprise."""
+    """Draw a line for each detector by its threshold; above by rank, below by surprise."""
     panels = []
     for rule, label in (("", "k"), (SURPRISE, "surprise / nats")):
         names = dict.fromkeys(row["detector"] for row in table if row["detector"] != "unseen")

@@ -150,7 +150,7 @@ def main(config: Config) -> None:
 def of_part(
     log: LogTransformation, contents: Sequence[str], events: Sequence[int]
 ) -> series.Windows:
-    """Returns each event with those before it; sessions begin with the part."""
+    """Return each event with those before it; sessions begin with the part."""
     if log.session is None:
         sessions: Sequence[Sequence[int]] = [events]
     else:
@@ -171,10 +171,10 @@ def train(
     config: Config,
     folder: runs.RunFolder,
 ) -> runs.Trained:
-    """Trains the network, scored by its loss on the held-out events."""
+    """Train the network, scored by its loss on the held-out events."""
 
     def loss(logits: jax.Array, events: jax.Array) -> jax.Array:
-        """Averages over all events, but counts only known ones; nobody can predict the others."""
+        """Average over all events, but count only known ones; nobody can predict the others."""
         known = events < model.events
         found = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(known, events, 0))
         return jnp.where(known, found, 0.0).mean()
@@ -197,7 +197,7 @@ def train(
 
 
 def by_frequency(fit: np.ndarray, held: np.ndarray, model: NextEvent) -> float:
-    """Returns the mean surprise of held-out events by how often each came, plus one."""
+    """Return the mean surprise of held-out events by how often each came, plus one."""
     counts = Counter(fit.tolist())
     total = len(fit) + model.events
     nats = (
@@ -208,7 +208,7 @@ def by_frequency(fit: np.ndarray, held: np.ndarray, model: NextEvent) -> float:
 
 
 def figure(held: np.ndarray, rest: np.ndarray, threshold: float):
-    """Draws the surprise of each line."""
+    """Draw the surprise of each line."""
     split = len(held) + np.arange(len(rest))
     lines = [
         Line("held out", np.arange(len(held)), held, 1),

@@ -135,7 +135,7 @@ def scored(corpus: Sequence[Series], scores: Rows) -> list[nab.Scored]:
 
 
 def row_of(name: str, corpus: Sequence[Series], scores: Rows) -> dict[str, Any]:
-    """Computes normalised scores with thresholds of the corpus, as NAB does, and of `TUNING`."""
+    """Compute normalised scores with thresholds of the corpus, as NAB does, and of `TUNING`."""
     row: dict[str, Any] = {"detector": name}
     everything = scored(corpus, scores)
     for profile, weights in nab.PROFILES.items():
@@ -153,7 +153,7 @@ def row_of(name: str, corpus: Sequence[Series], scores: Rows) -> dict[str, Any]:
 
 
 def figure(corpus: Sequence[Series], scores: Rows, threshold: float):
-    """Draws some series with their windows; below, the score in thresholds, cut at 4.
+    """Draw some series with their windows; below, the score in thresholds, cut at 4.
 
     The legend is in the first panel alone, where it covers nothing.
     """

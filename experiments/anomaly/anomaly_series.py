@@ -149,7 +149,7 @@ def main(config: Config) -> None:
 
 
 def read(config: Config) -> tuple[Table, Sequence[tuple[int, int]]]:
-    """Reads the table, and the first and last rows of what is known to be unusual."""
+    """Read the table, and the first and last rows of what is known to be unusual."""
     kinds: dict[str, Kind] = {name: "number" for name in config.columns}
     if config.time:
         kinds[config.time] = "timestamp"
@@ -174,12 +174,12 @@ def check_enough(rows: int, fitted: int, held: int, config: Config) -> None:
 
 
 def split(features: np.ndarray, columns: int) -> tuple[jax.Array, jax.Array]:
-    """Returns the values of the rows before, and the clock."""
+    """Return the values of the rows before, and the clock."""
     return jnp.asarray(features[:-1, :columns]), jnp.asarray(features[1:, columns:])
 
 
 def sequences(features: np.ndarray, columns: int) -> tuple[jax.Array, jax.Array]:
-    """Returns inputs [columns, time, m] and the values to predict [columns, time]."""
+    """Return inputs [columns, time, m] and the values to predict [columns, time]."""
     inputs = inputs_of(*split(features, columns))
     return inputs.swapaxes(0, 1), jnp.asarray(features[1:, :columns].T)
 
@@ -191,12 +191,12 @@ def train(
     config: Config,
     folder: runs.RunFolder,
 ) -> runs.Trained:
-    """Trains the network, scored by its loss on the held-out rows."""
+    """Train the network, scored by its loss on the held-out rows."""
     columns = len(config.columns)
     streams = config.streams * columns
 
     def cut(rows: jax.Array) -> jax.Array:
-        """Cuts [columns, time, …] into [blocks × streams, block, …], each a stream's next."""
+        """Cut [columns, time, …] into [blocks × streams, block, …], each a stream's next."""
         blocks = rows.shape[1] // (config.streams * config.block)
         rows = rows[:, : blocks * config.streams * config.block]
         rows = rows.reshape(streams, blocks, config.block, *rows.shape[2:]).swapaxes(0, 1)
@@ -229,7 +229,7 @@ def train(
 def scored(
     detector: SeriesDetector, features: np.ndarray, fitted: int, stop: int, config: Config
 ) -> tuple[np.ndarray, float, dict[str, Any]]:
-    """Returns the scores of all rows, the threshold, and the memory with which a watch begins.
+    """Return the scores of all rows, the threshold, and the memory with which a watch begins.
 
     Errors count from the held-out rows on: on the rows that were learned they are smaller.
     """
@@ -254,7 +254,7 @@ def on_the_rest(
     windows: Sequence[tuple[int, int]],
     config: Config,
 ) -> dict[str, Any]:
-    """Counts alarms, and windows found, in the rows after those to train on."""
+    """Count alarms, and windows found, in the rows after those to train on."""
     rest = scores.copy()
     rest[:stop] = np.nan
     found: dict[str, Any] = {"rows scored": len(rest) - stop}
@@ -277,7 +277,7 @@ def figure(
     windows: Sequence[tuple[int, int]],
     config: Config,
 ):
-    """Draws values and scores, and above them marks what is known to be unusual."""
+    """Draw values and scores, and mark above them what is known to be unusual."""
     rows = np.arange(len(table))
     marked = np.full(len(table), np.nan)
     for first, last in windows:

@@ -23,7 +23,7 @@ STEPS = 60
 
 
 def control_charts(key: jax.Array, each: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws charts, float32 [6 each, 60], and their classes, int32 [6 each], in order.
+    """Draw charts, float32 [6 each, 60], and their classes, int32 [6 each], in order.
 
     Raises:
         InputError: `each` is below 1.

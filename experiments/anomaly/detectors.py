@@ -33,7 +33,7 @@ CHOSEN = "value, level, surprise; all LSTMs"
 
 
 def detectors(corpus: Sequence[Series], config: "Config") -> dict[str, Rows]:
-    """Scores every row of every series, by the name of the detector."""
+    """Score every row of every series, by the name of the detector."""
     values = [series.values for series in corpus]
     value, level = range_excess(values, 1), range_excess(values, config.span)
     spatial = [np.where(each > 0.05, 1.0, 0.0) for each in value]
@@ -74,7 +74,7 @@ def detectors(corpus: Sequence[Series], config: "Config") -> dict[str, Rows]:
 
 
 def other_networks(lstm: Network, config: "Config") -> dict[str, Network]:
-    """Returns the networks to compare the LSTM with, by their names in `OTHERS`."""
+    """Return the networks to compare the LSTM with, by their names in `OTHERS`."""
     networks = (
         lstm._replace(online=False),
         lstm._replace(parts=value_and_clock),
@@ -92,7 +92,7 @@ def other_networks(lstm: Network, config: "Config") -> dict[str, Network]:
 
 
 def per_series(function: Callable, rows: Rows) -> Rows:
-    """Applies a causal function of [series, rows] to series, padded to one length."""
+    """Apply a causal function of [series, rows] to series, padded to one length."""
     length = max(map(len, rows))
     padded = np.zeros((len(rows), length), np.float32)
     for i, row in enumerate(rows):
@@ -102,12 +102,12 @@ def per_series(function: Callable, rows: Rows) -> Rows:
 
 
 def range_excess(rows: Rows, length: int) -> Rows:
-    """Scores how far the mean of `length` rows leaves the range seen before (`seen_range`)."""
+    """Score how far the mean of `length` rows leaves the range seen before (`seen_range`)."""
     return per_series(functools.partial(seen_range.of_series, length=length), rows)
 
 
 def likelihood(rows: Rows, short: int = 10) -> Rows:
-    """Scores rows by their anomaly likelihood over `short` rows."""
+    """Score rows by their anomaly likelihood over `short` rows."""
     return per_series(lambda x: anomaly_likelihood.of_series(x, short=short).score, rows)
 
 

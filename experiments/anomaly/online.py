@@ -26,7 +26,7 @@ from nnlab.training.steps import (
 def learn_online(
     step: Step, state: State, blocks: Batch, learns: jax.Array
 ) -> tuple[State, Metrics]:
-    """Takes one step for each block, in order.
+    """Take one step for each block, in order.
 
     Args:
         step: from `training.train_step`; its metrics may be arrays.
@@ -61,7 +61,7 @@ def score_streams(
     recurrent: bool = True,
     bounds: Sequence[int] = (),
 ) -> list[np.ndarray]:
-    """Scores every row of each stream, from which a network of its own learns as it goes.
+    """Score every row of each stream, from which a network of its own learns as it goes.
 
     First each network learns `passes` times from the blocks that lie wholly in the early rows of
     its stream, each time from the same state carried; then it takes all blocks in order. Streams
@@ -123,7 +123,7 @@ def score_streams(
 
 
 def _in_blocks(streams: Sequence[tuple[Any, Any]], size: int, recurrent: bool) -> Any:
-    """Cuts leaves [rows, …] of each stream into leaves [streams, blocks, …, size, …]."""
+    """Cut leaves [rows, …] of each stream into leaves [streams, blocks, …, size, …]."""
     number = -(-max(map(shared_size, streams)) // size)
     sequence = (1,) if recurrent else ()
 

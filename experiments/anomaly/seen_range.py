@@ -48,7 +48,7 @@ class State(NamedTuple):
 
 
 def init(length: int = 1) -> State:
-    """Returns the state before the first value.
+    """Return the state before the first value.
 
     Raises:
         InputError: `length` is below 1.
@@ -60,7 +60,7 @@ def init(length: int = 1) -> State:
 
 
 def update(state: State, value: jax.Array, *, memory: int = 5000) -> tuple[State, jax.Array]:
-    """Takes in one value, a float scalar; returns its excess (1), 0 while the range is empty."""
+    """Take in one value, a float scalar; return its excess (1), 0 while the range is empty."""
     length = state.recent.size
     turn = (state.rows > 0) & (state.rows % memory == 0) if memory else jnp.array(False)
     low_before = jnp.where(turn, state.low, state.low_before)
@@ -87,7 +87,7 @@ def update(state: State, value: jax.Array, *, memory: int = 5000) -> tuple[State
 
 @functools.partial(jax.jit, static_argnames=("length", "memory"))
 def of_series(values: jax.Array, length: int = 1, memory: int = 5000) -> jax.Array:
-    """Computes the excess of each of the values [..., rows]: `update` along the rows."""
+    """Compute the excess of each of the values [..., rows]: `update` along the rows."""
 
     def one_series(row: jax.Array) -> jax.Array:
         take = functools.partial(update, memory=memory)

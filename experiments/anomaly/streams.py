@@ -47,7 +47,7 @@ class Network(NamedTuple):
 
 
 def measured(network: Network, corpus: Sequence[Series], config: "Config", key: jax.Array) -> Rows:
-    """Measures each row of each series before the network learns from it; row 0 measures 0."""
+    """Measure each row of each series before the network learns from it; row 0 measures 0."""
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate))
 
     def loss(outputs, labels):
@@ -77,27 +77,27 @@ def measured(network: Network, corpus: Sequence[Series], config: "Config", key: 
 
 
 def standardized(series: Series) -> np.ndarray:
-    """Scales values by mean and deviation of the probation, and then like a logarithm."""
+    """Scale values by mean and deviation of the probation, and then like a logarithm."""
     seen = series.values[: nab.probation(len(series.values))]
     scale = seen.std() or 1e-3 * max(abs(seen.mean()), 1.0)
     return np.clip(np.arcsinh((series.values - seen.mean()) / scale), -20, 20)
 
 
 def value_before(series: Series) -> tuple[np.ndarray, np.ndarray]:
-    """Makes the value before each row the input, and its own the target."""
+    """Make the value before each row the input, and its own the target."""
     values = standardized(series)
     return np.concatenate([[0.0], values[:-1]])[:, None], values
 
 
 def value_and_clock(series: Series) -> tuple[np.ndarray, np.ndarray]:
-    """Adds sine and cosine of the row's time of day, which is known beforehand, to the inputs."""
+    """Add sine and cosine of the row's time of day, which is known beforehand, to the inputs."""
     before, values = value_before(series)
     angle = 2 * np.pi * (series.times.astype(np.int64) % 86_400) / 86_400
     return np.stack([before[:, 0], np.sin(angle), np.cos(angle)], axis=-1), values
 
 
 def windows_of(series: Series, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Makes the last `length` values up to each row both input and target."""
+    """Make the last `length` values up to each row both input and target."""
     padded = np.concatenate([np.zeros(length - 1), standardized(series)])
     windows = np.lib.stride_tricks.sliding_window_view(padded, length)
     return windows, windows
@@ -108,6 +108,6 @@ def log_surprise(outputs: jax.Array, values: jax.Array) -> jax.Array:
 
 
 def thinned(series: Series, every: int) -> Series:
-    """Keeps one of every `every` rows."""
+    """Keep one of every `every` rows."""
     windows = [(-(-first // every), last // every) for first, last in series.windows]
     return Series(series.name, series.times[::every], series.values[::every], windows)

@@ -103,7 +103,7 @@ class Sequences(NamedTuple):
 
 
 def charts(key: jax.Array, each: int) -> Sequences:
-    """Draws `each` charts of every class; only the last step counts."""
+    """Draw `each` charts of every class; only the last step counts."""
     values, classes = control_charts(key, each)
     counts = np.zeros(values.shape, np.float32)
     counts[:, -1] = 1
@@ -112,7 +112,7 @@ def charts(key: jax.Array, each: int) -> Sequences:
 
 
 def series_pieces(data_dir: str | None, longest: int) -> tuple[Sequences, np.ndarray]:
-    """Cuts NAB series into pieces after their probation, and returns each piece's series too.
+    """Cut NAB series into pieces after their probation, and return each piece's series too.
 
     Pieces are padded at the end. Values are standardised by the probation and clipped to [-10, 10];
     a step's label is 1 within a window.
@@ -135,7 +135,7 @@ def series_pieces(data_dir: str | None, longest: int) -> tuple[Sequences, np.nda
 
 
 def split(name: str, config: Config) -> list[Sequences]:
-    """Splits the charts, or the series: 60 % training, 15 % validation, 25 % test."""
+    """Split the charts, or the series: 60 % training, 15 % validation, 25 % test."""
     key = jax.random.key(config.seed)
     if name == "charts":
         data = charts(key, config.charts)
@@ -154,7 +154,7 @@ def split(name: str, config: Config) -> list[Sequences]:
 
 
 def loss(outputs: jax.Array, labels: Any) -> jax.Array:
-    """Sums the cross-entropy of the steps that count, and averages it over the batch."""
+    """Sum the cross-entropy of the steps that count, and average it over the batch."""
     classes, counts = labels
     each = optax.softmax_cross_entropy_with_integer_labels(outputs, classes)
     return (counts * each).sum() / counts.shape[0]
@@ -167,7 +167,7 @@ def accuracy(outputs: jax.Array, labels: Any) -> dict[str, jax.Array]:
 
 
 def xavier(key: jax.Array, params: Any) -> Any:
-    """Draws normal weights of variance 2 / (inputs + outputs); forget gates start open."""
+    """Draw normal weights of variance 2 / (inputs + outputs); forget gates start open."""
     flat: dict[Any, Any] = dict(flatten_dict(params))
     init = jax.nn.initializers.glorot_normal()
     for number, (path, leaf) in enumerate(sorted(flat.items())):
@@ -179,7 +179,7 @@ def xavier(key: jax.Array, params: Any) -> Any:
 
 
 def evaluation(model: RecurrentNet, variables: Any, data: Sequences) -> dict[str, float]:
-    """Computes the accuracy and, for two classes, how often the right step ranks higher (AUC)."""
+    """Compute the accuracy and, for two classes, how often the right step ranks higher (AUC)."""
     outputs = model.apply(variables, jnp.asarray(data.values))
     assert isinstance(outputs, jax.Array)
     found = {"accuracy": float(accuracy(outputs, data.batch()[1])["accuracy"])}

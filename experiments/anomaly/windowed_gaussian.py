@@ -16,7 +16,7 @@ from jax.scipy.special import log_ndtr
 
 
 def of_series(values: np.ndarray, window: int = 6400, stride: int = 100) -> np.ndarray:
-    """Computes (1) for values [rows], float32 [rows]; the first row scores log 2, as the mean."""
+    """Compute (1) for values [rows], float32 [rows]; the first row scores log 2, as the mean."""
     scores = np.zeros(len(values))
     for i in range(1, len(values)):
         first = max(0, i - window) // stride * stride

@@ -129,7 +129,7 @@ RECURRENT: dict[str, nn.Module] = {
 
 
 def pairs(key: jax.Array, batch: int, reach: float = RANGES[0]):
-    """Draws two numbers [batch, 2], and adds them, [batch, 1]."""
+    """Draw two numbers [batch, 2], and add them, [batch, 1]."""
     numbers = jax.random.uniform(key, (batch, 2), minval=-reach, maxval=reach)
     return numbers, numbers.sum(-1, keepdims=True)
 
@@ -163,7 +163,7 @@ def trained(name, model, fns, epochs: int, config: Config, folder):
 
 
 def figure(numbers, additions, lengths):
-    """Draws the largest error by range, and the share of sums without a wrong bit by length."""
+    """Draw the largest error by range, and the share of sums without a wrong bit by length."""
     errors = [
         Line(row["network"], RANGES, np.maximum(list(row.values())[1:], 1e-8), colour)
         for colour, row in enumerate(numbers)

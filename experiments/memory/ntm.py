@@ -198,7 +198,7 @@ TASKS = {
 
 
 def chosen(name: str, config: Config) -> Size:
-    """Returns the size of a network: as published, unless the configuration says otherwise."""
+    """Return the size of a network: as published, unless the configuration says otherwise."""
     given = {field: getattr(config, field) for field in ("width", "heads", "learning_rate")}
     given = {field: value for field, value in given.items() if value is not None}
     return TASKS[config.task].networks[name]._replace(**given)
@@ -244,7 +244,7 @@ def scores(name: str, about: str, logits: jax.Array, labels) -> dict[str, Any]:
 
 
 def maps(model: Any, variables, episode):
-    """Draws one episode: inputs and outputs, and where the memory is written and read."""
+    """Draw one episode: inputs and outputs, and where the memory is written and read."""
     inputs, (targets, mask) = episode
     logits, weightings, _ = model.apply(variables, inputs, method="unroll")
     outputs = jax.nn.sigmoid(logits[0]) * mask[0][:, None]
@@ -261,7 +261,7 @@ def maps(model: Any, variables, episode):
 
 
 def figure(curves, rows, config: Config):
-    """Draws bits a sequence by sequences seen; dashed, what is best for n-grams."""
+    """Draw bits a sequence by sequences seen; dashed, what is best for n-grams."""
     lines = []
     for colour, (name, history) in enumerate(curves.items()):
         bits = np.maximum(history["test_loss"], 1e-4)

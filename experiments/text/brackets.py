@@ -1,4 +1,4 @@
-"""Checks whether the brackets of Java sources balance, and how deeply each place is nested.
+"""Check whether the brackets of Java sources balance, and how deeply each place is nested.
 
 Brackets are (), [] and {}, not <>, which also compare. Those in comments, strings and characters do
 not count: `nnlab.sequences.java` says what is code. It also says where comments and literals
@@ -34,7 +34,7 @@ class Nesting(NamedTuple):
 
 
 def nesting(source: str) -> Nesting:
-    """Computes the depths of a source and whether its brackets balance."""
+    """Compute the depths of a source and whether its brackets balance."""
     depths = np.zeros(len(source), np.int32)
     closing = np.zeros(len(source), bool)
     awaited: list[str] = []
@@ -55,7 +55,7 @@ def nesting(source: str) -> Nesting:
 def hits_by_depth(
     depths: np.ndarray, hits: Sequence[np.ndarray], deepest: int
 ) -> list[tuple[int, int, list[float]]]:
-    """Compares predictors by depth.
+    """Compare predictors by depth.
 
     Args:
         depths: integers [places], 1 or more.

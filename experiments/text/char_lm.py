@@ -204,13 +204,13 @@ def optimiser(config: Config, steps: int) -> optax.GradientTransformation:
 
 
 def in_pieces(symbols: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    """Cuts a text into inputs and labels [PIECES, time]."""
+    """Cut a text into inputs and labels [PIECES, time]."""
     inputs, labels = windows(symbols, PIECES, max(1, len(symbols) // PIECES - 1))
     return jnp.asarray(inputs), jnp.asarray(labels)
 
 
 def whole(symbols: np.ndarray, start: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    """Returns inputs and labels [1, characters]; every character is a label, `start` is none."""
+    """Return inputs and labels [1, characters]; every character is a label, `start` is none."""
     inputs = np.concatenate([start, symbols[:-1]])
     return jnp.asarray(inputs[None]), jnp.asarray(symbols[None])
 
@@ -228,7 +228,7 @@ def losses(part: str, found: dict[str, Any]) -> dict[str, float]:
 def written(
     model: LanguageModel, variables: Any, vocabulary: Vocabulary, start: np.ndarray, config: Config
 ) -> dict[str, str]:
-    """Writes a text from its beginning at each temperature."""
+    """Write a text from its beginning at each temperature."""
 
     @jax.jit
     def write(temperature: jax.Array) -> jax.Array:
@@ -249,7 +249,7 @@ def report(
     config: Config,
     record: runs.Record,
 ) -> None:
-    """Draws the learning curves, and writes the report."""
+    """Draw the learning curves, and write the report."""
     epochs = range(1, 1 + len(history["seconds"]))
     panels = [
         Panel(

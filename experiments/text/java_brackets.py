@@ -106,7 +106,7 @@ def main(config: Config) -> None:
 def accuracies(
     predictors: dict[str, Any], sources: Sequence[str], vocabulary: Vocabulary, deepest: int
 ) -> list[dict[str, Any]]:
-    """Measures how often predictors name the due bracket, by nesting depth."""
+    """Measure how often predictors name the due bracket, by nesting depth."""
     depths, likeliest, of_three = [], [[], []], [[], []]
     for source in sources:
         found = nesting(source)
@@ -126,7 +126,7 @@ def accuracies(
 
 
 def of_network(saved: SavedModel):
-    """Returns a function from symbols [time] to logits [time, symbols] of the next ones."""
+    """Return a function from symbols [time] to logits [time, symbols] of the next ones."""
 
     @jax.jit
     def piece(carry: Any, symbols: jax.Array) -> tuple[Any, jax.Array]:
@@ -147,7 +147,7 @@ def of_network(saved: SavedModel):
 def bracket_hits(
     scores: np.ndarray, labels: np.ndarray, closing: np.ndarray, vocabulary: Vocabulary
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Says of each closing bracket whether it is the likeliest of all, and of the three."""
+    """Say of each closing bracket whether it is the likeliest of all, and of the three."""
     brackets = vocabulary.encode(CLOSING)
     chosen, right = scores[closing], labels[closing]
     return chosen.argmax(-1) == right, brackets[chosen[:, brackets].argmax(-1)] == right
@@ -156,7 +156,7 @@ def bracket_hits(
 def by_network(
     saved: SavedModel, vocabulary: Vocabulary, temperature: float, config: Config
 ) -> list[tuple[str, bool]]:
-    """Writes files side by side, each with whether it has come to an end."""
+    """Write files side by side, each with whether it has come to an end."""
     start = np.full((config.files, 1), vocabulary.encode(SEPARATOR)[0])
     position = prefill(saved.model, saved.variables, jnp.asarray(start))
 
@@ -194,7 +194,7 @@ def balance(name: str, sources: Sequence[tuple[str, bool]]) -> dict[str, Any]:
 
 
 def figure(rows: Sequence[dict[str, Any]]):
-    """Draws the accuracy by depth, one panel for each measure."""
+    """Draw the accuracy by depth, one panel for each measure."""
     columns = list(rows[0])[2:]
     depths = list(range(1, 1 + len(rows)))
     panels = []

@@ -1,4 +1,4 @@
-r"""Predicts characters from the few before them, by counting: what a network is compared with.
+r"""Predict characters from the few before them, by counting: what a network is compared with.
 
 An n-gram model of order n knows the n - 1 symbols before. With c(h) the count of a context h, c(hs)
 that of s after it, t(h) the number of different symbols seen after it and h' the context without
@@ -23,7 +23,7 @@ from nnlab.errors import InputError
 
 
 class NGram(NamedTuple):
-    """Counts.
+    """The counts of an n-gram model.
 
     Attributes:
         size: V.
@@ -38,7 +38,7 @@ class NGram(NamedTuple):
 
 
 def count_ngrams(symbols: np.ndarray, size: int, order: int) -> NGram:
-    """Counts the n-grams of a text.
+    """Count the n-grams of a text.
 
     Args:
         symbols: integers [time] from 0 to `size` - 1.
@@ -64,7 +64,7 @@ def count_ngrams(symbols: np.ndarray, size: int, order: int) -> NGram:
 
 
 def probabilities(model: NGram, symbols: np.ndarray) -> np.ndarray:
-    """Computes P of eq. 1 for the symbol after each place of a text, float64 [time, V].
+    """Compute P of eq. 1 for the symbol after each place of a text, float64 [time, V].
 
     Near the beginning the contexts are as long as possible.
     """
@@ -87,7 +87,7 @@ def probabilities(model: NGram, symbols: np.ndarray) -> np.ndarray:
 
 
 def write(model: NGram, rng: np.random.Generator, start: int, end: int, longest: int) -> list[int]:
-    """Draws symbols one after the other, from `start` to `end` (both left out) or to `longest`."""
+    """Draw symbols one after the other, from `start` to `end` (both left out) or to `longest`."""
     text = [start]
     while len(text) <= longest:
         known = np.array(text[-len(model.counts) :])
@@ -98,7 +98,7 @@ def write(model: NGram, rng: np.random.Generator, start: int, end: int, longest:
 
 
 def _keys(symbols: np.ndarray, length: int, size: int) -> np.ndarray:
-    """Turns all contexts of a length in a text into numbers, int64 [time - length + 1]."""
+    """Turn all contexts of a length in a text into numbers, int64 [time - length + 1]."""
     keys = np.zeros(max(0, len(symbols) - length + 1), np.int64)
     for place in range(length):
         keys = keys * size + symbols[place : place + len(keys)]

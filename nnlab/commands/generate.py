@@ -1,4 +1,4 @@
-"""Generates text with a character network that `experiments/text/char_lm.py` has trained.
+"""Generate text with a character network that `experiments/text/char_lm.py` has trained.
 
     python -m nnlab generate runs/char_lm --prompt "ROMEO:" --temperature 0.8
     python -m nnlab generate runs/char_lm/network.safetensors --length 100000 > play.txt
@@ -56,7 +56,7 @@ class Config:
 
 
 def load(path: Path) -> SavedModel:
-    """Reads the character network of a run folder or a file.
+    """Read the character network of a run folder or a file.
 
     Raises:
         InputError: there is none, or it is damaged.
@@ -84,7 +84,7 @@ def load(path: Path) -> SavedModel:
 
 
 def text_of(saved: SavedModel, config: Config, started: Callable[[], None]) -> Iterator[str]:
-    """Yields the text after the prompt in pieces; calls `started` when all is compiled.
+    """Yield the text after the prompt in pieces; call `started` when all is compiled.
 
     Raises:
         InputError: the network does not know a character of the prompt.

@@ -1,4 +1,4 @@
-"""Watches a file that grows, and prints what is unusual in it as it comes.
+"""Watch a file that grows, and print what is unusual in it as it comes.
 
     python -m nnlab watch runs/anomaly_series data.csv
     python -m nnlab watch runs/anomaly_logs /var/log/service.log --context 3
@@ -130,7 +130,7 @@ class Tally:
 
 
 def load(path: Path) -> tuple[Path, Detector]:
-    """Returns the network's file in a run folder, or the file itself, and its detector.
+    """Return the network's file in a run folder, or the file itself, and its detector.
 
     Raises:
         InputError: there is none, it is damaged, or its network cannot watch anything.
@@ -155,7 +155,7 @@ def load(path: Path) -> tuple[Path, Detector]:
 def advance(
     detector: Detector, state: WatchState, lines: Sequence[Line], config: Config, tally: Tally
 ) -> tuple[WatchState, list[Shown]]:
-    """Scores lines, reports malformed ones, and returns what is to be shown."""
+    """Score lines, report malformed ones, and return what is to be shown."""
     memory, scores = detector.score(state.memory, lines)
     threshold = detector.threshold if config.threshold is None else config.threshold
     recent, after = list(state.recent), state.after
@@ -185,7 +185,7 @@ def advance(
 
 
 def write(shown: Sequence[Shown], config: Config) -> None:
-    """Writes to standard output, and flushes it.
+    """Write to standard output, and flush it.
 
     Raises:
         InputError: nobody reads there any more, or the disk is full.
@@ -205,7 +205,7 @@ def write(shown: Sequence[Shown], config: Config) -> None:
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Holds the path until the end of the block; `InputError` if another process holds it."""
+    """Hold the path until the end of the block; `InputError` if another process holds it."""
     try:
         lock = path.with_suffix(".lock").open("a")
     except OSError as error:
@@ -258,7 +258,7 @@ def watch(
     config: Config,
     kept: tuple[Path, str],
 ) -> None:
-    """Watches until a signal or, with --once, the end of the file."""
+    """Watch until a signal or, with --once, the end of the file."""
 
     def save(state: WatchState) -> float:
         save_watch_state(kept[0], state, detector, kept[1])

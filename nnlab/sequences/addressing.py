@@ -43,7 +43,7 @@ EPSILON = 1e-8
 
 
 def cosine_similarity(keys: ArrayLike, memory: ArrayLike) -> jax.Array:
-    """Computes (1) for every key and location.
+    """Compute (1) for every key and location.
 
     Args:
         keys: [..., H, W].
@@ -68,19 +68,19 @@ def cosine_similarity(keys: ArrayLike, memory: ArrayLike) -> jax.Array:
 
 
 def content_weighting(keys: ArrayLike, strengths: ArrayLike, memory: ArrayLike) -> jax.Array:
-    """Computes (2): weightings [..., H, N] from keys [..., H, W] and finite strengths [..., H]."""
+    """Compute (2): weightings [..., H, N] from keys [..., H, W] and finite strengths [..., H]."""
     similarity = cosine_similarity(keys, memory)
     return jax.nn.softmax(_wide(strengths)[..., None] * similarity, axis=-1)  # (2)
 
 
 def interpolate(content: ArrayLike, previous: ArrayLike, gates: ArrayLike) -> jax.Array:
-    """Computes (3): interpolates two weightings [..., H, N] by gates [..., H]."""
+    """Compute (3): interpolate two weightings [..., H, N] by gates [..., H]."""
     gates = _wide(gates)[..., None]
     return gates * _wide(content) + (1 - gates) * _wide(previous)  # (3)
 
 
 def circular_shift(weightings: ArrayLike, shifts: ArrayLike) -> jax.Array:
-    """Computes (4): moves weightings around the memory.
+    """Compute (4): move weightings around the memory.
 
     Args:
         weightings: [..., H, N].
@@ -113,7 +113,7 @@ def circular_shift(weightings: ArrayLike, shifts: ArrayLike) -> jax.Array:
 
 
 def sharpen(weightings: ArrayLike, sharpness: ArrayLike) -> jax.Array:
-    """Computes (5): weightings [..., H, N], not all 0, to the power of sharpness [..., H]."""
+    """Compute (5): weightings [..., H, N], not all 0, to the power of sharpness [..., H]."""
     weightings, sharpness = _wide(weightings), _wide(sharpness)
     positive = weightings > 0
     logarithms = jnp.log(jnp.where(positive, weightings, 1))
@@ -130,7 +130,7 @@ def address(
     shifts: ArrayLike,
     sharpness: ArrayLike,
 ) -> jax.Array:
-    """Computes the next weightings of all heads, equations (2) to (5).
+    """Compute the next weightings of all heads, equations (2) to (5).
 
     Args:
         memory: [..., N, W].
@@ -148,12 +148,12 @@ def address(
 
 
 def read(memory: ArrayLike, weightings: ArrayLike) -> jax.Array:
-    """Computes (6): reads [..., H, W] from a memory [..., N, W] by weightings [..., H, N]."""
+    """Compute (6): read [..., H, W] from a memory [..., N, W] by weightings [..., H, N]."""
     return jnp.einsum("...hn,...nw->...hw", _wide(weightings), _wide(memory))  # (6)
 
 
 def write(memory: ArrayLike, weightings: ArrayLike, erase: ArrayLike, add: ArrayLike) -> jax.Array:
-    """Computes (7) and (8): the memory [..., N, W] after all heads have written.
+    """Compute (7) and (8): the memory [..., N, W] after all heads have written.
 
     Args:
         memory: [..., N, W].

@@ -42,7 +42,7 @@ ORDER = 6  # bits of an n-gram, the last of which follows from the others
 
 
 def copy(key: jax.Array, batch: int, lengths: tuple[int, int] = (1, 20), bits: int = 8) -> Episodes:
-    """Draws random words, then the end, then the same words."""
+    """Draw random words, then the end, then the same words."""
     shortest, longest = _range("lengths", lengths)
 
     def episode(key):
@@ -67,7 +67,7 @@ def repeat_copy(
     repeats: tuple[int, int] = (1, 10),
     bits: int = 8,
 ) -> Episodes:
-    """Draws words to copy as many times as the input says after them, and then an end to output.
+    """Draw words to copy as many times as the input says after them, and then an end to output.
 
     The number is scaled to mean 0 and variance 1 over 1 to 10, whatever `repeats` is, so that one
     number always looks the same to a network.
@@ -97,7 +97,7 @@ def repeat_copy(
 def associative_recall(
     key: jax.Array, batch: int, items: tuple[int, int] = (2, 6), bits: int = 6
 ) -> Episodes:
-    """Draws items of three words, then one of them (not the last) again, which asks for the next.
+    """Draw items of three words, then one of them (not the last) again, which asks for the next.
 
     Raises:
         InputError: there are less than 2 items.
@@ -126,7 +126,7 @@ def associative_recall(
 
 
 def ngrams(key: jax.Array, batch: int, bits: int = 200) -> Episodes:
-    """Draws bits whose probabilities the five before them choose; the target is the next bit.
+    """Draw bits whose probabilities the five before them choose; the target is the next bit.
 
     The 32 probabilities of an episode are drawn from Beta(1/2, 1/2), the first five bits with
     probability 1/2; the first five are not among the targets.
@@ -156,7 +156,7 @@ def ngrams(key: jax.Array, batch: int, bits: int = 200) -> Episodes:
 
 
 def ngram_estimates(inputs: jax.Array) -> jax.Array:
-    """Computes the optimal logits [batch, time, 1] of the next bits of `ngrams`.
+    """Compute the optimal logits [batch, time, 1] of the next bits of `ngrams`.
 
     If N1 ones and N0 zeros have followed the same five bits, the next is 1 with probability
     (N1 + 1/2) / (N0 + N1 + 1). Before the fifth bit the logits are 0.
@@ -183,7 +183,7 @@ def ngram_estimates(inputs: jax.Array) -> jax.Array:
 def priority_sort(
     key: jax.Array, batch: int, words: int = 20, kept: int = 16, bits: int = 8
 ) -> Episodes:
-    """Draws words with priorities from -1 to 1; targets are those of the highest, in order.
+    """Draw words with priorities from -1 to 1; targets are those of the highest, in order.
 
     Raises:
         InputError: `words` or `kept` is below 1, or more are kept than there are.
@@ -205,7 +205,7 @@ def priority_sort(
 
 
 def binary_addition(key: jax.Array, batch: int, lengths: tuple[int, int] = (1, 8)) -> Episodes:
-    """Draws two numbers, both bit by bit from the least; their sum, one bit longer, comes after."""
+    """Draw two numbers, both bit by bit from the least; their sum, one bit longer, comes after."""
     shortest, longest = _range("lengths", lengths)
 
     def episode(key):
@@ -242,7 +242,7 @@ def _words(key: jax.Array, count: int, bits: int, length: jax.Array | int) -> ja
 
 
 def _episode(shown: jax.Array, wanted: jax.Array, mask: jax.Array) -> Episodes:
-    """Pads what is shown with zeros to the length of what is wanted."""
+    """Pad what is shown with zeros to the length of what is wanted."""
     inputs = jnp.pad(shown.astype(jnp.float32), ((0, len(wanted) - len(shown)), (0, 0)))
     return inputs, (wanted.astype(jnp.float32), mask.astype(jnp.float32))
 

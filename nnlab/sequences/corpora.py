@@ -85,7 +85,7 @@ class Corpus(NamedTuple):
 
 
 def load_text(name: str, data_dir: str | os.PathLike | None = None) -> Corpus:
-    """Reads a corpus; downloads tinyshakespeare or ptb into the cache if they are nowhere.
+    """Read a corpus; download tinyshakespeare or ptb into the cache if they are nowhere.
 
     Args:
         name: one of `CORPORA`, or the path of a file of UTF-8 text or of a folder of such files,

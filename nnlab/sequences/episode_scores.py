@@ -12,7 +12,7 @@ Labels = tuple[jax.Array, jax.Array]
 
 
 def bits_per_sequence(logits: jax.Array, labels: Labels) -> jax.Array:
-    """Computes the sigmoid cross-entropy in bits: summed over an episode, averaged over the batch.
+    """Compute the sigmoid cross-entropy in bits: summed over an episode, averaged over the batch.
 
     This scalar is the measure of Graves, Wayne & Danihelka, 2014, https://arxiv.org/abs/1410.5401,
     section 4.
@@ -23,7 +23,7 @@ def bits_per_sequence(logits: jax.Array, labels: Labels) -> jax.Array:
 
 
 def wholly_right(logits: jax.Array, labels: Labels) -> dict[str, jax.Array]:
-    """Computes {"right"}, the share of episodes without a wrong bit. A logit above 0 means 1."""
+    """Compute {"right"}, the share of episodes without a wrong bit. A logit above 0 means 1."""
     targets, mask = labels
     wrong = ((logits > 0) != (targets > 0.5)).any(-1) & (mask > 0)
     return {"right": jnp.mean(~wrong.any(-1))}

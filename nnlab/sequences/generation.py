@@ -1,4 +1,4 @@
-r"""Generates text, or other symbols, with a network that outputs the logits of the next one.
+r"""Generate text, or other symbols, with a network that outputs the logits of the next one.
 
 .. math:: P(s) \propto e^{z_s / T}                                                   (1)
 
@@ -41,7 +41,7 @@ class Position(NamedTuple):
 
 
 def prefill(model: nn.Module, variables: Any, prompts: jax.Array) -> Position:
-    """Reads prompts of symbols [texts, time], time at least 1.
+    """Read prompts of symbols [texts, time], time at least 1.
 
     Args:
         model: maps symbols [texts, time] to logits [texts, time, symbols], as
@@ -68,7 +68,7 @@ def decode(
     temperature: ArrayLike = 1.0,
     top_k: int | None = None,
 ) -> tuple[Position, jax.Array]:
-    """Draws `count` more symbols of each text.
+    """Draw `count` more symbols of each text.
 
     Args:
         model, variables: as in `prefill`.
@@ -100,7 +100,7 @@ def draw(
     temperature: ArrayLike = 1.0,
     top_k: int | None = None,
 ) -> jax.Array:
-    """Draws a symbol, int32 [...], by eq. 1 from logits [..., symbols]."""
+    """Draw a symbol, int32 [...], by eq. 1 from logits [..., symbols]."""
     if top_k is not None and top_k < logits.shape[-1]:
         least = lax.top_k(logits, top_k)[0][..., -1:]
         logits = jnp.where(logits < least, -jnp.inf, logits)

@@ -1,4 +1,4 @@
-r"""Tells the code of a Java source from its comments and literals.
+r"""Tell the code of a Java source from its comments and literals.
 
 The lexical rules are those of the Java Language Specification, section 3: comments of both kinds,
 character, string and text-block literals with their escapes. A literal without an end runs to the
@@ -20,7 +20,7 @@ _TOKEN = re.compile(
 
 
 def without_comments(source: str) -> str:
-    """Removes comments, trailing blanks and all but one of successive blank lines."""
+    """Remove comments, trailing blanks and all but one of successive blank lines."""
 
     def kept(token: re.Match) -> str:
         if token["comment"] is None:
@@ -33,5 +33,5 @@ def without_comments(source: str) -> str:
 
 
 def code_only(source: str) -> str:
-    """Replaces every character of comments and literals by a blank; the length stays."""
+    """Replace every character of comments and literals by a blank; the length stays."""
     return _TOKEN.sub(lambda token: " " * len(token[0]), source)

@@ -117,7 +117,7 @@ class NTMCell(nn.Module):
 
 
 class NTM(nn.Module):
-    """Maps sequences [batch, time, m] to logits [batch, time, k], float32.
+    """A network that maps sequences [batch, time, m] to logits [batch, time, k], float32.
 
     The weightings of all steps are sown as intermediates "read_weightings" [batch, time, R, N] and
     "write_weightings" [batch, time, H, N]. Every sequence starts anew; the methods `start` and
@@ -200,7 +200,7 @@ class NTM(nn.Module):
         return logits
 
     def start(self, batch: int) -> NTMState:
-        """Returns the state before the first step of `batch` sequences."""
+        """Return the state before the first step of `batch` sequences."""
         carries = ()
         if self.controller is not None:
             cell = self.controller(self.width, parent=None)
@@ -218,7 +218,7 @@ class NTM(nn.Module):
         )
 
     def unroll(self, x: jax.Array, state: NTMState | None = None) -> Unrolled:
-        """Takes the steps of x [batch, time, m] from a state, by default that of the start."""
+        """Take the steps of x [batch, time, m] from a state, by default that of the start."""
         if x.ndim != 3:
             raise InputError(f"an NTM takes [batch, time, features], not {list(x.shape)}.")
         state, (logits, weightings) = self.cell(self.start(len(x)) if state is None else state, x)

@@ -27,7 +27,7 @@ from nnlab.layers.sequences import Bidirectional, Recurrent, Stacked
 
 
 class RecurrentNet(nn.Module):
-    """Maps [batch, time, m] to outputs [batch, time, k].
+    """A network that maps [batch, time, m] to outputs [batch, time, k].
 
     `lengths` and the state from call to call are as in `nnlab.layers.sequences`.
 
@@ -86,7 +86,7 @@ class RecurrentNet(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Maps symbols [batch, time] to logits [batch, time, symbols] of the next ones.
+    """A network that maps symbols [batch, time] to logits [batch, time, symbols] of the next.
 
     A symbol is an integer below `symbols`. The other attributes are those of `RecurrentNet`; the
     embedding has `features` numbers.

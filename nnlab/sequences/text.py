@@ -21,7 +21,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, text: str) -> "Vocabulary":
-        """Makes the vocabulary of all characters of `text`, sorted.
+        """Make the vocabulary of all characters of `text`, sorted.
 
         Raises:
             InputError: the text is empty.
@@ -34,7 +34,7 @@ class Vocabulary:
         return len(self.characters)
 
     def encode(self, text: str) -> np.ndarray:
-        """Turns a text into symbols, int32 [characters].
+        """Turn a text into symbols, int32 [characters].
 
         Raises:
             InputError: a character is not in the vocabulary; the message names it and its place.
@@ -50,12 +50,12 @@ class Vocabulary:
         return found
 
     def decode(self, symbols: Iterable[int]) -> str:
-        """Turns symbols into text."""
+        """Turn symbols into text."""
         return "".join(self.characters[symbol] for symbol in symbols)
 
 
 def read_text(path: Path) -> str:
-    """Reads a whole file of UTF-8 text.
+    """Read a whole file of UTF-8 text.
 
     Raises:
         InputError: there is no such file, it is empty, or it is not UTF-8.
@@ -71,7 +71,7 @@ def read_text(path: Path) -> str:
 
 
 def windows(symbols: np.ndarray, streams: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts a text into inputs and labels, [steps × streams, length], for training in order.
+    """Cut a text into inputs and labels, [steps × streams, length], for training in order.
 
     The text is cut into `streams` pieces of equal length, and rows k × streams to (k + 1) × streams
     are window k of all pieces. A label is the symbol after its input. Symbols at the end of a piece

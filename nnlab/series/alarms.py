@@ -10,13 +10,13 @@ from nnlab.errors import InputError
 
 
 def alarms(scores: np.ndarray, threshold: float, apart: int = 1) -> int:
-    """Counts the alarms in scores [rows]; nan gives none."""
+    """Count the alarms in scores [rows]; nan gives none."""
     places = np.flatnonzero(scores >= threshold)
     return int(len(places) and 1 + np.sum(np.diff(places) >= max(apart, 2)))
 
 
 def threshold_for(scores: np.ndarray, most: float, apart: int = 1) -> float:
-    """Chooses the lowest score that gives at most `most` alarms, as all scores above it do.
+    """Choose the lowest score that gives at most `most` alarms, as all scores above it do.
 
     Args:
         scores: [rows], of normal rows; nan is skipped.

@@ -60,7 +60,7 @@ class Likelihood(NamedTuple):
 
 
 def init(short: int = 10, long: int = 8000, block: int = 100) -> State:
-    """Returns the state before the first error.
+    """Return the state before the first error.
 
     Raises:
         InputError: a length is below 1, or `long` is not a multiple of `block` and above `short`.
@@ -82,7 +82,7 @@ def update(
     warm_up: int = 100,
     floor: float = 1e-6,
 ) -> tuple[State, Likelihood]:
-    """Takes in one error.
+    """Take in one error.
 
     Args:
         state: from `init` or the last call.
@@ -126,7 +126,7 @@ def log_score(log_q: jax.Array) -> jax.Array:
 def of_series(
     errors: jax.Array, short: int = 10, long: int = 8000, block: int = 100, warm_up: int = 100
 ) -> Likelihood:
-    """Computes L and S of each of the errors [..., rows]: `update` along the rows."""
+    """Compute L and S of each of the errors [..., rows]: `update` along the rows."""
 
     def one_series(row: jax.Array) -> Likelihood:
         take = functools.partial(update, block=block, warm_up=warm_up)

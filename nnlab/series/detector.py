@@ -48,11 +48,11 @@ class Detector(Protocol):
         ...
 
     def fresh(self) -> Any:
-        """Returns the memory before the first line."""
+        """Return the memory before the first line."""
         ...
 
     def score(self, memory: Any, lines: Sequence[Line]) -> tuple[Any, list[LineScore]]:
-        """Returns the memory after some lines, and the score of each.
+        """Return the memory after some lines, and the score of each.
 
         Raises:
             InputError: a file begins with a header that does not fit the network's data.
@@ -60,7 +60,7 @@ class Detector(Protocol):
         ...
 
     def skip(self, memory: Any, first: Line) -> Any:
-        """Returns the memory after a file whose lines are skipped; `first` is its first line.
+        """Return the memory after a file whose lines are skipped; `first` is its first line.
 
         Raises:
             InputError: as `score`.
@@ -68,11 +68,11 @@ class Detector(Protocol):
         ...
 
     def to_arrays(self, memory: Any) -> SavedMemory:
-        """Returns a memory as a file holds it."""
+        """Return a memory as a file holds it."""
         ...
 
     def from_arrays(self, saved: SavedMemory) -> Any:
-        """Returns the memory that `to_arrays` took apart.
+        """Return the memory that `to_arrays` took apart.
 
         Raises:
             InputError: it is not a memory of this detector.
@@ -81,7 +81,7 @@ class Detector(Protocol):
 
 
 def matching(arrays: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
-    """Raises `InputError` unless arrays have the names, shapes and dtypes of the wanted ones."""
+    """Raise `InputError` unless arrays have the names, shapes and dtypes of the wanted ones."""
     there, expected = (
         {name: f"{array.dtype}{list(array.shape)}" for name, array in each.items()}
         for each in (arrays, wanted)

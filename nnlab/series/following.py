@@ -64,7 +64,7 @@ class Position:
 
     @classmethod
     def from_fields(cls, fields: object) -> Self:
-        """Reads what `dataclasses.asdict` gives.
+        """Read what `dataclasses.asdict` gives.
 
         Raises:
             InputError: it is something else.
@@ -90,7 +90,7 @@ class _Whole(NamedTuple):
 
 
 class Follower:
-    """Reads a file from a position on; use it in `with`, or close it.
+    """A reader of a file from a position on; use it in `with`, or close it.
 
     Attributes:
         path: the file.
@@ -98,7 +98,7 @@ class Follower:
     """
 
     def __init__(self, path: str | os.PathLike[str], position: Position | None = None):
-        """Begins at a position, by default at the beginning.
+        """Begin at a position, by default at the beginning.
 
         Raises:
             InputError: the file of the position is there and cannot be read.
@@ -143,12 +143,12 @@ class Follower:
         return self._passed + len(self._rest)
 
     def to_end(self) -> None:
-        """Skips all whole lines that are there."""
+        """Skip all whole lines that are there."""
         while self.read(1000):
             pass
 
     def read(self, most: int) -> list[Line]:
-        """Returns the next lines, at most `most`; none if the file has no more for now.
+        """Return the next lines, at most `most`; none if the file has no more for now.
 
         Raises:
             InputError: the file is there and cannot be read.
@@ -187,7 +187,7 @@ class Follower:
             self._start(self.path)
 
     def _start(self, path: Path | None, offset: int = 0, lines: int = 0) -> None:
-        """Opens a file, if there is one, instead of the one before."""
+        """Open a file, if there is one, instead of the one before."""
         self.close()
         self._offset, self._lines, self._head = offset, lines, b""
         self._ready: deque[_Whole] = deque()
@@ -206,7 +206,7 @@ class Follower:
         return bool(piece)
 
     def _keep(self, piece: bytes, end: int = 1) -> None:
-        """Cuts what was read into lines, whose ends have `end` bytes."""
+        """Cut what was read into lines, whose ends have `end` bytes."""
         *whole, rest = (self._rest + piece).split(b"\n")
         for text in whole:
             kept = text.lstrip(b"\0")

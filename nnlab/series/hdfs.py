@@ -40,7 +40,7 @@ class Sessions(NamedTuple):
 
 
 def load_hdfs(data_dir: str | os.PathLike | None = None) -> Sessions:
-    """Reads the sessions, and downloads them into the cache if they are nowhere.
+    """Read the sessions, and download them into the cache if they are nowhere.
 
     Raises:
         InputError: they are nowhere and cannot be downloaded, or a line is not made of numbers.
@@ -49,7 +49,7 @@ def load_hdfs(data_dir: str | os.PathLike | None = None) -> Sessions:
 
 
 def hdfs_log(data_dir: str | os.PathLike | None = None) -> Path:
-    """Finds loghub's file of 2,000 raw lines of that log.
+    """Find loghub's file of 2,000 raw lines of that log.
 
     Raises:
         InputError: it is in none of the folders that the user named.

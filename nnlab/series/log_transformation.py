@@ -49,7 +49,7 @@ class LogTransformation(Record):
         next(log_rows([], self.log_format), None)  # checks the format
 
     def apply_line(self, line: bytes, number: int = 1) -> Event | Malformed:
-        """Returns the event of one line; `number` is the number of the line in its file."""
+        """Return the event of one line; `number` is the number of the line in its file."""
         (row,) = log_rows([line], self.log_format, first_line=number)
         if isinstance(row, Malformed):
             return row
@@ -58,7 +58,7 @@ class LogTransformation(Record):
         return Event(self.templates.event(text), self.sessions(text))
 
     def sessions(self, content: str) -> tuple[str, ...]:
-        """Returns the names of the sessions to which a line belongs, each once."""
+        """Return the names of the sessions to which a line belongs, each once."""
         if self.session is None:
             return ("",)
         return tuple(dict.fromkeys(found.group() for found in re.finditer(self.session, content)))

@@ -36,7 +36,7 @@ HDFS_BLOCK = r"blk_-?\d+"
 def log_rows(
     lines: Iterable[bytes], log_format: str, *, first_line: int = 1
 ) -> Iterator[Row | Malformed]:
-    """Reads the rows of a log one by one; their cells are texts. Reads no line ahead.
+    """Read the rows of a log one by one; their cells are texts. Reads no line ahead.
 
     Args:
         lines: UTF-8, with or without their line ends.
@@ -62,7 +62,7 @@ def log_rows(
 def read_log(
     path: str | os.PathLike[str], log_format: str, *, max_malformed: float = 0.01
 ) -> Table:
-    """Reads a whole log into columns of texts; arguments and errors are `read_csv`'s."""
+    """Read a whole log into columns of texts; arguments and errors are `read_csv`'s."""
     kinds: dict[str, Kind] = {name: "text" for name in _fields(log_format)}
     with opened(path) as lines:
         return gathered(log_rows(lines, log_format), kinds, max_malformed, path)
@@ -71,7 +71,7 @@ def read_log(
 def sessions_by_name(
     contents: Iterable[str], events: Iterable[int], name: str
 ) -> tuple[dict[str, list[int]], int]:
-    """Gathers the events of each name, such as each block.
+    """Gather the events of each name, such as each block.
 
     Args:
         contents: lines.
@@ -111,7 +111,7 @@ class Windows(NamedTuple):
 def next_event_windows(
     sessions: Iterable[Sequence[int]], window: int, end: int | None = None
 ) -> Windows:
-    """Cuts sessions into windows: every event with the `window` events before it.
+    """Cut sessions into windows: every event with the `window` events before it.
 
     Args:
         sessions: events, numbers from 0.

@@ -85,12 +85,12 @@ class Sweep(NamedTuple):
     windows: int
 
     def best(self) -> tuple[float, float]:
-        """Returns the (highest) threshold of the greatest raw score, and this score."""
+        """Return the (highest) threshold of the greatest raw score, and this score."""
         place = int(np.argmax(self.raw))
         return float(self.thresholds[place]), float(self.raw[place])
 
     def at(self, threshold: float) -> float:
-        """Returns the raw score at any threshold, such as one chosen on another corpus."""
+        """Return the raw score at any threshold, such as one chosen on another corpus."""
         rank = int(np.searchsorted(-self.thresholds, -threshold, side="right")) - 1
         return float(self.raw[rank])
 
@@ -101,12 +101,12 @@ def sigmoid(y: ArrayLike) -> np.ndarray:
 
 
 def probation(rows: int) -> int:
-    """How many rows at the start of a series of so many rows are not scored."""
+    """Return how many of the rows of a series, at its start, are not scored."""
     return min(rows * 15 // 100, 750)
 
 
 def row_values(rows: int, windows: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Computes what a detection in each row is worth, unweighted, and in which window the row is.
+    """Compute what a detection in each row is worth, unweighted, and in which window the row is.
 
     Returns:
         float64 [rows], equation (2) without its A_TP inside of windows, (3) without its A_FP
@@ -136,7 +136,7 @@ def row_values(rows: int, windows: Sequence[tuple[int, int]]) -> tuple[np.ndarra
 
 
 def sweep(corpus: Sequence[Scored], profile: Profile = STANDARD) -> Sweep:
-    """Computes the raw score at every threshold, from one sort of all the rows.
+    """Compute the raw score at every threshold, from one sort of all the rows.
 
     In the order of falling scores, a row outside of windows adds its (3), and a row in a window
     adds the amount by which it raises the best of that window.
@@ -178,7 +178,7 @@ def sweep(corpus: Sequence[Scored], profile: Profile = STANDARD) -> Sweep:
 def raw_scores(
     corpus: Sequence[Scored], threshold: float, profile: Profile = STANDARD
 ) -> np.ndarray:
-    """Computes the raw score of each series, float64 [series]; their sum is that of the corpus.
+    """Compute the raw score of each series, float64 [series]; their sum is that of the corpus.
 
     Raises:
         InputError: as `sweep`.

@@ -41,7 +41,7 @@ class Series(NamedTuple):
 
 
 def load_nab(data_dir: str | os.PathLike | None = None) -> list[Series]:
-    """Reads every file that the labels name, in the order of the names.
+    """Read every file that the labels name, in the order of the names.
 
     Looks in `data_dir` and in `NNLAB_DATA_DIR`, and in their folders "nab" and "NAB".
 
@@ -56,7 +56,7 @@ def load_nab(data_dir: str | os.PathLike | None = None) -> list[Series]:
 
 
 def read_series(root: Path, name: str, windows: list[list[str]]) -> Series:
-    """Reads one file below `root`, with windows as the labels write them.
+    """Read one file below `root`, with windows as the labels write them.
 
     Raises:
         InputError: the file is missing or empty, a row is not a time and a finite number, or a

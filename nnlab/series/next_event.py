@@ -34,7 +34,7 @@ from nnlab.layers.sequences import Recurrent, Stacked
 
 
 class NextEvent(nn.Module):
-    """Maps events int [batch, window] to logits [batch, events + 2] of the next one.
+    """A network that maps events int [batch, window] to logits [batch, events + 2] of the next.
 
     A number outside of [0, events) is read as a blank, all `absent`. The logit of `unknown` is the
     least float.
@@ -103,7 +103,7 @@ class NextEvent(nn.Module):
 
 
 def ranks(logits: jax.Array, events: jax.Array) -> jax.Array:
-    """Counts the events that were likelier than those that came, eq. (1).
+    """Count the events that were likelier than those that came, eq. (1).
 
     Args:
         logits: [..., n].

@@ -33,7 +33,7 @@ LOG_SCALES = (-5.0, 5.0)  # a series without noise would send the scale to zero
 
 
 class NextValue(nn.Module):
-    """Maps [batch, time, m] to [batch, time, 2]: next value and logarithm of its scale.
+    """A network that maps [batch, time, m] to [batch, time, 2]: next value, logarithm of scale.
 
     The first input is the value; the others are whatever is known of the next row beforehand, such
     as the time of day.
@@ -86,10 +86,10 @@ class NextValue(nn.Module):
 
 
 def surprise(outputs: jax.Array, values: jax.Array) -> jax.Array:
-    """Computes |e| of (1) from outputs [..., 2] and the values [...] that came."""
+    """Compute |e| of (1) from outputs [..., 2] and the values [...] that came."""
     return jnp.abs(values - outputs[..., 0]) * jnp.exp(-outputs[..., 1])  # (1)
 
 
 def negative_log_likelihood(outputs: jax.Array, values: jax.Array) -> jax.Array:
-    """Computes (2), in nats and not averaged, from outputs [..., 2] and values [...]."""
+    """Compute (2), in nats and not averaged, from outputs [..., 2] and values [...]."""
     return jnp.square(surprise(outputs, values)) / 2 + outputs[..., 1]  # (2)

@@ -48,7 +48,7 @@ class _Normaliser(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Scaled(_Normaliser):
-    """Subtracts `offset` from a number and divides by `scale`."""
+    """A normaliser that subtracts `offset` from a number and divides by `scale`."""
 
     offset: float
     scale: float

@@ -15,17 +15,17 @@ from nnlab.errors import InputError
 
 
 class Record:
-    """Gives a frozen dataclass `to_json` and `from_json`."""
+    """A mixin that gives a frozen dataclass `to_json` and `from_json`."""
 
     TAG: ClassVar[dict[str, Any]] = {"version": 1}
 
     def to_json(self) -> str:
-        """Writes all of it as JSON; floats have the digits that give them back exactly."""
+        """Write all of it as JSON; floats have the digits that give them back exactly."""
         return json.dumps(self, default=_object, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Reads what `to_json` wrote.
+        """Read what `to_json` wrote.
 
         Raises:
             InputError: the text is something else, or of another version.

@@ -55,7 +55,7 @@ def csv_rows(
     first_line: int = 1,
     source: object = "the CSV",
 ) -> Iterator[Row | Malformed]:
-    """Reads the rows of a CSV file one by one.
+    """Read the rows of a CSV file one by one.
 
     Args:
         lines: with or without their line ends; a byte order mark before the first is ignored.
@@ -95,7 +95,7 @@ def csv_rows(
 def json_rows(
     lines: Iterable[bytes], kinds: Mapping[str, Kind], *, first_line: int = 1
 ) -> Iterator[Row | Malformed]:
-    """Reads the rows of a file of JSON objects, one a line, one by one.
+    """Read the rows of a file of JSON objects, one a line, one by one.
 
     Args:
         lines: with or without their line ends; a byte order mark before the first is ignored.

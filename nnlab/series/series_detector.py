@@ -56,7 +56,7 @@ class State(NamedTuple):
 
 
 def inputs_of(before: jax.Array, clock: jax.Array) -> jax.Array:
-    """Turns values [..., K] of the row before and a clock [..., c] into inputs [..., K, m]."""
+    """Turn values [..., K] of the row before and a clock [..., c] into inputs [..., K, m]."""
     columns = before.shape[-1]
     turned = jnp.stack([jnp.roll(before, -k, axis=-1) for k in range(columns)], axis=-2)
     clocks = jnp.broadcast_to(clock[..., None, :], (*turned.shape[:-1], clock.shape[-1]))
@@ -67,7 +67,7 @@ def inputs_of(before: jax.Array, clock: jax.Array) -> jax.Array:
 
 
 def init(model: NextValue, variables: Any, columns: int, clock: int, short: int) -> State:
-    """Returns the state before the first row of `columns` values and `clock` other features.
+    """Return the state before the first row of `columns` values and `clock` other features.
 
     Raises:
         InputError: `short` is not from 1 to 7,999.
@@ -81,7 +81,7 @@ def init(model: NextValue, variables: Any, columns: int, clock: int, short: int)
 
 
 def step(model: NextValue, variables: Any, state: State, row: jax.Array) -> tuple[State, jax.Array]:
-    """Takes in one row; pure.
+    """Take in one row; pure.
 
     Args:
         model, variables: the network.
@@ -107,7 +107,7 @@ def step(model: NextValue, variables: Any, state: State, row: jax.Array) -> tupl
 def steps(
     model: NextValue, variables: Any, state: State, rows: jax.Array, count: jax.Array | int
 ) -> tuple[State, jax.Array]:
-    """Takes in the first `count` of rows [n, K + c], and returns their scores [n, K].
+    """Take in the first `count` of rows [n, K + c], and return their scores [n, K].
 
     One program serves all counts, so a row has the same bits whichever rows come with it.
     """
@@ -179,7 +179,7 @@ class SeriesDetector:
         return self._fresh
 
     def score_rows(self, state: State, features: np.ndarray) -> tuple[State, np.ndarray]:
-        """Takes in rows float32 [n, K + c], and returns their scores [n, K]."""
+        """Take in rows float32 [n, K + c], and return their scores [n, K]."""
         found = [np.zeros((0, self.columns), np.float32)]
         for start in range(0, len(features), CHUNK):
             part = features[start : start + CHUNK]

@@ -49,7 +49,7 @@ def read_csv(
     delimiter: str = ",",
     max_malformed: float = 0.01,
 ) -> Table:
-    """Reads a whole CSV file with a header.
+    """Read a whole CSV file with a header.
 
     Args:
         path: the file, UTF-8.
@@ -70,13 +70,13 @@ def read_csv(
 def read_json_lines(
     path: str | os.PathLike[str], kinds: Mapping[str, Kind], *, max_malformed: float = 0.01
 ) -> Table:
-    """Reads a whole file of JSON objects, one a line; arguments and errors are `read_csv`'s."""
+    """Read a whole file of JSON objects, one a line; arguments and errors are `read_csv`'s."""
     with opened(path) as lines:
         return gathered(json_rows(lines, kinds), kinds, max_malformed, path)
 
 
 def table_of(kinds: Mapping[str, Kind], rows: Sequence[Mapping[str, Cell]]) -> Table:
-    """Makes a table of good rows."""
+    """Make a table of good rows."""
     columns = {
         name: np.array([row[name] for row in rows], _DTYPES[kind]) for name, kind in kinds.items()
     }
@@ -86,7 +86,7 @@ def table_of(kinds: Mapping[str, Kind], rows: Sequence[Mapping[str, Cell]]) -> T
 def gathered(
     rows: Iterable[Row | Malformed], kinds: Mapping[str, Kind], max_malformed: float, source: object
 ) -> Table:
-    """Makes a table of the rows of a whole file."""
+    """Make a table of the rows of a whole file."""
     good: list[dict[str, Cell]] = []
     malformed: list[Malformed] = []
     last = 0
@@ -110,7 +110,7 @@ def gathered(
 
 
 def opened(path: str | os.PathLike[str]):
-    """Opens a file for reading; `InputError` if there is none."""
+    """Open a file for reading; `InputError` if there is none."""
     try:
         return open(path, "rb")
     except OSError as error:

@@ -54,7 +54,7 @@ class Templates(Record):
         return len(self.templates)
 
     def event(self, content: str) -> int:
-        """Returns the template that the line fits, the one in which the fewest tokens vary."""
+        """Return the template that the line fits, the one in which the fewest tokens vary."""
         tokens = masked(content, self.masks).split()
         first = tokens[0] if tokens else ""
         found = [
@@ -77,7 +77,7 @@ class Templates(Record):
 
 
 def masked(content: str, masks: Sequence[str]) -> str:
-    """Replaces all that the masks find in a line, one mask after the other, by `<*>`."""
+    """Replace all that the masks find in a line, one mask after the other, by `<*>`."""
     for mask in masks:
         content = re.sub(mask, VARIES, content)
     return content
@@ -90,7 +90,7 @@ def mine_templates(
     similarity: float = 0.5,
     depth: int = 4,
 ) -> Templates:
-    """Mines the templates of example lines.
+    """Mine the templates of example lines.
 
     Args:
         contents: lines without time, level and so on.

@@ -68,7 +68,7 @@ class Transformation(Record):
         return sum(each.width for each in self.normalisers)
 
     def apply(self, table: Table) -> np.ndarray:
-        """Turns a whole table into features, float32 [n, features].
+        """Turn a whole table into features, float32 [n, features].
 
         Raises:
             InputError: the table lacks a column, has it in another kind, or holds NaN or infinity.
@@ -81,7 +81,7 @@ class Transformation(Record):
         return np.concatenate(parts, 1).astype(np.float32)
 
     def apply_row(self, cells: Mapping[str, Cell]) -> np.ndarray:
-        """Turns one row into features, float32 [features], with the bits that `apply` gives.
+        """Turn one row into features, float32 [features], with the bits that `apply` gives.
 
         Raises:
             InputError: the row lacks a column, has it in another kind, or holds NaN or infinity.
@@ -102,7 +102,7 @@ def fit_transformation(
     window: int = 1,
     limit: float = 1e4,
 ) -> Transformation:
-    """Fits the constants of a transformation.
+    """Fit the constants of a transformation.
 
     Args:
         table: with those columns.

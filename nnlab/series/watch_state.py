@@ -41,7 +41,7 @@ def watch_state_path(network: Path, file: Path) -> Path:
 
 
 def save_watch_state(path: Path, state: WatchState, detector: Detector, network: str) -> None:
-    """Writes the state, whole or not at all; `network` is a digest of the network's file.
+    """Write the state, whole or not at all; `network` is a digest of the network's file.
 
     Raises:
         InputError: it cannot be written.
@@ -59,7 +59,7 @@ def save_watch_state(path: Path, state: WatchState, detector: Detector, network:
 
 
 def load_watch_state(path: Path, detector: Detector, network: str) -> WatchState | None:
-    """Reads what `save_watch_state` wrote; None if there is no such file.
+    """Read what `save_watch_state` wrote; None if there is no such file.
 
     Also removes what a process that was killed while it wrote has left.
 
