@@ -71,7 +71,7 @@ def test_a_small_run(script, tmp_path, monkeypatch):
     corpus = [
         series_of(seed, rows)._replace(name=name, windows=[(60, 70)])
         for seed, (name, rows) in enumerate(
-            {"artificial/a.csv": 120, "realTweets/b.csv": 90}.items()
+            {"artificial/jumpsup.csv": 120, "realTweets/b.csv": 90}.items()
         )
     ]
     monkeypatch.setattr(script, "load_nab", lambda _: corpus)
