@@ -1,4 +1,4 @@
-"""Batches from disk, found or downloaded; what one domain reads is in its wing."""
+"""Batches of data sets larger than memory; the data sets of one domain are in its wing."""
 
 from nnlab._moved import forward
 from nnlab.data.access import RandomAccess
