@@ -148,6 +148,7 @@ def test_the_teacher_learns_from_labels_alone_and_the_student_from_all():
     assert all(width != 0 for width in widths)
 
 
+@pytest.mark.slow
 def test_a_step_and_the_evaluation_are_the_usual_ones():
     optimizer = optax.sgd(0.1)
     params, stats = variables()["params"], variables()["batch_stats"]

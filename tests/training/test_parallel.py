@@ -19,7 +19,6 @@ import contextlib
 import flax.linen as nn, jax, jax.numpy as jnp, numpy as np, optax
 from nnlab.data import Stream, to_device
 from nnlab.errors import InputError
-from nnlab.optim import adder_rate, labels
 from nnlab.training import (
     State, data_mesh, evaluation, in_memory, init, parallel, streamed, train_step
 )
@@ -76,20 +75,6 @@ for step, given, expected in (
 # One example is left over of thirteen, and padded to two.
 got = evaluation(Net(), batch_size=4, mesh=mesh)(*parallel.replicate((state, data), mesh))
 assert_close(got, evaluation(Net())(state, data))
-
-# The rate of an adder layer comes from the average of gradients g and -g / 2.
-class Layer(nn.Module):
-    @nn.compact
-    def __call__(self, x, train=False):
-        return (x * self.param("adder_kernel", nn.initializers.zeros, (3, 3), x.dtype)).sum((1, 2))
-
-g = rng.normal(size=(3, 3))
-opposed = jnp.stack([g, -g / 2]), jnp.zeros(2, jnp.int32)
-optimizer = optax.chain(optax.partition({"adder": adder_rate(0.2)}, labels), optax.scale(-1.0))
-step = train_step(Layer(), optimizer, lambda y, _: y.mean(), axis_name="data")
-start = init(jax.random.key(0), Layer(), optimizer, opposed[0])
-moved = parallel.per_device(step, mesh)(start, opposed)[0].params["adder_kernel"]
-np.testing.assert_allclose(moved, -0.2 * 3 * g / np.linalg.norm(g), rtol=1e-12)
 
 # The batches of a feed are those of one device, each device's rows in their order.
 class Rows:
