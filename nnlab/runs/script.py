@@ -14,12 +14,11 @@ import functools
 import logging
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Sequence
-from typing import Annotated, TypeVar, get_args
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypeVar
 
 from nnlab.errors import CheckpointError, DivergedError, InputError, Interrupted, needs
 from nnlab.runs import signals
-from nnlab.runs.fields import Count, Fraction, Positive, PositiveInt, Seed, SomeOf
 
 Config = TypeVar("Config")
 
@@ -99,14 +98,3 @@ def _paragraph(text: str) -> str:
     if "===" in text:  # a table
         return textwrap.indent(text, " ")
     return text if text.startswith(" ") else " ".join(text.split())
-
-
-# For configurations that are not `Run`s; those check themselves by the types of their fields.
-check_positive, check_fraction, check_positive_integer, check_count, check_seed = (
-    get_args(kind)[1] for kind in (Positive, Fraction, PositiveInt, Count, Seed)
-)
-
-
-def check_choices(name: str, values: Collection[str], choices: Collection[str]) -> None:
-    """Raise `InputError` unless the field `name` holds some of the choices, each once."""
-    SomeOf(choices)(name, values)

@@ -65,7 +65,7 @@ def test_a_step_is_skipped_when_asked(ended, start, metrics, tmp_path):
         step = sum((6, 1)[: len(states) + 1])
         like, _ = small_run.parts(small_run.Config("unused", on_nan="skip"))
         states.append(
-            small_run.training.restore(other / "checkpoints" / "small" / f"step_{step}", like)
+            small_run.runs.restore(other / "checkpoints" / "small" / f"step_{step}", like)
         )
     before, after = states
     assert (before.step, after.step) == (6, 7)
