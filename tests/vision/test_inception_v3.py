@@ -83,11 +83,9 @@ def test_a_training_call_gives_the_heads_logits_too(full_size, assert_outputs_wi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arithmetic", [FLOAT, ADDER], ids=["float", "adder"])
-def test_a_step_moves_every_parameter(arithmetic, assert_a_step_moves_everything):
-    # By signs: behind four images of one pixel, at the end, some adders' gradients are below 1e-17.
-    optimizer = optax.sign_sgd(0.01)
-    assert_a_step_moves_everything(InceptionV3(4, arithmetic), (4, 75, 75, 3), optimizer)
+def test_a_step_moves_every_parameter(assert_a_step_moves_everything):
+    optimizer = optax.sign_sgd(0.01)  # however small a gradient is
+    assert_a_step_moves_everything(InceptionV3(4), (4, 75, 75, 3), optimizer)
 
 
 @pytest.mark.slow
