@@ -35,6 +35,7 @@ def variables(network):
     return jax.eval_shape(network.init, jax.random.key(0), IMAGE)
 
 
+@pytest.mark.slow
 def test_multiply_adds_as_published():
     """Zeros and every second pixel cost nothing."""
     options: Any = {"arithmetic": ADDER, "first": ADDER, "classifier": ADDER}
