@@ -54,8 +54,7 @@ def paths_and_types(tree):
     ("model", "size", "arithmetic"),
     [
         (SmallCNN, 4, BINARY),
-        (LeNet5, 16, ADDER),
-        *(pytest.param(*each, ADDER, marks=pytest.mark.slow) for each in MODELS[2:]),
+        *(pytest.param(*each, ADDER, marks=pytest.mark.slow) for each in MODELS),
     ],
 )
 def test_in_bfloat16_all_layers_compute_and_all_that_is_kept_stays_float32(model, size, arithmetic):

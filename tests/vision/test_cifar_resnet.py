@@ -48,6 +48,7 @@ def test_multiply_adds_as_published():
     assert products - distances == terms == 40_551_040
 
 
+@pytest.mark.slow
 def test_parameters_of_the_variants():
     for model, parameters in (
         (resnet20(100), 278_424),
@@ -95,7 +96,9 @@ def test_computing_blocks_again_changes_nothing_but_memory(quick_jit):
     chex.assert_trees_all_equal(*results)
 
 
-@pytest.mark.parametrize("shortcuts", ["block", "convolution"])
+@pytest.mark.parametrize(
+    "shortcuts", ["block", pytest.param("convolution", marks=pytest.mark.slow)]
+)
 def test_as_many_blocks_are_computed_again(shortcuts):
     network = CifarResNet(8, shortcuts=shortcuts, remat=True)
     images = IMAGE[:, :8, :8]
