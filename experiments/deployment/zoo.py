@@ -38,8 +38,8 @@ class Config(runs.Run):
 def main(config: Config) -> None:
     with config.open() as record:
         for name in config.models:
-            image, parameters, cnn = cost(name, FLOAT, norm=False)
-            *_, adder = cost(name, ADDER, norm=True)
+            image, parameters, cnn = cost(name, FLOAT)
+            *_, adder = cost(name, ADDER)
             row = {"model": name, "image": image, "parameters": parameters}
             totals = adder.totals()
             row |= {"CNN multiplications": cnn.totals()["multiplications"]}
@@ -49,13 +49,10 @@ def main(config: Config) -> None:
         figures.print_table(record.rows())
 
 
-def cost(name: str, arithmetic: Arithmetic, norm: bool) -> tuple[str, int, costs.Counts]:
-    """Return the size of the image, parameters, and what one inference computes.
-
-    With `norm` the network is normalised, even if it was published without.
-    """
+def cost(name: str, arithmetic: Arithmetic) -> tuple[str, int, costs.Counts]:
+    """Return the size of the image, parameters, and what one inference computes."""
     entry = ZOO[name]
-    options = {"norm": True} if norm and "norm" in entry.options else {}
+    options = {"norm": True} if arithmetic.needs_norm and "norm" in entry.options else {}
     model, image = entry.make(arithmetic=arithmetic, **options), entry.inputs()
     variables = jax.eval_shape(model.init, jax.random.key(0), image)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

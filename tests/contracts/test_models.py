@@ -79,8 +79,8 @@ SHALLOW = {
 }
 FIRST = {entry.kind: name for name, entry in reversed(ZOO.items())}
 WIDE = {  # slow to trace
-    *("alexnet", "googlenet", "inception_v3", "lenet5_original", "recurrent_net"),
-    *("squeezenet1_0", "vgg11", "vgg_small"),
+    *("alexnet", "googlenet", "inception_v3", "lenet5_original", "next_event", "plain20"),
+    *("recurrent_net", "squeezenet1_0", "vgg11", "vgg_small"),
 }
 
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from nnlab.arithmetics import BINARY, FLOAT
+from nnlab.arithmetics import BINARY
 from nnlab.costs import stored_bytes
 from nnlab.costs.storage import at_rest, bytes_by_leaf, kept_as_signs
 from nnlab.models import resnet20
@@ -60,16 +60,13 @@ def test_the_straight_through_difference_is_no_use():
 
 
 def test_resnet_20():
-    def stored(arithmetic):
-        model, image = resnet20(arithmetic=arithmetic), leaf(1, 32, 32, 3)
-        variables = jax.eval_shape(model.init, jax.random.key(0), image)
-        return stored_bytes(model.apply, variables, image)
-
+    model, image = resnet20(arithmetic=BINARY), leaf(1, 32, 32, 3)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
     # 272,484 parameters and 2 x 794 running statistics; of the kernels, all but the first (432)
     # and the classifier (640) are signs.
-    assert stored(FLOAT) == 4 * (272_484 + 2 * 794)
     signs = 272_484 - 2 * 794 - 432 - 640
-    assert stored(BINARY) == stored(FLOAT) - 4 * signs + signs // 8
+    expected = 4 * (272_484 + 2 * 794) - 4 * signs + signs // 8
+    assert stored_bytes(model.apply, variables, image) == expected
 
 
 def test_signs_of_integers_are_not_weights_of_one_bit():

@@ -16,7 +16,6 @@ from torch.nn import functional
 from nnlab.arithmetics import (
     ADDER,
     ADDER_SR,
-    BINARY,
     FLOAT,
 )
 from nnlab.costs import count
@@ -36,6 +35,7 @@ def variables(network):
     return jax.eval_shape(network.init, jax.random.key(0), IMAGE)
 
 
+@pytest.mark.slow
 def test_multiply_adds_as_published():
     """Zeros and every second pixel cost nothing."""
     options: Any = {"arithmetic": ADDER, "first": ADDER, "classifier": ADDER}
@@ -48,6 +48,7 @@ def test_multiply_adds_as_published():
     assert products - distances == terms == 40_551_040
 
 
+@pytest.mark.slow
 def test_parameters_of_the_variants():
     for model, parameters in (
         (resnet20(100), 278_424),
@@ -81,9 +82,8 @@ def loss_and_gradients(network, variables, images):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arithmetic", [FLOAT, ADDER, BINARY])
-def test_computing_blocks_again_changes_nothing_but_memory(arithmetic, quick_jit):
-    plain, remat = (CifarResNet(8, arithmetic=arithmetic, remat=on) for on in (False, True))
+def test_computing_blocks_again_changes_nothing_but_memory(quick_jit):
+    plain, remat = (CifarResNet(8, arithmetic=ADDER, remat=on) for on in (False, True))
     images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
     initial = [jax.jit(network.init)(jax.random.key(0), images) for network in (plain, remat)]
     chex.assert_trees_all_equal(*initial)
@@ -96,7 +96,9 @@ def test_computing_blocks_again_changes_nothing_but_memory(arithmetic, quick_jit
     chex.assert_trees_all_equal(*results)
 
 
-@pytest.mark.parametrize("shortcuts", ["block", "convolution"])
+@pytest.mark.parametrize(
+    "shortcuts", ["block", pytest.param("convolution", marks=pytest.mark.slow)]
+)
 def test_as_many_blocks_are_computed_again(shortcuts):
     network = CifarResNet(8, shortcuts=shortcuts, remat=True)
     images = IMAGE[:, :8, :8]

@@ -38,8 +38,7 @@ def sizes(params: Any) -> dict[str, int]:
 
 
 def test_parameters_of_the_layers():
-    options: Any = {"arithmetic": ADDER, "first": ADDER, "classifier": ADDER}
-    found = sizes(variables(OriginalLeNet5(**options))["params"])
+    found = sizes(variables(OriginalLeNet5())["params"])
     assert found == {
         "c1": 156,
         "s2": 12,
@@ -50,7 +49,7 @@ def test_parameters_of_the_layers():
     }
     assert found["c3_three"] + found["c3_four"] + found["c3_six"] == 1_516
     assert sum(found.values()) == 60_000
-    found = sizes(variables(full_lenet5(**options))["params"])
+    found = sizes(variables(full_lenet5())["params"])
     assert found == {"c1": 156, "c3": 2_416, "c5": 48_120, "f6": 10_164, "output": 850}
     assert sum(found.values()) == 61_706
 
