@@ -68,7 +68,11 @@ def cosine_similarity(keys: ArrayLike, memory: ArrayLike) -> jax.Array:
 
 
 def content_weighting(keys: ArrayLike, strengths: ArrayLike, memory: ArrayLike) -> jax.Array:
-    """Compute (2): weightings [..., H, N] from keys [..., H, W] and finite strengths [..., H]."""
+    """Compute (2): weightings [..., H, N] from keys [..., H, W] and strengths [..., H].
+
+    Strengths should stay below 1e6: beyond, a compiler that fuses the product with the softmax's
+    subtraction of the maximum rounds them apart, which can give NaN.
+    """
     similarity = cosine_similarity(keys, memory)
     return jax.nn.softmax(_wide(strengths)[..., None] * similarity, axis=-1)  # (2)
 

@@ -64,6 +64,17 @@ class Scaled(_Normaliser):
         if not self.scale > 0:
             raise InputError(f"scale of {self.column!r} is {self.scale}, expected more than 0")
 
+    @classmethod
+    def fit(cls, column: str, values: np.ndarray) -> Self:
+        return cls(column, *cls._constants(values))
+
+    @staticmethod
+    def _constants(values: np.ndarray) -> tuple[float, float]:
+        """Mean and standard deviation; 1 for the latter where all values are the same."""
+        if values.min() == values.max():  # whose computed deviation may be 1e-17
+            return float(values[0]), 1.0
+        return float(values.mean()), float(values.std()) or 1.0
+
     def apply(self, values: np.ndarray) -> np.ndarray:
         return ((values - self.offset) / self.scale)[:, np.newaxis]
 
@@ -71,35 +82,31 @@ class Scaled(_Normaliser):
 class Standardize(Scaled):
     """Equation (1)."""
 
-    @classmethod
-    def fit(cls, column: str, values: np.ndarray) -> Self:
-        return cls(column, *_moments(values))
-
 
 class MinMax(Scaled):
     """Equation (2): from 0 to 1 on the fitted rows."""
 
-    @classmethod
-    def fit(cls, column: str, values: np.ndarray) -> Self:
+    @staticmethod
+    def _constants(values: np.ndarray) -> tuple[float, float]:
         low, high = float(values.min()), float(values.max())
-        return cls(column, low, high - low or 1.0)
+        return low, high - low or 1.0
 
 
 class Robust(Scaled):
     """Equation (4)."""
 
-    @classmethod
-    def fit(cls, column: str, values: np.ndarray) -> Self:
+    @staticmethod
+    def _constants(values: np.ndarray) -> tuple[float, float]:
         first, median, third = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
-        return cls(column, median, third - first or _moments(values)[1])
+        return median, third - first or Scaled._constants(values)[1]
 
 
 class Log(Scaled):
     """Equation (3)."""
 
-    @classmethod
-    def fit(cls, column: str, values: np.ndarray) -> Self:
-        return cls(column, *_moments(_signed_log(values)))
+    @staticmethod
+    def _constants(values: np.ndarray) -> tuple[float, float]:
+        return Scaled._constants(_signed_log(values))
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         return super().apply(_signed_log(values))
@@ -172,13 +179,6 @@ Normaliser = Standardize | MinMax | Log | Robust | Keys | OneHot | TimeOfDay | T
 NORMALISERS: dict[str, type[Normaliser]] = {
     kind.__name__: kind for kind in typing.get_args(Normaliser)
 }
-
-
-def _moments(values: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation; 1 for the latter where all values are the same."""
-    if values.min() == values.max():  # whose computed deviation may be 1e-17
-        return float(values[0]), 1.0
-    return float(values.mean()), float(values.std()) or 1.0
 
 
 def _signed_log(values: np.ndarray) -> np.ndarray:

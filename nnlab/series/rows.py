@@ -28,6 +28,7 @@ from nnlab.errors import InputError
 
 Kind = Literal["number", "timestamp", "text"]
 Cell = float | datetime | str
+_EXPECTED = {"number": "a number", "timestamp": "a timestamp in ISO 8601", "text": "a text"}
 BLANK = "is blank"
 BOM = b"\xef\xbb\xbf"  # byte order mark
 
@@ -72,22 +73,22 @@ def csv_rows(
     if header is None:
         number, line = next(numbered, (0, None))
         if line is None:
-            raise InputError(f"{source} is empty, expected a header with {_listed(kinds)}")
+            raise InputError(f"{source} is empty, expected a header with {listed(kinds)}")
         try:
             header = split_csv(line.removeprefix(BOM), delimiter)
         except ValueError as error:
             raise InputError(f"{source}: the header in line {number} {error}") from error
     names = list(header)
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"{source} has the column {_listed(twice)} more than once, expected once")
+        raise InputError(f"{source} has the column {listed(twice)} more than once, expected once")
     if missing := [name for name in kinds if name not in names]:
-        raise InputError(f"{source} has the columns {_listed(names)}, expected {_listed(missing)}")
+        raise InputError(f"{source} has the columns {listed(names)}, expected {listed(missing)}")
 
     def cells(line: bytes) -> dict[str, Cell]:
         values = split_csv(line, delimiter)
         if len(values) != len(names):
             raise ValueError(f"has {len(values)} cells, expected {len(names)}")
-        return _typed(dict(zip(names, values, strict=True)), kinds, _number_in_text)
+        return _typed(dict(zip(names, values, strict=True)), kinds, in_text=True)
 
     yield from _rows(numbered, cells)
 
@@ -112,8 +113,8 @@ def json_rows(
         if not isinstance(row, dict):
             raise ValueError(f"is {_shown(row)}, expected a JSON object")
         if missing := [name for name in kinds if name not in row]:
-            raise ValueError(f"has the keys {_listed(row)}, expected also {_listed(missing)}")
-        return _typed(row, kinds, _number)
+            raise ValueError(f"has the keys {listed(row)}, expected also {listed(missing)}")
+        return _typed(row, kinds, in_text=False)
 
     yield from _rows(enumerate(lines, first_line), cells)
 
@@ -148,55 +149,30 @@ def _rows(
             yield Malformed(number, str(error))
 
 
-def _typed(
-    values: Mapping[str, Any], kinds: Mapping[str, Kind], number: Callable[[Any], float]
-) -> dict[str, Cell]:
-    convert = {"number": number, "timestamp": _timestamp, "text": _text}
-    cells: dict[str, Cell] = {}
-    for name, kind in kinds.items():
-        try:
-            cells[name] = convert[kind](values[name])
-        except _Expected as error:
-            raise ValueError(f"has {name} = {_shown(values[name])}, expected {error}") from error
-    return cells
+def _typed(values: Mapping[str, Any], kinds: Mapping[str, Kind], in_text: bool) -> dict[str, Cell]:
+    return {name: _cell(name, values[name], kind, in_text) for name, kind in kinds.items()}
 
 
-class _Expected(Exception):
-    """What was expected, in words."""
-
-
-def _number(value: Any) -> float:
-    if not isinstance(value, float):
-        raise _Expected("a number")
-    if not math.isfinite(value):
-        raise _Expected("a finite number")
-    return value
-
-
-def _number_in_text(value: str) -> float:
-    try:  # `float` also takes "1_000", which is a number in Python's source alone
-        number = float(value.replace("_", "?"))
-    except ValueError as error:
-        raise _Expected("a number") from error
-    return _number(number)
-
-
-def _timestamp(value: Any) -> datetime:
+def _cell(name: str, value: Any, kind: Kind, in_text: bool) -> Cell:
+    expected = _EXPECTED[kind]
     try:
-        time = datetime.fromisoformat(value.strip())
-        return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
-    except (AttributeError, ValueError, OverflowError) as error:
-        raise _Expected("a timestamp in ISO 8601") from error
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise _Expected("a text")
-    try:
-        value.encode()  # "\\ud800", half a character, is valid in JSON
-    except UnicodeEncodeError as error:
-        raise _Expected("a text of whole characters") from error
-    return value
+        if kind == "number":
+            number = float(value.replace("_", "?")) if in_text else value  # not Python's "1_000"
+            if isinstance(number, float):
+                if math.isfinite(number):
+                    return number
+                expected = "a finite number"
+        elif kind == "timestamp":
+            time = datetime.fromisoformat(value.strip())
+            return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+        elif isinstance(value, str):
+            value.encode()
+            return value
+    except UnicodeEncodeError:  # half a character, "\\ud800", which JSON allows
+        expected = "a text of whole characters"
+    except (AttributeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"has {name} = {_shown(value)}, expected {expected}")
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -206,7 +182,8 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return row
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """At most 20 names for an error."""
     shown = [_shown(name) for name in names]
     return ", ".join(shown[:20] + ["…"] * (len(shown) > 20)) or "none"
 

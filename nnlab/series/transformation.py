@@ -18,7 +18,7 @@ import numpy as np
 from nnlab.errors import InputError
 from nnlab.series.normalisers import Normaliser
 from nnlab.series.records import Record
-from nnlab.series.rows import Cell, Kind
+from nnlab.series.rows import Cell, Kind, listed
 from nnlab.series.tables import Table, table_of
 
 _FLOAT32 = float(np.finfo(np.float32).max)
@@ -88,7 +88,7 @@ class Transformation(Record):
         """
         for name, kind in self.kinds.items():
             if name not in cells:
-                raise InputError(f"a row has the columns {_listed(cells)}, expected {name!r}")
+                raise InputError(f"a row has the columns {listed(cells)}, expected {name!r}")
             if not isinstance(cells[name], _PYTHON[kind]) or isinstance(cells[name], bool):
                 raise InputError(f"a row has {name} = {cells[name]!r}, expected a {kind}")
         return self.apply(table_of(self.kinds, [cells]))[0]
@@ -141,7 +141,7 @@ def windows(features: np.ndarray, window: int) -> np.ndarray:
 
 def _column(table: Table, name: str, kind: Kind) -> np.ndarray:
     if name not in table.kinds:
-        raise InputError(f"the table has the columns {_listed(table.kinds)}, expected {name!r}")
+        raise InputError(f"the table has the columns {listed(table.kinds)}, expected {name!r}")
     if table.kinds[name] != kind:
         raise InputError(f"column {name!r} is a {table.kinds[name]}, expected a {kind}")
     values = table.columns[name]
@@ -151,7 +151,3 @@ def _column(table: Table, name: str, kind: Kind) -> np.ndarray:
             row = int(np.argmax(bad))
             raise InputError(f"row {row} of column {name!r} is {values[row]}, expected a {kind}")
     return values
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names)) or "none"
