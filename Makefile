@@ -8,11 +8,11 @@ demo: $(VENV)/installed
 	$(BIN)/python experiments/adder_vs_cnn.py --out runs/demo --overwrite
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 # With the slow ones: trainings, kills, command lines by the hundred.
 test-all: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # The same tests of kills, damage and bad input, with all repetitions and their counts: minutes.
 reliability: $(VENV)/installed-test

@@ -28,6 +28,13 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
         ]
     )
 
+# Compiled programs are kept for other files, for processes that tests start and for the next run.
+# Each worker has its own folder, because a program that another is still writing cannot be read.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+_PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "programs" / _WORKER
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_PROGRAMS))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def free_programs():
