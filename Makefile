@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-all reliability lint docs clean
+.PHONY: demo test test-all contracts reliability lint docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/python experiments/adder_vs_cnn.py --out runs/demo --overwrite
@@ -13,6 +13,11 @@ test: $(VENV)/installed-test
 # With the slow ones: trainings, kills, command lines by the hundred.
 test-all: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+# What holds for every arithmetic, model and script, with another Python and the jax that it gets:
+# make contracts PYTHON=python3.12 VENV=.venv-3.12
+contracts: $(VENV)/installed-contracts
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" tests/contracts
 
 # The same tests of kills, damage and bad input, with all repetitions and their counts: minutes.
 reliability: $(VENV)/installed-test
@@ -45,6 +50,10 @@ $(VENV)/installed: pyproject.toml setup.py $(wildcard nnlab/kernels/cpp/*) | $(V
 
 $(VENV)/installed-docs: $(VENV)/installed-test
 	@$(BIN)/python -m pip install -qq --editable '.[docs]'
+	@touch $@
+
+$(VENV)/installed-contracts: $(VENV)/installed
+	@$(BIN)/python -m pip install -qq --editable '.[contracts]'
 	@touch $@
 
 $(VENV)/installed-%: $(VENV)/installed

@@ -29,12 +29,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # or PyTorch's threads spin
 import jax
 import numpy as np
 import optax
-import torch
-from torch import nn
-from torch.nn import functional
 
 from nnlab import figures, runs, training
 from nnlab.costs.measuring import in_turn
+from nnlab.errors import needs
 from nnlab.models import NTM
 from nnlab.runs.fields import Positive, PositiveInt, Seed, Some
 from nnlab.runs.script import run
@@ -59,6 +57,8 @@ class Config(runs.Run):
 
 
 def main(config: Config) -> None:
+    with needs("benchmark"):
+        import torch
     with config.open() as record:
         record.result({"torch": torch.__version__, "torch threads": torch.get_num_threads()})
         for batch_size in config.batch_sizes:
@@ -71,93 +71,23 @@ def main(config: Config) -> None:
         figures.print_table(record.rows())
 
 
-class TorchNTM(nn.Module):
-    """`nnlab.models.NTM(outputs, width=width, locations=…, size=…)` with its parameters."""
-
-    def __init__(self, params: Any, width: int):
-        super().__init__()
-        reads, locations = params["first_reads"], params["first_weightings"]
-        self.size, self.locations = reads.shape[1], locations.shape[1]
-        self.first_reads = nn.Parameter(torch.tensor(np.asarray(reads)))
-        self.first_weightings = nn.Parameter(torch.tensor(np.asarray(locations)))
-        cell = params["cell"]
-        inputs = cell["controller1"]["kernel"].shape[0]
-        self.controller = nn.Linear(inputs, width)
-        self.heads = nn.Linear(width, 2 * (self.size + 6) + 2 * self.size)
-        self.output = nn.Linear(width + self.size, cell["output"]["kernel"].shape[1])
-        for layer, name in (
-            (self.controller, "controller1"),
-            (self.heads, "heads"),
-            (self.output, "output"),
-        ):
-            with torch.no_grad():
-                layer.weight.copy_(torch.tensor(np.asarray(cell[name]["kernel"])).T)
-                layer.bias.copy_(torch.tensor(np.asarray(cell[name]["bias"])))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        batch, steps = x.shape[:2]
-        memory = torch.full((batch, self.locations, self.size), 1e-6)
-        reads = torch.tanh(self.first_reads).expand(batch, -1)
-        weightings = torch.softmax(self.first_weightings, -1).expand(batch, -1, -1)
-        logits = []
-        for step in range(steps):
-            h = torch.tanh(self.controller(torch.cat([x[:, step], reads], -1)))
-            emitted = self.heads(h).clamp(-20, 20)
-            heads, erase, add = emitted.split([2 * (self.size + 6), self.size, self.size], -1)
-            weightings = self.address(memory, weightings, heads.view(batch, 2, -1))
-            reads = torch.einsum("bn,bnw->bw", weightings[:, 0], memory)
-            place = weightings[:, 1, :, None]
-            memory = memory * (1 - place * torch.sigmoid(erase)[:, None])
-            memory = memory + place * torch.tanh(add)[:, None]
-            logits.append(self.output(torch.cat([h, reads], -1)))
-        return torch.stack(logits, 1)
-
-    def address(
-        self, memory: torch.Tensor, previous: torch.Tensor, emitted: torch.Tensor
-    ) -> torch.Tensor:
-        keys, strength, gate, sharpness, shifts = emitted.split([self.size, 1, 1, 1, 3], -1)
-        keys = torch.tanh(keys)
-        products = torch.einsum("bhw,bnw->bhn", keys, memory)
-        norms = (keys.square().sum(-1) + 1e-8)[..., None] * (memory.square().sum(-1) + 1e-8)[
-            :, None
-        ]
-        content = torch.softmax(functional.softplus(strength) * products * norms.rsqrt(), -1)
-        gate = torch.sigmoid(gate)
-        gated = gate * content + (1 - gate) * previous
-        shifts = torch.softmax(shifts, -1)
-        shifted = sum(gated.roll(k - 1, -1) * shifts[..., k, None] for k in range(3))
-        sharp = (shifted + 1e-30) ** (1 + functional.softplus(sharpness))
-        return sharp / sharp.sum(-1, keepdim=True)
-
-
-def torch_loss(logits: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Bits a sequence."""
-    nats = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(-1)
-    return (nats * mask).sum() / (len(targets) * np.log(2))
-
-
 def calls(batch_size: int, length: int, seed: int) -> dict[str, Callable[[], object]]:
     """Return a training step of each."""
+    import torch_ntm
+
     inputs, labels = copy(jax.random.key(seed), batch_size, (length, length))
     model = NTM(labels[0].shape[-1])
     optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(LEARNING_RATE))
     state = training.init(jax.random.key(seed), model, optimizer, inputs)
-    theirs = TorchNTM(state.params, model.width)
-    adam = torch.optim.Adam(theirs.parameters(), LEARNING_RATE)
-    x, targets, mask = (torch.tensor(np.asarray(a)) for a in (inputs, *labels))
+    batch = inputs, labels
+    pytorch = torch_ntm.training_step(state.params, model.width, batch, LEARNING_RATE, CLIP)
     step = training.train_step(model, optimizer, bits_per_sequence, metrics=lambda *_: {})
-    program = jax.jit(step, donate_argnums=0).lower(state, (inputs, labels)).compile()
+    program = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
 
     def ours():
         nonlocal state
-        state, metrics = program(state, (inputs, labels))
+        state, metrics = program(state, batch)
         jax.block_until_ready(metrics)
-
-    def pytorch():
-        adam.zero_grad()
-        torch_loss(theirs(x), targets, mask).backward()
-        nn.utils.clip_grad_norm_(theirs.parameters(), CLIP)
-        adam.step()
 
     return {"nnlab": ours, "PyTorch": pytorch}
 

@@ -17,7 +17,8 @@ SCRIPT = "benchmarks/ntm_torch"
 
 
 @pytest.mark.slow
-def test_outputs_and_gradients_are_pytorchs(script):
+def test_outputs_and_gradients_are_pytorchs(load_script):
+    peer = load_script("benchmarks/torch_ntm")
     model: Any = NTM(3, width=5, locations=6, size=4)
     inputs, labels = copy(jax.random.key(0), 2, (3, 3), bits=3)
     shapes = jax.eval_shape(model.init, jax.random.key(0), inputs)["params"]
@@ -33,11 +34,11 @@ def test_outputs_and_gradients_are_pytorchs(script):
         return jax.value_and_grad(loss, has_aux=True)(params)
 
     (value, logits), grads = ours(params)
-    theirs = script.TorchNTM(params, 5)
+    theirs = peer.TorchNTM(params, 5)
     x, targets, mask = (torch.tensor(np.asarray(a)) for a in (inputs, *labels))
     expected = theirs(x)
     np.testing.assert_allclose(logits, expected.detach().numpy(), rtol=0, atol=1e-4)
-    loss = script.torch_loss(expected, targets, mask)
+    loss = peer.torch_loss(expected, targets, mask)
     loss.backward()
     np.testing.assert_allclose(value, loss.item(), rtol=1e-5)
     pairs = [(grads[name], getattr(theirs, name)) for name in ("first_reads", "first_weightings")]
