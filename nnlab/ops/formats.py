@@ -49,7 +49,7 @@ from jax.typing import DTypeLike
 
 from nnlab.errors import InputError
 from nnlab.ops.convolution import conv
-from nnlab.ops.posit import posit_value
+from nnlab.ops.posit import check_format, posit_value
 from nnlab.ops.products import Product
 from nnlab.ops.straight_through import (
     Quantizer,
@@ -113,7 +113,7 @@ def posit(n: int, es: int) -> Format:
     Raises:
         InputError: other numbers were given.
     """
-    posit_value(jnp.zeros(()), n, es)  # refuses them here already
+    check_format(n, es)
     return Format(f"posit({n}, {es})", n, _conversion(functools.partial(posit_value, n=n, es=es)))
 
 

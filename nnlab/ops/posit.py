@@ -103,7 +103,7 @@ def posit_decode(codes: jax.Array, n: int, es: int) -> jax.Array:
     Raises:
         InputError: `n` or `es` is another number.
     """
-    _check_format(n, es)
+    check_format(n, es)
     code = codes.astype(jnp.int32) << 32 - n  # the sign at the top
     body = (jnp.abs(code) << 1).astype(jnp.uint32)
     ones = body >> 31 == 1
@@ -137,7 +137,7 @@ def _cut(k: jax.Array, n: int, es: int) -> jax.Array:
 
 
 def _float32_bits(x: jax.Array, n: int, es: int) -> jax.Array:
-    _check_format(n, es)
+    check_format(n, es)
     dtype = jnp.dtype(x.dtype).name
     largest = 2**es * (n - 2)
     if largest > _DTYPES.get(dtype, -1):
@@ -150,7 +150,7 @@ def _float32_bits(x: jax.Array, n: int, es: int) -> jax.Array:
     return lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
 
 
-def _check_format(n: int, es: int) -> None:
+def check_format(n: int, es: int) -> None:
     if not (isinstance(n, int) and isinstance(es, int) and 2 <= n <= 16 and 0 <= es <= 3):
         raise InputError(
             f"posit({n}, {es}) was given; expected 2 to 16 bits, of which 0 to 3 of exponent."
