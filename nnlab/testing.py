@@ -164,7 +164,8 @@ def _in_float64(function, *arrays):
 
 def _assert_close(what, got, expected, dtype, rtol, atol):
     """NaN equals NaN, and an infinity only itself."""
-    assert got.dtype == dtype, f"{what} has dtype {got.dtype}, not {jnp.dtype(dtype)}."
+    if got.dtype != dtype:
+        raise AssertionError(f"{what} has dtype {got.dtype}, not {jnp.dtype(dtype)}.")
     got = np.asarray(got, np.float64)
     same = (got == expected) | (np.isnan(got) & np.isnan(expected))
     with np.errstate(invalid="ignore"):
@@ -185,9 +186,12 @@ def _assert_refuses(name, op, bad, pattern):
         op(*bad)
     except (ValueError, TypeError) as error:
         message = str(error)
-        assert re.search(pattern, message), f"{name}({call}) says {message!r}, not {pattern!r}."
-        sentence = message.endswith(".") and "\n" not in message
-        assert sentence, f"{name}({call}) should say one sentence, not {message!r}."
+        if not re.search(pattern, message):
+            raise AssertionError(f"{name}({call}) says {message!r}, not {pattern!r}.") from error
+        if not message.endswith(".") or "\n" in message:
+            raise AssertionError(
+                f"{name}({call}) should say one sentence, not {message!r}."
+            ) from error
     except Exception as error:
         raise AssertionError(f"{name}({call}) raised {type(error).__name__}: {error}") from error
     else:

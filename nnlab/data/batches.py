@@ -22,7 +22,8 @@ def shared_size(tree: Any, axis: int = 0) -> int:
         axis: number of the shared axis, from 0.
 
     Raises:
-        InputError: the tree has no array, an array lacks the axis, or two differ in its size.
+        InputError: the tree has no array, an array lacks the axis, two differ in its size, or it
+            is 0.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     if not leaves:
@@ -42,6 +43,8 @@ def shared_size(tree: Any, axis: int = 0) -> int:
                 f"all arrays of a batch must have the same size along axis {axis}, but "
                 f"{_name(first)} has {sizes[0]} and {_name(path)} has {sizes[-1]}."
             )
+    if not sizes[0]:
+        raise InputError(f"{_name(first)} has shape {list(np.shape(leaves[0][1]))}: no examples.")
     return sizes[0]
 
 

@@ -130,7 +130,8 @@ def fit(
 
     Raises:
         InputError: the folder holds checkpoints of that name and is not being resumed, there are
-            several processes and no mesh, or arrays of `test` differ in their number of examples.
+            several processes and no mesh, or `test` has no examples, or arrays of different numbers
+            of them.
         DivergedError: a number is not finite; the state before that step is saved.
         Interrupted: by SIGTERM or SIGINT; the state is saved.
         CheckpointError: a checkpoint cannot be written, or none of those there can be read.
@@ -168,7 +169,7 @@ def fit(
                         report(**now.figures(), examples_per_second=train.batch_size / seconds)
                         count = max(1, int(_SECONDS / seconds))
                         due = bool(checkpoint_steps) and now.step % checkpoint_steps == 0
-                    elif tested := _mean_over_pieces(pieces, now.state, stop):
+                    elif (tested := _mean_over_pieces(pieces, now.state, stop)) is not None:
                         now.close_epoch(tested)
                         record(step=now.step, **{key: v[-1] for key, v in now.history.items()})
                         due = now.best_epoch * now.steps_per_epoch == now.step
@@ -334,12 +335,12 @@ def _compiled_pieces(
 
 def _mean_over_pieces(
     pieces: list[Piece], state: State, stop: Callable[[], Any]
-) -> dict[str, float]:
-    """Return the metrics over all test data, or nothing if a signal comes in between."""
+) -> dict[str, float] | None:
+    """Return the metrics over all test data, or None if a signal comes in between."""
     sums: dict[str, float] = {}
     for program, piece in pieces:
         if stop():
-            return {}
+            return None
         for key, value in program(state, piece).items():
             sums[key] = sums.get(key, 0.0) + float(value) * shared_size(piece)
     examples = sum(shared_size(piece) for _, piece in pieces)

@@ -218,9 +218,10 @@ def _lock(path: Path) -> None:
 def _check_same(path: Path, config: Any, may_differ: Collection[str]) -> None:
     try:
         before = json.loads(path.read_text())
-        assert isinstance(before, dict)
-    except (ValueError, AssertionError) as error:
-        raise InputError(f"{path} is damaged, expected the configuration of a run.") from error
+    except ValueError:
+        before = None
+    if not isinstance(before, dict):
+        raise InputError(f"{path} is damaged, expected the configuration of a run.")
     now = _plain(dataclasses.asdict(config))
     for field in dataclasses.fields(config):  # the script may have gained a field since
         if field.default is not dataclasses.MISSING:

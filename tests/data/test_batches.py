@@ -34,6 +34,7 @@ def test_another_axis():
         ((np.zeros(4), {"mask": np.zeros(3)}), r"\[0\] has 4 .*\[1\]\['mask'\] has 3"),
         ((np.zeros(4), np.zeros(())), r"axis 0, but batch\[1\] has shape \[\]"),
         ((), "at least one array"),
+        ((np.zeros((0, 3)), np.zeros(0)), r"batch\[0\] has shape \[0, 3\]: no examples\.$"),
     ],
 )
 def test_other_trees_are_refused(tree: Any, message):

@@ -79,7 +79,8 @@ FEED = in_memory(TRAIN, BATCH)._replace(
 
 def fitted(folder, step: Any = STEP, epochs=3, evaluate=EVALUATE, feed=FEED, **options):
     options |= {"epochs": epochs, "folder": folder}
-    return fit("CNN", options.pop("state", start()), step, evaluate, feed, TEST, **options)
+    state, test = options.pop("state", start()), options.pop("test", TEST)
+    return fit("CNN", state, step, evaluate, feed, test, **options)
 
 
 @functools.cache
@@ -307,6 +308,12 @@ def test_the_least_loss_is_the_best_where_it_is_what_counts(folder):
 def test_a_score_that_the_test_does_not_have_is_named(folder):
     with pytest.raises(InputError, match=r"^the test gives \w+, \w+ and no accuracy to go by"):
         tiny(folder, 2, evaluate=by_epoch(bits=[1.0]))
+
+
+def test_a_test_without_examples_is_refused_before_any_training(folder):
+    with pytest.raises(InputError, match="no examples"):
+        tiny(folder, 2, test=jax.tree.map(lambda a: a[:0], TEST))
+    assert not (folder.path / "metrics.jsonl").exists()
 
 
 @pytest.mark.parametrize(
