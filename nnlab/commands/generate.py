@@ -10,7 +10,6 @@ the same machine.
 
 import dataclasses
 import functools
-import io
 import signal
 import sys
 import time
@@ -114,8 +113,6 @@ def text_of(saved: SavedModel, config: Config, started: Callable[[], None]) -> I
 
 
 def main(config: Config) -> None:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
     saved = load(Path(config.network))
     start = []
     length = 0

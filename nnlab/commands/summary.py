@@ -13,8 +13,6 @@ No data are read. Only --measure runs the model, with fresh weights and random i
 """
 
 import dataclasses
-import io
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, NamedTuple
 
@@ -220,8 +218,6 @@ def compiled_totals(config: Config, program: Program) -> Iterator[Total]:
 
 
 def main(config: Config) -> None:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # µ, where it cannot be written
     model = build(config)
     variables, inputs = shapes(config, model)
     summary = summarize(model, variables, inputs)

@@ -26,9 +26,7 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
-import io
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -192,15 +190,10 @@ def write(shown: Sequence[Shown], config: Config) -> None:
     """
     try:
         for each in shown:
-            sys.stdout.write((each.as_json() if config.json else each.as_text()) + "\n")
+            print(each.as_json() if config.json else each.as_text())
         sys.stdout.flush()
-    except OSError as error:
-        # What is left in the buffer would be tried again at the end of the process.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        raise InputError(
-            f"standard output cannot be written ({error.strerror}); the same command goes on with"
-            " what was not shown."
-        ) from error
+    except InputError as error:
+        raise InputError(f"{error} The same command goes on with what was not shown.") from error
 
 
 @contextlib.contextmanager
@@ -223,10 +216,8 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def main(config: Config) -> None:
-    if sys.stdout is None:
-        raise InputError("standard output is closed, expected a place to write anomalies to.")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
+    if sys.__stdout__ is None:
+        raise InputError("Standard output is closed, expected a place to write anomalies to.")
     network, detector = load(Path(config.run))
     place = watch_state_path(network, Path(config.file))
     with alone(place), signals.deferred() as signalled:

@@ -17,7 +17,8 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar
 
-from nnlab.errors import CheckpointError, DivergedError, InputError, Interrupted, needs
+from nnlab.console import console
+from nnlab.errors import InputError, needs
 from nnlab.runs import signals
 
 Config = TypeVar("Config")
@@ -37,26 +38,14 @@ def run(
         args: the command line without the program's name; None reads `sys.argv`.
 
     Raises:
-        SystemExit: with status 2 after an `InputError` or a flag that does not parse, 1 after a
-            `DivergedError` or a `CheckpointError`, 128 plus the number of the signal after an
-            `Interrupted`, 130 after Ctrl-C, 0 after `--help`.
+        SystemExit: after an error of `nnlab.errors` or Ctrl-C, as `nnlab.console` says; with status
+            2 after a flag that does not parse, and 0 after `--help`.
     """
     _keep_to_sentences()
-    try:
+    with console():
         config = _parse(config_type, args)
         with signals.immediate():  # but `nnlab.runs.fit` saves its state first
             main(config)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from error
-    except (DivergedError, CheckpointError) as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(1) from error
-    except Interrupted as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(128 + error.signal) from error
-    except KeyboardInterrupt as error:
-        raise SystemExit(130) from error
 
 
 @functools.cache  # once a process

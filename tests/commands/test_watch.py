@@ -241,7 +241,7 @@ def test_nobody_reads(folder, file, expected):
     process.stdout.close()
     assert process.wait() == 2
     said = process.stderr.read()
-    assert said.count("\n") == 1 and "standard output cannot be written" in said
+    assert said.count("\n") == 1 and "Standard output cannot be written" in said
     process = start(folder, file, "--from-start", "--once")
     assert process.communicate()[0] == expected
 

@@ -20,8 +20,8 @@ import nnlab
 from nnlab import _moved
 
 CORE = [
-    *("errors", "kernels", "ops", "layers", "arithmetics", "optim", "data", "files", "training"),
-    *("costs", "figures", "runs", "testing"),
+    *("errors", "console", "kernels", "ops", "layers", "arithmetics", "optim", "data", "files"),
+    *("training", "costs", "figures", "runs", "testing"),
 ]
 WINGS = {"vision", "sequences", "series", "graphs", "search", "classics"}
 ABOVE = {"models", "deployment", "commands", "playground"}

@@ -1,0 +1,66 @@
+"""Standard output that nobody reads, that is full or that is not there; errors as exit statuses."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PRINTS = "from nnlab.console import console\nwith console(): print('a' * 10**5)"
+
+
+def ended(code=PRINTS, stdout: int | None = None, shell="", **environment):
+    """The exit status and standard error of a process, whose output `shell` may redirect."""
+    command = ["sh", "-c", f'exec "$@" {shell}', "sh", sys.executable, "-c", code]
+    done = subprocess.run(
+        command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_gone_gets_one_sentence(unbuffered):
+    reading, writing = os.pipe()
+    os.close(reading)
+    status, said = ended(stdout=writing, PYTHONUNBUFFERED=unbuffered)
+    os.close(writing)
+    assert (status, said) == (2, "Standard output cannot be written: Broken pipe.\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_full_disk_gets_one_sentence_even_at_the_very_end():
+    few = "from nnlab.console import console\nwith console(): print('a')"
+    for code in (PRINTS, few):
+        status, said = ended(code, shell="> /dev/full")
+        assert (status, said) == (
+            2,
+            "Standard output cannot be written: No space left on device.\n",
+        )
+
+
+def test_without_standard_output_no_file_gets_its_place(tmp_path):
+    code = f"""
+from nnlab.console import console
+with console(), open({str(tmp_path / "file")!r}, "w") as file:
+    assert file.fileno() > 2
+    print("lost")
+"""
+    assert ended(code, shell=">&-") == (0, "")
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_errors_end_with_their_sentence_and_status():
+    code = """
+import signal
+from nnlab.console import console
+from nnlab.errors import *
+with console(): raise {}
+"""
+    for error, status in (
+        ("InputError('No.')", 2),
+        ("DivergedError('No.')", 1),
+        ("CheckpointError('No.')", 1),
+        ("Interrupted('No.', signal.SIGTERM)", 143),
+    ):
+        assert ended(code.format(error)) == (status, "No.\n")
+    assert ended(code.format("KeyboardInterrupt")) == (130, "")
