@@ -25,6 +25,13 @@ LEARNERS = {
 LEARNERS["adder_posit8"] = NAMED["adder_posit8"]
 LEARNERS["lp_adder"] = lp_adder(optax.linear_schedule(2.0, 1.0, 4 * STEPS_PER_EPOCH))
 SLOW_LEARNERS = {"binary_connect_stochastic", "shift_ps"}
+# These take longer to run than to compile, and get back what tests' flags save in compiling.
+COSTLY = {"lp_adder", "winograd_adder"}
+OPTIMIZED: Any = {
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+    "xla_cpu_use_fusion_emitters": True,
+}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -76,6 +83,7 @@ def trained(arithmetic, epochs, change=lambda optimizer: optimizer):
     optimizer = change(adder_recipe(steps, binary_learning_rate=0.01))
     state = training.init(jax.random.key(0), model, optimizer, train[0])
     epoch = training.train_epoch(training.train_step(model, optimizer), BATCH)
+    epoch = epoch.lower(state, train).compile(OPTIMIZED if arithmetic.name in COSTLY else None)
     for _ in range(epochs):
         state, metrics = epoch(state, train)
     assert metrics["nonfinite"].max() < 0
