@@ -73,11 +73,15 @@ def recorded(
     ranges: dict[int, list[np.ndarray]] = {}
     means: dict[int, Any] = {}
     largest: dict[int, float] = {}
-    examples: dict[int, Any] = {}
+    calls: dict[int, Layer | Norm] = {}
+    names = _names(program)
     for start, batch in enumerate(batches):
         layers, most = seen(variables, jnp.asarray(batch))
         for number, (value, mean, x, y) in layers.items():
-            examples.setdefault(number, (np.asarray(x), np.asarray(y)))
+            if start == 0:
+                call = program.layers[number]
+                own, taken, given = call.variables(variables), np.asarray(x), np.asarray(y)
+                calls[number] = recognized(names[number], call.module, own, taken, given)
             if start * _BATCH < EXAMPLES:
                 share = len(batch) / min(len(images), EXAMPLES)
                 means[number] = means.get(number, 0.0) + np.asarray(mean, np.float64) * share
@@ -86,10 +90,7 @@ def recorded(
         for number, value in most.items():
             largest[number] = max(largest.get(number, 0.0), float(value))
     largest[program.images] = max(float(abs(np.asarray(batch, float)).max()) for batch in batches)
-    calls: dict[int, Layer | Norm] = {}
-    for number, name in _names(program).items():
-        made = program.layers[number]
-        call = recognized(name, made.module, made.variables(variables), *examples[number])
+    for number, call in calls.items():
         lows, highs = np.min(ranges[number], axis=0), np.max(ranges[number], axis=0)
         if isinstance(call, Norm):
             most = max(abs(lows[0]), abs(highs[-1]))

@@ -51,7 +51,8 @@ def _float(build: Builder, x: Value, layer: Layer) -> Value:
 
 def _adder(build: Builder, x: Value, layer: Layer, adders: AdderOptions) -> Value:
     op = "adder_conv" if layer.windows else "adder_dense"
-    groups = quantized_filters(layer.kernel, layer.low, layer.high, *adders)
+    high = layer.high if layer.high > layer.low else max(layer.most, 0.0) or 1.0  # nearly all 0
+    groups = quantized_filters(layer.kernel, layer.low, high, *adders)
     parts = []
     for number, group in enumerate(groups):
         codes = build.codes(x, group.step, group.low, 0, group.top)

@@ -163,8 +163,8 @@ def traced(model: nn.Module, variables: Any, images: Any) -> Program:
 
     try:
         closed, shape = jax.make_jaxpr(apply, return_shape=True)(variables, images)
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(str(error)) from None  # without what JAX adds to it
     except Exception as error:  # whatever Flax, JAX or the model itself raises
         said = str(error).strip().split("\n")[0].rstrip(".")
         raise InputError(
@@ -264,6 +264,7 @@ class _Flat:
             called = str(equation.params.get("name", ""))
             if op in _CALLS and not called.startswith(_MARK):
                 body = equation.params[_CALLS[op]]
+                called = called or body.debug_info.func_name or ""
                 known: dict[Any, int] = {}
                 if isinstance(body, ClosedJaxpr):
                     pairs = zip(body.jaxpr.constvars, body.consts, strict=True)

@@ -62,19 +62,20 @@ def quantize(
     """
     adders = AdderOptions(bits, groups, scheme)
     check_options(*adders)
-    record = recorded(model, variables, images, quantile)
-    kinds = {call.weights for call in record.calls.values() if isinstance(call, Layer)}
-    if "adder_kernel" not in kinds and adders != AdderOptions():
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    has_adders = any("adder_kernel" in jax.tree_util.keystr(path[-1:]) for path, _ in leaves)
+    if adders != AdderOptions() and not has_adders:
         raise InputError(
             f"the model has no adder layers, expected bits, groups and scheme as by default, not "
             f"{bits}, {groups} and {scheme!r}."
         )
+    record = recorded(model, variables, images, quantile)
     examples = jnp.asarray(images[:EXAMPLES]) if correct_means else None
     build = Builder(examples, _carrier(record))
     values = _images(build, record, images.shape[1:])
     program = record.program
-    leaves = zip(program.variables, jax.tree.leaves(variables), strict=True)
-    values.update(program.constants | dict(leaves))
+    values.update(program.constants)
+    values.update(zip(program.variables, jax.tree.leaves(variables), strict=True))
     last = {number: place for place, step in enumerate(program.outline) for number in step.inputs}
     last[program.result] = len(program.outline)
     for place, step in enumerate(program.outline):

@@ -1,9 +1,7 @@
-"""Integer networks of whole models, against the reference and the float model."""
+"""Integer networks of models, against the reference, the float model and earlier integers."""
 
-import dataclasses
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,8 +16,7 @@ from nnlab.deployment import (
     run,
     run_nodes,
 )
-from nnlab.errors import InputError
-from nnlab.models import CifarResNet, LeNet5, SmallCNN
+from nnlab.models import CifarResNet, LeNet5
 from nnlab.optim import adder_recipe
 
 MODELS = {
@@ -131,28 +128,3 @@ def test_a_trained_network_keeps_its_accuracy():
         assert accuracy(logits) >= trained - lost
         few = np.asarray(images[:3])
         np.testing.assert_array_equal(logits[:3], reference(network, few)["logits"])
-
-
-def test_errors():
-    model, variables, images = fresh("LeNet-5, adder")
-    with pytest.raises(InputError, match=r"takes a LeNet5 or a CifarResNet, not SmallCNN\.$"):
-        quantize(SmallCNN(), variables, images)
-    strange = (
-        CifarResNet(8, 4, ADDER, projection=False),
-        CifarResNet(8, 4, ADDER, normalize_logits=False),
-        CifarResNet(8, 4, ADDER, shortcuts="convolution"),
-    )
-    for network in strange:
-        words = r'takes a CifarResNet of shortcuts="block", projection=True and normalize_logits='
-        with pytest.raises(InputError, match=words):
-            quantize(network, variables, images)
-    with pytest.raises(InputError, match=r"knows relu and hard_tanh between layers, not"):
-        odd = dataclasses.replace(ADDER, activation=nn.gelu)
-        quantize(LeNet5(4, odd), variables, images)
-    with pytest.raises(InputError, match=r"takes 2 to 8 bits, 1 group or more .* not 9, 4 and"):
-        quantize(model, variables, images, bits=9)
-    for quantile in (0.3, 1.5):
-        with pytest.raises(InputError, match=r"at least one image and a quantile from 0\.5 to 1"):
-            quantize(model, variables, images, quantile=quantile)
-    with pytest.raises(InputError, match=r"not 0 images"):
-        quantize(model, variables, images[:0])
