@@ -106,7 +106,7 @@ def test_what_is_no_network():
         (Node("y", "dense", ("x",), {}, {"kernel": "v"}), "'y' of op 'dense' lacks 'v'"),
         (Node("y", "adder_conv", ("x",), adder, {"kernel": "w"}), "0 to 300, not bytes"),
         (
-            Node("y", "max_pool", ("x",), {"window": [2, 2]} | SIDES | WIDE, {}),
+            Node("y", "max_pool", ("x",), {"window": [2, 2], **WIDE}, {}),
             "less than a window",
         ),
     ):
