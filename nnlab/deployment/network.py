@@ -178,13 +178,14 @@ def _concatenate(attributes, arrays, *values):
 def _pool(operation: Callable[..., jax.Array], attributes, arrays, x):
     window, strides, padding = window_attributes(attributes)
     lowest = x.dtype.type(0 if operation is jnp.add else np.iinfo(x.dtype).min)
-    x = lax.pad(x, lowest, [(0, 0, 0), *((*sides, 0) for sides in padding), (0, 0, 0)])
+    (top, bottom), (left, right) = padding
+    x = lax.pad(x, lowest, ((0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)))
     ends = [
         (n - k) // s * s + 1 for n, k, s in zip(x.shape[1:3], window, strides, strict=True)
     ]  # of the first pixels of all windows
-    (down, right), (height, width) = strides, ends
+    (down, across), (height, width) = strides, ends
     taps = np.ndindex(*window)
-    pixels = [x[:, i : i + height : down, j : j + width : right] for i, j in taps]
+    pixels = [x[:, i : i + height : down, j : j + width : across] for i, j in taps]
     return functools.reduce(operation, pixels)
 
 

@@ -189,9 +189,9 @@ def _own(module: nn.Module) -> dict[str, dict[str, Any]]:
 
 
 def _program(closed: ClosedJaxpr, calls: list[Call]) -> Program:
-    jaxpr = closed.jaxpr
+    jaxpr, shapes = closed.jaxpr, [getattr(aval, "shape", ()) for aval in closed.in_avals]
     flat = _Flat()
-    numbers = {var: flat.number(var.aval.shape) for var in jaxpr.invars}
+    numbers = {var: flat.number(shape) for var, shape in zip(jaxpr.invars, shapes, strict=True)}
     *variables, images = (numbers[var] for var in jaxpr.invars)
     constants = zip(jaxpr.constvars, closed.consts, strict=True)
     numbers |= {var: flat.constant(value) for var, value in constants}
@@ -275,7 +275,8 @@ class _Flat:
                 outputs = [self.read(x, known) for x in body.outvars]
                 numbers.update(zip(equation.outvars, outputs, strict=True))
                 continue
-            found = [self.number(x.aval.shape) for x in equation.outvars]
+            avals: list[Any] = [x.aval for x in equation.outvars]
+            found = [self.number(aval.shape) for aval in avals]
             numbers.update(zip(equation.outvars, found, strict=True))
             if called.startswith(_MARK):
                 op, function_ = "layer", called.removeprefix(_MARK)

@@ -27,7 +27,7 @@ import numpy as np
 
 from nnlab.deployment.builder import Builder
 from nnlab.deployment.program import Step
-from nnlab.deployment.values import Pool, Value
+from nnlab.deployment.values import Pair, Pool, Value
 from nnlab.errors import InputError
 
 
@@ -46,12 +46,14 @@ class Given(NamedTuple):
         step: with its equation.
         inputs: arrays, values and comparisons.
         shapes: of the inputs.
+        result: shape of what the step gives.
         build: takes new nodes.
     """
 
     step: Step
     inputs: list[Any]
     shapes: list[tuple[int, ...]]
+    result: tuple[int, ...]
     build: Builder
 
     @property
@@ -84,7 +86,7 @@ def translated(given: Given) -> Any:
             "layers, BatchNorm, ReLU or another clip, pooling, sums, concatenation and flattening",
         )
     compared = any(isinstance(x, Comparison) for x in given.inputs)
-    if compared and given.step.op not in ("select_n", "broadcast_in_dim"):
+    if compared and given.step.op != "select_n":
         raise given.refuse("a comparison", "one that clips")
     return rule(given)
 
@@ -236,10 +238,15 @@ def _window(given: Given) -> dict[str, Any]:
     }
 
 
+def _every(height: int, width: int) -> frozenset[Pair]:
+    """All pixels of a window."""
+    return frozenset(itertools.product(range(height), range(width)))
+
+
 def _window_max(given: Given) -> Value:
     x, window, (_, height, width, _) = given.inputs[0], _window(given), given.shapes[0]
     x = given.build.settled(x) if x.pool else x
-    taps = frozenset(itertools.product(*map(range, window["window"])))
+    taps = _every(*window["window"])
     strides, (rows, columns) = tuple(window["strides"]), map(tuple, window["padding"])
     return x.pooled(Pool(taps, strides, (rows, columns), (height, width)))
 
@@ -261,7 +268,7 @@ def _whole(given: Given) -> Value:
         return given.build.mean_sum(x, f"{scope}mean")
     x = given.build.settled(x) if x.pool else x
     size = (shape[1], shape[2])
-    taps = frozenset(itertools.product(*map(range, size)))
+    taps = _every(*size)
     pooled = x.pooled(Pool(taps, size, ((0, 0), (0, 0)), size))
     return dataclasses.replace(pooled, size=(1, 1)).flattened()
 
@@ -276,7 +283,7 @@ def _concatenated(given: Given) -> Value:
 
 def _flattened(given: Given) -> Value:
     x, before = given.inputs[0], given.shapes[0]
-    after = tuple(given.step.equation.outvars[0].aval.shape)
+    after = given.result
     if before == after:
         return x
     if len(before) == 4 and after == (before[0], math.prod(before[1:])):

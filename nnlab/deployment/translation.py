@@ -9,6 +9,7 @@ networks keep the first convolution and the classifier in full precision.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -32,7 +33,7 @@ _SHARING = ("add", "add_any", "sub", "concatenate")
 
 def quantize(
     model: nn.Module,
-    variables: dict,
+    variables: Mapping[str, Any],
     images: jax.Array | np.ndarray,
     *,
     bits: int = 8,
@@ -106,17 +107,26 @@ def _taken(
         if isinstance(call, Norm):
             value = build.affine(x, call.scale, call.offset)
         else:
-            value = layer_sums(build, x, call, adders)
+            value = _layer(build, x, call, adders)
     else:
         shapes = [record.program.shapes[number] for number in step.inputs]
         arrays = [x if isinstance(x, Value | Comparison) else np.asarray(x) for x in inputs]
-        value = translated(Given(step, arrays, shapes, build))
+        value = translated(Given(step, arrays, shapes, record.program.shapes[number], build))
     if isinstance(value, Value):
         shape = record.program.shapes[number]
         size = (shape[1], shape[2]) if len(shape) == 4 else (1, 1)
         size = value.size if value.flat else size
-        value = dataclasses.replace(value, size=size, most=record.most[number])
+        value = dataclasses.replace(value, size=size, most=record.most.get(number, 0.0))
     return {number: value}
+
+
+def _layer(build: Builder, x: Value, layer: Layer, adders: AdderOptions) -> Value:
+    try:
+        return layer_sums(build, x, layer, adders)
+    except InputError as error:
+        if layer.name in str(error):
+            raise
+        raise InputError(f"{layer.name} does not deploy: {error}") from error
 
 
 def _images(build: Builder, record: Record, shape: tuple[int, ...]) -> dict[int, Any]:

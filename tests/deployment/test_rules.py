@@ -77,11 +77,12 @@ class Inception(nn.Module):
     @nn.compact
     def __call__(self, x):
         conv, norm = self.arithmetic.conv, nn.BatchNorm
+        sides: Any = ((1, 1), (0, 1))
         x = (x + 0.25) / 2 - jnp.array([0.1, -0.2])
         x = nn.relu(norm(True)(Conv(6, (3, 3), padding="VALID", use_bias=True)(x)))
         pools = [
             max_pool(x, 3, 1, 1),
-            nn.avg_pool(x, (3, 2), (1, 1), ((1, 1), (0, 1))),
+            nn.avg_pool(x, (3, 2), (1, 1), sides),
             nn.max_pool(x, (2, 3), (1, 1), "SAME"),
         ]
         ones = [norm(True)(conv(3, (1, 1))(y)) for y in pools]
@@ -148,7 +149,8 @@ def test_signs_of_pooled_and_concatenated_values():
     model = Signs()
     variables = made(model)
     logits, _ = deployed(model, variables, correct_means=False)
-    np.testing.assert_allclose(logits, model.apply(variables, IMAGES), atol=1e-3)
+    expected: Any = model.apply(variables, IMAGES)
+    np.testing.assert_allclose(logits, expected, atol=1e-3)
 
 
 def digest(network: IntegerNetwork) -> list[Any]:
@@ -280,7 +282,7 @@ def test_inputs_that_do_not_fit():
     variables = {"params": {"Dense_0": dense}}
     bad = {"params": {"Dense_0": dense | {"bias": np.full(3, np.nan, np.float32)}}}
     other = {"params": {"Dense_1": dense}}
-    for arguments, options, message in (
+    cases: Any = (
         ((model, variables, few[:0]), {}, r"^calibration takes at least one image .* not 0 images"),
         (
             (model, variables, few),
@@ -299,7 +301,8 @@ def test_inputs_that_do_not_fit():
         ((model, variables, few[:, 1:]), {}, r"^Model cannot be called with images \(2, 8, 8, 2\)"),
         ((model, variables, few), {"bits": 4}, r"^the model has no adder layers, expected bits"),
         ((model, variables, few), {"bits": 9}, r"takes 2 to 8 bits, 1 group or more .* not 9, 4 "),
-    ):
+    )
+    for arguments, options, message in cases:
         with pytest.raises(InputError, match=message):
             quantize(*arguments, **options)
 
