@@ -23,6 +23,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from nnlab.deployment.builder import Builder
@@ -92,6 +93,13 @@ def translated(given: Given) -> Any:
 
 
 def _passed(given: Given) -> Any:
+    return given.inputs[0]
+
+
+def _converted(given: Given) -> Any:
+    dtype = given.params["new_dtype"]
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise given.refuse(f"a conversion to {dtype}", "one to floats")
     return given.inputs[0]
 
 
@@ -311,5 +319,6 @@ RULES: dict[str, Rule] = {
     "concatenate": _concatenated,
     "reshape": _flattened,
     "squeeze": _flattened,
-    **dict.fromkeys(("convert_element_type", "copy", "stop_gradient", "name"), _passed),
+    **dict.fromkeys(("copy", "stop_gradient", "name"), _passed),
+    "convert_element_type": _converted,
 }

@@ -73,7 +73,7 @@ def quantize(
     record = recorded(model, variables, images, quantile)
     examples = jnp.asarray(images[:EXAMPLES]) if correct_means else None
     build = Builder(examples, _carrier(record))
-    values = _images(build, record, images.shape[1:])
+    values = _images(build, record, np.shape(images)[1:])
     program = record.program
     values.update(program.constants)
     values.update(zip(program.variables, jax.tree.leaves(variables), strict=True))

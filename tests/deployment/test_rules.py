@@ -240,6 +240,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         dict(after=lambda x: x + jnp.arange(8.0)[:, None]),
         r"^the model has add by numbers of every position, expected finite ones a channel\.$",
     ),
+    "integers": (
+        dict(after=lambda x: x.astype(int) * 0.5),
+        r"^the model has a conversion to int32, expected one to floats\.$",
+    ),
     "transpose": (dict(after=lambda x: x.swapaxes(1, 2)), r"has the operation transpose, expec"),
     "columns": (dict(after=lambda x: x.mean(2)), r"reduce_sum over axes \(2,\) of 4, expected"),
     "pixels": (
