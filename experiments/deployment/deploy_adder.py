@@ -198,7 +198,8 @@ def variants(network: str, train, test, config: Config, folder) -> dict[str, Var
             found |= in_torch(network, variables, calibration, layers)
             continue
         for bits in config.bits if name == "AdderNet" else (1,):
-            integer = deployment.quantize(model, variables, calibration, bits=max(bits, 2))
+            options: Any = {"bits": bits} if bits > 1 else {}
+            integer = deployment.quantize(model, variables, calibration, **options)
             variant = f"{name} int{bits}" if bits > 1 else f"{name} packed"
             path = files / f"{variant.replace(' ', '_')}.safetensors"
             save_network(path, integer, overwrite=True)

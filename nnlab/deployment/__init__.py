@@ -5,10 +5,10 @@ from nnlab.deployment.bounds import accumulator_bounds
 from nnlab.deployment.files import load_network, save_network
 from nnlab.deployment.graph import IntegerNetwork, Node
 from nnlab.deployment.layers import network_layers
-from nnlab.deployment.models import quantize
 from nnlab.deployment.network import run, run_nodes
 from nnlab.deployment.reference import reference
 from nnlab.deployment.stablehlo import load_program, save_program
+from nnlab.deployment.translation import quantize
 from nnlab.deployment.vectors import write_vectors
 
 __all__ = [

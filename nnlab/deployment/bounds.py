@@ -8,7 +8,7 @@ op                low                                            high
 conv, dense       min_o sum_k min(w l, w h)                      max_o sum_k max(w l, w h)    (1)
 adder             -max_o sum_k max(abs(w - l), abs(w - h))       0                            (2)
 binary            -(taps) (channels)                             (taps) (channels)            (3)
-sum               positions l                                    positions h                  (4)
+sum, sum_pool     positions l                                    positions h                  (4)
 ================  =============================================  ================================
 
 each attained by some input, so no narrower accumulator is safe for all; padding takes a term's
@@ -19,11 +19,12 @@ place with a 0 (or the adder's padding value), so it is counted as a value like 
 the difference, the product with its half, and the sum are bounded by the same arithmetic.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
-from nnlab.deployment.graph import Arrays, IntegerNetwork, Node
+from nnlab.deployment.graph import Arrays, IntegerNetwork, Node, window_attributes
 from nnlab.errors import InputError
 
 FLOAT_EXACT = 2**24  # all integers up to it are float32 numbers
@@ -44,8 +45,7 @@ def accumulator_bounds(network: IntegerNetwork) -> dict[str, Bounds]:
 
     Raises:
         InputError: an operation or one of its inputs, attributes or arrays is not in the table of
-            `nnlab.deployment.graph`, or some intermediate number could leave int32; a product
-            with int8 weights could leave the integers that float32 holds, 2^24.
+            `nnlab.deployment.graph`, or some intermediate number could leave int32.
     """
     known: dict[str, Bounds] = {"images": WORDS}
     for node in network.nodes:
@@ -97,7 +97,7 @@ def node_bounds(node: Node, arrays: Arrays, inputs: list[Bounds]) -> Bounds:
             if node.op == "conv":  # padding, and nothing that is added up may be larger either
                 least, most = np.minimum(least, 0), np.maximum(most, 0)
             sums = least.sum(axis=0).min(), most.sum(axis=0).max()
-            return held(*sums, limit=FLOAT_EXACT if node.op == "conv" else 2**31 - 1)
+            return held(*sums)
         case "adder_conv" | "adder_dense":
             return held(-_distance(attributes, own["kernel"], _bytes(node, inputs[0])), 0)
         case "binary_conv" | "binary_dense":
@@ -106,13 +106,33 @@ def node_bounds(node: Node, arrays: Arrays, inputs: list[Bounds]) -> Bounds:
         case "sum":
             positions = attributes["positions"]
             return held(positions * inputs[0].low, positions * inputs[0].high)
+        case "sum_pool":
+            window, _, padding = window_attributes(attributes)
+            low, high = _with_padding(padding, inputs[0])
+            return held(math.prod(window) * low, math.prod(window) * high)
+        case "pad":
+            return _with_padding(attributes["padding"], inputs[0])
+        case "max_pool" | "or_pool":
+            window, _, padding = window_attributes(attributes)
+            if any(max(sides) >= size for sides, size in zip(padding, window, strict=True)):
+                raise InputError(
+                    f"node {node.name!r} has padding {padding} around windows {window}, expected "
+                    "less than a window."
+                )
+            return inputs[0]
         case "concatenate":
             return held(min(b.low for b in inputs), max(b.high for b in inputs))
         case "pack_signs":
             return WORDS
-        case "max_pool" | "or_pool" | "flatten" | "dequantize":
+        case "flatten" | "dequantize":
             return inputs[0]
     raise InputError(f"node {node.name!r} has the op {node.op!r}, which no network knows.")
+
+
+def _with_padding(padding: list[list[int]], x: Bounds) -> Bounds:
+    if not any(max(sides) > 0 for sides in padding):
+        return x
+    return Bounds(min(x.low, 0), max(x.high, 0))
 
 
 def _clamped(attributes: dict) -> Bounds:

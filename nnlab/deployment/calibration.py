@@ -1,195 +1,138 @@
 """What the layers of a trained network are and what they get, recorded on example images.
 
-Nothing in a model has to be written for it: `flax.linen.intercept_methods` sees every layer called.
+Nothing in a model has to be written for it: `nnlab.deployment.program` sees every layer called.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnlab.deployment.program import Program, traced
+from nnlab.deployment.recognition import Layer, Norm, recognized
 from nnlab.errors import InputError
-from nnlab.layers import (
-    AdderConv,
-    AdderDense,
-    BinaryConv,
-    BinaryDense,
-    Conv,
-)
-from nnlab.ops.binary import sign_ste
-from nnlab.ops.windows import pair, window_of
 
 QUANTILE = 0.9997  # of the redistribution paper's code
 EXAMPLES = 256  # images that means are taken over
 _BATCH = 128
 
-_KERNELS = {
-    Conv: "kernel",
-    nn.Dense: "kernel",
-    AdderConv: "adder_kernel",
-    AdderDense: "adder_kernel",
-    BinaryConv: "binary_kernel",
-    BinaryDense: "binary_kernel",
-}
 
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """A convolution or dense layer.
+class Record(NamedTuple):
+    """A model's program with what was seen of it.
 
     Attributes:
-        name: path of its parameters.
-        weights: "kernel", "adder_kernel" or "binary_kernel".
-        kernel: [kh, kw, in, out] or [in, out].
-        bias: [out], zeros where it has none.
-        windows: attributes strides and padding of a convolution's node, empty for a dense layer.
-        size: height and width of what a convolution gives, 1 and 1 of a dense layer.
-        low, high: range of its inputs, each the furthest of all batches' quantiles; `low` is 0
-            where no input is negative.
-        least, most: of all inputs.
-        mean: of what it gives for the first `EXAMPLES` images, a channel [out].
+        program: for images of the shape of the first batch.
+        calls: its layers in order, by the number of what they give.
+        most: largest abs of every value that is not inside a layer, by its number.
     """
 
-    name: str
-    weights: str
-    kernel: np.ndarray
-    bias: np.ndarray
-    windows: dict[str, Any]
-    size: tuple[int, int]
-    low: float
-    high: float
-    least: float
-    most: float
-    mean: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Norm:
-    """BatchNorm at inference, `scale x + offset` a channel, and the largest abs(y) on record."""
-
-    name: str
-    scale: np.ndarray
-    offset: np.ndarray
-    most: float
+    program: Program
+    calls: dict[int, Layer | Norm]
+    most: dict[int, float]
 
 
 def recorded(
     model: nn.Module, variables: Any, images: jax.Array | np.ndarray, quantile: float = QUANTILE
-) -> list[Layer | Norm]:
-    """The layers of `model` in the order in which they are called.
+) -> Record:
+    """The program of `model`, its layers and their ranges.
 
     Args:
-        model: of convolutions, dense layers and BatchNorm.
+        model: of convolutions, dense layers, BatchNorm and functions between them.
         variables: its trained "params" and "batch_stats".
-        images: for calibration [n, height, width, channels], as the model takes them.
+        images: for calibration [n, height, width, channels] or [n, features], as the model takes
+            them.
         quantile: of an input that a range leaves in, from 0.5 to 1.
 
     Raises:
-        InputError: a layer is of another kind, or no image or no sensible quantile is given.
+        InputError: a layer is of another kind, the variables or images do not fit or are not
+            finite, or no image or no sensible quantile is given.
     """
-    if not 0.5 <= quantile <= 1 or len(images) == 0:
-        raise InputError(
-            f"calibration takes at least one image and a quantile from 0.5 to 1, "
-            f"not {len(images)} images and {quantile}."
-        )
-    modules: dict[str, nn.Module] = {}
+    _check(variables, images, quantile)
+    batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
+    program = traced(model, variables, jnp.asarray(batches[0]))
 
     @jax.jit
     def seen(variables, images):
-        values = {}
+        same = images.shape == batches[0].shape
+        here = program if same else traced(model, variables, images)
+        values = here.evaluate(variables, images)
+        layers = {}
+        for step in here.outline:
+            if step.op == "layer":
+                x, y = values[step.inputs[0]], values[step.outputs[0]]
+                value = y if here.layers[step.outputs[0]].normalizes else x
+                mean = y.mean(axis=tuple(range(y.ndim - 1)))
+                layers[step.outputs[0]] = value, mean, x[:1], y[:1]
+        outer = [number for step in here.outline for number in step.outputs]
+        most = {n: jnp.abs(values[n]).max() for n in outer if _is_numbers(values[n])}
+        return layers, most
 
-        def intercept(method, args, kwargs, context):
-            y = method(*args, **kwargs)
-            layer = context.module
-            if context.method_name == "__call__" and _has_parameters(layer):
-                name = "/".join(layer.path)
-                modules[name] = layer
-                value = y if isinstance(layer, nn.BatchNorm) else args[0]
-                values[name] = value, y.mean(axis=tuple(range(y.ndim - 1)))
-            return y
-
-        with nn.intercept_methods(intercept):
-            model.apply(variables, images)
-        return values
-
-    shapes: dict[str, tuple[int, ...]] = {}
-    ranges: dict[str, list[np.ndarray]] = {}
-    means: dict[str, Any] = {}
-    for start in range(0, len(images), _BATCH):
-        batch = jnp.asarray(images[start : start + _BATCH])
-        for name, (value, mean) in seen(variables, batch).items():
-            shapes[name] = value.shape
-            if start < EXAMPLES:
+    ranges: dict[int, list[np.ndarray]] = {}
+    means: dict[int, Any] = {}
+    largest: dict[int, float] = {}
+    calls: dict[int, Layer | Norm] = {}
+    names = _names(program)
+    for start, batch in enumerate(batches):
+        layers, most = seen(variables, jnp.asarray(batch))
+        for number, (value, mean, x, y) in layers.items():
+            if start == 0:
+                call = program.layers[number]
+                own, taken, given = call.variables(variables), np.asarray(x), np.asarray(y)
+                calls[number] = recognized(names[number], call.module, own, taken, given)
+            if start * _BATCH < EXAMPLES:
                 share = len(batch) / min(len(images), EXAMPLES)
-                means[name] = means.get(name, 0.0) + np.asarray(mean, np.float64) * share
-            places = [0, 1] if isinstance(modules[name], nn.BatchNorm) else _places(quantile)
-            ranges.setdefault(name, []).append(np.quantile(np.asarray(value), places))
-    calls = []
-    for name, module in modules.items():
-        params, stats = (_at(variables.get(kind, {}), name) for kind in ("params", "batch_stats"))
-        lows, highs = np.min(ranges[name], axis=0), np.max(ranges[name], axis=0)
-        if isinstance(module, nn.BatchNorm):
-            calls.append(_norm(name, module, params, stats, max(abs(lows[0]), abs(highs[-1]))))
+                means[number] = means.get(number, 0.0) + np.asarray(mean, np.float64) * share
+            places = [0, 1] if program.layers[number].normalizes else _places(quantile)
+            ranges.setdefault(number, []).append(np.quantile(np.asarray(value), places))
+        for number, value in most.items():
+            largest[number] = max(largest.get(number, 0.0), float(value))
+    largest[program.images] = max(float(abs(np.asarray(batch, float)).max()) for batch in batches)
+    for number, call in calls.items():
+        lows, highs = np.min(ranges[number], axis=0), np.max(ranges[number], axis=0)
+        if isinstance(call, Norm):
+            most = max(abs(lows[0]), abs(highs[-1]))
+            calls[number] = dataclasses.replace(call, most=most)
             continue
-        layer = _layer(name, module, params, shapes[name])
-        seen_inputs = min(lows[1], 0.0), highs[2], lows[0], highs[3]
-        low, high, least, most = (float(end) for end in seen_inputs)
-        mean = means[name]
-        found = Layer(name, **layer, low=low, high=high, least=least, most=most, mean=mean)
-        calls.append(found)
-    return calls
+        low, high, least, most = map(float, (min(lows[1], 0.0), highs[2], lows[0], highs[3]))
+        seen_inputs: Any = dict(low=low, high=high, least=least, most=most, mean=means[number])
+        calls[number] = dataclasses.replace(call, **seen_inputs)
+    return Record(program, calls, largest)
+
+
+def _check(variables: Any, images: Any, quantile: float) -> None:
+    if not 0.5 <= quantile <= 1 or np.ndim(images) == 0 or len(images) == 0:
+        raise InputError(
+            f"calibration takes at least one image and a quantile from 0.5 to 1, "
+            f"not {len(images) if np.ndim(images) else 0} images and {quantile}."
+        )
+    if np.ndim(images) not in (2, 4):
+        raise InputError(
+            "calibration takes images [n, height, width, channels] or [n, features], not of shape "
+            f"{np.shape(images)}."
+        )
+    if not np.isfinite(np.asarray(images, np.float32)).all():
+        raise InputError("an image has a number that is not finite, expected finite ones.")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        if not np.isfinite(np.asarray(leaf, np.float32)).all():
+            name = "/".join(str(getattr(key, "key", key)) for key in path)
+            raise InputError(f"{name} has a number that is not finite, expected finite ones.")
+
+
+def _names(program: Program) -> dict[int, str]:
+    """A name for each layer by the number of what it gives; one that is called again is told."""
+    names: dict[int, str] = {}
+    for number, call in program.layers.items():
+        called = sum(program.layers[other].name == call.name for other in names)
+        names[number] = f"{call.name}_{called}" if called else call.name
+    return names
+
+
+def _is_numbers(value: Any) -> bool:
+    return value.ndim > 0 and jnp.issubdtype(value.dtype, jnp.number)
 
 
 def _places(quantile: float) -> list[float]:
     return [0, 1 - quantile, quantile, 1]
-
-
-def _has_parameters(layer: nn.Module) -> bool:
-    own = layer.variables.get("params", {})
-    return any(not isinstance(leaf, Mapping) for leaf in own.values())
-
-
-def _at(tree: Any, name: str) -> dict[str, np.ndarray]:
-    for key in name.split("/"):
-        tree = tree.get(key, {})
-    return {key: np.asarray(leaf, np.float64) for key, leaf in tree.items()}
-
-
-def _norm(name: str, module: nn.BatchNorm, params: Any, stats: Any, most: float) -> Norm:
-    scale = params.get("scale", 1.0) / np.sqrt(stats["var"] + module.epsilon)
-    return Norm(name, scale, params.get("bias", 0.0) - scale * stats["mean"], most)
-
-
-def _layer(name: str, module: nn.Module, params: Any, shape: tuple[int, ...]) -> dict[str, Any]:
-    """What `Layer` says of weights and windows, of a layer that takes `shape`."""
-    weights = _KERNELS.get(type(module))
-    if weights is None:
-        raise InputError(
-            f"{name} is a {type(module).__name__}, expected adder, binary or float layers "
-            "and BatchNorm."
-        )
-    options: Any = module  # fields differ from class to class
-    if weights == "binary_kernel":
-        for quantizer in (options.input_quantizer, options.kernel_quantizer):
-            if quantizer is not sign_ste:
-                raise InputError(f"{name} has a quantizer other than sign_ste, expected only that.")
-    kernel, windows, size = params[weights], {}, (1, 1)
-    if kernel.ndim not in (2, 4):
-        raise InputError(
-            f"{name} has a kernel of shape {kernel.shape}, expected that of a dense layer or of a "
-            "convolution of images."
-        )
-    if kernel.ndim == 4:
-        dilation = options.kernel_dilation
-        if pair("kernel_dilation", dilation) != (1, 1):
-            raise InputError(f"{name} has a kernel dilation of {dilation}, expected 1.")
-        window = window_of(shape, kernel.shape, options.strides, options.padding, dilation)
-        padding = [list(sides) for sides in window.padding]
-        windows = {"strides": list(window.strides), "padding": padding}
-        size = window.positions(shape[1:], kernel.shape)
-    bias = params.get("bias", np.zeros(kernel.shape[-1]))
-    return dict(weights=weights, kernel=kernel, bias=bias, windows=windows, size=size)

@@ -22,19 +22,25 @@ pack_signs     \-                           words of bits, 1 where x sign >= thr
                                             a channel, as `nnlab.ops.packed`       (2)  threshold
 binary_conv    strides, padding, channels   agreeing minus disagreeing signs            kernel
 binary_dense   channels                     the same of vectors                         kernel
-concatenate    \-                           channels of all inputs, in `order`          order
-max_pool       window                       largest of every window                     \-
-or_pool        window                       words: +1 where a window has a +1           \-
+concatenate    \-                           those channels of all inputs that `order`   order
+                                            says
+pad            padding                      zeros around height, width and channels     \-
+max_pool       window, strides, padding     largest of every window                     \-
+or_pool        window, strides, padding     words: +1 where a window has a +1           \-
+sum_pool       window, strides, padding     sum over every window                       \-
 sum            positions                    over height and width, so many              \-
 flatten        \-                           [batch, height width channels]              \-
 dequantize     step                         step x, float32: the only float result      \-
 =============  ===========================  ==========================================  =========
 
 Images are [batch, height, width, channels], kernels [kh, kw, in, out] or [in, out]; padding is two
-pairs, and a padded pixel is 0 but for `padding_value`. Integers are int32 in all arithmetic and
-rest in the smallest dtype that holds their bounds. `nnlab.deployment.bounds` proves, node by node,
-that no sum and no product of (1) leaves int32; a network of which that is not so is refused. So
-the value is exact: the same on every platform, in every order of summation.
+pairs (of `pad` three), and a padded pixel is 0 but for `padding_value` and in `max_pool` and
+`or_pool`, where it is below all others and no side is as wide as the window; a negative number of
+them takes pixels away. Pools without `strides` move by their window, and without `padding` have
+none. Integers are int32 in all arithmetic and rest in the smallest dtype that holds their bounds.
+`nnlab.deployment.bounds` proves, node by node, that no sum and no product of (1) leaves int32; a
+network of which that is not so is refused. So the value is exact: the same on every platform, in
+every order of summation.
 """
 
 import dataclasses
@@ -72,3 +78,10 @@ class IntegerNetwork:
 
     nodes: tuple[Node, ...]
     arrays: Arrays
+
+
+def window_attributes(attributes: dict[str, Any]) -> tuple[list[int], list[int], list[list[int]]]:
+    """The window, strides and padding of a pool."""
+    window = attributes["window"]
+    strides, padding = attributes.get("strides", window), attributes.get("padding")
+    return window, strides, padding or [[0, 0], [0, 0]]

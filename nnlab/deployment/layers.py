@@ -14,7 +14,7 @@ adder_…           two additions a term, as wide as the wider operand can be
 binary_…          an XNOR and an 8-bit addition a term
 requantize        a 32-bit multiplication, three additions, a shift and two comparisons a number
 add               a 32-bit addition and two comparisons
-sum               a 32-bit addition a number but the first
+sum, sum_pool     a 32-bit addition a number but the first
 pools, signs      a comparison each, or a bit operation where they are words
 quantize          a float multiplication, a rounding and two comparisons
 dequantize        a float multiplication
@@ -51,6 +51,9 @@ _KINDS: dict[str, Kind] = {
 }
 
 
+_SUMS = ("sum", "sum_pool")
+
+
 def network_layers(
     network: IntegerNetwork, image_shape: Sequence[int], dtype: DTypeLike = jnp.float32
 ) -> tuple[Layer, ...]:
@@ -81,7 +84,7 @@ def network_layers(
                 outputs=(_numbers(y),),
                 kind=kind,
                 terms=_terms(node, arrays),
-                accumulator=bits_holding(*bounds[node.name]) if kind or node.op == "sum" else None,
+                accumulator=bits_holding(*bounds[node.name]) if kind or node.op in _SUMS else None,
             )
         )
     return tuple(layers)
@@ -121,6 +124,9 @@ def _operations(node: Node, width: int, terms: int, inputs: list[Any], y: Any) -
             each(y.size, "int32", additions=1, comparisons=2)
         case "sum":
             each(inputs[0].size - y.size, "int32", additions=1)
+        case "sum_pool":
+            additions = math.prod(node.attributes["window"]) - 1
+            each(y.size, "int32", additions=additions)
         case "max_pool":
             each(y.size, "int32", comparisons=math.prod(node.attributes["window"]) - 1)
         case "or_pool":

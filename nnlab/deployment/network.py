@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nnlab.deployment.bounds import accumulator_bounds
-from nnlab.deployment.graph import Arrays, Images, IntegerNetwork, Node
+from nnlab.deployment.bounds import FLOAT_EXACT, accumulator_bounds
+from nnlab.deployment.graph import Arrays, Images, IntegerNetwork, Node, window_attributes
 from nnlab.errors import InputError
 from nnlab.ops.integer import adder_conv_uint8, adder_dense_uint8
 from nnlab.ops.packed import binary_conv_packed, binary_dense_packed, pack_signs
@@ -92,14 +92,20 @@ def _windows(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _conv(attributes, arrays, x):
-    """XLA has no fast convolution of integers on a CPU; float32 is exact up to 2^24, which
-    `accumulator_bounds` sees to. Elsewhere float convolutions may round, and integers are fast."""
+    """XLA has no fast convolution of integers on a CPU; float32 is exact up to 2^24, so channels
+    are taken a few at a time. Elsewhere float convolutions may round, and integers are fast."""
     options = _windows(attributes)
     kernel = arrays["kernel"]
 
     def in_floats(x):
-        y = int8_conv(x.astype(jnp.float32), jnp.float32(kernel), **options)
-        return y.astype(jnp.int32)
+        parts = _exact_parts(kernel, x.dtype)
+        if parts is None:
+            return in_integers(x)
+        total: Any = 0
+        for part in parts:
+            channels, weights = x[..., part].astype(jnp.float32), jnp.float32(kernel[:, :, part])
+            total += int8_conv(channels, weights, **options).astype(jnp.int32)
+        return total
 
     def in_integers(x):
         window = window_of(x.shape, kernel.shape, **options, kernel_dilation=1)
@@ -115,6 +121,21 @@ def _conv(attributes, arrays, x):
         return total
 
     return lax.platform_dependent(x, cpu=in_floats, default=in_integers)
+
+
+def _exact_parts(kernel: np.ndarray, dtype: Any) -> list[slice] | None:
+    """Runs of channels over which no partial sum of products leaves the integers of float32, or
+    None where that of a single channel could."""
+    limits = np.iinfo(dtype)
+    load = abs(kernel.astype(np.int64)).sum(axis=(0, 1)) * max(-limits.min, limits.max)
+    if load.max() > FLOAT_EXACT:
+        return None
+    parts, start = [], 0
+    for stop in range(1, len(load) + 1):
+        if stop == len(load) or load[start : stop + 1].sum(axis=0).max() > FLOAT_EXACT:
+            parts.append(slice(start, stop))
+            start = stop
+    return parts
 
 
 def _dense(attributes, arrays, x):
@@ -155,10 +176,25 @@ def _concatenate(attributes, arrays, *values):
 
 
 def _pool(operation: Callable[..., jax.Array], attributes, arrays, x):
-    kh, kw = attributes["window"]
-    height, width = x.shape[1] // kh * kh, x.shape[2] // kw * kw
-    pixels = [x[:, i:height:kh, j:width:kw] for i, j in np.ndindex(kh, kw)]
+    window, strides, padding = window_attributes(attributes)
+    lowest = x.dtype.type(0 if operation is jnp.add else np.iinfo(x.dtype).min)
+    (top, bottom), (left, right) = padding
+    x = lax.pad(x, lowest, ((0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)))
+    ends = [
+        (n - k) // s * s + 1 for n, k, s in zip(x.shape[1:3], window, strides, strict=True)
+    ]  # of the first pixels of all windows
+    (down, across), (height, width) = strides, ends
+    taps = np.ndindex(*window)
+    pixels = [x[:, i : i + height : down, j : j + width : across] for i, j in taps]
     return functools.reduce(operation, pixels)
+
+
+def _sum_pool(attributes, arrays, x):
+    return _pool(jnp.add, attributes, arrays, x.astype(jnp.int32))
+
+
+def _pad(attributes, arrays, x):
+    return jnp.pad(x, [(0, 0), *map(tuple, attributes["padding"])])
 
 
 def _sum(attributes, arrays, x):
@@ -182,8 +218,10 @@ _OPS: dict[str, Callable[..., jax.Array]] = {
     "binary_conv": _binary_conv,
     "binary_dense": _binary_dense,
     "concatenate": _concatenate,
+    "pad": _pad,
     "max_pool": functools.partial(_pool, jnp.maximum),
     "or_pool": functools.partial(_pool, jnp.bitwise_or),
+    "sum_pool": _sum_pool,
     "sum": _sum,
     "flatten": lambda attributes, arrays, x: x.reshape(x.shape[0], -1),
     "dequantize": lambda attributes, arrays, x: (

@@ -71,11 +71,7 @@ def quantized_filters(
     Raises:
         InputError: bits, groups, scheme or range are not as above, or a weight is not finite.
     """
-    if not 2 <= bits <= 8 or groups < 1 or scheme not in ("redistribution", "shared"):
-        raise InputError(
-            f"an adder network takes 2 to 8 bits, 1 group or more and the scheme redistribution or "
-            f"shared, not {bits}, {groups} and {scheme!r}."
-        )
+    check_options(bits, groups, scheme)
     if not (low <= 0 and low < high and np.isfinite(high - low) and np.isfinite(kernel).all()):
         raise InputError(
             f"an adder layer has inputs from {low:.4g} to {high:.4g} and weights up to "
@@ -100,6 +96,15 @@ def quantized_filters(
         codes = np.rint(np.clip(w, 0, reached) / (2 * step)).astype(np.uint8)
         found.append(Group(filters, step, low, largest, codes, 1, -_outside(w, 0, reached)))
     return found
+
+
+def check_options(bits: int, groups: int, scheme: str) -> None:
+    """Raise unless bits, groups and scheme are as in this module's text."""
+    if not 2 <= bits <= 8 or groups < 1 or scheme not in ("redistribution", "shared"):
+        raise InputError(
+            f"an adder network takes 2 to 8 bits, 1 group or more and the scheme redistribution or "
+            f"shared, not {bits}, {groups} and {scheme!r}."
+        )
 
 
 def _shared(kernel: np.ndarray, low: float, high: float, bits: int) -> Group:

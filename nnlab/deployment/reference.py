@@ -6,7 +6,7 @@ on sums. What `run` gives must be equal to it, to the bit.
 
 import numpy as np
 
-from nnlab.deployment.graph import IntegerNetwork, Node
+from nnlab.deployment.graph import IntegerNetwork, Node, window_attributes
 
 
 def reference(network: IntegerNetwork, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -59,14 +59,14 @@ def _value(node: Node, own: dict[str, np.ndarray], inputs: list[np.ndarray]) -> 
             return _signs(x, a["channels"]) @ _signs(integers["kernel"], a["channels"], 0)
         case "concatenate":
             return np.concatenate(inputs, axis=-1)[..., integers["order"]]
-        case "max_pool" | "or_pool":
-            kh, kw = a["window"]
-            n, height, width, channels = x.shape
-            x = x[:, : height // kh * kh, : width // kw * kw]
-            x = x.reshape(n, height // kh, kh, width // kw, kw, channels)
-            if node.op == "max_pool":
-                return x.max(axis=(2, 4))
-            return np.bitwise_or.reduce(np.bitwise_or.reduce(x, axis=4), axis=2)
+        case "pad":
+            return np.pad(x, [(0, 0), *a["padding"]])
+        case "max_pool":
+            return _pooled(a, x, np.maximum, np.iinfo(np.int64).min)
+        case "or_pool":
+            return _pooled(a, x, np.bitwise_or, 0)
+        case "sum_pool":
+            return _pooled(a, x, np.add, 0)
         case "sum":
             return x.sum(axis=(1, 2))
         case "flatten":
@@ -88,6 +88,24 @@ def _over_windows(a, x, kernel, term, padding=0):
         for j in range(columns):
             at = np.s_[:, i * sh : i * sh + kh, j * sw : j * sw + kw, :, None]
             y[:, i, j] = term(x[at], kernel, inside[at]).sum(axis=(1, 2, 3))
+    return y
+
+
+def _pooled(a, x, operation, padded):
+    """`operation` over all pixels of each window."""
+    window, strides, padding = window_attributes(a)
+    for axis, (low, high) in enumerate(padding, 1):
+        kept = np.arange(max(-low, 0), x.shape[axis] - max(-high, 0))
+        sides = [(0, 0)] * 4
+        sides[axis] = max(low, 0), max(high, 0)
+        x = np.pad(x.take(kept, axis), sides, constant_values=padded)
+    (kh, kw), (sh, sw) = window, strides
+    rows, columns = (x.shape[1] - kh) // sh + 1, (x.shape[2] - kw) // sw + 1
+    y = np.zeros((len(x), rows, columns, x.shape[3]), np.int64)
+    for i in range(rows):
+        for j in range(columns):
+            pixels = x[:, i * sh : i * sh + kh, j * sw : j * sw + kw]
+            y[:, i, j] = operation.reduce(operation.reduce(pixels, axis=1), axis=1)
     return y
 
 

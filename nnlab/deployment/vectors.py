@@ -34,7 +34,8 @@ from nnlab.errors import InputError
 
 _SUMS = frozenset(
     [
-        *("conv", "dense", "adder_conv", "adder_dense", "binary_conv", "binary_dense", "sum"),
+        *("conv", "dense", "adder_conv", "adder_dense", "binary_conv", "binary_dense"),
+        *("sum", "sum_pool"),
     ]
 )
 

@@ -15,6 +15,7 @@ from nnlab.deployment import (
 from nnlab.errors import InputError
 
 SIDES = {"strides": [1, 1], "padding": [[1, 1], [1, 1]]}
+WIDE = {"padding": [[0, 2], [0, 0]]}
 INSIDE = {"strides": [1, 1], "padding": [[0, 0], [0, 0]]}
 
 
@@ -73,12 +74,18 @@ def test_requantize_could_leave_int32():
             run(wrong)
 
 
-def test_sums_could_leave_int32_or_the_integers_of_float32():
+def test_a_convolution_may_leave_the_integers_of_float32():
     wide = np.full((3, 3, 58, 1), 127, np.int8)  # 9 · 58 · 127 · 255 = 16,904,970 > 2^24
-    with pytest.raises(InputError, match=r"'y' could reach numbers from 0 to 16904970"):
-        accumulator_bounds(of_bytes("conv", SIDES, wide))
-    accumulator_bounds(of_bytes("conv", SIDES, wide[:, :, :57]))
-    accumulator_bounds(of_bytes("dense", {}, wide[:, :, :, 0].reshape(-1, 1)))
+    integer = of_bytes("conv", INSIDE, wide)
+    assert accumulator_bounds(integer)["y"] == (0, 16904970)
+    image = np.full((2, 3, 3, 58), 255, np.uint8)
+    image[1, 0, 0, 0] = 254
+    assert run(integer)(image).ravel().tolist() == [16904970, 16904970 - 127]
+    once = of_bytes("conv", INSIDE, np.full((1, 2, 1, 1), 127, np.int8), top=2**23)
+    assert run(once)(np.array([2**23, 1], np.float32).reshape(1, 1, 2, 1)) == 127 * (2**23 + 1)
+
+
+def test_sums_could_leave_int32():
     total = network(
         ("x", "quantize", ("images",), {"scale": 1.0, "low": 0, "high": 2**20}, {}),
         ("y", "sum", ("x",), {"positions": 2**11}, {}),
@@ -98,6 +105,10 @@ def test_what_is_no_network():
         (Node("y", "sum", ("x",), {}, {}), "'y' of op 'sum' lacks 'positions'"),
         (Node("y", "dense", ("x",), {}, {"kernel": "v"}), "'y' of op 'dense' lacks 'v'"),
         (Node("y", "adder_conv", ("x",), adder, {"kernel": "w"}), "0 to 300, not bytes"),
+        (
+            Node("y", "max_pool", ("x",), {"window": [2, 2], **WIDE}, {}),
+            "less than a window",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             run(IntegerNetwork((quantize, node), {"w": kernel}))

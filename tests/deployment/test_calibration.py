@@ -8,10 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from nnlab.deployment.calibration import Layer, Norm, recorded
-from nnlab.errors import InputError
-from nnlab.layers import AdderConv, BinaryConv, ProductConv
-from nnlab.ops.binary import binary_weights
+from nnlab.deployment.calibration import recorded
+from nnlab.deployment.recognition import Layer, Norm
+from nnlab.layers import AdderConv
 
 
 class Small(nn.Module):
@@ -41,7 +40,8 @@ def example(n=200):
 
 def test_layers_in_order_with_ranges_and_means():
     model, variables, images = example()
-    conv, norm, dense = recorded(model, variables, images, quantile=0.9)
+    record = recorded(model, variables, images, quantile=0.9)
+    conv, norm, dense = record.calls.values()
     assert isinstance(conv, Layer) and isinstance(norm, Norm) and isinstance(dense, Layer)
     assert (conv.name, norm.name, dense.name) == ("conv", "BatchNorm_0", "Dense_0")
     assert (conv.weights, dense.weights) == ("adder_kernel", "kernel")
@@ -61,34 +61,13 @@ def test_layers_in_order_with_ranges_and_means():
     np.testing.assert_allclose(dense.mean, y.mean(axis=0), rtol=1e-4, atol=1e-5)
     assert norm.most == pytest.approx(float(abs(normal).max()))
     assert dense.bias.shape == (3,) and conv.bias.shape == (2,)
+    ops = [step.op for step in record.program.outline]
+    assert ops == ["layer", "max", "reduce_sum", "div", "layer", "layer"]
+    assert record.most[record.program.result] == pytest.approx(float(abs(y).max()))
+    assert record.most[record.program.images] == abs(images).max()
 
 
 def test_what_is_never_negative_has_a_range_from_0():
     model, variables, images = example()
-    conv = recorded(model, variables, abs(images))[0]
+    conv = next(iter(recorded(model, variables, abs(images)).calls.values()))
     assert isinstance(conv, Layer) and conv.low == 0
-
-
-def test_layers_that_have_no_integers():
-    _, variables, images = example(8)
-    dilated = Small(AdderConv(2, (2, 1), kernel_dilation=2))
-    variables = dilated.init(jax.random.key(0), images)
-    with pytest.raises(InputError, match=r"^conv has a kernel dilation of 2, expected 1\.$"):
-        recorded(dilated, variables, images)
-    for conv, message in (
-        (BinaryConv(2, 1, kernel_quantizer=binary_weights), r"^conv has a quantizer other than si"),
-        (ProductConv(2, 1), r"^conv is a ProductConv, expected adder, binary or float layers"),
-    ):
-        model = Small(conv)
-        variables = model.init(jax.random.key(0), images)
-        with pytest.raises(InputError, match=message):
-            recorded(model, variables, images)
-
-
-def test_sequences_have_no_integers():
-    model = nn.Sequential([AdderConv(2, (3,))])
-    steps = np.ones((4, 5, 2), np.float32)
-    variables = model.init(jax.random.key(0), steps)
-    message = r"^layers_0 has a kernel of shape \(3, 2, 2\), expected that of a dense layer or"
-    with pytest.raises(InputError, match=message):
-        recorded(model, variables, steps)

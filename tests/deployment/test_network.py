@@ -55,6 +55,11 @@ def every_operation(seed=0):
     node("groups", "concatenate", "few many", {}, order=np.array([3, 0, 4, 1, 2], np.int32))
     requantize("again", "groups", 5, -32768, 32767, 3000)
     node("block", "add", "carrier again", {"low": -100, "high": 32767})
+    node("wider", "pad", "block", {"padding": [[0, 1], [2, 0], [0, 0]]})
+    moved = {"window": [3, 2], "strides": [1, 2]}
+    node("near_sums", "sum_pool", "wider", moved | {"padding": [[1, 0], [-1, 1]]})
+    node("largest", "max_pool", "near_sums", moved | {"padding": [[2, 1], [0, 1]]})
+    node("cut", "concatenate", "largest", {}, order=np.array([4, 1, 1, 0], np.int32))
     node("smaller", "max_pool", "block", {"window": [2, 2]})
     signs = {
         "sign": np.array([1, -1, 1, -1, 1], np.int8),
@@ -65,6 +70,7 @@ def every_operation(seed=0):
     conv("agreeing", "binary_conv", "bits", words, (2, 1), ((1, 0), (0, 1)), channels=5)
     zeros = {"sign": np.ones(40, np.int8), "threshold": np.zeros(40, np.int32)}
     node("more", "pack_signs", "agreeing", {}, **zeros)
+    node("more_words", "or_pool", "more", moved | {"padding": [[2, 0], [1, 0]]})
     node("less", "or_pool", "more", {"window": [1, 2]})
     dense = rng.integers(0, 2**8, (2, 7), np.uint32)
     node("votes", "binary_dense", "less", {"channels": 40}, kernel=dense)
