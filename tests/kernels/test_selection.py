@@ -46,6 +46,18 @@ def test_the_platform_decides():
 
 
 @needs_library
+def test_a_program_for_a_cpu_alone_holds_one_body_with_the_same_results():
+    def chooses():
+        return "platform_index" in str(jax.make_jaxpr(forward)(X, KERNEL))
+
+    expected = forward(X, KERNEL)
+    assert chooses()
+    with kernels.use("cpu"):
+        assert not chooses() and "pallas" not in kernels.status()["adder_conv"].values()
+        np.testing.assert_array_equal(jax.jit(forward)(X, KERNEL), expected)
+
+
+@needs_library
 def test_a_choice_ends_with_its_context():
     jitted = jax.jit(forward)
 

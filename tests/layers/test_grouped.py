@@ -119,7 +119,7 @@ def test_every_arithmetic_has_groups(name):
 
         return jax.grad(total)(variables["params"])
 
-    with kernels.use("xla"):  # one body to trace, not one for every platform
+    with kernels.use("cpu"):  # nothing to trace for other platforms
         found = jax.eval_shape(gradients, X)
     assert all(leaf.shape[0] == 2 for leaf in jax.tree.leaves(found))
 

@@ -249,7 +249,7 @@ def test_every_arithmetic_has_a_gradient_of_all_parameters(name):
 
         return jax.grad(loss)(variables["params"]), variables["params"]
 
-    with kernels.use("xla"):  # one body to trace, not one for every platform
+    with kernels.use("cpu"):  # nothing to trace for other platforms
         grads, params = jax.eval_shape(gradients, jax.random.key(0))
     assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, params)
 
