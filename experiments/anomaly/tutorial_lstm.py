@@ -178,12 +178,10 @@ def xavier(key: jax.Array, params: Any) -> Any:
     return unflatten_dict(flat)
 
 
-def evaluation(model: RecurrentNet, variables: Any, data: Sequences) -> dict[str, float]:
+def evaluation(outputs: jax.Array, data: Sequences) -> dict[str, float]:
     """Compute the accuracy and, for two classes, how often the right step ranks higher (AUC)."""
-    outputs = model.apply(variables, jnp.asarray(data.values))
-    assert isinstance(outputs, jax.Array)
-    found = {"accuracy": float(accuracy(outputs, data.batch()[1])["accuracy"])}
-    if model.outputs == 2:
+    found = {"accuracy": float(jax.jit(accuracy)(outputs, data.batch()[1])["accuracy"])}
+    if outputs.shape[-1] == 2:
         from sklearn.metrics import roc_auc_score
 
         counted = data.counts > 0
@@ -234,7 +232,7 @@ def trained(name: str, config: Config, folder: runs.RunFolder) -> dict[str, Any]
         "validation accuracy / %": round(100 * history["test_accuracy"][-1], 2),
         **{
             f"test {key} / %": round(100 * value, 2)
-            for key, value in evaluation(model, variables, test).items()
+            for key, value in evaluation(before, test).items()
         },
         "majority class / %": round(100 * np.bincount(counted).max() / counted.size, 2),
         "reloaded": "same bits",

@@ -84,20 +84,15 @@ def main(config: Config) -> None:
             params = trained(name, model, fns, config.epochs, config, record.folder)
             row: dict[str, Any] = {"network": name}
             for reach in RANGES:
-                x, sums = pairs(key, TESTED, reach)
-                error = largest_error(model.apply({"params": params}, x), sums)["error"]
-                row[f"error to ±{reach:g}"] = float(error)
+                row[f"error to ±{reach:g}"] = float(error_of(model, params, key, reach))
             record.row(row, "numbers")
         for name, model in RECURRENT.items():
             make = functools.partial(binary_addition, lengths=TRAINED)
             fns = make, bits_per_sequence, wholly_right
             params = trained(name, model, fns, config.recurrent_epochs, config, record.folder)
-            apply: Any = jax.jit(model.apply)
             row = {"network": name}
             for length in config.lengths:
-                x, labels = binary_addition(key, TESTED, (length, length))
-                right = wholly_right(apply({"params": params}, x), labels)["right"]
-                row[f"{length} bits"] = 100 * float(right)
+                row[f"{length} bits"] = 100 * float(right_of(model, params, key, length))
             record.row(row, "right / %")
         numbers, additions = record.rows("numbers"), record.rows("right / %")
         record.figure(figure(numbers, additions, config.lengths))
@@ -142,13 +137,25 @@ def largest_error(outputs: jax.Array, sums: jax.Array) -> dict[str, jax.Array]:
     return {"error": jnp.abs(outputs - sums).max()}
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def error_of(model, params, key, reach):
+    x, sums = pairs(key, TESTED, reach)
+    return largest_error(model.apply({"params": params}, x), sums)["error"]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def right_of(model, params, key, length):
+    x, labels = binary_addition(key, TESTED, (length, length))
+    return wholly_right(model.apply({"params": params}, x), labels)["right"]
+
+
 def trained(name, model, fns, epochs: int, config: Config, folder):
     make, loss, metrics = fns
     optimizer = optax.chain(
         optax.clip_by_global_norm(10.0),
         optax.adam(optax.cosine_decay_schedule(0.01 if make is pairs else 2e-3, 100 * epochs)),
     )
-    test = make(jax.random.key(config.seed + 2), TESTED)
+    test = jax.jit(make, static_argnums=1)(jax.random.key(config.seed + 2), TESTED)
     return runs.fit(
         name.replace(" ", "_"),
         training.init(jax.random.key(config.seed), model, optimizer, test[0]),

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from nnlab import models, training
+from nnlab import kernels, models, training
 from nnlab.arithmetics import ADDER, FLOAT
 from nnlab.models import ZOO
 
@@ -82,6 +82,13 @@ WIDE = {  # slow to trace
     *("alexnet", "googlenet", "inception_v3", "lenet5_original", "next_event", "plain20"),
     *("recurrent_net", "squeezenet1_0", "vgg11", "vgg_small"),
 }
+
+
+@pytest.fixture(autouse=True)
+def one_body():
+    """Traces nothing for other platforms; all bodies give the same shapes."""
+    with kernels.use("cpu"):
+        yield
 
 
 def cases(names, slow):

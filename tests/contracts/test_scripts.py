@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import pytest
 
-from nnlab import runs, training
+from nnlab import kernels, runs, training
 from nnlab.runs.checkpoints import save
 from nnlab.runs.script import run
 
@@ -133,11 +133,15 @@ def test_a_truncated_file_is_named_and_no_folder_is_left(load_script, ended, wri
 
 @pytest.fixture
 def untrained(monkeypatch, load_script):
-    """`untrained(name)` is a script that compiles no training: `init` and `fit` only trace."""
+    """`untrained(name)` is a script that compiles no training: `init` and `fit` only trace.
+
+    They trace nothing for platforms but the CPU.
+    """
     real_fit, real_init = runs.fit, training.init
 
     def init(*arguments, **options):
-        state = jax.eval_shape(lambda: real_init(*arguments, **options))
+        with kernels.use("cpu"):
+            state = jax.eval_shape(lambda: real_init(*arguments, **options))
         rng = np.random.default_rng(0)
 
         def filled(path, leaf):
@@ -157,11 +161,13 @@ def untrained(monkeypatch, load_script):
             *(name, state, step, evaluate, train, test), epochs=epochs, folder=folder, **options
         )
         if not metrics:
-            batch = jax.tree.map(lambda array: array[:4], test)
-            after, trained = jax.eval_shape(step, state, batch)
+            batch = jax.tree.map(lambda array: np.asarray(array)[:4], test)
+            with kernels.use("cpu"):
+                after, trained = jax.eval_shape(step, state, batch)
+                tested = jax.eval_shape(evaluate, state, batch)
             assert jax.tree.structure(after) == jax.tree.structure(state)
             metrics.extend(f"train_{key}" for key in trained if key != "nonfinite")
-            metrics.extend(f"test_{key}" for key in jax.eval_shape(evaluate, state, batch))
+            metrics.extend(f"test_{key}" for key in tested)
         path = folder.checkpoints / name / "step_0"
         save(path, state)
         history = {key: [0.25] * epochs for key in (*metrics, "seconds")}

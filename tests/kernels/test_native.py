@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -174,21 +174,25 @@ def test_accuracy_of_many_terms(offset, scale):
 )
 def test_equals_xla(case):
     *sizes, window = case
-    g, x, kernel = map(jnp.asarray, operands(sizes, window, seed=1))
-    for f in (
-        lambda: adder.adder_conv(x, kernel, window=window),
-        lambda: adder.adder_conv_input_gradient(g, x, kernel, rule="clip", window=window),
-        lambda: adder.adder_conv_filter_gradient(g, x, kernel, window=window),
-        lambda: convolution.convolve(x, kernel, window),
-        lambda: convolution.convolve_input_gradient(g, x, kernel, window),
-        lambda: convolution.convolve_filter_gradient(g, x, kernel, window),
-    ):
-        with kernels.use("xla"):
-            expected = f()
-        with kernels.use("native"):
-            np.testing.assert_allclose(
-                f(), expected, rtol=1e-5, atol=5e-6 * float(abs(expected).max())
-            )
+
+    @jax.jit
+    def every(g, x, kernel):
+        return (
+            adder.adder_conv(x, kernel, window=window),
+            adder.adder_conv_input_gradient(g, x, kernel, rule="clip", window=window),
+            adder.adder_conv_filter_gradient(g, x, kernel, window=window),
+            convolution.convolve(x, kernel, window),
+            convolution.convolve_input_gradient(g, x, kernel, window),
+            convolution.convolve_filter_gradient(g, x, kernel, window),
+        )
+
+    found = []
+    for body in ("xla", "native"):
+        with kernels.use(body):
+            found.append(map(np.asarray, every(*operands(sizes, window, seed=1))))
+    for expected, result in zip(*found, strict=True):
+        atol = 5e-6 * float(abs(expected).max())
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=atol)
 
 
 @pytest.mark.parametrize("place", ["g", "x", "kernel", "x and kernel"])

@@ -1,5 +1,6 @@
 """Which body serves: by platform, by request, and where the native library is missing."""
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -45,6 +46,18 @@ def test_the_platform_decides():
 
 
 @needs_library
+def test_a_program_for_a_cpu_alone_holds_one_body_with_the_same_results():
+    def chooses():
+        return "platform_index" in str(jax.make_jaxpr(forward)(X, KERNEL))
+
+    expected = forward(X, KERNEL)
+    assert chooses()
+    with kernels.use("cpu"):
+        assert not chooses() and "pallas" not in kernels.status()["adder_conv"].values()
+        np.testing.assert_array_equal(jax.jit(forward)(X, KERNEL), expected)
+
+
+@needs_library
 def test_a_choice_ends_with_its_context():
     jitted = jax.jit(forward)
 
@@ -78,7 +91,7 @@ def test_unknown_body():
 def run(code, **env):
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={"JAX_PLATFORMS": "cpu", **env},
+        env={"JAX_PLATFORMS": "cpu", "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""), **env},
         capture_output=True,
         text=True,
     )
@@ -94,17 +107,17 @@ class Hide:
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Hide())
-import numpy as np
+import jax, numpy as np
 from nnlab import kernels
 from nnlab.errors import InputError
 from nnlab.ops.adder import adder_conv
 
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    for size in (3, 4):
-        x = np.ones((1, size, size, 2), "f4")
-        y = adder_conv(x, np.zeros((2, 2, 2, 3), "f4"), padding="VALID")
-        assert (np.asarray(y) == -8).all()
+    kernel = np.zeros((2, 2, 2, 3), "f4")
+    y = adder_conv(np.ones((1, 3, 3, 2), "f4"), kernel, padding="VALID")
+    assert (np.asarray(y) == -8).all()
+    jax.eval_shape(adder_conv, np.ones((1, 4, 4, 2), "f4"), kernel)
 print(len(caught), "notice:", caught[0].message)
 print(kernels.status()["adder_conv"])
 try:

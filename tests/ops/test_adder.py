@@ -37,11 +37,11 @@ RULES = [(f, i) for f in ("full", "sign") for i in ("clip", "full", "sign")]
 
 
 def quarters(seed, *shape, dtype=jnp.float32):
-    return jnp.asarray(np.random.default_rng(seed).integers(-8, 9, shape) / 4, dtype)
+    return np.asarray(np.random.default_rng(seed).integers(-8, 9, shape) / 4, dtype)
 
 
 def normal(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return np.asarray(np.random.default_rng(seed).normal(size=shape), np.float32)
 
 
 def dense_sum(phi, x, kernel):
@@ -76,11 +76,22 @@ def test_golden():
     # -(0.5 + 2) = -2.5 and -(2.5 + 1) = -3.5; the padded pixels weigh 0.5 and 1. With g = [1, 2]:
     # dw = [1 * (0 - 0.5) + 2 * (3 - 0.5), 1 * (1 + 1) + 2 * (0 + 1)] = [4.5, 4],
     # dx = [1 * clip(-1 - 1), 2 * clip(0.5 - 3)] = [-1, -2].
-    x, kernel = jnp.array([1.0, 3.0]).reshape(1, 1, 2, 1), jnp.array([0.5, -1]).reshape(1, 2, 1, 1)
-    op = functools.partial(adder_conv, strides=(1, 2), padding=((0, 0), (1, 1)))
-    y, pull = jax.vjp(op, x, kernel)
-    dx, dw = pull(jnp.array([1.0, 2.0]).reshape(y.shape))
-    assert [a.ravel().tolist() for a in (y, dx, dw)] == [[-2.5, -3.5], [-1, -2], [4.5, 4]]
+    x, kernel = (
+        np.float32([1.0, 3.0]).reshape(1, 1, 2, 1),
+        np.float32([0.5, -1]).reshape(1, 2, 1, 1),
+    )
+    g, op = (
+        np.float32([1, 2]),
+        functools.partial(adder_conv, strides=(1, 2), padding=((0, 0), (1, 1))),
+    )
+
+    @jax.jit
+    def passes(x, kernel):
+        y, pull = jax.vjp(op, x, kernel)
+        return y, *pull(g.reshape(y.shape))
+
+    y, dx, dw = passes(x, kernel)
+    assert [np.ravel(a).tolist() for a in (y, dx, dw)] == [[-2.5, -3.5], [-1, -2], [4.5, 4]]
 
 
 def test_value_is_brute_force_in_float64():
@@ -146,7 +157,8 @@ def test_long_sums_of_bfloat16_are_rounded_once(filter_rule, input_rule):
     terms = np.asarray(g, np.float64)[:, None]
     dx, dw = -(terms * rules[input_rule]).sum(2), (terms * rules[filter_rule]).sum(0)
     exact = -np.abs(d).sum(1), dx, dw
-    for result, expected in zip((op(x, kernel), *cotangents(op, x, kernel, g)), exact, strict=True):
+    results = jax.jit(op)(x, kernel), *cotangents(op, x, kernel, g)
+    for result, expected in zip(results, exact, strict=True):
         np.testing.assert_array_equal(result, expected.astype(jnp.bfloat16))
 
 
@@ -170,11 +182,15 @@ def test_variance_of_gaussian_distances():
     # Var |X - F| = (1 - 2 / pi) (Var X + Var F). A variance of n samples of |d|, whose kurtosis is
     # 3.87, has a relative standard deviation of sqrt(2.87 / n) = 0.0027; five of them are allowed.
     n, sx, sf = 400_000, 1.3, 0.7
-    y = jax.vmap(adder_dense)(sx * normal(0, n, 1), sf * normal(1, n, 1, 1))
+    y = jax.jit(jax.vmap(adder_dense))(sx * normal(0, n, 1), sf * normal(1, n, 1, 1))
     assert np.var(y) / (sx**2 + sf**2) == pytest.approx(1 - 2 / np.pi, rel=5 * 0.0027)
 
 
-A, B, N = jnp.ones((2, 5, 6, 3)), jnp.ones((3, 3, 3, 4)), jnp.ones((3, 4))
+A, B, N = (
+    np.ones((2, 5, 6, 3), np.float32),
+    np.ones((3, 3, 3, 4), np.float32),
+    np.ones((3, 4), np.float32),
+)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from nnlab.ops.adder import adder_conv, adder_dense
     ],
 )
 def test_empty_convolutions(shape, kernel_shape, rule):
-    x, kernel = jnp.zeros(shape), jnp.ones(kernel_shape)
+    x, kernel = np.zeros(shape, np.float32), np.ones(kernel_shape, np.float32)
     op = functools.partial(adder_conv, padding=((1, 1), (0, 1)), filter_rule=rule, input_rule=rule)
 
     @jax.jit
@@ -40,7 +40,7 @@ def test_empty_convolutions(shape, kernel_shape, rule):
 
 @pytest.mark.parametrize("shape, features", [((0, 3), 2), ((2, 0), 3), ((2, 3), 0)])
 def test_empty_dense(shape, features):
-    x, kernel = jnp.ones(shape), jnp.ones((shape[-1], features))
+    x, kernel = np.ones(shape, np.float32), np.ones((shape[-1], features), np.float32)
 
     @jax.jit
     def passes(x, kernel):
@@ -74,10 +74,10 @@ def test_nan_and_infinity():
 
 def test_a_large_shared_offset_costs_no_digits_of_the_value():
     rng = np.random.default_rng(0)
-    x, kernel = (jnp.asarray(rng.normal(1000, 1, shape), "float32") for shape in ((6, 72), (72, 5)))
+    x, kernel = (np.float32(rng.normal(1000, 1, shape)) for shape in ((6, 72), (72, 5)))
     exact = -np.abs(np.asarray(x, np.float64)[..., None] - np.asarray(kernel)).sum(1)
     # K = 72 terms of one sign: the relative error is below K * eps.
-    np.testing.assert_allclose(adder_dense(x, kernel), exact, rtol=72 * 2.0**-23, atol=0)
+    np.testing.assert_allclose(jax.jit(adder_dense)(x, kernel), exact, rtol=72 * 2.0**-23, atol=0)
 
 
 def temporary_bytes(kernel_size, differentiate=None, **rules):
@@ -125,4 +125,5 @@ def test_a_second_call_does_not_compile():
         return jax.vjp(functools.partial(adder_conv, strides=[2, 2]), x, kernel)[1](g)
 
     for number in range(3):
-        pull(jnp.full((2, 4, 4, 3), float(number)), jnp.ones((3, 3, 3, 2)), jnp.ones((2, 2, 2, 2)))
+        x = np.full((2, 4, 4, 3), number, np.float32)
+        pull(x, np.ones((3, 3, 3, 2), np.float32), np.ones((2, 2, 2, 2), np.float32))

@@ -20,7 +20,7 @@ def operands():
     """Multiples of 1/8 between -1 and 1, so that sums are exact."""
     rng = np.random.default_rng(0)
     x, w = rng.integers(-8, 9, (2, 4, 3, 2)) / 8, rng.integers(-8, 9, (2, 2, 2, 3)) / 8
-    return jnp.asarray(x, jnp.float32), jnp.asarray(w, jnp.float32)
+    return np.asarray(x, np.float32), np.asarray(w, np.float32)
 
 
 def assert_same(op, weights):

@@ -23,7 +23,7 @@ from nnlab.testing import check_gradient_rule
 
 
 def quarters(seed, *shape, dtype=jnp.float32):
-    return jnp.asarray(np.random.default_rng(seed).integers(-8, 9, shape) / 4, dtype)
+    return np.asarray(np.random.default_rng(seed).integers(-8, 9, shape) / 4, dtype)
 
 
 def xla(x, kernel, *, strides=1, padding="SAME", kernel_dilation=1):
@@ -37,6 +37,7 @@ def xla(x, kernel, *, strides=1, padding="SAME", kernel_dilation=1):
     )
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def passes(op, x, kernel, g):
     y, pull = jax.vjp(op, x, kernel)
     return y, *pull(g)
@@ -45,9 +46,12 @@ def passes(op, x, kernel, g):
 def test_golden():
     # Row [1, 3], filter [0.5, -1], one zero after it: [0.5 - 3, 1.5]. With g = [1, 2]:
     # dx = [0.5, -1 + 1] and dw = [1 + 6, 3].
-    x, kernel = jnp.array([1.0, 3.0]).reshape(1, 1, 2, 1), jnp.array([0.5, -1]).reshape(1, 2, 1, 1)
-    results = passes(conv, x, kernel, jnp.array([1.0, 2.0]).reshape(x.shape))
-    assert [r.ravel().tolist() for r in results] == [[-2.5, 1.5], [0.5, 0], [7, 3]]
+    x, kernel = (
+        np.float32([1.0, 3.0]).reshape(1, 1, 2, 1),
+        np.float32([0.5, -1]).reshape(1, 2, 1, 1),
+    )
+    results = passes(conv, x, kernel, np.float32([1.0, 2.0]).reshape(x.shape))
+    assert [np.ravel(r).tolist() for r in results] == [[-2.5, 1.5], [0.5, 0], [7, 3]]
 
 
 @pytest.mark.slow
@@ -64,7 +68,7 @@ def test_gradients_dtypes_transformations_and_errors():
             ([x[0], kernel], r"^conv expects .*\(5, 4, 2\) and \(2, 3, 2, 3\)"),
             ([x[..., :1], kernel], "^conv needs as many inputs .* 1 in x .* 2 in kernel"),
             ([x[:, :1], kernel], "^the window spans 3 pixels of height, .* has 2"),
-            ([x.astype(int), kernel], "^conv expects a floating x, not int32"),
+            ([x.astype("int32"), kernel], "^conv expects a floating x, not int32"),
         ],
         rtol=0,
         atol=0,
@@ -121,21 +125,22 @@ def test_true_convolution_is_that_of_scipy_and_correlation_too():
     for mode in ("full", "valid"):
         for ours, theirs in ((true_conv, signal.convolve2d), (conv, signal.correlate2d)):
             y = jax.jit(functools.partial(ours, padding=mode.upper()))(images, filters)
-            np.testing.assert_array_equal(y[0, :, :, 0], theirs(x, kernel, mode))
+            np.testing.assert_array_equal(np.asarray(y)[0, :, :, 0], theirs(x, kernel, mode))
     sequence, taps = x[:1, :, None], kernel[0, :, None, None]
     for ours, theirs in ((true_conv, np.convolve), (conv, np.correlate)):
-        y = ours(sequence, taps, padding="FULL")[0, :, 0]
-        np.testing.assert_array_equal(y, theirs(x[0], kernel[0], "full"))
+        y = jax.jit(functools.partial(ours, padding="FULL"))(sequence, taps)
+        np.testing.assert_array_equal(np.ravel(y), theirs(x[0], kernel[0], "full"))
 
 
 def test_true_convolution_in_full_commutes_and_an_adders_does_not():
     x, kernel = quarters(0, 1, 7, 1), quarters(1, 4, 1, 1)
     swapped = kernel.reshape(1, 4, 1), x.reshape(7, 1, 1)
-    y = true_conv(x, kernel, padding="FULL")
-    np.testing.assert_array_equal(y, true_conv(*swapped, padding="FULL"))
-    assert not np.array_equal(y, conv(x, kernel, padding="FULL"))
-    options: Any = dict(padding="FULL", product=adder_conv)
-    assert not np.array_equal(true_conv(x, kernel, **options), true_conv(*swapped, **options))
+    true = jax.jit(functools.partial(true_conv, padding="FULL"))
+    y = true(x, kernel)
+    np.testing.assert_array_equal(y, true(*swapped))
+    assert not np.array_equal(y, jax.jit(functools.partial(conv, padding="FULL"))(x, kernel))
+    adder = jax.jit(functools.partial(true_conv, padding="FULL", product=adder_conv))
+    assert not np.array_equal(adder(x, kernel), adder(*swapped))
 
 
 @pytest.mark.parametrize(("axes", "product"), [(1, conv), (2, adder_conv), (3, conv)])
@@ -151,7 +156,7 @@ def test_true_convolution_goes_through_the_kernel_backwards(axes, product):
 
 def test_true_adder_convolution_by_hand():
     # Steps [1, 3], filter [0.5, -1] read from its end: -(|1 + 1| + |3 - 0.5|) = -4.5.
-    x, kernel = jnp.array([1.0, 3.0]).reshape(1, 2, 1), jnp.array([0.5, -1]).reshape(2, 1, 1)
+    x, kernel = np.float32([1.0, 3.0]).reshape(1, 2, 1), np.float32([0.5, -1]).reshape(2, 1, 1)
     assert true_conv(x, kernel, padding="VALID", product=adder_conv).item() == -4.5
     assert adder_conv(x, kernel, padding="VALID").item() == -(0.5 + 4)
 
@@ -161,6 +166,6 @@ def test_true_adder_convolution_by_hand():
     [((0, 3, 3, 2), (2, 2, 2, 4)), ((2, 3, 3, 0), (2, 2, 0, 4)), ((2, 3, 3, 2), (2, 2, 2, 0))],
 )
 def test_empty(shape, kernel_shape):
-    x, kernel = jnp.ones(shape), jnp.ones(kernel_shape)
-    y, dx, dw = passes(conv, x, kernel, jnp.ones((shape[0], 3, 3, kernel_shape[3])))
+    x, kernel = np.ones(shape, np.float32), np.ones(kernel_shape, np.float32)
+    y, dx, dw = passes(conv, x, kernel, np.ones((shape[0], 3, 3, kernel_shape[3]), np.float32))
     assert not y.any() and not dx.any() and not dw.any()

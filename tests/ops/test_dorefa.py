@@ -26,7 +26,7 @@ def conv_sum(x, w):
 def operands():
     rng = np.random.default_rng(0)
     x, w = rng.uniform(-0.5, 1.5, (2, 4, 3, 2)), rng.normal(size=(2, 2, 2, 3))
-    return jnp.asarray(x, jnp.float32), jnp.asarray(w, jnp.float32)
+    return np.asarray(x, np.float32), np.asarray(w, np.float32)
 
 
 SLOW_BITS = (1, 2), (8, 8), (3, 32)
@@ -61,14 +61,14 @@ def test_equals_the_product_of_the_quantised(bits):
 def test_one_bit_is_the_true_gradient_of_its_potentials(thorough):
     def value(x, w):
         q = np.abs(w).mean() * np.where(np.asarray(w) >= 0, 1, -1)
-        return np.asarray(conv_sum(np.round(np.clip(x, 0, 1)), q))
+        return np.asarray(jit(conv_sum)(np.round(np.clip(x, 0, 1)), q))
 
     def signs(w):
         return jax.lax.stop_gradient(jnp.abs(w).mean() * jnp.where(w >= 0, 1.0, -1.0))
 
     rng = np.random.default_rng(0)  # numbers of few bits, whose mean size is 1/2
-    x = jnp.asarray(rng.permutation(np.repeat([-0.25, 0.25, 0.75, 1.5], 12)).reshape(2, 4, 3, 2))
-    w = jnp.asarray(rng.permutation(np.repeat([-0.75, -0.25, 0.25, 0.75], 6)).reshape(2, 2, 2, 3))
+    x = rng.permutation(np.repeat(np.float32([-0.25, 0.25, 0.75, 1.5]), 12)).reshape(2, 4, 3, 2)
+    w = rng.permutation(np.repeat(np.float32([-0.75, -0.25, 0.25, 0.75]), 6)).reshape(2, 2, 2, 3)
     check_gradient_rule(
         functools.partial(dorefa_conv, activation_bits=1, **OPTIONS),
         [x, w],
@@ -101,7 +101,7 @@ def test_rounded_cotangents_equal_the_scalar_formula(bits):
         y, pull = jax.vjp(lambda y: quantize_gradient(key, y, bits), y)
         return y, *pull(g)
 
-    y, got = passes(jnp.zeros(g.shape), jnp.asarray(g))
+    y, got = passes(np.zeros(g.shape, np.float32), jnp.asarray(g))
     assert not y.any()
     sigma = np.asarray(jax.random.uniform(key, g.shape, jnp.float32, -0.5, 0.5), np.float64)
     expected = np.stack([rounded(*pair, bits) for pair in zip(g.astype(float), sigma, strict=True)])
@@ -111,42 +111,43 @@ def test_rounded_cotangents_equal_the_scalar_formula(bits):
 
 
 def test_the_mean_of_rounded_cotangents_is_the_cotangent():
-    g, draws, n = jnp.array([[-1.0, -0.4, 0.0, 0.1, 0.9]]), 20_000, 3
-    keys = jax.random.split(jax.random.key(1), draws)
+    g, draws, n = np.float32([[-1.0, -0.4, 0.0, 0.1, 0.9]]), 20_000, 3
 
     def one(key):
-        return jax.vjp(lambda y: quantize_gradient(key, y, 2), jnp.zeros(g.shape))[1](g)[0]
+        return jax.vjp(lambda y: quantize_gradient(key, y, 2), np.zeros(g.shape, np.float32))[1](g)[
+            0
+        ]
 
-    means = jit(jax.vmap(one))(keys).mean(0)
+    means = jit(lambda key: jax.vmap(one)(jax.random.split(key, draws)).mean(0))(jax.random.key(1))
     # A step is 2 / n wide and a draw deviates by half of it at most; five deviations of the mean.
     np.testing.assert_allclose(means, g, atol=5 * (1 / n) / np.sqrt(draws))
 
 
 def test_images_have_their_own_largest_and_zeros_stay():
     key = jax.random.key(0)
-    g = jnp.stack([jnp.full(4, 1e-3), jnp.full(4, 1e3), jnp.zeros(4)])
+    g = np.float32([[1e-3] * 4, [1e3] * 4, [0] * 4])
     quantised = functools.partial(quantize_gradient, key, bits=1)
-    (got,) = jit(lambda y, g: jax.vjp(quantised, y)[1](g))(jnp.zeros((3, 4)), g)
+    (got,) = jit(lambda y, g: jax.vjp(quantised, y)[1](g))(np.zeros((3, 4), np.float32), g)
     np.testing.assert_array_equal(np.abs(got), np.abs(g))
 
 
 def test_gradient_bits_need_a_key():
     x, w = operands()
-    g = jnp.asarray(np.random.default_rng(1).normal(size=conv_sum(x, w).shape), jnp.float32)
+    g = np.random.default_rng(1).normal(size=jax.eval_shape(conv_sum, x, w).shape)
+    key, op = jax.random.key(0), functools.partial(dorefa_conv, **OPTIONS)
+    remat = jax.checkpoint(functools.partial(op, gradient_bits=2))
 
-    def cotangents(**options):
-        op = functools.partial(dorefa_conv, **options, **OPTIONS)
-        return jit(lambda w: jax.vjp(lambda w: op(x, w), w)[1](g)[0])(w)
+    @jit
+    def cotangents(traced, w, g):
+        ops = [functools.partial(op, gradient_bits=2), functools.partial(op, key=key)]
+        ops.append(functools.partial(op, gradient_bits=2, key=key))
+        ops.append(functools.partial(remat, key=traced))  # under jit and remat
+        return [jax.vjp(lambda w, op=op: op(x, w), w)[1](g)[0] for op in ops]
 
-    key = jax.random.key(0)
-    real = cotangents(gradient_bits=2)
-    np.testing.assert_array_equal(cotangents(key=key), real)
-    coarse = cotangents(gradient_bits=2, key=key)
+    real, also_real, coarse, jitted = map(np.asarray, cotangents(key, w, np.float32(g)))
+    np.testing.assert_array_equal(also_real, real)
     assert (coarse != real).any()
-    # Under jit and remat the key is a traced value.
-    remat = jax.checkpoint(functools.partial(dorefa_conv, gradient_bits=2, **OPTIONS))
-    jitted = jax.jit(lambda key: jax.vjp(lambda w: remat(x, w, key=key), w)[1](g)[0])
-    np.testing.assert_allclose(jitted(key), coarse, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(jitted, coarse, rtol=1e-5, atol=1e-5)
 
 
 def test_what_a_term_and_a_weight_cost():

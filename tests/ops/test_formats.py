@@ -30,7 +30,7 @@ RNG = np.random.default_rng(0)
 
 
 def floats(*shape, spread=3.0):
-    return jnp.asarray(RNG.normal(size=shape) * 2.0 ** RNG.normal(0, spread, shape), jnp.float32)
+    return np.asarray(RNG.normal(size=shape) * 2.0 ** RNG.normal(0, spread, shape), np.float32)
 
 
 @pytest.mark.parametrize(
@@ -66,19 +66,20 @@ def test_small_floats_at_all_codes_midpoints_and_neighbours(form, dtype, largest
         (np.nextafter(middle, np.float32(-np.inf)), lower),
     ):
         np.testing.assert_array_equal(nearest(jnp.asarray(x)), expected.astype(np.float32))
-    beyond = jnp.array([3.4e38, -3.4e38, jnp.inf, -jnp.inf, jnp.nan])
+    beyond = np.float32([3.4e38, -3.4e38, np.inf, -np.inf, np.nan])
     expected = np.array([largest, -largest, largest, -largest, np.nan], np.float32)
     np.testing.assert_array_equal(nearest(beyond), expected)
 
 
 @pytest.mark.parametrize(("size", "sigma"), [(1e-12, 2), (3e7, 0)])
 def test_scale(size, sigma):
-    x = floats(200).at[:3].set(0.0) * size
+    x = floats(200) * np.float32(size)
+    x[:3] = 0
     values, scale = jit(scaled(posit(8, 1), sigma).split)(x)
     wide = np.asarray(x, np.float64)
     center = np.round(np.log2(np.abs(wide[wide != 0])).mean())
     assert float(scale) == 2.0 ** (center + sigma)
-    reduced = jnp.asarray(wide / 2.0 ** (center + sigma), jnp.float32)  # exact
+    reduced = np.asarray(wide / 2.0 ** (center + sigma), np.float32)  # exact
     expected = np.asarray(jit(lambda x: posit_round(x, 8, 1))(reduced), np.float64) * 2.0 ** (
         center + sigma
     )
@@ -96,15 +97,15 @@ def test_scale_golden():
 def test_scale_of_nothing_and_of_what_is_not_finite():
     form = scaled(FLOAT8_E5M2)
     rounded = jit(form.round)
-    assert rounded(jnp.zeros(2)).tolist() == [0, 0]
-    assert jax.eval_shape(form.round, jnp.zeros((0, 2))).shape == (0, 2)
+    assert rounded(np.zeros(2, np.float32)).tolist() == [0, 0]
+    assert jax.eval_shape(form.round, np.zeros((0, 2), np.float32)).shape == (0, 2)
     np.testing.assert_array_equal(rounded(jnp.array([jnp.nan, 1.0])), [np.nan, 1])
 
 
 def test_formats_keep_the_dtype_and_are_straight_through():
     for form in (posit(16, 2), scaled(posit(8, 2)), FLOAT8_E4M3):
         x = floats(5).astype(jnp.bfloat16)
-        g = jnp.arange(5.0, dtype=jnp.bfloat16)
+        g = np.arange(5).astype(jnp.bfloat16)
         y, dx = jit(lambda x, g, form=form: (form.round(x), *jax.vjp(form.round, x)[1](g)))(x, g)
         assert y.dtype == jnp.bfloat16
         np.testing.assert_array_equal(dx, g)
@@ -139,7 +140,7 @@ def test_a_product_in_formats_is_that_of_rounded_operands(product, dtype):
     forms = (INPUTS, x), (WEIGHTS, kernel), (ERRORS, g)
     x_rounded, kernel_rounded, g_rounded = (jit(form.round)(a) for form, a in forms)
     for rounded, real in ((x_rounded, x), (kernel_rounded, kernel), (g_rounded, g)):
-        assert (rounded != real).any()
+        assert not np.array_equal(rounded, real)
     expected = both(product, x_rounded, kernel_rounded, g_rounded)
     for got, wanted in zip(both(op, x, kernel, g), expected, strict=True):
         np.testing.assert_array_equal(got, wanted)
@@ -160,11 +161,11 @@ def test_parts_without_a_format_stay_as_they_are():
 
 
 def test_under_vmap_each_has_its_own_scale():
-    x = jnp.stack([floats(7), 1000 * floats(7)])
+    x = np.stack([floats(7), 1000 * floats(7)])
     rounded = jit(WEIGHTS.round)
-    expected = jnp.stack([rounded(row) for row in x])
+    expected = np.stack([rounded(row) for row in x])
     np.testing.assert_array_equal(jit(jax.vmap(WEIGHTS.round))(x), expected)
-    assert (rounded(x) != expected).any()
+    assert not np.array_equal(rounded(x), expected)
 
 
 def test_conversions_cost_nothing_and_weights_are_stored_in_their_bits():

@@ -17,7 +17,7 @@ OPTIONS: Any = dict(strides=(2, 1), padding=((1, 0), (2, 1)), kernel_dilation=(2
 
 
 def normal(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return np.asarray(np.random.default_rng(seed).normal(size=shape), np.float32)
 
 
 # What takes time is to compile, not to run.
@@ -43,8 +43,13 @@ def cotangents(op, x, kernel, g, **options):
 def test_golden():
     # Distances 4 and -1 at p = 3/2: -(8 + 1). Slopes: 3/2 · 4^(1/2) = 3 and -3/2, for w of g = 2
     # times those, for x the negative.
-    x, kernel = jnp.array([5.0, 1.0]).reshape(1, 1, 1, 2), jnp.array([1.0, 2.0]).reshape(1, 1, 2, 1)
-    y, dx, dw = cotangents(lp_adder_conv, x, kernel, jnp.full((1, 1, 1, 1), 2.0), p=jnp.array(1.5))
+    x, kernel = (
+        np.float32([5.0, 1.0]).reshape(1, 1, 1, 2),
+        np.float32([1.0, 2.0]).reshape(1, 1, 2, 1),
+    )
+    y, dx, dw = cotangents(
+        lp_adder_conv, x, kernel, np.full((1, 1, 1, 1), 2.0, "f4"), p=np.float32(1.5)
+    )
     # Off by (1 + p |ln d|) 2^-23 a term, below 4 such steps.
     exact = functools.partial(np.testing.assert_allclose, rtol=4 * 2**-23)
     exact(y.ravel(), [-9])
@@ -87,7 +92,7 @@ def test_one_program_serves_every_p_and_is_the_gradient_at_each():
                 y[n, i, j, o] -= abs(d) ** p
                 dw[a, b, c, o] += g[n, i, j, o] * slope
                 dx[n, i + a, j + b, c] -= g[n, i, j, o] * slope
-        operands = (jnp.asarray(a, jnp.float32) for a in (x, kernel, g))
+        operands = (np.asarray(a, np.float32) for a in (x, kernel, g))
         for got, wanted in zip(rule(jnp.float32(p), *operands), (y, dx, dw), strict=True):
             # At most 12 terms below 16 in magnitude: each off by less than 8 units of 2^-23 of its
             # size, and every partial sum by half of one.
@@ -115,13 +120,13 @@ def test_at_2_it_is_the_squared_distance():
 
 
 def test_vmap_over_p_is_a_loop_and_p_gets_no_gradient():
-    ps = jnp.array([1.0, 1.5])
+    ps = np.float32([1.0, 1.5])
 
     def y(p):
         return lp_adder_conv(X, KERNEL, p=p, **OPTIONS)
 
     each = jit(y)
-    together, apart = jit(jax.vmap(y))(ps), jnp.stack([each(p) for p in ps])
+    together, apart = jit(jax.vmap(y))(ps), np.stack([each(p) for p in ps])
     np.testing.assert_allclose(together, apart, rtol=1e-6)  # another order of the sums
     assert jit(jax.grad(lambda p: y(p).sum()))(ps[1]) == 0
 
@@ -141,14 +146,20 @@ def test_nothing_of_positions_by_inputs_by_filters_exists():
 
 
 def test_a_distance_of_0_is_no_nan():
-    x, kernel = jnp.zeros((1, 1, 1, 1)), jnp.zeros((1, 1, 1, 1))
-    for got in cotangents(lp_adder_conv, x, kernel, jnp.ones((1, 1, 1, 1)), p=jnp.array(1.2)):
+    x, kernel = np.zeros((1, 1, 1, 1), np.float32), np.zeros((1, 1, 1, 1), np.float32)
+    for got in cotangents(
+        lp_adder_conv, x, kernel, np.ones((1, 1, 1, 1), np.float32), p=jnp.array(1.2)
+    ):
         assert got.item() == 0
 
 
 @pytest.mark.parametrize(
     ("p", "words"),
-    [(0.5, "p from 1 to 2, not 0.5"), (3, "not 3"), (jnp.ones(2), r"a scalar p, not .* \(2,\)")],
+    [
+        (0.5, "p from 1 to 2, not 0.5"),
+        (3, "not 3"),
+        (np.ones(2, np.float32), r"a scalar p, not .* \(2,\)"),
+    ],
 )
 def test_errors_name_p(p, words):
     with pytest.raises(ValueError, match=words):

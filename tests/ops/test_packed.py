@@ -15,16 +15,16 @@ from nnlab.ops.packed import binary_conv_packed, binary_dense_packed, pack_signs
 
 
 def normal(seed, *shape, dtype=jnp.float32):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+    return np.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
 
 
 def test_golden():
     # Bits from the lowest: +1 +1 -1 +1 is 0b1011; zeros of either sign are +1.
     assert pack_signs(jnp.array([0.5, 0.0, -2.0, -0.0])).tolist() == [0b1011]
     # Row [+1, -1], filter [+1, +1, -1]: 1 + 1 = 2 and 1 - 1 = 0, as in the test of `binary_conv`.
-    x = pack_signs(jnp.array([1.0, -1.0]).reshape(1, 1, 2, 1))
-    kernel = pack_signs(jnp.array([1.0, 1.0, -1.0]).reshape(1, 3, 1, 1), axis=2)
-    assert binary_conv_packed(x, kernel, channels=1).ravel().tolist() == [2, 0]
+    x = pack_signs(np.float32([1.0, -1.0]).reshape(1, 1, 2, 1))
+    kernel = pack_signs(np.float32([1.0, 1.0, -1.0]).reshape(1, 3, 1, 1), axis=2)
+    assert np.ravel(binary_conv_packed(x, kernel, channels=1)).tolist() == [2, 0]
 
 
 @pytest.mark.slow
@@ -45,7 +45,7 @@ def test_equals_binary_conv_over_shapes_windows_and_dtypes(convolutions, data):
 @pytest.mark.parametrize("axis", [0, -2])
 def test_axis(axis):
     x = normal(0, 3, 40, 33)
-    expected = jnp.moveaxis(jax.jit(pack_signs)(jnp.moveaxis(x, axis, -1)), -1, axis)
+    expected = np.moveaxis(jax.jit(pack_signs)(np.moveaxis(x, axis, -1)), -1, axis)
     np.testing.assert_array_equal(jax.jit(lambda x: pack_signs(x, axis=axis))(x), expected)
 
 
@@ -68,12 +68,12 @@ def test_dense_takes_any_leading_axes_and_empty_ones():
     np.testing.assert_array_equal(dense(x, kernel), expected)
     np.testing.assert_array_equal(dense(x[0, 0], kernel), expected[0, 0])
     for shape, features in (((0, 3), 2), ((2, 0), 3), ((2, 3), 0)):
-        y = dense(jnp.ones(shape), jnp.ones((shape[-1], features)))
+        y = dense(np.ones(shape, np.float32), np.ones((shape[-1], features), np.float32))
         np.testing.assert_array_equal(y, np.full((shape[0], features), shape[-1]))
 
 
 def test_errors():
-    x, kernel = jnp.zeros((2, 5, 5, 2), jnp.uint32), jnp.zeros((3, 3, 2, 4), jnp.uint32)
+    x, kernel = np.zeros((2, 5, 5, 2), np.uint32), np.zeros((3, 3, 2, 4), np.uint32)
     for channels in (32, 65, 0, -1):
         message = rf"^binary_conv_packed needs .* not 2 in x \(2, 5, 5, 2\) for {channels} channels"
         with pytest.raises(InputError, match=message):
@@ -81,7 +81,7 @@ def test_errors():
     with pytest.raises(InputError, match="for 65 channels"):
         binary_dense_packed(x, kernel[0, 0], channels=65)
     with pytest.raises(TypeError, match=r"^binary_conv_packed expects kernel in uint32, not int32"):
-        binary_conv_packed(x, kernel.astype(jnp.int32), channels=40)
+        binary_conv_packed(x, kernel.astype(np.int32), channels=40)
     with pytest.raises(ValueError, match=r"1 in x .* 2 in kernel"):
         binary_conv_packed(x[..., :1], kernel, channels=32)
     with pytest.raises(TypeError, match=r"^pack_signs expects a floating x, not uint32"):

@@ -1,5 +1,7 @@
 """Convolutions by simple weights: value and gradients of the convolution, a cost of their own."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,21 +12,22 @@ from nnlab.ops.convolution import conv
 from nnlab.ops.products import int8_conv, shift_conv, signed_conv
 
 RNG = np.random.default_rng(0)
-X = jnp.asarray(RNG.integers(-8, 9, (2, 5, 4, 3)) / 4, jnp.float32)
-SIGNS = jnp.asarray(RNG.integers(-1, 2, (3, 2, 3, 4)), jnp.float32)
+X = np.asarray(RNG.integers(-8, 9, (2, 5, 4, 3)) / 4, np.float32)
+SIGNS = np.asarray(RNG.integers(-1, 2, (3, 2, 3, 4)), np.float32)
 OPTIONS = {"strides": 2, "padding": ((1, 0), (2, 1)), "kernel_dilation": (1, 2)}
 
 every_product = pytest.mark.parametrize("product", [signed_conv, shift_conv, int8_conv])
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def with_gradients(op):
+    y, pull = jax.vjp(lambda *a: op(*a, **OPTIONS), X, SIGNS)
+    return y, *pull(jnp.ones_like(y))
+
+
 @every_product
 def test_value_and_gradients_are_the_convolutions(product):
-    def with_gradients(op):
-        y, pull = jax.vjp(lambda *a: op(*a, **OPTIONS), X, SIGNS)
-        return y, *pull(jnp.ones_like(y))
-
-    results = jax.jit(with_gradients, static_argnums=0)(product)
-    for got, expected in zip(results, with_gradients(conv), strict=True):
+    for got, expected in zip(with_gradients(product), with_gradients(conv), strict=True):
         np.testing.assert_array_equal(got, expected)  # quarters: all sums are exact
 
 

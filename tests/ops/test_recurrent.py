@@ -113,14 +113,14 @@ def test_peepholes_by_hand():
     log = math.log(3)
     x = jnp.array([0.0, 0.0, log / 2, 0.0])
     peepholes = Peepholes(*(jnp.array([p]) for p in (log / 2, -log / 2, log / 0.875)))
-    c, h = jax.jit(lstm_step)(jnp.array([2.0]), x, jnp.zeros(4), peepholes)
+    c, h = jax.jit(lstm_step)(jnp.array([2.0]), x, np.zeros(4, np.float32), peepholes)
     np.testing.assert_allclose(c, [0.875], rtol=1e-6)
     np.testing.assert_allclose(h, [0.75 * math.tanh(0.875)], rtol=1e-6)
 
 
 def test_lstm_by_hand():
     """All products zero: every gate is 1/2 and the candidate 0, so c' = c / 2."""
-    c, h = jax.jit(lstm_step)(jnp.array([2.0]), jnp.zeros(4), jnp.zeros(4))
+    c, h = jax.jit(lstm_step)(jnp.array([2.0]), np.zeros(4, np.float32), np.zeros(4, np.float32))
     np.testing.assert_allclose((c, h), ([1.0], [0.5 * math.tanh(1.0)]), rtol=1e-6)
 
 

@@ -26,7 +26,7 @@ def operands():
     x = rng.permutation(np.repeat([0.5, -0.5, 1.5, -1.5], 12)).reshape(2, 4, 3, 2)
     sizes = [rng.permutation(np.repeat(two, 4)) for two in ([0.25, 0.75], [0.5, 1.5], [0.25, 1.75])]
     w = np.stack(sizes, axis=-1) * rng.choice([-1, 1], (8, 3))
-    return [jnp.asarray(x, jnp.float32), jnp.asarray(w.reshape(2, 2, 2, 3), jnp.float32)]
+    return [np.asarray(x, np.float32), np.asarray(w.reshape(2, 2, 2, 3), np.float32)]
 
 
 def conv_sum(x, w):
@@ -109,7 +109,7 @@ def test_golden():
 
 @pytest.mark.parametrize("op", [bireal_conv, ternary_conv])
 def test_weights_of_zero_give_zero(op):
-    x, w = operands()[0], jnp.zeros((2, 2, 2, 3))
+    x, w = operands()[0], np.zeros((2, 2, 2, 3), np.float32)
 
     @jax.jit
     def passes(x, w):

@@ -71,6 +71,6 @@ def test_storing_weights_is_no_arithmetic_of_inference():
 
 
 def test_a_quantiser_gives_what_it_gave_without_its_mark():
-    w = jnp.asarray(np.random.default_rng(0).normal(size=(10, 3)), jnp.float32)
+    w = np.asarray(np.random.default_rng(0).normal(size=(10, 3)), np.float32)
     for got, expected in zip(QUANTISE(w), jax.jit(ternary)(w), strict=True):
         np.testing.assert_array_equal(got, expected)
