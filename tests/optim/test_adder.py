@@ -49,7 +49,10 @@ def test_equals_the_published_code():
 
 
 def test_leaves_are_rescaled_apart_and_zero_stays_zero():
-    g = {"a": np.float32([3, 4]), "b": {"c": np.zeros((2, 3), np.float32), "d": np.float32(-7)}}
+    g = {
+        "a": np.array([3, 4], np.float32),
+        "b": {"c": np.zeros((2, 3), np.float32), "d": np.float32(-7)},
+    }
     u = rescaled(g)
     # norm 5 and k = 2: 0.2 · sqrt 2 / 5 times (3, 4)
     assert u["a"].tolist() == pytest.approx([0.12 * 2**0.5, 0.16 * 2**0.5], rel=8 * EPSILON)

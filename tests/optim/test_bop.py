@@ -58,7 +58,7 @@ def test_equals_the_published_algorithm(threshold, gamma):
 
 def test_golden_values():
     # gamma 1/2: averages 1, 1, -1, 1/4 and -1/4, of which the last two are not above 1/4.
-    w, g = np.float32([1, -1, -1, 1, -1]), np.float32([2, 2, -2, 0.5, -0.5])
+    w, g = np.array([1, -1, -1, 1, -1], np.float32), np.array([2, 2, -2, 0.5, -0.5], np.float32)
     optimizer: Any = bop(threshold=0.25, gamma=0.5)
     updates, state = jax.jit(optimizer.update)(g, optimizer.init(w), w)
     assert np.asarray(updates).tolist() == [-2, 0, 2, 0, 0]
@@ -144,7 +144,7 @@ def test_rosenbrock_over_signs():
         return jax.lax.scan(step, (w, optimizer.init(w)), length=200)[0][0]
 
     for start in ([1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]):
-        assert end(np.float32(start)).tolist() == [1, 1], start
+        assert end(np.array(start, np.float32)).tolist() == [1, 1], start
 
 
 def test_as_the_binary_part_of_the_recipe_weights_are_signs_and_resume():

@@ -68,7 +68,10 @@ def test_zeros_follow_the_schedule_and_stay():
 
 
 def test_which_weights_go_by_layer_and_over_all():
-    params = {"small": np.float32([1, 2, 3, 4]), "large": np.float32([10, 20, 30, -2.5])}
+    params = {
+        "small": np.array([1, 2, 3, 4], np.float32),
+        "large": np.array([10, 20, 30, -2.5], np.float32),
+    }
     updates = jax.tree.map(np.zeros_like, params)
 
     def pruned(scope) -> Any:
@@ -116,7 +119,7 @@ def test_minimises_a_parabola_in_the_coordinates_that_are_left():
 
 
 def test_decay_is_that_of_pruned_weights_alone():
-    w = {"kernel": np.float32([1, -3, 0.5, 2]).reshape(4, 1)}
+    w = {"kernel": np.array([1, -3, 0.5, 2], np.float32).reshape(4, 1)}
     g = {"kernel": np.zeros((4, 1), np.float32)}
     transformation = decay_pruned(2, 4, 0.25)
     result: Any = jax.jit(transformation.update)(g, transformation.init(w), w)

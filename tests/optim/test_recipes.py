@@ -282,7 +282,7 @@ def test_the_recipe_of_deep_networks_is_clipped_adam_and_each_kind_its_own():
 
 @pytest.mark.parametrize("name", ["adder_kernel", "kernel"])
 def test_the_recipe_of_deep_networks_minimises_a_parabola_in_one_program(name):
-    target, steps = np.float32([0.5, -0.25, 0.75]), 400
+    target, steps = np.array([0.5, -0.25, 0.75], np.float32), 400
     optimizer = deep_recipe(steps, 0.05)
     chex.clear_trace_counter()
     update = jax.jit(chex.assert_max_traces(optimizer.update, n=1))

@@ -90,7 +90,7 @@ def test_an_isotropic_gradient_keeps_its_angle(d, published):
 
 
 def test_golden_values():
-    p = {"a": np.float32([3, -1, 0, 4]), "b": np.float32(-7)}
+    p = {"a": np.array([3, -1, 0, 4], np.float32), "b": np.float32(-7)}
     assert jax.tree.map(lambda leaf: leaf.tolist(), compressed(p)) == {"a": [2, -2, 0, 2], "b": -7}
 
 

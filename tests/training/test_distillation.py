@@ -28,7 +28,7 @@ WIDTHS = (2, 3, 3)
 STUDENT, TEACHER = SmallCNN(arithmetic=ADDER, widths=WIDTHS), SmallCNN(widths=WIDTHS)
 MODEL = Distillation(STUDENT, TEACHER)
 IMAGES = np.random.default_rng(0).normal(size=(6, 4, 4, 1)).astype(np.float32)
-LABELS = np.arange(6)
+LABELS: Any = np.arange(6)
 # What takes time is to compile, not to run.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
@@ -45,12 +45,13 @@ def test_loss_by_hand():
     # Two classes. Student's logits 0 and ln 3: probabilities 1/4 and 3/4; teacher's 0 and ln 1/3:
     # 3/4 and 1/4; the label is 1. Hard: ln 4/3; soft: 3/4 ln 4 + 1/4 ln 4/3; teacher's own: ln 4.
     log = np.log
-    outputs: Any = Outputs(np.array([[0.0, log(3)]]), np.array([[0.0, -log(3)]]), 5.0)
+    logits: Any = np.array([[0.0, log(3)]])
+    outputs = Outputs(logits, -logits, jnp.float32(5))
     hard, soft = log(4 / 3), 0.75 * log(4) + 0.25 * log(4 / 3)
     got = jax.jit(distillation_loss(alpha=0.2, beta=0.1))(outputs, np.array([1]))
     np.testing.assert_allclose(got, 0.5 + 0.8 * hard + 0.2 * soft + log(4), rtol=1e-6)
     # At temperature 2 the same numbers for logits of twice the size, times 4.
-    outputs = Outputs(2 * outputs.student, 2 * outputs.teacher, 5.0)
+    outputs = Outputs(2 * outputs.student, 2 * outputs.teacher, outputs.distance)
     got = jax.jit(distillation_loss(alpha=1, beta=0, temperature=2))(outputs, np.array([1]))
     np.testing.assert_allclose(got, 4 * soft + log(10), rtol=1e-6)  # (1/10, 9/10), label 1
 

@@ -1,6 +1,6 @@
 """Losses against numbers worked out by hand."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from nnlab.training import (
     with_auxiliary,
 )
 
-LOGITS = np.array([[0.5, -2.0], [-1.0, 1.0]], np.float32)
+LOGITS: Any = np.array([[0.5, -2.0], [-1.0, 1.0]], np.float32)
 quick_entropy = jax.jit(cross_entropy)
 
 
@@ -42,7 +42,7 @@ class Outputs(NamedTuple):
 
 def test_auxiliary_terms_add_up():
     # Rows of the logits sum to -1.5 and 0, of the first head to 0 and 0, of the second to 3 and 0.
-    heads = np.zeros((2, 2), np.float32), np.array([[1, 2], [1, -1]], np.float32)
+    heads: Any = np.zeros((2, 2), np.float32), np.array([[1, 2], [1, -1]], np.float32)
     labels = np.array([0, 0])
     loss = jax.jit(with_auxiliary(squared_sum, weight=0.25))
     assert float(loss(Outputs(LOGITS, heads), labels)) == 2.25 + 0.25 * (0 + 9)

@@ -53,7 +53,8 @@ def _assert_a_step_moves_everything(
     images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     before = _drawn(jax.eval_shape(network.init, jax.random.key(0), images))
     params, stats = before["params"], before.get("batch_stats", {})
-    state = State(np.int32(0), params, stats, optimizer.init(params), jax.random.key(0))
+    zero: Any = np.int32(0)
+    state = State(zero, params, stats, optimizer.init(params), jax.random.key(0))
     step = _quick_jit(train_step(network, optimizer, **options))
     after, metrics = step(state, (images, np.arange(len(images), dtype=np.int32) % 4))
     assert np.isfinite(metrics["loss"]) and metrics["nonfinite"] == -1

@@ -184,7 +184,8 @@ def test_intermediates(assert_intermediates):
         "stage3": (1, 8, 8, 64),
         "features": (1, 64),
     }
-    assert_intermediates(he_resnet20(7), (1, 32, 32, 3), expected)
+    model = CifarResNet(8, 7, projection=False, normalize_logits=False)
+    assert_intermediates(model, (1, 32, 32, 3), expected)
 
 
 @pytest.mark.slow
@@ -241,11 +242,11 @@ class TorchResNet(nn.Module):
         return self.linear(x.mean((2, 3)))
 
 
-@pytest.mark.parametrize("projection", [False, True])
-def test_pytorch_weights_give_its_logits(projection, randomised, assert_borrowed_logits):
-    model = CifarResNet(14, projection=projection, normalize_logits=False)
+@pytest.mark.parametrize(("projection", "depth"), [(False, 8), (True, 14)])
+def test_pytorch_weights_give_its_logits(projection, depth, randomised, assert_borrowed_logits):
+    model = CifarResNet(depth, projection=projection, normalize_logits=False)
     images = np.random.default_rng(0).normal(size=(2, 9, 8, 3)).astype(np.float32)
-    theirs = randomised(TorchResNet(14, projection))
+    theirs = randomised(TorchResNet(depth, projection))
     borrowed = assert_borrowed_logits(model, torch_names(model), theirs, images)
     # Nothing in the table but what the model has.
     paths = flatten_dict(borrowed["params"])

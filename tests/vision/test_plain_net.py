@@ -46,7 +46,7 @@ def test_a_step_moves_every_parameter(arithmetic, shortcuts, assert_a_step_moves
 
 def test_a_convolution_of_no_effect_leaves_what_went_in(drawn, quick_jit):
     network = PlainNet(2, (4, 4, 4), 5, shortcuts=True)
-    images = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    images: Any = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)
     params: Any = drawn(variables(network, images))
     for stage, layer in ((1, 0), (1, 1), (2, 1), (3, 1)):
         bn = params["params"][f"stage{stage}_{layer}_bn"]

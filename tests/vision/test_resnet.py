@@ -57,7 +57,8 @@ def test_intermediates(assert_intermediates):
         "stage4": (2, 3, 2, 512),
         "features": (2, 512),
     }
-    assert_intermediates(resnet18(classes=7), (2, 65, 64, 3), expected)
+    model = ResNet(7, stage_sizes=(1, 1, 1, 1), bottleneck=False)
+    assert_intermediates(model, (2, 65, 64, 3), expected)
 
 
 def test_the_stem_for_small_images():

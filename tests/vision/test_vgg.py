@@ -16,7 +16,6 @@ from nnlab.vision.vgg import (
     torch_names,
     vgg11,
     vgg11_bn,
-    vgg16,
 )
 
 NARROW: Any = {"widths": (4, 6, 8, 6, 4), "hidden": 10, "classes": 5}
@@ -41,7 +40,7 @@ def test_intermediates_in_bfloat16(assert_intermediates):
         size = 224 >> stage
         expected[f"stage{stage}"] = (2, 2 * size, 2 * size, features)
         expected[f"pool{stage}"] = (2, size, size, features)
-    assert_intermediates(vgg16(norm=True, norm_dense=True), (2, 224, 224, 3), expected)
+    assert_intermediates(vgg11(norm=True, norm_dense=True), (2, 224, 224, 3), expected)
 
 
 class Torchvision(torch.nn.Module):
