@@ -111,6 +111,26 @@ def load_script():
 
 
 @pytest.fixture(scope="session")
+def marked():
+    """`marked(name)`: an arithmetic whose weights have that name, and that is quick to trace."""
+    from jax import lax, nn
+
+    from nnlab.arithmetics import of_product
+    from nnlab.ops.windows import moves_of
+
+    def product(x, kernel, strides=1, padding="SAME", kernel_dilation=1):
+        sizes, taps = x.shape[1:-1], kernel.shape[:-2]
+        strides, pads, dilation = moves_of(sizes, taps, strides, padding, kernel_dilation)
+        return lax.conv_general_dilated(
+            *(x, kernel, strides, pads),
+            rhs_dilation=dilation,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    return lambda name: of_product(product, kernel_name=name, kernel_init=nn.initializers.zeros)
+
+
+@pytest.fixture(scope="session")
 def write_mnist():
     """`write_mnist(folder, images)` writes files in MNIST's format with easily learnt classes."""
 

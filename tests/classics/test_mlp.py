@@ -21,7 +21,7 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 
 
 def shapes(model, *size):
-    return jax.eval_shape(model.init, KEY, jnp.ones((1, *size)))["params"]
+    return jax.eval_shape(model.init, KEY, jax.ShapeDtypeStruct((1, *size), jnp.float32))["params"]
 
 
 def count(params):
@@ -82,17 +82,17 @@ def test_logits_are_pytorchs(norm):
             stats[f"bn{number}"] = {"mean": drawn(mean), "var": drawn(var, 0.5)}
     x = rng.normal(size=(3, 2, 6)).astype(np.float32)
     model = MLP(4, depth=3, width=5, norm=norm)
-    logits = model.apply({"params": params, "batch_stats": stats}, x)
+    logits = jax.jit(model.apply)({"params": params, "batch_stats": stats}, x)
     expected = theirs(torch.tensor(x.reshape(3, 12))).detach().numpy()
     np.testing.assert_allclose(np.asarray(logits), expected, rtol=0, atol=1e-4)
 
 
 def test_features_dtypes_and_start():
     model: Any = MLP(7, depth=2, width=4, kernel_init=jax.nn.initializers.constant(0.5))
-    x = jnp.ones((3, 2, 3))
+    x = np.ones((3, 2, 3), np.float32)
     variables = jax.jit(model.init, compiler_options=QUICK)(KEY, x)
     for name in ("dense1", "dense2", "classifier"):
-        assert (variables["params"][name]["kernel"] == 0.5).all()
+        assert (np.asarray(variables["params"][name]["kernel"]) == 0.5).all()
     narrow: Any = MLP(7, depth=2, width=4, dtype=jnp.bfloat16)
     apply = functools.partial(narrow.apply, mutable=["intermediates"])
     logits, kept = jax.eval_shape(apply, variables, x)
@@ -103,7 +103,7 @@ def test_features_dtypes_and_start():
 
 def test_dropout_draws_in_training_alone():
     model: Any = MLP(depth=1, width=1000, norm=False, dropout=0.25)
-    x = jnp.ones((1, 8))
+    x = np.ones((1, 8), np.float32)
     variables = jax.jit(model.init, compiler_options=QUICK)(KEY, x)
 
     def features(variables, **options):
@@ -113,9 +113,9 @@ def test_dropout_draws_in_training_alone():
     def both(variables):
         return features(variables), features(variables, train=True, rngs={"dropout": KEY})
 
-    all_of_them, kept = jax.jit(both, compiler_options=QUICK)(variables)
-    alive = np.asarray(all_of_them) > 0
-    dropped = (np.asarray(kept)[alive] == 0).mean()
+    all_of_them, kept = map(np.asarray, jax.jit(both, compiler_options=QUICK)(variables))
+    alive = all_of_them > 0
+    dropped = (kept[alive] == 0).mean()
     assert abs(dropped - 0.25) < 5 * np.sqrt(0.25 * 0.75 / alive.sum())  # standard deviations
     np.testing.assert_allclose(kept[kept != 0], all_of_them[kept != 0] / 0.75, rtol=2**-22)
 

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -45,11 +44,13 @@ def network(tmp_path_factory):
     table = Table({"value": "number"}, {"value": values()[:200]})
     record = fit_transformation(table, [(Standardize, "value")])
     model = NextValue(4)
-    inputs = jnp.zeros((1, 2, 1))
+    inputs = np.zeros((1, 2, 1), np.float32)
     notes = {"transformation": record.to_json(), "columns": 1, "format": "csv", "short": 4}
     notes |= {"threshold": THRESHOLD, "start": None}
     shapes = jax.eval_shape(model.init, jax.random.key(0), inputs)
-    save_model(path, model, jax.tree.map(jnp.zeros_like, shapes), inputs, notes=notes)
+    save_model(
+        path, model, jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes), inputs, notes=notes
+    )
     return path
 
 

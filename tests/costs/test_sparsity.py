@@ -19,14 +19,14 @@ from nnlab.costs import (
 from nnlab.errors import InputError
 from nnlab.models import SmallCNN
 
-IMAGE = jnp.zeros((1, 8, 8, 1))
+IMAGE: Any = np.zeros((1, 8, 8, 1), np.float32)
 
 
 def network(arithmetic, widths=(2, 3, 4)):
     model = SmallCNN(5, arithmetic, widths=widths)
     shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGE)
     rng = np.random.default_rng(0)
-    return model, jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), shapes)
+    return model, jax.tree.map(lambda leaf: np.float32(rng.normal(size=leaf.shape)), shapes)
 
 
 def test_dense_counts_are_those_of_the_traced_program():
@@ -50,7 +50,7 @@ def test_a_zero_weight_is_nothing_in_a_convolution_and_one_addition_in_an_adder(
     name, layer = ("kernel", "Conv_1") if arithmetic is FLOAT else ("adder_kernel", "AdderConv_0")
     params: Any = variables["params"]
     kernel = params[layer][name]
-    left = jnp.where(jnp.arange(kernel.size) < 14, 0, kernel.ravel())
+    left = np.where(np.arange(kernel.size) < 14, 0, kernel.ravel())
     params[layer][name] = left.reshape(kernel.shape)
     got = sparse_counts(model.apply, variables, IMAGE)[layer]
     # 40 of 54 weights are left, 64 positions

@@ -118,7 +118,8 @@ def test_more_than_ten_classes_draw_ten():
 @pytest.mark.parametrize("number", [1, 2, 4, 5])
 def test_no_text_collides_or_is_cut_off(figure, number):
     drawn = figure([network(f"ResNet-{i} $\\no math$", width=6) for i in range(number)])
-    FigureCanvasAgg(drawn).draw()
+    FigureCanvasAgg(drawn)
+    drawn.draw_without_rendering()
     boxes = [axes._left_title.get_window_extent() for axes in drawn.axes]
     boxes += [axes.xaxis.label.get_window_extent() for axes in drawn.axes]
     boxes += [axes.yaxis.label.get_window_extent() for axes in drawn.axes]

@@ -31,7 +31,7 @@ every_model = pytest.mark.parametrize(("model", "size", "features"), MODELS)
 
 def kernels(network, size):
     """The names of the weights of the layer that sees the image, of the others, of the last."""
-    images = jnp.ones((1, size, size, 3))
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     params = jax.eval_shape(network.init, jax.random.key(0), images)["params"]
     first, inner, last = set(), set(), set()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -43,16 +43,19 @@ def kernels(network, size):
 
 
 @every_model
-def test_the_first_convolution_and_the_classifier_are_float_unless_told(model, size, features):
+def test_the_first_convolution_and_the_classifier_are_float_unless_told(
+    model, size, features, marked
+):
     model = functools.partial(model, classes=CLASSES)
-    assert kernels(model(arithmetic=ADDER), size) == ({"kernel"}, {"adder_kernel"}, {"kernel"})
-    network = model(first=ADDER, classifier=BINARY)
-    assert kernels(network, size) == ({"adder_kernel"}, {"kernel"}, {"binary_kernel"})
+    network = model(arithmetic=marked("own_kernel"))
+    assert kernels(network, size) == ({"kernel"}, {"own_kernel"}, {"kernel"})
+    network = model(first=marked("first_kernel"), classifier=marked("last_kernel"))
+    assert kernels(network, size) == ({"first_kernel"}, {"kernel"}, {"last_kernel"})
 
 
 @every_model
 def test_features(model, size, features):
-    images = jnp.ones((2, size, size, 3))
+    images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
     init = functools.partial(model().init_with_output, mutable=True)
     logits, variables = jax.eval_shape(init, jax.random.key(0), images)
     (named,) = variables["intermediates"]["features"]

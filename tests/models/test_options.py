@@ -26,7 +26,7 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 
 def batch(size, count=8):
     images = np.random.default_rng(0).normal(size=(count, size, size, 3))
-    return jnp.asarray(images, jnp.float32), jnp.arange(count) % 10
+    return images.astype(np.float32), np.arange(count) % 10
 
 
 def gradients(network, variables, images, labels):
@@ -141,7 +141,8 @@ def test_batches_of_devices_are_one_along_an_axis(model, size):
 
 @pytest.mark.parametrize(("model", "size"), MODELS)
 def test_every_normalisation_sees_the_axis(model, size):
-    network, images = model(axis_name="devices"), jnp.ones((2, size, size, 3))
+    network = model(axis_name="devices")
+    images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
     variables = jax.eval_shape(network.init, jax.random.key(0), images)
     run = functools.partial(network.apply, train=True, mutable=["batch_stats"])
     program = jax.make_jaxpr(run, axis_env=[("devices", 2)])(variables, images)

@@ -38,7 +38,7 @@ def random_variables(model, image):
         values = np.abs(values) + 0.5 if "var" in name or "scale" in name else values
         if "kernel" in name:
             values.flat[:2] = 0.0, -0.0
-        return jnp.asarray(values)
+        return jnp.asarray(values, jnp.float32)
 
     return jax.tree_util.tree_map_with_path(leaf, shapes)
 
@@ -80,7 +80,7 @@ def test_signs_by_hand(tmp_path):
     """LeNet-5: of its 61,942 parameters 150 and 840 of the float layers and 472 of BatchNorm are
     float32, as are 472 running statistics; 60,480 weights are signs, 7,560 bytes."""
     model = LeNet5(arithmetic=BINARY)
-    image = jnp.zeros((1, 32, 32, 1))
+    image = np.zeros((1, 32, 32, 1), np.float32)
     variables = random_variables(model, image)
     arrays = export_variables(model, variables, image)
     signs = {name: a for name, a in arrays.items() if a.dtype == np.int8}
@@ -99,7 +99,7 @@ def test_signs_by_hand(tmp_path):
 
 
 def test_the_header_tells_what_the_model_is(tmp_path):
-    image = jnp.zeros((1, 8, 8, 3), jnp.bfloat16)
+    image = np.zeros((1, 8, 8, 3), jnp.bfloat16)
     model = SmallCNN(classes=3, arithmetic=ADDER, dtype=jnp.bfloat16)
     save_model(tmp_path / "x", model, random_variables(model, image), image)
     about = container.read(tmp_path / "x").about
@@ -116,7 +116,7 @@ NOTES = {"characters": "ab\u00e9\n", "mean": 1.5, "window": [1, 2], "none": None
 
 def test_a_recurrent_model_comes_back_with_its_notes(tmp_path):
     model = LanguageModel(5, 8, cell=GravesLSTMCell, arithmetic=BINARY, norm=True)
-    symbols = jnp.asarray(np.random.default_rng(0).integers(0, 5, (2, 7)), jnp.int32)
+    symbols = np.random.default_rng(0).integers(0, 5, (2, 7)).astype(np.int32)
     variables = random_variables(model, symbols[:1])
     path = tmp_path / "network.safetensors"
     save_model(path, model, variables, symbols[:1], notes=NOTES)
@@ -130,7 +130,7 @@ def test_a_recurrent_model_comes_back_with_its_notes(tmp_path):
 
 
 def test_a_file_from_before_there_were_notes(tmp_path):
-    model, image = SmallCNN(), jnp.zeros((1, 8, 8, 1))
+    model, image = SmallCNN(), np.zeros((1, 8, 8, 1), np.float32)
     path = tmp_path / "network.safetensors"
     save_model(path, model, random_variables(model, image), image)
     about, arrays = container.read(path)
@@ -141,7 +141,7 @@ def test_a_file_from_before_there_were_notes(tmp_path):
 
 @pytest.mark.parametrize("note", [float("nan"), np.float32(1), {1, 2}])
 def test_notes_that_are_not_json_are_refused(tmp_path, note):
-    model, image = SmallCNN(), jnp.zeros((1, 8, 8, 1))
+    model, image = SmallCNN(), np.zeros((1, 8, 8, 1), np.float32)
     with pytest.raises(InputError):
         save_model(tmp_path / "x", model, random_variables(model, image), image, notes={"a": note})
     assert not (tmp_path / "x").exists()
@@ -175,7 +175,7 @@ def test_names_that_this_nnlab_does_not_know(tmp_path, fields):
 
 
 def test_what_a_header_cannot_name_is_refused(tmp_path):
-    image = jnp.zeros((1, 8, 8, 1))
+    image = np.zeros((1, 8, 8, 1), np.float32)
     own = dataclasses.replace(ADDER, activation=nn.hard_tanh)
     model = SmallCNN(arithmetic=own)
     with pytest.raises(InputError):

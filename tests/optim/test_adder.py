@@ -16,6 +16,7 @@ from nnlab.optim import adder_rate, labels
 EPSILON = 2**-24  # relative rounding of float32
 
 
+@jax.jit
 def rescaled(g: Any, eta: float = 0.2) -> Any:
     transformation = adder_rate(eta)
     return transformation.update(g, transformation.init(g))[0]
@@ -33,7 +34,7 @@ def test_the_root_mean_square_is_eta_whatever_the_scale(seed, exponent, eta, siz
     g = np.random.default_rng(seed).normal(size=size) * 10**exponent
     # A sum of k squares rounds k + 1 times, its root halves that; six more for root and products.
     tolerance = (size / 2 + 7) * EPSILON
-    assert rms(rescaled(jnp.asarray(g, jnp.float32), eta)) == pytest.approx(eta, rel=tolerance)
+    assert rms(rescaled(g.astype(np.float32), eta)) == pytest.approx(eta, rel=tolerance)
 
 
 def test_equals_the_published_code():
@@ -41,26 +42,29 @@ def test_equals_the_published_code():
     rng = np.random.default_rng(0)
     scales = [1.0, 1e-6, 1e6, 1e-13, 1e-15]
     grads = [(rng.normal(size=(3, 3, 4, 5)) * scale).astype(np.float32) for scale in scales]
-    for g, u in zip(grads, rescaled([jnp.asarray(g) for g in grads]), strict=True):
+    for g, u in zip(grads, rescaled(grads), strict=True):
         wide = g.astype(np.float64)
         expected = wide / max(np.linalg.norm(wide), 1e-12) * np.sqrt(wide.size) / 5
         np.testing.assert_allclose(u, expected, rtol=(180 / 2 + 7) * EPSILON)
 
 
 def test_leaves_are_rescaled_apart_and_zero_stays_zero():
-    g = {"a": jnp.array([3.0, 4.0]), "b": {"c": jnp.zeros((2, 3)), "d": jnp.float32(-7)}}
+    g = {
+        "a": np.array([3, 4], np.float32),
+        "b": {"c": np.zeros((2, 3), np.float32), "d": np.float32(-7)},
+    }
     u = rescaled(g)
     # norm 5 and k = 2: 0.2 · sqrt 2 / 5 times (3, 4)
     assert u["a"].tolist() == pytest.approx([0.12 * 2**0.5, 0.16 * 2**0.5], rel=8 * EPSILON)
-    assert (u["b"]["c"] == 0).all()
+    assert not np.any(u["b"]["c"])
     assert float(u["b"]["d"]) == pytest.approx(-0.2, rel=8 * EPSILON)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_narrow_dtypes_stay_with_their_norm_in_float32(dtype):
-    u = rescaled(jnp.full((256, 256), 300, dtype))  # whose square is beyond float16
+    u = rescaled(np.full((256, 256), 300, dtype))  # whose square is beyond float16
     assert u.dtype == dtype
-    assert (u == jnp.asarray(0.2, dtype)).all()
+    assert (np.asarray(u) == np.asarray(0.2, dtype)).all()
 
 
 def test_does_not_recompile():
@@ -111,8 +115,8 @@ def test_under_partition_it_touches_adder_kernels_only():
     same = optax.identity()
     optimizer = optax.partition({"adder": adder_rate(), "binary": same, "float": same}, labels)
     names = ("adder_kernel", "binary_kernel", "kernel", "bias", "scale")
-    g: Any = {"layer": {name: jnp.full(4, 3.0) for name in names}}
-    updates: Any = optimizer.update(g, optimizer.init(g), g)[0]
+    g: Any = {"layer": {name: np.full(4, 3, np.float32) for name in names}}
+    updates: Any = jax.jit(optimizer.update)(g, optimizer.init(g), g)[0]
     for name in names:
         if name == "adder_kernel":
             assert updates["layer"][name].tolist() == pytest.approx([0.2] * 4, rel=8 * EPSILON)

@@ -32,7 +32,7 @@ floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-1, 1, width=32), floats), min_size=8, max_size=8))
 def test_no_rounding_leads_outside(pairs):
-    p, u = jnp.asarray(pairs, jnp.float32).T
+    p, u = np.array(pairs, np.float32).T
     after = np.asarray(updated(p, u))
     assert (np.abs(after) <= 1).all()
     # Inside, p + ((p + u) - p) rounds three times, p + u once, each by 2^-25 at most.

@@ -37,10 +37,15 @@ def bits(tree):
 
 def steps(optimizer, params, count=5) -> Any:
     """Parameters and state after steps on gradients that are all ones."""
-    state, update = optimizer.init(params), jax.jit(optimizer.update)
+
+    @jax.jit
+    def step(params, state):
+        updates, state = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = optimizer.init(params)
     for _ in range(count):
-        updates, state = update(jax.tree.map(jnp.ones_like, params), state, params)
-        params = optax.apply_updates(params, updates)
+        params, state = step(params, state)
     return params, state
 
 

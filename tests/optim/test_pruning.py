@@ -23,7 +23,7 @@ RNG = np.random.default_rng(0)
 
 def tree() -> Any:
     def leaf(*shape):
-        return jnp.asarray(RNG.normal(size=shape), jnp.float32)
+        return RNG.normal(size=shape).astype(np.float32)
 
     return {"a": {"kernel": leaf(10, 4)}, "b": {"adder_kernel": leaf(5, 20), "bias": leaf(5)}}
 
@@ -33,7 +33,8 @@ def weights(params: Any) -> jax.Array:
 
 
 def zeros(params):
-    return [int((x == 0).sum()) for x in jax.tree.leaves(params)]  # kernel, adder_kernel, bias
+    """Of kernel, adder_kernel and bias."""
+    return [int((np.asarray(x) == 0).sum()) for x in jax.tree.leaves(params)]
 
 
 def test_schedule():
@@ -48,11 +49,15 @@ def test_zeros_follow_the_schedule_and_stay():
     optimizer = optax.chain(adder_recipe(20), pruning)
     params: Any = tree()
     state = optimizer.init(params)
-    update = jax.jit(optimizer.update)
+
+    @jax.jit
+    def step(g, state, params):
+        updates, state = optimizer.update(g, state, params)
+        return optax.apply_updates(params, updates), state
+
     gone, seen = np.zeros(40, bool), []
     for _ in range(12):
-        updates, state = update(tree(), state, params)
-        params = optax.apply_updates(params, updates)
+        params, state = step(tree(), state, params)
         now = np.asarray(weights(params)).ravel() == 0
         assert not (gone & ~now).any()
         gone = now
@@ -63,13 +68,16 @@ def test_zeros_follow_the_schedule_and_stay():
 
 
 def test_which_weights_go_by_layer_and_over_all():
-    params = {"small": jnp.array([1.0, 2, 3, 4]), "large": jnp.array([10.0, 20, 30, -2.5])}
-    updates = jax.tree.map(jnp.zeros_like, params)
+    params = {
+        "small": np.array([1, 2, 3, 4], np.float32),
+        "large": np.array([10, 20, 30, -2.5], np.float32),
+    }
+    updates = jax.tree.map(np.zeros_like, params)
 
     def pruned(scope) -> Any:
         transformation = prune(optax.constant_schedule(0.5), scope=scope)
-        new, _ = transformation.update(updates, transformation.init(params), params)
-        return jax.tree.map(lambda p, u: (p + u).tolist(), params, new)
+        new, _ = jax.jit(transformation.update)(updates, transformation.init(params), params)
+        return jax.tree.map(lambda p, u: (p + np.asarray(u)).tolist(), params, new)
 
     assert pruned("layer") == {"small": [0, 0, 3, 4], "large": [0, 20, 30, 0]}
     assert pruned("global") == {"small": [0, 0, 0, 4], "large": [10, 20, 30, 0]}
@@ -111,10 +119,10 @@ def test_minimises_a_parabola_in_the_coordinates_that_are_left():
 
 
 def test_decay_is_that_of_pruned_weights_alone():
-    w = {"kernel": jnp.array([1.0, -3.0, 0.5, 2.0]).reshape(4, 1)}
-    g = {"kernel": jnp.zeros((4, 1))}
+    w = {"kernel": np.array([1, -3, 0.5, 2], np.float32).reshape(4, 1)}
+    g = {"kernel": np.zeros((4, 1), np.float32)}
     transformation = decay_pruned(2, 4, 0.25)
-    result: Any = transformation.update(g, transformation.init(w), w)
+    result: Any = jax.jit(transformation.update)(g, transformation.init(w), w)
     assert result[0]["kernel"].ravel().tolist() == [0.25, 0, 0.125, 0]
 
 

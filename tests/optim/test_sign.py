@@ -23,8 +23,15 @@ EPSILON = 2**-24  # relative rounding of float32
 SEEDS = st.integers(0, 2**32 - 1)
 
 
+@jax.jit
 def compressed(p: Any) -> Any:
     return scaled_sign().update(p, optax.EmptyState())[0]
+
+
+@jax.jit
+def sign_step(g: Any) -> Any:
+    optimizer = optax.sign_sgd(1.0)
+    return optimizer.update(g, optimizer.init(g))[0]
 
 
 def cosine(a, b):
@@ -32,13 +39,12 @@ def cosine(a, b):
 
 
 @settings(max_examples=10, deadline=None)
-@given(SEEDS, st.integers(1, 9))
+@given(SEEDS, st.sampled_from([1, 2, 9]))
 def test_the_sign_is_the_steepest_step_of_bounded_numbers(seed, size):
     """Claim (a): of all steps with max norm 1 the one against the sign falls by the 1-norm."""
     rng = np.random.default_rng(seed)
     g = rng.normal(size=size)
-    step, _ = optax.sign_sgd(1.0).update(jnp.float32(g), optax.sign_sgd(1.0).init(jnp.zeros(size)))
-    step = np.asarray(step, np.float64)
+    step = np.asarray(sign_step(g.astype(np.float32)), np.float64)
     assert g @ step == pytest.approx(-np.abs(g).sum(), rel=1e-12)
     corners = np.array(np.meshgrid(*[[-1, 1]] * size)).reshape(size, -1)
     others = np.concatenate([corners, rng.uniform(-1, 1, (size, 100))], axis=1)
@@ -51,7 +57,9 @@ def test_its_angle_to_the_gradient_is_the_density(seed, size, power):
     """Claim (b), from dense to sparse: cos = ||g||_1 / (sqrt(d) ||g||_2), in [1 / sqrt(d), 1]."""
     g = np.random.default_rng(seed).normal(size=size)
     g = np.sign(g) * np.abs(g) ** power
-    sign = np.asarray(optax.scale_by_sign().update(jnp.float32(g), optax.EmptyState())[0], float)
+    sign = np.asarray(
+        optax.scale_by_sign().update(g.astype(np.float32), optax.EmptyState())[0], float
+    )
     expected = np.abs(g).sum() / (np.sqrt(size) * np.linalg.norm(g))
     assert cosine(sign, g) == pytest.approx(expected, rel=1e-12)
     assert 1 / np.sqrt(size) * (1 - 1e-12) <= expected <= 1 + 1e-12
@@ -75,14 +83,14 @@ def test_an_isotropic_gradient_keeps_its_angle(d, published):
     assert formula == pytest.approx(published, abs=5e-5)
     assert formula > math.sqrt(2 / math.pi)
     g = np.random.default_rng(0).normal(size=(20_000, d))
-    signs = np.asarray(jnp.sign(g), float)
+    signs = np.sign(g)
     cosines = (signs * g).sum(1) / (math.sqrt(d) * np.linalg.norm(g, axis=1))
     # Five standard errors of the mean.
     assert cosines.mean() == pytest.approx(formula, abs=5 * cosines.std() / 20_000**0.5 + 1e-7)
 
 
 def test_golden_values():
-    p = {"a": jnp.array([3.0, -1.0, 0.0, 4.0]), "b": jnp.float32(-7)}
+    p = {"a": np.array([3, -1, 0, 4], np.float32), "b": np.float32(-7)}
     assert jax.tree.map(lambda leaf: leaf.tolist(), compressed(p)) == {"a": [2, -2, 0, 2], "b": -7}
 
 
@@ -92,7 +100,7 @@ def test_what_is_left_out_is_what_the_density_leaves(seed, size, power):
     """Equation (1)."""
     p = np.abs(np.random.default_rng(seed).normal(size=size)) ** power
     p = p.astype(np.float32).astype(np.float64)
-    left = np.sum((np.asarray(compressed(jnp.float32(p)), float) - p) ** 2)
+    left = np.sum((np.asarray(compressed(p.astype(np.float32)), float) - p) ** 2)
     squares = np.sum(p**2)
     expected = (1 - np.sum(p) ** 2 / (size * squares)) * squares
     # The scale rounds size + 1 times; to first order that changes nothing, as it is the best one,
@@ -112,35 +120,36 @@ def test_parameters_minus_error_are_those_of_sgd(compressor):
             optax.scale(-1.0),
         )
         rng = np.random.default_rng(0)
-        x: Any = {"a": jnp.array(rng.normal(size=(3, 4))), "b": jnp.array(rng.normal(size=5))}
+        x: Any = {"a": rng.normal(size=(3, 4)), "b": rng.normal(size=5)}
         sgd = x
         state, update = optimizer.init(x), jax.jit(optimizer.update)
         for count in range(50):
+            size = float(rate(count))
             noise = jax.tree.map(lambda leaf: 0.1 * rng.normal(size=leaf.shape), x)
-            g = jax.tree.map(lambda leaf, e: jnp.sin(3 * leaf) + e, x, noise)
-            sgd = optax.tree.add_scale(sgd, -rate(count), g)
+            g = jax.tree.map(lambda leaf, e: np.sin(3 * leaf) + e, x, noise)
+            sgd = jax.tree.map(lambda leaf, g, size=size: leaf - size * g, sgd, g)
             updates, state = update(g, state, x)
-            x = optax.apply_updates(x, updates)
-            follower = jax.tree.map(jnp.subtract, x, state[1].error)
+            x = jax.tree.map(lambda leaf, u: leaf + np.asarray(u), x, updates)
+            follower = jax.tree.map(np.subtract, x, state[1].error)
             # Numbers below 32, and five roundings of 2^-53 of them a step.
-            assert max(jnp.abs(leaf).max() for leaf in jax.tree.leaves((x, sgd))) < 32
+            assert max(np.abs(leaf).max() for leaf in jax.tree.leaves((x, sgd))) < 32
             chex.assert_trees_all_close(follower, sgd, rtol=0, atol=(count + 1) * 5 * 32 * 2**-53)
-        assert any((jnp.abs(leaf) > 0.01).any() for leaf in jax.tree.leaves(state[1].error))
+        assert any((np.abs(leaf) > 0.01).any() for leaf in jax.tree.leaves(state[1].error))
 
 
 def test_ef_sign_sgd_is_algorithm_1():
     rng = np.random.default_rng(0)
-    x: Any = jnp.float32(rng.normal(size=6))
+    x: Any = rng.normal(size=6).astype(np.float32)
     expected, e = np.asarray(x, float), np.zeros(6)
     optimizer: Any = ef_sign_sgd(0.25)
-    state = optimizer.init(x)
+    state, update = optimizer.init(x), jax.jit(optimizer.update)
     for step in range(1, 6):
         g = rng.normal(size=6).astype(np.float32)
         p = 0.25 * g + e
         delta = np.abs(p).sum() / 6 * np.sign(p)
         expected, e = expected - delta, p - delta
-        updates, state = optimizer.update(jnp.asarray(g), state, x)
-        x = optax.apply_updates(x, updates)
+        updates, state = update(g, state, x)
+        x = x + np.asarray(updates)
         # About ten roundings a step of numbers up to 4.
         np.testing.assert_allclose(x, expected, rtol=0, atol=10 * step * 4 * EPSILON)
         np.testing.assert_allclose(state[1].error, e, rtol=0, atol=10 * step * 4 * EPSILON)

@@ -32,14 +32,22 @@ OPTIMIZER = optax.chain(
 )
 
 
+def device(array, dtype=jnp.float32):
+    """The array on the device, without a program that converts it."""
+    return jnp.asarray(array.astype(dtype), dtype)
+
+
 def initialised(seed):
-    key = jax.random.key(seed)
+    rng = np.random.default_rng(seed)
     params = {
-        "dense": {"kernel": jax.random.normal(key, (3, 4)), "bias": jnp.zeros(4)},
-        "scale": jax.random.normal(key, (2,), jnp.bfloat16),
+        "dense": {"kernel": device(rng.normal(size=(3, 4))), "bias": device(np.zeros(4))},
+        "scale": device(rng.normal(size=2), jnp.bfloat16),
     }
-    stats = {"mean": -70 * jnp.ones(4), "none": jnp.zeros((0, 3)), "host": np.arange(3) + seed}
-    return State(jnp.int32(0), params, stats, OPTIMIZER.init(params), key)
+    stats = {
+        **{"mean": device(np.full(4, -70)), "none": device(np.zeros((0, 3)))},
+        "host": np.arange(3) + seed,
+    }
+    return State(jnp.int32(0), params, stats, OPTIMIZER.init(params), jax.random.key(seed))
 
 
 @jax.jit
@@ -94,18 +102,15 @@ DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16, jnp.int8, jnp.uint8, jnp.int32
 )
 def test_any_arrays_come_back_to_the_bit(tmp_path_factory, arrays, impl, data):
     # Raw bytes make NaNs with payloads, infinities and negative zeros too.
+    sizes = [int(np.prod(shape)) * jnp.dtype(dtype).itemsize for dtype, shape in arrays]
     leaves = [
-        jnp.asarray(
-            np.frombuffer(data, np.uint8)[: int(np.prod(shape)) * jnp.dtype(dtype).itemsize]
-        )
-        .view(dtype)
-        .reshape(shape)
-        for dtype, shape in arrays
+        device(np.frombuffer(data[:size], dtype).reshape(shape), dtype)
+        for size, (dtype, shape) in zip(sizes, arrays, strict=True)
     ]
     state = {"leaves": leaves, "a/b.c": {"keys": jax.random.split(jax.random.key(1, impl=impl))}}
     like = jax.tree.map(lambda leaf: leaf, state)
     like["a/b.c"]["keys"] = jax.random.split(jax.random.key(2, impl=impl))
-    like["leaves"] = jax.tree.map(jnp.zeros_like, leaves)
+    like["leaves"] = [device(np.zeros(shape), dtype) for dtype, shape in arrays]
     path = tmp_path_factory.mktemp("run") / "checkpoint"
     checkpoints.save(path, state)
     assert_same_bits(checkpoints.restore(path, like), state)
@@ -150,16 +155,16 @@ def test_a_damaged_checkpoint_is_one_sentence_or_harmless(tmp_path):
     """Each file of a checkpoint is removed and cut in half in turn."""
     state, copy = initialised(0), tmp_path / "copy"
     checkpoints.save(tmp_path / "whole", state)
-    files = [p.relative_to(tmp_path / "whole") for p in (tmp_path / "whole").rglob("*")]
+    whole = tmp_path / "whole"
+    files = [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]
     refused = 0
     for file in files:
         for damage in ("removed", "cut"):
-            shutil.copytree(tmp_path / "whole", copy)
-            if (copy / file).is_file():
-                data = (copy / file).read_bytes()
-                (copy / file).unlink()
-                if damage == "cut":
-                    (copy / file).write_bytes(data[: len(data) // 2])
+            shutil.copytree(whole, copy)
+            (copy / file).unlink()
+            if damage == "cut":
+                data = (whole / file).read_bytes()
+                (copy / file).write_bytes(data[: len(data) // 2])
             try:
                 assert_same_bits(checkpoints.restore(copy, initialised(1)), state)
             except CheckpointError as error:

@@ -179,7 +179,7 @@ def test_overwriting_and_resuming_exclude_each_other(tmp_path):
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=10,
+    max_leaves=5,
 )
 
 

@@ -37,10 +37,12 @@ def test_in_another_thread_nothing_is_held_back():
 
 def test_an_immediate_signal_ends_the_process_within_a_call():
     program = (
-        "import threading\nfrom nnlab.runs import signals\nlock = threading.Lock()\n"
-        "with signals.immediate(), lock:\n    print('ready', flush=True)\n    lock.acquire()"
+        "import runpy, sys, threading\nlock = threading.Lock()\n"
+        "immediate = runpy.run_path(sys.argv[1])['immediate']\n"
+        "with immediate(), lock:\n    print('ready', flush=True)\n    lock.acquire()"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", program, signals.__file__]  # needs nothing else of nnlab
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == -signal.SIGTERM

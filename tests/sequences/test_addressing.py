@@ -133,7 +133,7 @@ def test_a_shift_by_one_offset_rotates_exactly_and_shifts_compose(locations, rea
 def test_a_great_strength_picks_the_nearest_and_none_picks_all():
     args = drawn(0, 2, 3, 6, 4, 1)
     keys, memory = args["keys"], args["memory"]
-    similar = addressing.cosine_similarity(keys, memory)
+    similar = np.asarray(compiled.cosine_similarity(keys, memory))
     for strength in (1e6, 1e30):  # not compiled, where beyond 1e7 fused operations can give NaN
         found = addressing.content_weighting(keys, np.full((2, 3), strength, np.float32), memory)
         np.testing.assert_array_equal(found, np.eye(6)[similar.argmax(-1)])
@@ -197,13 +197,13 @@ def test_gradients():
 
 
 def test_zeros_have_values_and_gradients():
-    zeros = jnp.zeros((1, 3))
+    zeros, ones = np.zeros((1, 3), np.float32), np.ones((4, 3), np.float32)
     similar = compiled.cosine_similarity
-    assert not similar(zeros, jnp.ones((4, 3))).any() and not similar(zeros, zeros).any()
+    assert not np.any(similar(zeros, ones)) and not np.any(similar(zeros, 0 * ones))
     gradients = jax.jit(jax.grad(lambda k, m: similar(k, m).sum(), (0, 1)))
-    for key, memory in ((zeros, jnp.ones((4, 3))), (zeros + 1, jnp.zeros((4, 3)))):
-        of_key, of_memory = gradients(key, memory)
-        assert jnp.isfinite(of_key).all() and jnp.isfinite(of_memory).all()
+    for key, memory in ((zeros, ones), (zeros + 1, 0 * ones)):
+        of_key, of_memory = map(np.asarray, gradients(key, memory))
+        assert np.isfinite(of_key).all() and np.isfinite(of_memory).all()
         # At a vector of zeros 1 / sqrt(epsilon) times the other one's direction, (1, 1, 1) / √3.
         steep = of_key[0] / 4 if not key.any() else of_memory[0]
         np.testing.assert_allclose(steep, 1e4 / np.sqrt(3), rtol=1e-6)
@@ -211,11 +211,12 @@ def test_zeros_have_values_and_gradients():
     @jax.jit
     def sharpened(weighting, power):
         sharp, pull = jax.vjp(compiled.sharpen, weighting, power)
-        return sharp, *pull(jnp.array([[1.0, 2.0, 3.0, 4.0]]))
+        return sharp, *pull(np.array([[1, 2, 3, 4]], np.float32))
 
-    weighting = jnp.array([[0.0, 0.25, 0.75, 0.0]])
+    weighting = single([[0, 0.25, 0.75, 0]])
     for power in (1.0, 2.5):
-        sharp, of_weighting, of_power = sharpened(weighting, jnp.array([power]))
+        results = sharpened(weighting, single([power]))
+        sharp, of_weighting, of_power = map(np.asarray, results)
         assert (sharp[0, ::3] == 0).all()
         # Of p = 1 / (1 + 3^γ), the weight of the first of the two: d(2 p + 3 (1 - p)) / dγ is
         # p (1 - p) ln 3, and with respect to the weights -γ p (1 - p) / w and γ p (1 - p) / w.
@@ -226,7 +227,7 @@ def test_zeros_have_values_and_gradients():
 
 
 def test_narrow_numbers_are_widened():
-    args = {name: jnp.asarray(each, jnp.bfloat16) for name, each in drawn(5, 1, 1, 4, 3, 1).items()}
+    args = {name: each.astype(jnp.bfloat16) for name, each in drawn(5, 1, 1, 4, 3, 1).items()}
     found = compiled.address(**args)
     wide = {name: np.asarray(each, np.float32) for name, each in args.items()}
     assert found.dtype == jnp.float32

@@ -95,7 +95,7 @@ def test_associative_recall():
 
 
 def ngrams():
-    return drawn(tasks.ngrams, batch=200, bits=400)
+    return drawn(tasks.ngrams, batch=150, bits=400)
 
 
 def test_ngrams_have_their_probabilities():
@@ -103,8 +103,9 @@ def test_ngrams_have_their_probabilities():
     for inputs, targets, mask in ngrams():
         np.testing.assert_array_equal(inputs[1:], targets[:-1])
         np.testing.assert_array_equal(mask, np.arange(399) >= 4)
-        bits = [*inputs[:, 0].astype(int), int(targets[-1, 0])]
-        after = [bits[t] for t in range(5, 400) if bits[t - 5 : t] == [0, 1, 1, 0, 1]]
+        bits = np.append(inputs[:, 0], targets[-1, 0])
+        windows = np.lib.stride_tricks.sliding_window_view(bits, 6)
+        after = windows[(windows[:, :5] == [0, 1, 1, 0, 1]).all(axis=1), 5]
         if len(after) >= 10:
             shares.append(np.mean(after))
     # Of Beta(1/2, 1/2) a share of 2 / pi * arcsin(sqrt(0.1)) = 20 % lies below 0.1, and as much

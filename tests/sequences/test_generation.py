@@ -1,6 +1,7 @@
 """Drawn symbols: against the distribution they are drawn from, and in pieces as at once."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from nnlab.models import LanguageModel
 from nnlab.sequences.generation import decode, draw, prefill
 
 MODEL = LanguageModel(7, features=6, layers=1)
-PROMPTS = jnp.array([[1, 2, 3], [6, 0, 5]])
+PROMPTS: Any = np.array([[1, 2, 3], [6, 0, 5]], np.int32)
 KEY = jax.random.key(4)
 
 
@@ -23,6 +24,15 @@ def variables(random_variables):
 
 
 start = jax.jit(functools.partial(prefill, MODEL))
+apply = jax.jit(MODEL.apply)
+draw = jax.jit(draw, static_argnames="top_k")
+
+
+@jax.jit
+def draws_of_a_text(logits):
+    """Number n with the key folded with n."""
+    keys = jax.vmap(functools.partial(jax.random.fold_in, KEY))(jnp.arange(logits.shape[1]))
+    return jax.vmap(draw, in_axes=(0, 1), out_axes=1)(keys, logits)
 
 
 @jax.jit
@@ -40,18 +50,16 @@ def test_symbols_are_drawn_from_the_logits_of_the_whole_text(variables, temperat
     found = np.concatenate(pieces, axis=1)
     assert found.shape == (2, 12) and found.dtype == np.int32 and position.count == 12
     texts = np.concatenate([PROMPTS, found[:, :-1]], axis=1)
-    logits = np.asarray(jax.jit(MODEL.apply)(variables, texts))[:, 2:]
+    logits = np.asarray(apply(variables, texts))[:, 2:]
     if temperature < 1:  # the likeliest
         np.testing.assert_array_equal(found, logits.argmax(-1))
-    else:  # number n with the key folded with n
-        keys = jax.vmap(functools.partial(jax.random.fold_in, KEY))(jnp.arange(12))
-        expected = jax.vmap(draw, in_axes=(0, 1), out_axes=1)(keys, jnp.asarray(logits))
-        np.testing.assert_array_equal(found, expected)
+    else:
+        np.testing.assert_array_equal(found, draws_of_a_text(logits))
     assert len(np.unique(found)) > 1  # or it would be no test
 
 
-LOGITS = jnp.array([0.3, -1.0, 2.0, 0.0, 1.0])
-TILED = jnp.tile(LOGITS, (20_000, 1))
+LOGITS: Any = np.array([0.3, -1, 2, 0, 1], np.float32)
+TILED: Any = np.tile(LOGITS, (20_000, 1))
 
 
 @pytest.mark.parametrize(("temperature", "top_k"), [(0.5, None), (2.0, None), (1.0, 2)])

@@ -22,8 +22,8 @@ RNG = np.random.default_rng(0)
 STREAMS, LENGTH, STEPS = 2, 3, 4
 ROWS = STREAMS * STEPS
 DATA = (
-    jnp.asarray(RNG.normal(size=(ROWS, LENGTH, 2)), jnp.float32),
-    jnp.asarray(RNG.integers(0, 3, (ROWS, LENGTH)), jnp.int32),
+    RNG.normal(size=(ROWS, LENGTH, 2)).astype(np.float32),
+    RNG.integers(0, 3, (ROWS, LENGTH)).astype(np.int32),
 )
 SGD = optax.sgd(0.5)
 KEY = jax.random.key(0)
@@ -50,7 +50,7 @@ def same_bits(a, b):
 
 def test_init_makes_zeros_for_every_stream():
     assert jax.tree.map(jnp.shape, START.carry) == {"Recurrent_0": {"state": (2, 4)}}
-    assert not any(leaf.any() for leaf in jax.tree.leaves(START.carry))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(START.carry))
     assert init(KEY, Net(), SGD, DATA[0]).carry == ()
 
     class Still(nn.Module):
@@ -76,7 +76,7 @@ def test_an_epoch_is_truncated_back_propagation_by_hand():
 
     state, params = START, START.params
     for _ in range(2):
-        carry = jax.tree.map(jnp.zeros_like, START.carry)
+        carry = jax.tree.map(np.zeros_like, START.carry)
         for step in range(STEPS):
             rows = slice(step * STREAMS, (step + 1) * STREAMS)
             params, carry = by_hand(params, carry, DATA[0][rows], DATA[1][rows])
@@ -88,16 +88,16 @@ def test_an_epoch_is_truncated_back_propagation_by_hand():
 
 def test_an_epoch_begins_with_zeros_and_a_step_within_it_does_not():
     def with_carry(state, value):
-        carry = jax.tree.map(lambda leaf: jnp.full_like(leaf, value), state.carry)
+        carry = jax.tree.map(lambda leaf: np.full_like(leaf, value), state.carry)
         return state._replace(carry=carry)
 
     same_bits(RUN(with_carry(START, 0.5), DATA, 2)[0], RUN(START, DATA, 2)[0])
     second = RUN(START, DATA, STEPS)[0]
-    assert all(leaf.any() for leaf in jax.tree.leaves(second.carry))
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(second.carry))
     same_bits(RUN(with_carry(second, 0.5), DATA, 1)[0], RUN(second, DATA, 1)[0])
     within = RUN(START, DATA, 1)[0]
     a, b = (RUN(each, DATA, 1)[0] for each in (with_carry(within, 0.5), within))
-    assert (a.params["Dense_0"]["kernel"] != b.params["Dense_0"]["kernel"]).any()
+    assert np.not_equal(*(each.params["Dense_0"]["kernel"] for each in (a, b))).any()
 
 
 @pytest.mark.parametrize("counts", [[4], [1, 1, 1, 1], [3, 100]])
@@ -128,7 +128,7 @@ class OldState(NamedTuple):
 def test_a_checkpoint_from_before_there_was_a_carry(tmp_path):
     state = START._replace(carry=())
     save(tmp_path / "old", OldState(*state[:5]))
-    fresh = jax.tree.map(jnp.ones_like, state.params)
+    fresh = jax.tree.map(lambda p: jnp.asarray(np.ones(p.shape, p.dtype), p.dtype), state.params)
     loaded = restore(tmp_path / "old", state._replace(params=fresh))
     assert isinstance(loaded, State)
     same_bits(loaded, state)
@@ -142,7 +142,9 @@ def test_a_step_that_is_not_finite_leaves_the_carry(skipping):
     step = jax.jit(train_step(Net(), optimizer))
     state = START._replace(opt_state=optimizer.init(START.params))
     state, _ = step(state, (DATA[0][:2], DATA[1][:2]))
-    after, metrics = step(state, (DATA[0][2:4].at[0, 2, 0].set(jnp.nan), DATA[1][2:4]))
+    inputs = DATA[0][2:4].copy()
+    inputs[0, 2, 0] = np.nan
+    after, metrics = step(state, (inputs, DATA[1][2:4]))
     chex.assert_trees_all_equal(after.carry, state.carry)
     chex.assert_trees_all_equal(after.params, state.params)
     assert (metrics["nonfinite"] < 0) == skipping and after.step == state.step + skipping

@@ -27,8 +27,8 @@ from nnlab.training.distillation import Outputs, _Kernel, student_accuracy
 WIDTHS = (2, 3, 3)
 STUDENT, TEACHER = SmallCNN(arithmetic=ADDER, widths=WIDTHS), SmallCNN(widths=WIDTHS)
 MODEL = Distillation(STUDENT, TEACHER)
-IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4, 4, 1)), jnp.float32)
-LABELS = jnp.arange(6)
+IMAGES = np.random.default_rng(0).normal(size=(6, 4, 4, 1)).astype(np.float32)
+LABELS: Any = np.arange(6)
 # What takes time is to compile, not to run.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
@@ -38,20 +38,21 @@ def variables():
     """Arrays of the model's shapes, drawn without compiling its initialisers."""
     rng = np.random.default_rng(1)
     shapes = jax.eval_shape(MODEL.init, jax.random.key(0), IMAGES)
-    return jax.tree.map(lambda s: jnp.asarray(rng.uniform(0.1, 0.9, s.shape), s.dtype), shapes)
+    return jax.tree.map(lambda s: rng.uniform(0.1, 0.9, s.shape).astype(s.dtype), shapes)
 
 
 def test_loss_by_hand():
     # Two classes. Student's logits 0 and ln 3: probabilities 1/4 and 3/4; teacher's 0 and ln 1/3:
     # 3/4 and 1/4; the label is 1. Hard: ln 4/3; soft: 3/4 ln 4 + 1/4 ln 4/3; teacher's own: ln 4.
     log = np.log
-    outputs = Outputs(jnp.array([[0.0, log(3)]]), jnp.array([[0.0, -log(3)]]), jnp.array(5.0))
+    logits: Any = np.array([[0.0, log(3)]])
+    outputs = Outputs(logits, -logits, jnp.float32(5))
     hard, soft = log(4 / 3), 0.75 * log(4) + 0.25 * log(4 / 3)
-    got = distillation_loss(alpha=0.2, beta=0.1)(outputs, jnp.array([1]))
+    got = jax.jit(distillation_loss(alpha=0.2, beta=0.1))(outputs, np.array([1]))
     np.testing.assert_allclose(got, 0.5 + 0.8 * hard + 0.2 * soft + log(4), rtol=1e-6)
     # At temperature 2 the same numbers for logits of twice the size, times 4.
-    outputs = Outputs(2 * outputs.student, 2 * outputs.teacher, jnp.array(5.0))
-    got = distillation_loss(alpha=1, beta=0, temperature=2)(outputs, jnp.array([1]))
+    outputs = Outputs(2 * outputs.student, 2 * outputs.teacher, outputs.distance)
+    got = jax.jit(distillation_loss(alpha=1, beta=0, temperature=2))(outputs, np.array([1]))
     np.testing.assert_allclose(got, 4 * soft + log(10), rtol=1e-6)  # (1/10, 9/10), label 1
 
 
@@ -70,14 +71,17 @@ def test_bad_arguments_are_named(options, words):
 
 def test_a_kernel_starts_where_float32_can_tell_distances_apart():
     # A 3×3 window of 64 channels: 576 terms, and distances about as large.
-    y = jnp.array([-400.0, -600.0, -800.0]).reshape(3, 1, 1, 1)
+    y = np.array([-400, -600, -800], np.float32).reshape(3, 1, 1, 1)
     kernel: Any = _Kernel(576, None)
-    variables = kernel.init(jax.random.key(0), y, True)
+    variables = jax.jit(kernel.init, static_argnums=2)(jax.random.key(0), y, True)
     assert variables["params"]["log_width"] == 0
-    (_, captured) = kernel.apply(
-        variables, y, True, mutable=["batch_stats", "intermediates"], capture_intermediates=True
-    )
-    mapped = captured["intermediates"]["Conv_0"]["__call__"][0].ravel()
+
+    @jax.jit
+    def captured(variables):
+        kinds = ["batch_stats", "intermediates"]
+        return kernel.apply(variables, y, True, mutable=kinds, capture_intermediates=True)[1]
+
+    mapped = np.ravel(captured(variables)["intermediates"]["Conv_0"]["__call__"][0])
     weight = variables["params"]["Conv_0"]["kernel"].item()
     # The exponent is rounded, 2^-24 of its size of 1, and so are its exponential and the product.
     expected = np.exp(np.array([-400, -600, -800]) / 576) * weight
@@ -106,7 +110,7 @@ def test_outputs_are_those_of_both_networks_and_of_the_student_alone():
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)
         ours = updates["batch_stats"][name]
         assert jax.tree.structure(ours) == jax.tree.structure(stats["batch_stats"])
-    assert out.distance > 0
+    assert float(out.distance) > 0
     # Of the three convolutions two are adders, each with a map of its own and one of the teacher.
     maps = [name for name in variables()["params"] if name.startswith("_Kernel")]
     assert len(maps) == 4

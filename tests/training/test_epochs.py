@@ -8,7 +8,7 @@ import pytest
 from nnlab.errors import InputError
 from nnlab.training import State, steps_per_epoch, train_epoch
 
-NUMBERS = jnp.arange(23, dtype=jnp.int32)
+NUMBERS = np.arange(23, dtype=np.int32)
 DATA = NUMBERS[:, None], NUMBERS
 START = State(jnp.int32(0), jnp.int32(1), {}, (), jax.random.key(0))
 

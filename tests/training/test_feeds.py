@@ -20,7 +20,7 @@ def tree(numbers):
     return inputs, (numbers % 2 == 0, numbers)
 
 
-DATA = jax.tree.map(jnp.asarray, tree(np.arange(23, dtype=np.int32)))
+DATA = tree(np.arange(23, dtype=np.int32))
 START = State(jnp.int32(0), {}, {}, (), jax.random.key(0))
 
 

@@ -15,8 +15,8 @@ from nnlab.layers import Recurrent, SimpleCell
 
 RNG = np.random.default_rng(1)
 SYMBOLS = RNG.integers(0, 5, (3, 12))
-INPUTS = {"ids": jnp.asarray(SYMBOLS[:, :-1]), "known": jnp.asarray(RNG.random((3, 11)) < 0.7)}
-DATA = INPUTS, jnp.asarray(SYMBOLS[:, 1:])
+INPUTS = {"ids": SYMBOLS[:, :-1], "known": RNG.random((3, 11)) < 0.7}
+DATA = INPUTS, SYMBOLS[:, 1:]
 
 
 class Net(nn.Module):

@@ -35,7 +35,7 @@ def _drawn(shapes: Any) -> Any:
             values = rng.normal(size=shape.shape) * (np.sqrt(2 / fan_in) if kind == "kernel" else 1)
         else:
             values = rng.uniform(0.5, 1.5, shape.shape) - (kind == "bias")
-        return jnp.asarray(values, shape.dtype)
+        return np.asarray(values, shape.dtype)
 
     return jax.tree_util.tree_map_with_path(leaf, shapes)
 
@@ -50,12 +50,13 @@ def _assert_a_step_moves_everything(
 ) -> None:
     # Without decay, so that only a gradient moves a parameter.
     optimizer = optimizer or adder_recipe(10, weight_decay=0.0)
-    images = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+    images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     before = _drawn(jax.eval_shape(network.init, jax.random.key(0), images))
     params, stats = before["params"], before.get("batch_stats", {})
-    state = State(jnp.int32(0), params, stats, optimizer.init(params), jax.random.key(0))
+    zero: Any = np.int32(0)
+    state = State(zero, params, stats, optimizer.init(params), jax.random.key(0))
     step = _quick_jit(train_step(network, optimizer, **options))
-    after, metrics = step(state, (images, jnp.arange(len(images)) % 4))
+    after, metrics = step(state, (images, np.arange(len(images), dtype=np.int32) % 4))
     assert np.isfinite(metrics["loss"]) and metrics["nonfinite"] == -1
     for old_tree, new_tree in ((params, after.params), (stats, after.batch_stats)):
         leaves = jax.tree_util.tree_leaves_with_path(old_tree)

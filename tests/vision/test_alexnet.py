@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnlab.arithmetics import ADDER, BINARY
+from nnlab.arithmetics import ADDER
 from nnlab.errors import InputError
 from nnlab.vision.alexnet import (
     AlexNet,
@@ -25,7 +25,9 @@ EVERYTHING_ADDER: Any = {
 
 
 def variables(model: AlexNet, *size: int) -> Any:
-    return jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, *size, 3)))
+    return jax.eval_shape(
+        model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,9 +117,10 @@ def test_logits_are_those_of_pytorch(
     assert_borrowed_logits(ours, torch_names(ours), network, images)
 
 
-def test_first_and_classifier_have_arithmetics_of_their_own():
-    params = variables(AlexNet(arithmetic=ADDER, classifier=BINARY), 63, 63)["params"]
-    inner, last = {"adder_kernel", "bias"}, {"binary_kernel", "bias"}
+def test_first_and_classifier_have_arithmetics_of_their_own(marked):
+    model = AlexNet(arithmetic=marked("inner_kernel"), classifier=marked("last_kernel"))
+    params = variables(model, 63, 63)["params"]
+    inner, last = {"inner_kernel", "bias"}, {"last_kernel", "bias"}
     assert {name: set(leaves) for name, leaves in params.items()} == {
         "conv1": {"kernel", "bias"},
         **{f"conv{layer}": inner for layer in (2, 3, 4, 5)},
@@ -143,9 +146,9 @@ def test_a_step_reaches_every_parameter(model, assert_a_step_moves_everything):
     ],
 )
 def test_dropout_is_where_it_was_published(model, logit, quick_jit):
-    images = jnp.ones((1, 63, 63, 3))
+    images = np.ones((1, 63, 63, 3), np.float32)
     model = model(**NARROW, padding=2, dropout=1.0)
-    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), variables(model, 63, 63))
+    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), variables(model, 63, 63))
     run = quick_jit(functools.partial(model.apply, train=True))
     np.testing.assert_array_equal(run(ones, images), np.full((1, 5), logit))
 

@@ -1,5 +1,6 @@
 """ResNets for CIFAR: their sizes as of AdderNet's code and as published, and their blocks."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -28,7 +29,7 @@ from nnlab.models import (
 from nnlab.training import cross_entropy
 from nnlab.vision.cifar_resnet import ConvolutionShortcuts, torch_names
 
-IMAGE = jnp.ones((1, 32, 32, 3))
+IMAGE = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
 
 
 def variables(network):
@@ -60,13 +61,13 @@ def test_parameters_of_the_variants():
         assert sum(leaf.size for leaf in leaves) == parameters
 
 
-def test_shortcuts_are_projected_where_the_shape_changes_only():
-    params = variables(resnet20(arithmetic=ADDER))["params"]
+def test_shortcuts_are_projected_where_the_shape_changes_only(marked):
+    params = variables(resnet20(arithmetic=marked("own_kernel")))["params"]
     assert sum(name.startswith("BasicBlock") for name in params) == 9
     projections = {
-        name: block["AdderConv_2"]["adder_kernel"].shape
+        name: block["ProductConv_2"]["own_kernel"].shape
         for name, block in params.items()
-        if "AdderConv_2" in block
+        if "ProductConv_2" in block
     }
     assert projections == {"BasicBlock_3": (1, 1, 16, 32), "BasicBlock_6": (1, 1, 32, 64)}
 
@@ -84,7 +85,7 @@ def loss_and_gradients(network, variables, images):
 @pytest.mark.slow
 def test_computing_blocks_again_changes_nothing_but_memory(quick_jit):
     plain, remat = (CifarResNet(8, arithmetic=ADDER, remat=on) for on in (False, True))
-    images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+    images = np.random.default_rng(1).normal(size=(4, 8, 8, 3)).astype(np.float32)
     initial = [jax.jit(network.init)(jax.random.key(0), images) for network in (plain, remat)]
     chex.assert_trees_all_equal(*initial)
 
@@ -101,14 +102,14 @@ def test_computing_blocks_again_changes_nothing_but_memory(quick_jit):
 )
 def test_as_many_blocks_are_computed_again(shortcuts):
     network = CifarResNet(8, shortcuts=shortcuts, remat=True)
-    images = IMAGE[:, :8, :8]
+    images = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
 
-    def total(params, stats):
+    def total(params, stats, images):
         inputs = {"params": params, "batch_stats": stats}
         return network.apply(inputs, images, train=True, mutable=["batch_stats"])[0].sum()
 
     shapes = jax.eval_shape(network.init, jax.random.key(0), images)
-    program = jax.make_jaxpr(jax.grad(total))(shapes["params"], shapes["batch_stats"])
+    program = jax.make_jaxpr(jax.grad(total))(shapes["params"], shapes["batch_stats"], images)
     assert sum(equation.primitive.name == "remat2" for equation in program.eqns) == 3
 
 
@@ -137,8 +138,9 @@ def test_with_blocks_computed_again_little_is_kept_for_the_gradient():
     assert remat < 10 * 4 * 16 * 32 * 32 < 40 * 4 * 16 * 32 * 32 < plain
 
 
-def test_shortcuts_of_convolutions():
-    network = resnet20(arithmetic=ADDER_SR, shortcuts="convolution")
+def test_shortcuts_of_convolutions(marked):
+    arithmetic = dataclasses.replace(marked("own_kernel"), activation=ADDER_SR.activation)
+    network = resnet20(arithmetic=arithmetic, shortcuts="convolution")
     params = variables(network)["params"]
     blocks = {name: block for name, block in params.items() if name.startswith("Convolution")}
     assert len(blocks) == 9 and not any(name.startswith("BasicBlock") for name in params)
@@ -154,22 +156,23 @@ def test_shortcuts_of_convolutions():
 def test_a_convolution_of_no_effect_leaves_what_went_in(quick_jit):
     """Adder, normalisation, shortcut, ReLU, power; with scales of 0 only the shortcut is left."""
     block = ConvolutionShortcuts(4, 2, ADDER_SR, FLOAT, None, None)
-    x = jax.random.normal(jax.random.key(1), (2, 6, 5, 3))
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(2, 6, 5, 3)).astype(np.float32)
     shapes = jax.eval_shape(lambda k: block.init(k, x, False), jax.random.key(0))
-    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes["params"])
-    stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes["batch_stats"])
-    stats["BatchNorm_1"]["mean"] = jnp.zeros(4)
-    kernel = jax.random.normal(jax.random.key(2), (1, 1, 3, 4))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes["params"])
+    stats = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes["batch_stats"])
+    stats["BatchNorm_1"]["mean"] = np.zeros(4, np.float32)
+    kernel = rng.normal(size=(1, 1, 3, 4)).astype(np.float32)
     params["Conv_0"]["kernel"] = kernel
-    params["BatchNorm_1"]["scale"] = jnp.ones(4)  # of the projection
-    params["PowerActivation_0"]["alpha"] = jnp.array(2.0)
-    params["PowerActivation_1"]["alpha"] = jnp.array(0.5)
+    params["BatchNorm_1"]["scale"] = np.ones(4, np.float32)  # of the projection
+    params["PowerActivation_0"]["alpha"] = np.float32(2)
+    params["PowerActivation_1"]["alpha"] = np.float32(0.5)
 
     apply = quick_jit(functools.partial(block.apply, train=False))
     y = apply({"params": params, "batch_stats": stats}, x)
     pixels = np.pad(np.float64(x), ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=np.nan)
     means = np.nanmean(pixels.reshape(2, 3, 2, 3, 2, 3), axis=(2, 4))  # the last column's are two
-    projected = np.maximum(means @ np.asarray(kernel[0, 0], np.float64) / np.sqrt(1 + 1e-5), 0)
+    projected = np.maximum(means @ np.float64(kernel[0, 0]) / np.sqrt(1 + 1e-5), 0)
     # Powers of 2 and 1/2, one after the other, are nothing; numbers near 0 lose in the first.
     np.testing.assert_allclose(y, projected, rtol=0, atol=1e-5)
 
@@ -181,7 +184,8 @@ def test_intermediates(assert_intermediates):
         "stage3": (1, 8, 8, 64),
         "features": (1, 64),
     }
-    assert_intermediates(he_resnet20(7), (1, 32, 32, 3), expected)
+    model = CifarResNet(8, 7, projection=False, normalize_logits=False)
+    assert_intermediates(model, (1, 32, 32, 3), expected)
 
 
 @pytest.mark.slow
@@ -238,11 +242,11 @@ class TorchResNet(nn.Module):
         return self.linear(x.mean((2, 3)))
 
 
-@pytest.mark.parametrize("projection", [False, True])
-def test_pytorch_weights_give_its_logits(projection, randomised, assert_borrowed_logits):
-    model = CifarResNet(14, projection=projection, normalize_logits=False)
+@pytest.mark.parametrize(("projection", "depth"), [(False, 8), (True, 14)])
+def test_pytorch_weights_give_its_logits(projection, depth, randomised, assert_borrowed_logits):
+    model = CifarResNet(depth, projection=projection, normalize_logits=False)
     images = np.random.default_rng(0).normal(size=(2, 9, 8, 3)).astype(np.float32)
-    theirs = randomised(TorchResNet(14, projection))
+    theirs = randomised(TorchResNet(depth, projection))
     borrowed = assert_borrowed_logits(model, torch_names(model), theirs, images)
     # Nothing in the table but what the model has.
     paths = flatten_dict(borrowed["params"])

@@ -44,8 +44,8 @@ def variables(model: Any, images: Any = IMAGE) -> Any:
         pytest.param(googlenet_v1, 13_378_280, marks=pytest.mark.slow),
     ],
 )
-def test_parameters_with_heads(model, with_heads, full_size):
-    _, shapes = full_size(model, IMAGE, FLOAT, True)
+def test_parameters_with_heads(model, with_heads, full_size, marked):
+    _, shapes = full_size(model, IMAGE, marked("kernel"), True)
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == with_heads
 
 

@@ -17,7 +17,7 @@ from nnlab.ops.convolution import conv
 from nnlab.ops.pooling import max_pool
 from nnlab.vision.inception import Unit, units
 
-X = jax.random.normal(jax.random.key(0), (2, 6, 5, 3))
+X = np.random.default_rng(0).normal(size=(2, 6, 5, 3)).astype(np.float32)
 BRANCHES = (
     (Unit("one", 2),),
     (Unit("reduce", 3), Unit("three", 4, 3)),
@@ -29,7 +29,7 @@ BRANCHES = (
 def drawn(shapes: Any) -> Any:
     """Parameters and statistics from 1/2 to 3/2, none of them the initial one."""
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda s: jnp.asarray(rng.uniform(0.5, 1.5, s.shape), s.dtype), shapes)
+    return jax.tree.map(lambda s: rng.uniform(0.5, 1.5, s.shape).astype(s.dtype), shapes)
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ def variables(model: Any, images: Any = IMAGE) -> Any:
     return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
-def test_parameters_with_the_head(full_size):
-    network, shapes = full_size(InceptionV3, IMAGE, FLOAT, True)
+def test_parameters_with_the_head(full_size, marked):
+    network, shapes = full_size(InceptionV3, IMAGE, marked("kernel"), True)
     params: dict[tuple[str, ...], Any] = flatten_dict(shapes["params"])
     assert sum(leaf.size for leaf in params.values()) == 27_161_264
     # Kernels of torchvision's shapes, by its names.

@@ -9,7 +9,7 @@ from nnlab.arithmetics import ADDER
 from nnlab.costs import count
 from nnlab.models import LeNet5
 
-IMAGE = jnp.ones((1, 32, 32, 1))
+IMAGE = jax.ShapeDtypeStruct((1, 32, 32, 1), jnp.float32)
 
 
 def variables(**options: Any) -> Any:

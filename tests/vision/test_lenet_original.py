@@ -30,7 +30,9 @@ EVERYTHING_ADDER: Any = {"arithmetic": ADDER, "first": ADDER, "classifier": ADDE
 
 
 def variables(model: OriginalLeNet5) -> Any:
-    return jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 32, 32, 1)))
+    return jax.eval_shape(
+        model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 1), jnp.float32)
+    )
 
 
 def sizes(params: Any) -> dict[str, int]:
@@ -111,7 +113,7 @@ def run(quick_jit):
 def test_logits_are_those_of_the_paper_s_equations(run):
     model, rng = OriginalLeNet5(), np.random.default_rng(0)
     params = jax.tree.map(
-        lambda leaf: jnp.asarray(rng.uniform(-0.2, 0.2, leaf.shape), leaf.dtype),
+        lambda leaf: rng.uniform(-0.2, 0.2, leaf.shape).astype(leaf.dtype),
         variables(model)["params"],
     )
     images = np.random.default_rng(1).uniform(-0.1, 1.175, (2, 32, 32, 1)).astype(np.float32)
@@ -144,8 +146,8 @@ def test_other_codes_differ_in_half_of_their_bits(classes):
 def test_the_nearest_code_wins(run):
     """Where F6 has no weights, its biases are its units before the activation."""
     model = OriginalLeNet5()
-    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), variables(model)["params"])
-    params["f6"]["bias"] = jnp.asarray(codes(10)[3])  # f(1) is 1, by the choice of 1.7159
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), variables(model)["params"])
+    params["f6"]["bias"] = codes(10)[3]  # f(1) is 1, by the choice of 1.7159
     logits, _ = run({"params": params}, np.zeros((2, 32, 32, 1), np.float32))
     # A bit that differs costs 4; 1.7159 tanh(2/3) = 1.00006, of which 84 squares remain.
     expected = -4.0 * (codes(10) != codes(10)[3]).sum(axis=1)
@@ -175,7 +177,7 @@ def test_subsampling_begins_as_the_mean(quick_jit):
 
 def test_bad_arguments():
     with pytest.raises(InputError):
-        jax.eval_shape(OriginalLeNet5().init, jax.random.key(0), jnp.ones((1, 28, 28, 1)))
+        jax.eval_shape(OriginalLeNet5().init, jax.random.key(0), np.ones((1, 28, 28, 1)))
     for classes in (0, 85):
         with pytest.raises(InputError):
             variables(OriginalLeNet5(classes=classes))

@@ -21,7 +21,7 @@ from nnlab.models import (
 )
 from nnlab.vision.resnet import torch_names
 
-IMAGE = jnp.ones((1, 224, 224, 3))
+IMAGE, TINY = (jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32) for size in (224, 32))
 SMALL: dict[str, Any] = {
     "basic": {"stage_sizes": (1, 2), "bottleneck": False, "features": 8},
     "bottleneck": {"stage_sizes": (2, 1), "features": 8},
@@ -57,12 +57,13 @@ def test_intermediates(assert_intermediates):
         "stage4": (2, 3, 2, 512),
         "features": (2, 512),
     }
-    assert_intermediates(resnet18(classes=7), (2, 65, 64, 3), expected)
+    model = ResNet(7, stage_sizes=(1, 1, 1, 1), bottleneck=False)
+    assert_intermediates(model, (2, 65, 64, 3), expected)
 
 
 def test_the_stem_for_small_images():
     init = functools.partial(resnet18(10, stem="cifar").init_with_output, mutable=True)
-    _, made = jax.eval_shape(init, jax.random.key(0), IMAGE[:, :32, :32])
+    _, made = jax.eval_shape(init, jax.random.key(0), TINY)
     # 3·3·3·64 weights in place of 7·7·3·64, and 10 classes of 512 + 1 in place of 1000.
     expected = 11_689_512 + 1_728 - 9_408 - 990 * 513
     assert size(made["params"]) == expected == 11_173_962
@@ -70,29 +71,32 @@ def test_the_stem_for_small_images():
     assert sizes == [32, 16, 8, 4]
 
 
-def test_the_first_convolution_and_the_classifier_are_float_unless_told():
+def test_the_first_convolution_and_the_classifier_are_float_unless_told(marked):
     def kernels(**options):
-        params = shapes(ResNet(7, **SMALL["groups"], **options), IMAGE[:, :32, :32])["params"]
+        params = shapes(ResNet(7, **SMALL["groups"], **options), TINY)["params"]
         first, last = params.pop("conv1"), params.pop("fc")
         inner = [path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(params)]
         return set(first), {name for name in inner if name.endswith("kernel")}, set(last)
 
-    adder, plain, biased = {"adder_kernel"}, {"kernel"}, {"kernel", "bias"}
-    assert kernels(arithmetic=ADDER) == (plain, adder, biased)
-    assert kernels(first=ADDER, classifier=ADDER) == (adder, plain, {"adder_kernel", "bias"})
+    own, plain, biased = {"own_kernel"}, {"kernel"}, {"kernel", "bias"}
+    other = marked("own_kernel")
+    assert kernels(arithmetic=other) == (plain, own, biased)
+    assert kernels(first=other, classifier=other) == (own, plain, {"own_kernel", "bias"})
 
 
 def test_remat_changes_no_parameter():
-    networks = [ResNet(7, **SMALL["groups"], remat=on) for on in (False, True)]
-    images = IMAGE[:, :32, :32]
-    plain, made = (shapes(network, images) for network in networks)
+    networks = [
+        ResNet(7, stage_sizes=(1, 1), bottleneck=False, features=8, remat=on)
+        for on in (False, True)
+    ]
+    plain, made = (shapes(network, TINY) for network in networks)
     chex.assert_trees_all_equal(plain, made)
 
-    def total(params, stats):
+    def total(params, stats, images):
         variables = {"params": params, "batch_stats": stats}
         return networks[1].apply(variables, images, train=True, mutable=["batch_stats"])[0].sum()
 
-    program = jax.make_jaxpr(jax.grad(total))(made["params"], made["batch_stats"])
+    program = jax.make_jaxpr(jax.grad(total))(made["params"], made["batch_stats"], TINY)
     assert sum(equation.primitive.name == "remat2" for equation in program.eqns) == 2
 
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 import torch
 
-from nnlab.arithmetics import ADDER, BINARY
+from nnlab.arithmetics import ADDER
 from nnlab.errors import InputError
 from nnlab.vision.squeezenet import (
     SqueezeNet,
@@ -31,7 +31,9 @@ both = pytest.mark.parametrize(
 
 
 def variables(model: SqueezeNet, *size: int) -> Any:
-    return jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, *size, 3)))
+    return jax.eval_shape(
+        model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,15 +98,15 @@ def test_logits_are_those_of_pytorch(model, randomised, assert_borrowed_logits):
     assert_borrowed_logits(model, torch_names(model), network, images)
 
 
-def test_first_and_classifier_have_arithmetics_of_their_own():
-    model = squeezenet1_1(arithmetic=ADDER, classifier=BINARY)
+def test_first_and_classifier_have_arithmetics_of_their_own(marked):
+    model = squeezenet1_1(arithmetic=marked("inner_kernel"), classifier=marked("last_kernel"))
     params = variables(model, 32, 32)["params"]
     assert set(params["conv1"]) == {"kernel", "bias"}
-    assert set(params["conv10"]) == {"binary_kernel", "bias"}
+    assert set(params["conv10"]) == {"last_kernel", "bias"}
     for number in range(2, 10):
         fire = params[f"fire{number}"]
         assert set(fire) == {"squeeze", "expand1x1", "expand3x3"}
-        assert all(set(leaves) == {"adder_kernel", "bias"} for leaves in fire.values())
+        assert all(set(leaves) == {"inner_kernel", "bias"} for leaves in fire.values())
 
 
 @pytest.mark.slow

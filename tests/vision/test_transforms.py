@@ -1,6 +1,7 @@
 """Scaling, whitening and padding, against float64 on the host."""
 
 import pickle
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,9 @@ from nnlab.vision import (
 )
 from nnlab.vision.datasets.cifar import CifarRecords
 
+decorrelate, fit_whitening, pca_whiten, zca_whiten = map(
+    jax.jit, (decorrelate, fit_whitening, pca_whiten, zca_whiten)
+)
 UINT8_IMAGES = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=4, max_dims=4, max_side=5))
 
 
@@ -121,10 +125,11 @@ def test_standardized_uses_the_training_statistics_for_both_splits():
         standardized(dataset._replace(classes=2))
 
 
-def correlated(n=400, shape=(3, 2, 2)):
+def correlated(n=400, shape=(3, 2, 2), dtype: Any = np.float32) -> Any:
     random = np.random.default_rng(1)
     d = int(np.prod(shape))
-    return (random.normal(size=(n, d)) @ random.normal(size=(d, d)) + 5).reshape(n, *shape)
+    x = (random.normal(size=(n, d)) @ random.normal(size=(d, d)) + 5).reshape(n, *shape)
+    return x.astype(dtype)
 
 
 def covariance(x):
@@ -132,30 +137,30 @@ def covariance(x):
 
 
 def test_whitened_covariance_is_the_identity():
-    x = jnp.asarray(correlated(), jnp.float32)
-    fit = jax.jit(fit_whitening)(x, 0.0)
+    x = correlated()
+    fit = fit_whitening(x, 0.0)
     spread = np.diag(fit.variance)
     np.testing.assert_allclose(covariance(decorrelate(x, fit)), spread, atol=1e-4 * spread.max())
-    np.testing.assert_allclose(covariance(jax.jit(pca_whiten)(x, fit)), np.eye(12), atol=2e-3)
-    np.testing.assert_allclose(covariance(jax.jit(zca_whiten)(x, fit)), np.eye(12), atol=2e-3)
+    np.testing.assert_allclose(covariance(pca_whiten(x, fit)), np.eye(12), atol=2e-3)
+    np.testing.assert_allclose(covariance(zca_whiten(x, fit)), np.eye(12), atol=2e-3)
     assert zca_whiten(x, fit).shape == x.shape
     assert (np.diff(fit.variance) <= 0).all()
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1])
 def test_zca_is_the_symmetric_inverse_root(epsilon):
-    x = correlated()
+    x = correlated(dtype=np.float64)
     flat = x.reshape(len(x), -1)
     variance, basis = np.linalg.eigh(covariance(x) + epsilon * np.eye(12))
     expected = (flat - flat.mean(axis=0)) @ basis @ np.diag(variance**-0.5) @ basis.T
-    fit = fit_whitening(jnp.asarray(x, jnp.float32), epsilon)
-    result = zca_whiten(jnp.asarray(x, jnp.float32), fit)
+    fit = fit_whitening(x.astype(np.float32), epsilon)
+    result = zca_whiten(x.astype(np.float32), fit)
     np.testing.assert_allclose(np.reshape(result, flat.shape), expected, atol=5e-3)
 
 
 def test_whitening_by_hand():
     # Covariance diag(8, 2) with n - 1 = 1 ... the two images (2, 0), (-2, 0) have variance 8 in x.
-    x = jnp.array([[2.0, 1.0], [-2.0, 1.0]])
+    x: Any = np.array([[2, 1], [-2, 1]], np.float32)
     fit = fit_whitening(x, 1.0)
     np.testing.assert_allclose(fit.variance, [8, 0], atol=1e-6)
     # 2 / sqrt(8 + 1) and, where there is no variance, 0 / sqrt(0 + 1).
@@ -164,12 +169,12 @@ def test_whitening_by_hand():
 
 
 def test_fewer_images_than_pixels_stay_finite():
-    x = jnp.asarray(correlated(n=5), jnp.float32)
-    assert jnp.isfinite(zca_whiten(x, fit_whitening(x))).all()
+    x = correlated(n=5)
+    assert np.isfinite(zca_whiten(x, fit_whitening(x))).all()
 
 
 def test_whitening_accumulates_low_precision_in_float32():
-    x = jnp.asarray(correlated(), jnp.bfloat16)
+    x = correlated(dtype=jnp.bfloat16)
     fit = fit_whitening(x, 1e-5)
     assert fit.basis.dtype == jnp.float32
     np.testing.assert_allclose(covariance(zca_whiten(x, fit)), np.eye(12), atol=5e-3)
@@ -187,7 +192,7 @@ def test_fit_names_what_it_cannot_use(shape, dtype):
 def test_pad_to_surrounds_with_zeros(rows, columns):
     images = np.random.default_rng(0).integers(1, 256, (2, 5, 3, 2), np.uint8)
     _, height, width, _ = images.shape
-    padded = pad_to(images, height + rows, width + columns)
+    padded = np.asarray(pad_to(images, height + rows, width + columns))
     top, left = rows // 2, columns // 2
     assert padded.dtype == jnp.uint8
     assert padded.shape[1:3] == (height + rows, width + columns)
@@ -196,7 +201,8 @@ def test_pad_to_surrounds_with_zeros(rows, columns):
 
 
 def test_pad_to_of_one_image_under_jit():
-    padded = jax.jit(pad_to, static_argnums=(1, 2))(jnp.ones((28, 28, 1)), 32, 32)
+    padded = jax.jit(pad_to, static_argnums=(1, 2))(np.ones((28, 28, 1), np.float32), 32, 32)
+    padded = np.asarray(padded)
     assert padded.shape == (32, 32, 1) and padded[2:30, 2:30].all() and padded.sum() == 28 * 28
 
 

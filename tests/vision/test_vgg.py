@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnlab.arithmetics import ADDER, BINARY
+from nnlab.arithmetics import ADDER
 from nnlab.errors import InputError
 from nnlab.files.borrowing import borrow
 from nnlab.vision.vgg import (
@@ -16,7 +16,6 @@ from nnlab.vision.vgg import (
     torch_names,
     vgg11,
     vgg11_bn,
-    vgg16,
 )
 
 NARROW: Any = {"widths": (4, 6, 8, 6, 4), "hidden": 10, "classes": 5}
@@ -30,7 +29,9 @@ LAYERS = {  # torchvision's configurations A, B, D, E
 
 
 def variables(model: VGG, *size: int) -> Any:
-    return jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, *size, 3)))
+    return jax.eval_shape(
+        model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+    )
 
 
 def test_intermediates_in_bfloat16(assert_intermediates):
@@ -39,7 +40,7 @@ def test_intermediates_in_bfloat16(assert_intermediates):
         size = 224 >> stage
         expected[f"stage{stage}"] = (2, 2 * size, 2 * size, features)
         expected[f"pool{stage}"] = (2, size, size, features)
-    assert_intermediates(vgg16(norm=True, norm_dense=True), (2, 224, 224, 3), expected)
+    assert_intermediates(vgg11(norm=True, norm_dense=True), (2, 224, 224, 3), expected)
 
 
 class Torchvision(torch.nn.Module):
@@ -99,10 +100,11 @@ def test_layers_of_pytorch_in_their_order(depth, norm, randomised):
         np.testing.assert_array_equal(params[f"bn{name}"]["scale"], module.weight.detach().numpy())
 
 
-def test_first_and_classifier_have_arithmetics_of_their_own():
-    params = variables(vgg11(arithmetic=ADDER, classifier=BINARY, norm=True), 32, 32)["params"]
+def test_first_and_classifier_have_arithmetics_of_their_own(marked):
+    model = vgg11(arithmetic=marked("inner_kernel"), classifier=marked("last_kernel"), norm=True)
+    params = variables(model, 32, 32)["params"]
     kinds = {name: set(leaves) for name, leaves in params.items() if not name.startswith("bn")}
-    inner, last = {"adder_kernel", "bias"}, {"binary_kernel", "bias"}
+    inner, last = {"inner_kernel", "bias"}, {"last_kernel", "bias"}
     names = ("2_1", "3_1", "3_2", "4_1", "4_2", "5_1", "5_2")
     assert kinds == {
         "conv1_1": {"kernel", "bias"},
@@ -130,8 +132,8 @@ def test_a_step_reaches_every_parameter(model, assert_a_step_moves_everything):
 def test_dropout_is_where_it_was_published(quick_jit):
     """With a rate of 1 only the bias of the last layer remains."""
     model = vgg11(**NARROW, dropout=1.0)
-    images = jnp.ones((1, 32, 32, 3))
-    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), variables(model, 32, 32))
+    images = np.ones((1, 32, 32, 3), np.float32)
+    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), variables(model, 32, 32))
     run = quick_jit(lambda v: model.apply(v, images, train=True))
     np.testing.assert_array_equal(run(ones), np.ones((1, 5)))
 

@@ -10,7 +10,7 @@ from nnlab.arithmetics import ADDER, FLOAT
 from nnlab.costs import count
 from nnlab.models import VGGSmall
 
-IMAGE = jnp.ones((1, 32, 32, 3))
+IMAGE = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
 
 
 def variables(**options: Any) -> Any:
@@ -28,9 +28,11 @@ def test_multiply_adds():
     assert products - distances == 154_533_888 + 226_492_416 + 226_492_416 + 81_920
 
 
-def test_the_classifier_has_a_bias_and_no_normalisation():
+def test_the_classifier_has_a_bias_and_no_normalisation(marked):
+    quick = marked("kernel")
     for arithmetic, layer in ((FLOAT, "Dense_0"), (ADDER, "AdderDense_0")):
-        params = variables(classes=100, classifier=arithmetic)["params"]
+        options = {"arithmetic": quick, "first": quick, "classifier": arithmetic}
+        params = variables(classes=100, **options)["params"]
         assert params[layer]["bias"].shape == (100,)
         widths = [params[f"BatchNorm_{i}"]["scale"].size for i in range(6)]
         assert widths == [128, 128, 256, 256, 512, 512] and "BatchNorm_6" not in params

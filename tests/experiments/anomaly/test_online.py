@@ -21,8 +21,8 @@ def toy_step(state, batch):
 
 
 def toy_state(key, inputs):
-    params = {"weight": jax.random.normal(key)}
-    return training.State(jnp.int32(0), params, {}, (), key, {"sum": jnp.zeros(len(inputs))})
+    params, zero = {"weight": jax.random.uniform(key)}, jnp.zeros((), jnp.int32)
+    return training.State(zero, params, {}, (), key, {"sum": np.zeros(len(inputs), np.float32)})
 
 
 def test_rows_are_scored_before_they_are_learned_and_held_states_keep_all_but_the_carry():

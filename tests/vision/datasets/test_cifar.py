@@ -19,9 +19,8 @@ LABELS = RANDOM.integers(0, 10, (6, N), np.uint8)
 
 
 @pytest.fixture(autouse=True)
-def four_images_a_file(monkeypatch, request):
-    if "original_data" not in request.fixturenames:
-        monkeypatch.setattr(cifar, "IMAGES_PER_FILE", N)
+def four_images_a_file(monkeypatch):
+    monkeypatch.setattr(cifar, "IMAGES_PER_FILE", N)
 
 
 def records(pixels, labels):
@@ -255,13 +254,3 @@ def test_records_are_not_read_from_pickles(tmp_path):
         "data_batch_1.bin, .*, test_batch.bin: unpack cifar-10-binary.tar.gz beside it$",
     ):
         cifar.cifar10_records(tmp_path)
-
-
-def test_original_cifar10(original_data):
-    data = cifar.load_cifar10(original_data)
-    assert data.train.images.shape == (50_000, 32, 32, 3)
-    assert data.test.images.shape == (10_000, 32, 32, 3)
-    assert np.bincount(data.train.labels).tolist() == [5000] * 10
-    assert np.bincount(data.test.labels).tolist() == [1000] * 10
-    means = data.train.images.mean(axis=(0, 1, 2)) / 255
-    np.testing.assert_allclose(means, [0.4914, 0.4822, 0.4465], atol=5e-5)
