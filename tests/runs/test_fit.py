@@ -79,7 +79,8 @@ FEED = in_memory(TRAIN, BATCH)._replace(
 
 def fitted(folder, step: Any = STEP, epochs=3, evaluate=EVALUATE, feed=FEED, **options):
     options |= {"epochs": epochs, "folder": folder}
-    return fit("CNN", options.pop("state", start()), step, evaluate, feed, TEST, **options)
+    state, test = options.pop("state", start()), options.pop("test", TEST)
+    return fit("CNN", state, step, evaluate, feed, test, **options)
 
 
 @functools.cache
@@ -260,6 +261,16 @@ def test_an_epoch_is_the_mean_of_its_steps_in_pieces_of_any_length(folder, steps
         "test_loss": [0.75],
         "test_accuracy": [0.25],
     }
+
+
+def test_a_test_in_pieces_is_the_mean_over_its_examples(folder):
+    def evaluate(state, data):
+        return {"loss": data[0].mean(), "accuracy": data[1].mean()}
+
+    numbers = jnp.arange(2005.0)  # two pieces of a thousand, and one of five
+    trained = tiny(folder, 1, evaluate=evaluate, test=(numbers, -numbers))
+    assert trained.history["test_loss"] == [pytest.approx(1002)]
+    assert trained.history["test_accuracy"] == [pytest.approx(-1002)]
 
 
 @pytest.mark.parametrize("bad", [0, 2, 3])
