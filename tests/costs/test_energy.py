@@ -29,6 +29,15 @@ def test_int8_and_binary_terms():
     assert term(bit_operations={"bool": 8}) == pytest.approx(term(additions={"int8": 1}))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "product", "addition"),
+    [("int8", 0.2, 0.03), ("int32", 3.1, 0.1), ("float16", 1.1, 0.4), ("float32", 3.7, 0.9)],
+)
+def test_prices_of_horowitz(dtype, product, addition):
+    counts = NOTHING._replace(multiplications={dtype: 1}), NOTHING._replace(additions={dtype: 1})
+    assert [energy(each) for each in counts] == [product, addition]
+
+
 def test_comparisons_and_functions_are_left_out():
     assert energy(NOTHING._replace(comparisons={"float32": 9}, other={"bfloat16": 9})) == 0
 

@@ -105,6 +105,7 @@ def test_the_last_window_may_reach_over_the_edge():
     # 7 make 3 that fill; of 2 pixels at stride 3, 4 pixels make 2, 5 make 2.
     rows = {(6, 3, 2): [2, 4, 5], (7, 3, 2): [2, 4, 6], (4, 2, 3): [1, 3], (5, 2, 3): [1, 4]}
     rows |= {(3, 1, 2): [0, 2], (2, 3, 2): [1], (3, 2, 4): [1]}
+    rows |= {(4, 1, 2): [0, 2], (5, 2, 5): [1]}  # none begins where the image ends
 
     @jax.jit
     def pooled():

@@ -274,6 +274,16 @@ def test_an_epoch_is_the_mean_of_its_steps_in_pieces_of_any_length(folder, steps
     }
 
 
+def test_a_test_in_pieces_is_the_mean_over_its_examples(folder):
+    def evaluate(state, data):
+        return {"loss": data[0].mean(), "accuracy": data[1].mean()}
+
+    numbers = jnp.arange(2005.0)  # two pieces of a thousand, and one of five
+    trained = tiny(folder, 1, evaluate=evaluate, test=(numbers, -numbers))
+    assert trained.history["test_loss"] == [pytest.approx(1002)]
+    assert trained.history["test_accuracy"] == [pytest.approx(-1002)]
+
+
 @pytest.mark.parametrize("bad", [0, 2, 3])
 def test_a_refused_step_is_named_and_not_counted(folder, bad):
     good = by_epoch(accuracy=[0.5, 0.5])

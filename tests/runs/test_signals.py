@@ -22,6 +22,17 @@ def test_a_deferred_signal_is_an_answer(number):
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.parametrize("within", [signals.deferred, signals.immediate])
+def test_handlers_are_back_when_no_signal_came(within):
+    def handlers():
+        return [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+    before = handlers()
+    with within():
+        assert handlers() != before
+    assert handlers() == before
+
+
 def test_in_another_thread_nothing_is_held_back():
     seen, before = [], signal.getsignal(signal.SIGTERM)
 
