@@ -36,7 +36,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_PROGRAMS))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
-_ENOUGH = 2_000_000_000  # bytes that a worker may hold
+_ENOUGH = 900_000_000  # bytes that a worker may hold
 
 
 @pytest.fixture(scope="module", autouse=True)

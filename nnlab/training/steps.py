@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
 
@@ -95,20 +94,20 @@ def init(
         params_key, key = jax.random.split(key)
         return model.init(params_key, few, train=False), key
 
-    variables, key = begin(key, _one_example(inputs))
+    variables, key = begin(key, _first_example(inputs))
     params = variables["params"]
     stats = variables.get("batch_stats", {})
     carry = () if streams is None else _carry(model, variables, inputs, streams)
     return State(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), key, carry)
 
 
-def _one_example(inputs: Any) -> Any:
-    """Return zeros for an example of a tree of arrays, or the tree if they share no such axis."""
+def _first_example(inputs: Any) -> Any:
+    """Return the first example of a tree of arrays, or the tree if they share no such axis."""
     try:
         shared_size(inputs)
     except InputError:
         return inputs
-    return jax.tree.map(lambda a: np.zeros((1, *a.shape[1:]), a.dtype), inputs)
+    return jax.tree.map(lambda a: a[:1], inputs)
 
 
 def _carry(model: nn.Module, variables: Any, inputs: Any, streams: int) -> Any:
