@@ -36,17 +36,23 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_PROGRAMS))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
-_ENOUGH = 900_000_000  # bytes that a worker may hold
+_ENOUGH, _MORE = 900_000_000, 200_000_000  # bytes
+_held = [_ENOUGH]  # by this worker, after programs were last let go
 
 
-@pytest.fixture(scope="module", autouse=True)
+def _memory() -> int:
+    """Bytes that this process holds, or 0 where the system is not Linux."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+
+
+@pytest.fixture(autouse=True)
 def free_programs():
-    """Lets go of compiled programs after a file of tests, or a worker grows by gigabytes."""
+    """Lets go of compiled programs from time to time, or a worker grows by gigabytes."""
     yield
-    held = Path("/proc/self/statm")  # of Linux; elsewhere no file's programs serve the next
-    pages = int(held.read_text().split()[1]) if held.exists() else _ENOUGH
-    if (jax := sys.modules.get("jax")) and pages * os.sysconf("SC_PAGE_SIZE") > _ENOUGH:
+    if (jax := sys.modules.get("jax")) and _memory() > _held[0] + _MORE:
         jax.clear_caches()
+        _held[0] = max(_memory(), _ENOUGH)
 
 
 def _one_or_two(largest):

@@ -29,8 +29,12 @@ MODELS = {
 }
 OPTIONS = [
     pytest.param("LeNet-5, adder", dict(bits=8, groups=2, correct_means=False)),
-    pytest.param("LeNet-5, adder", dict(bits=4, scheme="shared", correct_means=False)),
-    pytest.param("LeNet-5, binary", dict(correct_means=False)),
+    pytest.param(
+        "LeNet-5, adder",
+        dict(bits=4, scheme="shared", correct_means=False),
+        marks=pytest.mark.slow,
+    ),
+    pytest.param("LeNet-5, binary", dict(correct_means=False), marks=pytest.mark.slow),
     pytest.param("ResNet-8, adder", dict(bits=4), marks=pytest.mark.slow),
     pytest.param("ResNet-8, binary", dict(correct_means=False)),
 ]
