@@ -1,6 +1,8 @@
 """What the tests of several rooms share."""
 
+import ctypes
 import functools
+import gc
 import importlib.metadata
 import importlib.util
 import itertools
@@ -52,6 +54,9 @@ def free_programs():
     yield
     if (jax := sys.modules.get("jax")) and _memory() > _held[0] + _MORE:
         jax.clear_caches()
+        gc.collect()
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # of glibc
+            trim(0)
         _held[0] = max(_memory(), _ENOUGH)
 
 
