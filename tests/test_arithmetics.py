@@ -37,7 +37,7 @@ from nnlab.costs import stored_bytes
 from nnlab.layers import AdderConv, AdderDense, BinaryDense
 from nnlab.models import SmallCNN
 
-IMAGES = np.float32(np.random.default_rng(0).normal(size=(2, 6, 5, 3)))
+IMAGES: Any = np.asarray(np.random.default_rng(0).normal(size=(2, 6, 5, 3)), np.float32)
 
 
 @pytest.mark.parametrize(
@@ -105,11 +105,11 @@ def test_frozen_and_hashable():
 
 def test_a_rule_by_partial_changes_the_gradient_and_not_the_value():
     rough = dataclasses.replace(ADDER, dense=functools.partial(AdderDense, filter_rule="sign"))
-    kernel = np.float32([[0.5], [2.0]])
+    kernel = np.asarray([[0.5], [2.0]], np.float32)
 
     def y(arithmetic: Arithmetic, kernel) -> Any:
         variables = {"params": {"adder_kernel": kernel}}
-        return arithmetic.dense(1).apply(variables, np.float32([3, 1]))[0]
+        return arithmetic.dense(1).apply(variables, np.asarray([3, 1], np.float32))[0]
 
     for arithmetic, expected in ((ADDER, [[2.5], [-1.0]]), (rough, [[1.0], [-1.0]])):
         both = jax.jit(jax.value_and_grad(functools.partial(y, arithmetic)))
@@ -180,7 +180,9 @@ def test_draws_come_from_the_dropout_stream(name):
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(3, 10)).astype(np.float32)
     shapes = jax.eval_shape(layer.init, jax.random.key(0), x)
-    variables = jax.tree.map(lambda s: np.float32(rng.uniform(-0.5, 0.5, s.shape)), shapes)
+    variables = jax.tree.map(
+        lambda s: np.asarray(rng.uniform(-0.5, 0.5, s.shape), np.float32), shapes
+    )
 
     @jax.jit
     def passes(rngs):

@@ -13,7 +13,7 @@ from jax.core import Tracer
 from nnlab.ops.binary import sign_ste
 from nnlab.testing import check_gradient_rule, image_windows
 
-X = jnp.asarray([[-1.75, 0.5, 0.25], [0.75, -0.5, 1.5]])
+X: Any = jnp.asarray([[-1.75, 0.5, 0.25], [0.75, -0.5, 1.5]])
 W = jnp.asarray([0.5, -0.25, 1.25])
 
 

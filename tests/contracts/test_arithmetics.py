@@ -113,7 +113,7 @@ def dorefa_weights(w):
 
 
 def in_format(form, a):
-    return np.float64(jax.jit(form.split)(np.float32(a))[0])
+    return np.float64(jax.jit(form.split)(np.asarray(a, np.float32))[0])
 
 
 def formatted(product, weights, inputs):
@@ -165,7 +165,7 @@ TERMS |= dict.fromkeys(["binary_connect", "ternary", "dorefa_1_2"], ADDITION)
 TERMS |= {"binary": XNOR, "conjugate_adder": (0, 1, 1, 0, 0), "lp_adder": (0, 2, 0, 0, 1)}
 TERMS |= dict.fromkeys(["shift_q", "shift_ps"], SHIFT) | {"sparse": PRODUCT}
 
-SIGNS = {"binary", "binary_connect", "binary_swish"}  # whose weights are stored as such
+SIGNS: Any = {"binary", "binary_connect", "binary_swish"}  # whose weights are stored as such
 
 NAMES = list(ARITHMETICS)
 # These differ from others by a number or a quantiser; two more take long to compile.

@@ -6,6 +6,7 @@ and the edges of HardTanh occur all the time.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +23,11 @@ from nnlab.ops.windows import window_of
 SIGN, CLIP = np.sign, functools.partial(np.clip, a_min=-1, a_max=1)
 
 
-def quarters(seed, *shape):
+def quarters(seed, *shape) -> Any:
     return np.random.default_rng(seed).integers(-8, 9, shape).astype(np.float32) / 4
 
 
-def operands(shape, kernel_shape, window, seed=0):
+def operands(shape, kernel_shape, window, seed=0) -> Any:
     """g, x and kernel; the size of g is that of XLA's convolution."""
     strides, padding, dilation = window
     out = jax.eval_shape(

@@ -6,6 +6,7 @@ against XLA's bodies before it measures.
 
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +60,7 @@ def interpreted(g, x, kernel, window, tile=SMALL):
     )
 
 
-def operands(shape, kernel_shape, window, dtype=np.float32):
+def operands(shape, kernel_shape, window, dtype=np.float32) -> Any:
     """Multiples of 1/4: their sums are exact, ties and edges of HardTanh are frequent."""
     rng = np.random.default_rng(0)
     out = shape[0], *window.positions(shape[1:], kernel_shape), kernel_shape[3]
@@ -159,7 +160,7 @@ def value_and_cotangents(op, x, kernel, **options):
     return y, pull(y)
 
 
-def zeros(*shape, dtype):
+def zeros(*shape, dtype) -> Any:
     return jax.ShapeDtypeStruct(shape, dtype)
 
 

@@ -4,6 +4,7 @@ Operands are multiples of 1/4 of magnitude at most 2, so that every sum is exact
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from nnlab.kernels.window import Window
 from nnlab.ops.windows import window_of
 
 
-def quarters(seed, *shape):
+def quarters(seed, *shape) -> Any:
     return np.random.default_rng(seed).integers(-8, 9, shape).astype(np.float32) / 4
 
 
@@ -57,7 +58,7 @@ def derived(g, x, kernel, window):
     return y, *gradients(g)
 
 
-def operands(shape, kernel_shape, window):
+def operands(shape, kernel_shape, window) -> Any:
     x, kernel = quarters(0, *shape), quarters(1, *kernel_shape)
     g = quarters(2, shape[0], *window.positions(shape[1:], kernel_shape), kernel_shape[3])
     return g, x, kernel
@@ -68,7 +69,7 @@ def test_golden(body):
     # cotangents are 1 * -1 + 2 * 0.5 = 0 and 2 * -1 = -2, the filter's 0 + 2 * 1 and 1 + 2 * 3.
     window = Window(padding=((0, 0), (1, 0)))
     g, x = (jnp.array(a).reshape(1, 1, 2, 1) for a in ([1.0, 2.0], [1.0, 3.0]))
-    kernel = np.float32([0.5, -1.0]).reshape(1, 2, 1, 1)
+    kernel = np.asarray([0.5, -1.0], np.float32).reshape(1, 2, 1, 1)
     y, dx, dw = passes(g, x, kernel, window)
     assert np.ravel(y).tolist() == [-1, -2.5]
     assert (np.ravel(dx).tolist(), np.ravel(dw).tolist()) == ([0, -2], [2, 7])

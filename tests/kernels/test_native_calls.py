@@ -1,6 +1,7 @@
 """Calls of the native bodies: from many threads, under transformations, with arrays of no size."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ WIDE = 3, 8, 8, 32, 3, 3, 32  # n, height, width, in, kh, kw, out
 UNEVEN = 2, 9, 7, 5, 3, 2, 37, Window((2, 3), ((1, 0), (2, 1)), (2, 1))
 
 
-def operands(sizes, window, seed=0):
+def operands(sizes, window, seed=0) -> Any:
     """Cotangent, images and kernel of float32."""
     n, height, width, channels, kh, kw, features = sizes
     rng = np.random.default_rng(seed)

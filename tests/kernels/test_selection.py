@@ -14,8 +14,8 @@ from nnlab.errors import InputError
 from nnlab.kernels import adder
 from nnlab.kernels.window import POINT
 
-X = np.ones((1, 4, 4, 2), np.float32)
-KERNEL = np.zeros((2, 2, 2, 3), np.float32)
+X: Any = np.ones((1, 4, 4, 2), np.float32)
+KERNEL: Any = np.zeros((2, 2, 2, 3), np.float32)
 TARGET = "nnlab_conv"
 
 needs_library = pytest.mark.skipif(

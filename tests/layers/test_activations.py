@@ -15,7 +15,7 @@ from nnlab.models import SmallCNN
 from nnlab.ops.pooling import expected_pool
 
 KEY = jax.random.key(0)
-X = np.asarray(np.random.default_rng(0).normal(size=(4, 6)), np.float32)
+X: Any = np.asarray(np.random.default_rng(0).normal(size=(4, 6)), np.float32)
 
 
 def applied(layer) -> Any:
@@ -53,7 +53,7 @@ def test_maxout_is_the_largest_of_its_pieces_in_any_arithmetic():
         shapes: Any = jax.eval_shape(layer.init, KEY, X)["params"]["units"]
         assert {n: p.shape for n, p in shapes.items()} == {name: (6, 15), "bias": (15,)}
         rng = np.random.default_rng(1)
-        params = {n: np.float32(rng.normal(size=p.shape)) for n, p in shapes.items()}
+        params = {n: np.asarray(rng.normal(size=p.shape), np.float32) for n, p in shapes.items()}
         units = jax.jit(dense(15, use_bias=True).apply)({"params": params}, X)
         y = jax.jit(layer.apply)({"params": {"units": params}}, X)
         np.testing.assert_array_equal(y, np.asarray(units).reshape(4, 5, 3).max(-1))

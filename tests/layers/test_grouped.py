@@ -32,11 +32,11 @@ EVERY = [
 ]
 
 
-def normal(seed, *shape):
+def normal(seed, *shape) -> Any:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-X = normal(0, 2, 7, 6, 6)
+X: Any = normal(0, 2, 7, 6, 6)
 
 
 def test_float_groups_are_those_of_xla():

@@ -46,7 +46,7 @@ KINDS = [
 ] + [(layers.Conv, CONV, NAMES["Conv"])]
 
 
-def normal(*shape):
+def normal(*shape) -> Any:
     return np.asarray(np.random.default_rng(0).normal(size=shape), np.float32)
 
 
@@ -187,7 +187,7 @@ def test_bits_of_shifts_reach_their_weights():
     params = {"shift_exponent_kernel": -9 * one, "shift_sign_kernel": one}
     assert jax.jit(layer.apply)({"params": params}, one[0]).item() == 0.25
     layer = layers.ShiftAddDense(1, bits=3)
-    params = {"kernel": np.float32([[-1e-3]]), "adder_kernel": one}
+    params = {"kernel": np.asarray([[-1e-3]], np.float32), "adder_kernel": one}
     assert jax.jit(layer.apply)({"params": params}, one[0]).item() == -1.25
     variables = jax.eval_shape(layers.ShiftPSConv(6, 1).init, jax.random.key(0), IMAGES)
     stored = stored_bytes(layers.ShiftPSConv(6, 1).apply, variables, IMAGES)
@@ -213,7 +213,7 @@ def test_p_follows_the_steps_of_training_and_stays_in_evaluation():
     evaluate, kernel = jit(layer.apply), variables["params"]["adder_kernel"]
     op = jit(lp_adder_conv)
     for p in (2.0, 1.5, 1.0, 1.0):
-        expected = op(x, kernel, p=np.float32(p))
+        expected = op(x, kernel, p=np.asarray(p, np.float32))
         for _ in range(2):
             np.testing.assert_array_equal(evaluate(variables, x), expected)
         y, variables = train(variables)

@@ -28,7 +28,7 @@ from nnlab.layers import (
 )
 
 BATCH, TIME, M, N = 3, 5, 4, 6
-X = np.random.default_rng(0).normal(size=(BATCH, TIME, M))
+X: Any = np.random.default_rng(0).normal(size=(BATCH, TIME, M))
 CELLS = SimpleCell, GRUCell, LSTMCell, GravesLSTMCell
 # What takes time is to compile, not to run.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -300,7 +300,7 @@ def test_small_steps_add_up_in_a_bfloat16_cell():
     x = jnp.ones((1, 1000, 1), jnp.bfloat16)
     params = jax.eval_shape(layer.init, jax.random.key(0), x)["params"]
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), params)
-    zeros["cell"]["bias"] = np.float32([0, 30, 0.00390625, 0])
+    zeros["cell"]["bias"] = np.asarray([0, 30, 0.00390625, 0], np.float32)
     after = jit(functools.partial(layer.apply, mutable=["carry"]))({"params": zeros}, x)[1]
     c = after["carry"]["state"][0]
     # tanh of it is rounded to bfloat16 once, by 2^-9 of it at most.

@@ -25,8 +25,8 @@ jit = functools.partial(jax.jit, compiler_options=QUICK)
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 BATCH, TIME, M, N = 4, 6, 3, 5
-X = np.asarray(RNG.normal(size=(BATCH, TIME, M)), np.float32)
-LENGTHS = np.array([6, 4, 0, 4], np.int32)
+X: Any = np.asarray(RNG.normal(size=(BATCH, TIME, M)), np.float32)
+LENGTHS: Any = np.array([6, 4, 0, 4], np.int32)
 # Of float32 sums of eight terms below 1, in two programs.
 close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
 
@@ -59,7 +59,9 @@ def shapes_of(name):
 def drawn(shapes):
     """Variables at random; with a bias that is not zero, an input of zeros changes the state."""
     rng = np.random.default_rng(1)
-    return jax.tree.map(lambda leaf: np.float32(0.3 + 0.4 * rng.normal(size=leaf.shape)), shapes)
+    return jax.tree.map(
+        lambda leaf: np.asarray(0.3 + 0.4 * rng.normal(size=leaf.shape), np.float32), shapes
+    )
 
 
 def variables_of(name):
@@ -103,7 +105,7 @@ def test_gradients_do_not_see_padding(padding):
 
     counts = np.arange(TIME) < LENGTHS[:, None]
     of_zeros, of_padding = (
-        jax.device_get(gradients(np.where(counts[..., None], X, np.float32(number))))
+        jax.device_get(gradients(np.where(counts[..., None], X, np.asarray(number, np.float32))))
         for number in (0, padding)
     )
     jax.tree.map(np.testing.assert_array_equal, of_padding, of_zeros)
@@ -223,8 +225,8 @@ def test_nothing_goes_in_and_nothing_comes_out(shape):
         (X, LENGTHS[:3], "an integer for each of the 4 sequences, not int32[3]."),
         (X, LENGTHS[:, None], "an integer for each of the 4 sequences, not int32[4, 1]."),
         (X, np.ones(4, np.float32), "an integer for each of the 4 sequences, not float32[4]."),
-        (X, np.int32([7, 4, 0, 4]), "from 0 to the 6 steps, not from 0 to 7."),
-        (X, np.int32([-1, 4, 0, 4]), "from 0 to the 6 steps, not from -1 to 4."),
+        (X, np.asarray([7, 4, 0, 4], np.int32), "from 0 to the 6 steps, not from 0 to 7."),
+        (X, np.asarray([-1, 4, 0, 4], np.int32), "from 0 to the 6 steps, not from -1 to 4."),
     ],
 )
 def test_bad_shapes_and_lengths_are_named(x, lengths, sentence):
@@ -235,8 +237,8 @@ def test_bad_shapes_and_lengths_are_named(x, lengths, sentence):
 
 def test_lengths_that_are_not_known_before_the_program_runs_are_cut_to_what_there_is():
     run = jit(lstm().apply)
-    far = run(variables_of("forward"), X, np.int32([99, 6, -5, 0]))
-    near = run(variables_of("forward"), X, np.int32([6, 6, 0, 0]))
+    far = run(variables_of("forward"), X, np.asarray([99, 6, -5, 0], np.int32))
+    near = run(variables_of("forward"), X, np.asarray([6, 6, 0, 0], np.int32))
     assert np.array_equal(far, near)
 
 

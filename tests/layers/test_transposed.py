@@ -84,9 +84,9 @@ def test_adder_by_hand():
     # Steps [1, 3] at stride 2, "VALID", filter [0.5, -1]: windows [0, 1], [1, 0], [0, 3], [3, 0]
     # give -(0.5 + 2), -(0.5 + 1), -(0.5 + 4), -(2.5 + 1).
     layer: Any = ConvTranspose(ADDER.conv, 1, (2,), strides=2, padding="VALID")
-    kernel = np.float32([0.5, -1]).reshape(2, 1, 1)
+    kernel = np.asarray([0.5, -1], np.float32).reshape(2, 1, 1)
     params = {"AdderConv_0": {"adder_kernel": kernel}}
-    y = layer.apply({"params": params}, np.float32([1.0, 3.0]).reshape(1, 2, 1))
+    y = layer.apply({"params": params}, np.asarray([1.0, 3.0], np.float32).reshape(1, 2, 1))
     assert np.ravel(y).tolist() == [-2.5, -1.5, -4.5, -3.5]
 
 

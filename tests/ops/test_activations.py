@@ -1,5 +1,7 @@
 """Activations against their formulas in float64."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ from nnlab.ops.activations import (
 )
 from nnlab.testing import check_gradient_rule
 
-X = np.linspace(-3, 3, 13, dtype=np.float32)
+X: Any = np.linspace(-3, 3, 13, dtype=np.float32)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_equals_pytorch(pixels, size):
 
 def test_golden_pyramid():
     # 0 to 15 in four rows of four: quarters end in 5, 7, 13 and 15, and the whole in 15.
-    x = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1) * np.float32([1, -1])
+    x = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1) * np.asarray([1, -1], np.float32)
     y = jax.jit(spatial_pyramid_pool, static_argnums=1)(x, (2, 1))
     assert y.tolist() == [[5, 0, 7, -2, 13, -8, 15, -10, 15, 0]]
 

@@ -5,6 +5,7 @@ float32 and comparisons ask for equality.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,11 +37,11 @@ POTENTIALS = {"full": l2, "sign": l1, "clip": huber}
 RULES = [(f, i) for f in ("full", "sign") for i in ("clip", "full", "sign")]
 
 
-def quarters(seed, *shape, dtype=jnp.float32):
+def quarters(seed, *shape, dtype=jnp.float32) -> Any:
     return np.asarray(np.random.default_rng(seed).integers(-8, 9, shape) / 4, dtype)
 
 
-def normal(seed, *shape):
+def normal(seed, *shape) -> Any:
     return np.asarray(np.random.default_rng(seed).normal(size=shape), np.float32)
 
 
@@ -77,11 +78,11 @@ def test_golden():
     # dw = [1 * (0 - 0.5) + 2 * (3 - 0.5), 1 * (1 + 1) + 2 * (0 + 1)] = [4.5, 4],
     # dx = [1 * clip(-1 - 1), 2 * clip(0.5 - 3)] = [-1, -2].
     x, kernel = (
-        np.float32([1.0, 3.0]).reshape(1, 1, 2, 1),
-        np.float32([0.5, -1]).reshape(1, 2, 1, 1),
+        np.asarray([1.0, 3.0], np.float32).reshape(1, 1, 2, 1),
+        np.asarray([0.5, -1], np.float32).reshape(1, 2, 1, 1),
     )
     g, op = (
-        np.float32([1, 2]),
+        np.asarray([1, 2], np.float32),
         functools.partial(adder_conv, strides=(1, 2), padding=((0, 0), (1, 1))),
     )
 

@@ -74,7 +74,7 @@ def test_nan_and_infinity():
 
 def test_a_large_shared_offset_costs_no_digits_of_the_value():
     rng = np.random.default_rng(0)
-    x, kernel = (np.float32(rng.normal(1000, 1, shape)) for shape in ((6, 72), (72, 5)))
+    x, kernel = (np.asarray(rng.normal(1000, 1, shape), np.float32) for shape in ((6, 72), (72, 5)))
     exact = -np.abs(np.asarray(x, np.float64)[..., None] - np.asarray(kernel)).sum(1)
     # K = 72 terms of one sign: the relative error is below K * eps.
     np.testing.assert_allclose(jax.jit(adder_dense)(x, kernel), exact, rtol=72 * 2.0**-23, atol=0)

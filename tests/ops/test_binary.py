@@ -27,11 +27,11 @@ def sign(x):
     return np.where(x >= 0, 1.0, -1.0)
 
 
-def signs(seed, *shape, dtype=jnp.float32):
+def signs(seed, *shape, dtype=jnp.float32) -> Any:
     return np.asarray(np.random.default_rng(seed).choice([-1, 1], shape), dtype)
 
 
-def weights():
+def weights() -> Any:
     """Dense around the edges -1, 0 and 1, without those themselves."""
     return np.asarray(np.linspace(-1.5, 1.5, 14).reshape(2, 7), np.float32)
 
@@ -120,7 +120,7 @@ def test_stochastic_weights_have_the_mean_of_clipped_weights(dtype):
 
 
 def test_stochastic_weights_are_a_function_of_the_key():
-    w = np.float32([INF, -INF, NAN, *[0] * 61])
+    w = np.asarray([INF, -INF, NAN, *[0] * 61], np.float32)
     draw = jax.jit(stochastic_binary_weights)
     first, again, other = (np.asarray(draw(jax.random.key(k), w)) for k in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
@@ -135,8 +135,8 @@ def conv_sum(x, kernel, **options):
 def test_golden():
     # Row [+1, -1], filter [+1, +1, -1] between zeros: 0 + 1 + 1 = 2 and 1 - 1 + 0 = 0. The padding
     # adds nothing: counted as a sign it would give an odd number.
-    x = np.float32([1.0, -1.0]).reshape(1, 1, 2, 1)
-    kernel = np.float32([1.0, 1.0, -1.0]).reshape(1, 3, 1, 1)
+    x = np.asarray([1.0, -1.0], np.float32).reshape(1, 1, 2, 1)
+    kernel = np.asarray([1.0, 1.0, -1.0], np.float32).reshape(1, 3, 1, 1)
     assert np.ravel(jax.jit(binary_conv)(x, kernel)).tolist() == [2, 0]
 
 

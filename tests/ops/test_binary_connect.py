@@ -1,6 +1,7 @@
 """BinaryConnect's products: which weights they take, and when."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ def conv_sum(x, w, **options):
     return jnp.tensordot(image_windows(x, w.shape, **options), w, 3)
 
 
-def operands():
+def operands() -> Any:
     """Multiples of 1/8 between -1 and 1, so that sums are exact."""
     rng = np.random.default_rng(0)
     x, w = rng.integers(-8, 9, (2, 4, 3, 2)) / 8, rng.integers(-8, 9, (2, 2, 2, 3)) / 8

@@ -14,7 +14,7 @@ from nnlab.testing import check_gradient_rule, image_windows
 OPTIONS: Any = dict(strides=(2, 1), padding=((1, 0), (2, 1)), kernel_dilation=(2, 1))
 
 
-def quarters(seed, *shape):
+def quarters(seed, *shape) -> Any:
     return np.asarray(np.random.default_rng(seed).integers(-8, 9, shape) / 4, np.float32)
 
 
@@ -34,8 +34,8 @@ def potential(x, kernel, **options):
 def test_golden():
     # Inputs 3, -1, 2 and weights 1, 2, 2: 2 (1 - 1 + 2) = 4. The smaller magnitude learns, by twice
     # the other's sign: w of the first, x of the second, and at the tie each by once.
-    x = np.float32([3.0, -1.0, 2.0]).reshape(1, 1, 1, 3)
-    kernel = np.float32([1.0, 2.0, 2.0]).reshape(1, 1, 3, 1)
+    x = np.asarray([3.0, -1.0, 2.0], np.float32).reshape(1, 1, 1, 3)
+    kernel = np.asarray([1.0, 2.0, 2.0], np.float32).reshape(1, 1, 3, 1)
 
     @jax.jit
     def passes(x, kernel):

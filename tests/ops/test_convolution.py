@@ -22,7 +22,7 @@ from nnlab.ops.convolution import conv, flipped, true_conv
 from nnlab.testing import check_gradient_rule
 
 
-def quarters(seed, *shape, dtype=jnp.float32):
+def quarters(seed, *shape, dtype=jnp.float32) -> Any:
     return np.asarray(np.random.default_rng(seed).integers(-8, 9, shape) / 4, dtype)
 
 
@@ -47,10 +47,10 @@ def test_golden():
     # Row [1, 3], filter [0.5, -1], one zero after it: [0.5 - 3, 1.5]. With g = [1, 2]:
     # dx = [0.5, -1 + 1] and dw = [1 + 6, 3].
     x, kernel = (
-        np.float32([1.0, 3.0]).reshape(1, 1, 2, 1),
-        np.float32([0.5, -1]).reshape(1, 2, 1, 1),
+        np.asarray([1.0, 3.0], np.float32).reshape(1, 1, 2, 1),
+        np.asarray([0.5, -1], np.float32).reshape(1, 2, 1, 1),
     )
-    results = passes(conv, x, kernel, np.float32([1.0, 2.0]).reshape(x.shape))
+    results = passes(conv, x, kernel, np.asarray([1.0, 2.0], np.float32).reshape(x.shape))
     assert [np.ravel(r).tolist() for r in results] == [[-2.5, 1.5], [0.5, 0], [7, 3]]
 
 
@@ -156,7 +156,10 @@ def test_true_convolution_goes_through_the_kernel_backwards(axes, product):
 
 def test_true_adder_convolution_by_hand():
     # Steps [1, 3], filter [0.5, -1] read from its end: -(|1 + 1| + |3 - 0.5|) = -4.5.
-    x, kernel = np.float32([1.0, 3.0]).reshape(1, 2, 1), np.float32([0.5, -1]).reshape(2, 1, 1)
+    x, kernel = (
+        np.asarray([1.0, 3.0], np.float32).reshape(1, 2, 1),
+        np.asarray([0.5, -1], np.float32).reshape(2, 1, 1),
+    )
     assert true_conv(x, kernel, padding="VALID", product=adder_conv).item() == -4.5
     assert adder_conv(x, kernel, padding="VALID").item() == -(0.5 + 4)
 

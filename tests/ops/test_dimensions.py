@@ -29,11 +29,11 @@ SPACE = (
 )
 
 
-def quarters(seed, *shape):
+def quarters(seed, *shape) -> Any:
     return np.asarray(np.random.default_rng(seed).integers(-8, 9, shape) / 4, np.float32)
 
 
-def operands(shape, kernel_shape):
+def operands(shape, kernel_shape) -> Any:
     return [quarters(0, *shape), quarters(1, *kernel_shape)]
 
 
@@ -83,8 +83,8 @@ def test_golden():
     # -(0.5 + 2) and -(2.5 + 1). So do two frames of one pixel, between frames of zeros.
     for axes in (1, 3):
         shape = 2, *(1,) * (axes - 1)
-        x = np.float32([1.0, 3.0]).reshape(1, *shape, 1)
-        kernel = np.float32([0.5, -1]).reshape(*shape, 1, 1)
+        x = np.asarray([1.0, 3.0], np.float32).reshape(1, *shape, 1)
+        kernel = np.asarray([0.5, -1], np.float32).reshape(*shape, 1, 1)
         padding = ((1, 1), (0, 0), (0, 0))[:axes]
         y = jax.jit(functools.partial(adder_conv, strides=(2, 1, 1)[:axes], padding=padding))(
             x, kernel

@@ -23,7 +23,7 @@ def conv_sum(x, w):
     return jnp.tensordot(image_windows(x, w.shape, **OPTIONS), w, 3)
 
 
-def operands():
+def operands() -> Any:
     rng = np.random.default_rng(0)
     x, w = rng.uniform(-0.5, 1.5, (2, 4, 3, 2)), rng.normal(size=(2, 2, 2, 3))
     return np.asarray(x, np.float32), np.asarray(w, np.float32)
@@ -63,12 +63,16 @@ def test_one_bit_is_the_true_gradient_of_its_potentials(thorough):
         q = np.abs(w).mean() * np.where(np.asarray(w) >= 0, 1, -1)
         return np.asarray(jit(conv_sum)(np.round(np.clip(x, 0, 1)), q))
 
-    def signs(w):
+    def signs(w) -> Any:
         return jax.lax.stop_gradient(jnp.abs(w).mean() * jnp.where(w >= 0, 1.0, -1.0))
 
     rng = np.random.default_rng(0)  # numbers of few bits, whose mean size is 1/2
-    x = rng.permutation(np.repeat(np.float32([-0.25, 0.25, 0.75, 1.5]), 12)).reshape(2, 4, 3, 2)
-    w = rng.permutation(np.repeat(np.float32([-0.75, -0.25, 0.25, 0.75]), 6)).reshape(2, 2, 2, 3)
+    x = rng.permutation(np.repeat(np.asarray([-0.25, 0.25, 0.75, 1.5], np.float32), 12)).reshape(
+        2, 4, 3, 2
+    )
+    w = rng.permutation(np.repeat(np.asarray([-0.75, -0.25, 0.25, 0.75], np.float32), 6)).reshape(
+        2, 2, 2, 3
+    )
     check_gradient_rule(
         functools.partial(dorefa_conv, activation_bits=1, **OPTIONS),
         [x, w],
@@ -111,7 +115,7 @@ def test_rounded_cotangents_equal_the_scalar_formula(bits):
 
 
 def test_the_mean_of_rounded_cotangents_is_the_cotangent():
-    g, draws, n = np.float32([[-1.0, -0.4, 0.0, 0.1, 0.9]]), 20_000, 3
+    g, draws, n = np.asarray([[-1.0, -0.4, 0.0, 0.1, 0.9]], np.float32), 20_000, 3
 
     def one(key):
         return jax.vjp(lambda y: quantize_gradient(key, y, 2), np.zeros(g.shape, np.float32))[1](g)[
@@ -125,7 +129,7 @@ def test_the_mean_of_rounded_cotangents_is_the_cotangent():
 
 def test_images_have_their_own_largest_and_zeros_stay():
     key = jax.random.key(0)
-    g = np.float32([[1e-3] * 4, [1e3] * 4, [0] * 4])
+    g = np.asarray([[1e-3] * 4, [1e3] * 4, [0] * 4], np.float32)
     quantised = functools.partial(quantize_gradient, key, bits=1)
     (got,) = jit(lambda y, g: jax.vjp(quantised, y)[1](g))(np.zeros((3, 4), np.float32), g)
     np.testing.assert_array_equal(np.abs(got), np.abs(g))
@@ -144,7 +148,7 @@ def test_gradient_bits_need_a_key():
         ops.append(functools.partial(remat, key=traced))  # under jit and remat
         return [jax.vjp(lambda w, op=op: op(x, w), w)[1](g)[0] for op in ops]
 
-    real, also_real, coarse, jitted = map(np.asarray, cotangents(key, w, np.float32(g)))
+    real, also_real, coarse, jitted = map(np.asarray, cotangents(key, w, np.asarray(g, np.float32)))
     np.testing.assert_array_equal(also_real, real)
     assert (coarse != real).any()
     np.testing.assert_allclose(jitted, coarse, rtol=1e-5, atol=1e-5)

@@ -123,7 +123,7 @@ def test_slopes_are_those_of_the_potentials(name, thorough):
 
 
 def test_the_default_sign_is_that_of_binary_networks():
-    x = np.float32(EDGES)
+    x = np.asarray(EDGES, np.float32)
     ours, theirs = (
         jit(lambda x, f=f: jax.vjp(f, x)[1](x)) for f in (estimators.ste_sign, sign_ste)
     )
@@ -132,7 +132,7 @@ def test_the_default_sign_is_that_of_binary_networks():
 
 def test_ternary_weight_networks():
     # The mean of abs is 0.5, the threshold 0.35.
-    x = np.float32([0.5, -0.25, 0.375, 0.0, -0.9, 0.25, 1.225, -0.5])
+    x = np.asarray([0.5, -0.25, 0.375, 0.0, -0.9, 0.25, 1.225, -0.5], np.float32)
 
     @jit
     def passes(x):

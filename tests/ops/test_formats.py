@@ -1,6 +1,7 @@
 """Formats against enumerations, the layer scale against float64, products against their rules."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ jit = functools.partial(jax.jit, compiler_options=QUICK)
 RNG = np.random.default_rng(0)
 
 
-def floats(*shape, spread=3.0):
+def floats(*shape, spread=3.0) -> Any:
     return np.asarray(RNG.normal(size=shape) * 2.0 ** RNG.normal(0, spread, shape), np.float32)
 
 
@@ -66,14 +67,14 @@ def test_small_floats_at_all_codes_midpoints_and_neighbours(form, dtype, largest
         (np.nextafter(middle, np.float32(-np.inf)), lower),
     ):
         np.testing.assert_array_equal(nearest(jnp.asarray(x)), expected.astype(np.float32))
-    beyond = np.float32([3.4e38, -3.4e38, np.inf, -np.inf, np.nan])
+    beyond = np.asarray([3.4e38, -3.4e38, np.inf, -np.inf, np.nan], np.float32)
     expected = np.array([largest, -largest, largest, -largest, np.nan], np.float32)
     np.testing.assert_array_equal(nearest(beyond), expected)
 
 
 @pytest.mark.parametrize(("size", "sigma"), [(1e-12, 2), (3e7, 0)])
 def test_scale(size, sigma):
-    x = floats(200) * np.float32(size)
+    x = floats(200) * np.asarray(size, np.float32)
     x[:3] = 0
     values, scale = jit(scaled(posit(8, 1), sigma).split)(x)
     wide = np.asarray(x, np.float64)
@@ -114,7 +115,7 @@ def test_formats_keep_the_dtype_and_are_straight_through():
 WEIGHTS, INPUTS, ERRORS = scaled(posit(8, 1)), posit(8, 1), scaled(posit(8, 2))
 
 
-def signs(x, kernel, **options):
+def signs(x, kernel, **options) -> Any:
     return binary_conv(sign_ste(x), binary_weights(kernel), **options)
 
 

@@ -15,15 +15,15 @@ from nnlab.ops.integer import adder_conv_uint8, adder_dense_uint8
 from nnlab.testing import image_windows
 
 
-def numbers(seed, *shape):
+def numbers(seed, *shape) -> Any:
     return np.asarray(np.random.default_rng(seed).integers(0, 256, shape), jnp.uint8)
 
 
 def test_golden():
     # Row [10, 20], filter [1, 2, 3], zero point 5 at both ends:
     # |5 - 1| + |10 - 2| + |20 - 3| = 29 and |10 - 1| + |20 - 2| + |5 - 3| = 29.
-    x = np.uint8([10, 20]).reshape(1, 1, 2, 1)
-    kernel = np.uint8([1, 2, 3]).reshape(1, 3, 1, 1)
+    x = np.asarray([10, 20], np.uint8).reshape(1, 1, 2, 1)
+    kernel = np.asarray([1, 2, 3], np.uint8).reshape(1, 3, 1, 1)
     assert np.ravel(adder_conv_uint8(x, kernel, padding_value=5)).tolist() == [-29, -29]
     assert np.ravel(adder_conv_uint8(x, kernel)).tolist() == [-26, -30]
 
@@ -46,12 +46,14 @@ def test_conv_over_shapes_and_windows(convolutions, data):
 def test_equals_the_floating_convolution():
     x, kernel = numbers(0, 2, 6, 5, 3), numbers(1, 3, 3, 3, 4)
     y = jax.jit(adder_conv_uint8)(x, kernel)
-    np.testing.assert_array_equal(y, jax.jit(adder_conv)(np.float32(x), np.float32(kernel)))
+    np.testing.assert_array_equal(
+        y, jax.jit(adder_conv)(np.asarray(x, np.float32), np.asarray(kernel, np.float32))
+    )
 
 
 def test_padding_value_may_be_traced_and_mapped():
     x, kernel = numbers(0, 2, 3, 3, 2), numbers(1, 3, 3, 2, 2)
-    values = np.uint8([0, 7, 255])
+    values = np.asarray([0, 7, 255], np.uint8)
     y = jax.jit(jax.vmap(lambda value: adder_conv_uint8(x, kernel, padding_value=value)))(values)
     for i, value in enumerate(values):
         expected = adder_conv_uint8(x, kernel, padding_value=int(value))
@@ -76,7 +78,7 @@ def test_errors():
         with pytest.raises(InputError, match=r"^padding_value must be an integer from 0 to 255"):
             adder_conv_uint8(x, kernel, padding_value=value)
     with pytest.raises(TypeError, match=r"^adder_conv_uint8 expects x in uint8, not float32\.$"):
-        adder_conv_uint8(np.float32(x), kernel)
+        adder_conv_uint8(np.asarray(x, np.float32), kernel)
     with pytest.raises(ValueError, match=r"2 in x .* 3 in kernel"):
         adder_conv_uint8(x[..., :2], kernel)
     with pytest.raises(ValueError, match="the window spans 9 pixels of height"):

@@ -16,7 +16,7 @@ from nnlab.testing import check_gradient_rule, image_windows
 OPTIONS: Any = dict(strides=(2, 1), padding=((1, 0), (2, 1)), kernel_dilation=(2, 1))
 
 
-def normal(seed, *shape):
+def normal(seed, *shape) -> Any:
     return np.asarray(np.random.default_rng(seed).normal(size=shape), np.float32)
 
 
@@ -44,11 +44,11 @@ def test_golden():
     # Distances 4 and -1 at p = 3/2: -(8 + 1). Slopes: 3/2 · 4^(1/2) = 3 and -3/2, for w of g = 2
     # times those, for x the negative.
     x, kernel = (
-        np.float32([5.0, 1.0]).reshape(1, 1, 1, 2),
-        np.float32([1.0, 2.0]).reshape(1, 1, 2, 1),
+        np.asarray([5.0, 1.0], np.float32).reshape(1, 1, 1, 2),
+        np.asarray([1.0, 2.0], np.float32).reshape(1, 1, 2, 1),
     )
     y, dx, dw = cotangents(
-        lp_adder_conv, x, kernel, np.full((1, 1, 1, 1), 2.0, "f4"), p=np.float32(1.5)
+        lp_adder_conv, x, kernel, np.full((1, 1, 1, 1), 2.0, "f4"), p=np.asarray(1.5, np.float32)
     )
     # Off by (1 + p |ln d|) 2^-23 a term, below 4 such steps.
     exact = functools.partial(np.testing.assert_allclose, rtol=4 * 2**-23)
@@ -120,7 +120,7 @@ def test_at_2_it_is_the_squared_distance():
 
 
 def test_vmap_over_p_is_a_loop_and_p_gets_no_gradient():
-    ps = np.float32([1.0, 1.5])
+    ps = np.asarray([1.0, 1.5], np.float32)
 
     def y(p):
         return lp_adder_conv(X, KERNEL, p=p, **OPTIONS)

@@ -1,6 +1,7 @@
 """Binary products of packed signs, against those of signs in floats."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from nnlab.ops.binary import binary_conv, sign_ste
 from nnlab.ops.packed import binary_conv_packed, binary_dense_packed, pack_signs
 
 
-def normal(seed, *shape, dtype=jnp.float32):
+def normal(seed, *shape, dtype=jnp.float32) -> Any:
     return np.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
 
 
@@ -22,8 +23,8 @@ def test_golden():
     # Bits from the lowest: +1 +1 -1 +1 is 0b1011; zeros of either sign are +1.
     assert pack_signs(jnp.array([0.5, 0.0, -2.0, -0.0])).tolist() == [0b1011]
     # Row [+1, -1], filter [+1, +1, -1]: 1 + 1 = 2 and 1 - 1 = 0, as in the test of `binary_conv`.
-    x = pack_signs(np.float32([1.0, -1.0]).reshape(1, 1, 2, 1))
-    kernel = pack_signs(np.float32([1.0, 1.0, -1.0]).reshape(1, 3, 1, 1), axis=2)
+    x = pack_signs(np.asarray([1.0, -1.0], np.float32).reshape(1, 1, 2, 1))
+    kernel = pack_signs(np.asarray([1.0, 1.0, -1.0], np.float32).reshape(1, 3, 1, 1), axis=2)
     assert np.ravel(binary_conv_packed(x, kernel, channels=1)).tolist() == [2, 0]
 
 

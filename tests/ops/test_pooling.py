@@ -1,6 +1,7 @@
 """Pooling against XLA's and PyTorch's, in values and gradients, with ties, padding and NaN."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,7 +21,7 @@ from nnlab.ops.pooling import (
 from nnlab.testing import check_gradient_rule
 
 
-def few_values(seed, *shape):
+def few_values(seed, *shape) -> Any:
     """Multiples of 1/4 between -1 and 1: many windows have ties, and sums are exact."""
     return np.random.default_rng(seed).integers(-4, 5, shape).astype(np.float32) / 4
 
@@ -41,14 +42,14 @@ def from_torch(x):
     return np.moveaxis(x.detach().numpy(), 1, -1)
 
 
-def of_pixels(*pixels):
+def of_pixels(*pixels) -> Any:
     return np.array(pixels, np.float32).reshape(1, 2, 2, 1)
 
 
 def test_golden_maxima():
     # Windows [1, 3; 3, 2] and [0, 0; 0, 0]: the first 3 and the first 0 get the cotangents.
-    x = np.float32([[1.0, 3, 0, 0], [3, 2, 0, 0]]).reshape(1, 2, 4, 1)
-    y, dx = passes(max_pool, x, np.float32([5.0, 7]).reshape(1, 1, 2, 1))
+    x = np.asarray([[1.0, 3, 0, 0], [3, 2, 0, 0]], np.float32).reshape(1, 2, 4, 1)
+    y, dx = passes(max_pool, x, np.asarray([5.0, 7], np.float32).reshape(1, 1, 2, 1))
     assert np.ravel(y).tolist() == [3, 0]
     assert dx.reshape(2, 4).tolist() == [[0, 5, 7, 0], [0, 0, 0, 0]]
 
@@ -90,7 +91,7 @@ def test_maxima_dtypes_transformations_and_errors():
 
 
 def test_nan_is_the_maximum():
-    x = np.float32([1.0, jnp.nan, 2, 0]).reshape(1, 2, 2, 1)
+    x = np.asarray([1.0, jnp.nan, 2, 0], np.float32).reshape(1, 2, 2, 1)
     y, dx = passes(max_pool, x, np.ones((1, 1, 1, 1), np.float32))
     assert np.isnan(y).all() and np.ravel(dx).tolist() == [1, 0, 0, 0]
 
@@ -154,7 +155,7 @@ def test_pools_unpools_and_differentiates_as_pytorch(size, window, strides, padd
 def test_golden_indices():
     # 1 9 | 2 3    the 9 at row 0, column 1; the first 3 at row 0, column 3
     # 4 5 | 3 0
-    x = np.float32([[1.0, 9, 2, 3], [4, 5, 3, 0]]).reshape(1, 2, 4, 1)
+    x = np.asarray([[1.0, 9, 2, 3], [4, 5, 3, 0]], np.float32).reshape(1, 2, 4, 1)
     y, indices = jax.jit(max_pool_with_indices)(x)
     assert np.ravel(y).tolist() == [9, 3] and np.ravel(indices).tolist() == [1, 3]
     y, g = np.array([[[[5], [7]]]], np.float32), np.arange(8, dtype=np.float32).reshape(1, 2, 4, 1)
@@ -164,7 +165,7 @@ def test_golden_indices():
 
 
 def test_equal_indices_each_get_the_cotangent():
-    indices = np.int32([2, 2, 0]).reshape(1, 1, 3, 1)
+    indices = np.asarray([2, 2, 0], np.int32).reshape(1, 1, 3, 1)
     y, g = (
         np.full(indices.shape, 5, np.float32),
         np.array([1, 2, 3], np.float32).reshape(1, 1, 3, 1),
@@ -175,14 +176,14 @@ def test_equal_indices_each_get_the_cotangent():
 
 
 def test_indices_of_no_pixel_put_and_get_nothing():
-    indices = np.int32([-1, 3, 1]).reshape(1, 1, 3, 1)
+    indices = np.asarray([-1, 3, 1], np.int32).reshape(1, 1, 3, 1)
     ones = np.ones(indices.shape, np.float32)
     pixels, dy = passes(lambda y: max_unpool(y, indices, (1, 3)), ones, ones)
     assert np.ravel(pixels).tolist() == [0, 1, 0] and np.ravel(dy).tolist() == [0, 0, 1]
 
 
 def test_windows_of_nan_or_minus_infinity_name_a_pixel_of_the_image():
-    x = np.float32([[-jnp.inf, -jnp.inf], [jnp.nan, 0]]).reshape(1, 2, 2, 1)
+    x = np.asarray([[-jnp.inf, -jnp.inf], [jnp.nan, 0]], np.float32).reshape(1, 2, 2, 1)
     pool = functools.partial(
         max_pool_with_indices, window=(1, 3), strides=(1, 2), padding=((0, 0), (1, 0))
     )
@@ -255,7 +256,7 @@ def test_the_cotangent_goes_to_the_pixel_that_was_drawn():
 
 
 def test_windows_without_a_pixel_above_0_are_0_and_get_no_cotangent():
-    x = np.float32([0.0, -1, -2, 0]).reshape(1, 2, 2, 1)
+    x = np.asarray([0.0, -1, -2, 0], np.float32).reshape(1, 2, 2, 1)
     for pool in (expected_pool, lambda x: stochastic_pool(jax.random.key(0), x)):
         y, dx = passes(pool, x, np.ones((1, 1, 1, 1), np.float32))
         assert y.item() == 0 and np.ravel(dx).tolist() == [0, 0, 0, 0]

@@ -1,6 +1,7 @@
 """Convolutions by simple weights: value and gradients of the convolution, a cost of their own."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,8 @@ from nnlab.ops.convolution import conv
 from nnlab.ops.products import int8_conv, shift_conv, signed_conv
 
 RNG = np.random.default_rng(0)
-X = np.asarray(RNG.integers(-8, 9, (2, 5, 4, 3)) / 4, np.float32)
-SIGNS = np.asarray(RNG.integers(-1, 2, (3, 2, 3, 4)), np.float32)
+X: Any = np.asarray(RNG.integers(-8, 9, (2, 5, 4, 3)) / 4, np.float32)
+SIGNS: Any = np.asarray(RNG.integers(-1, 2, (3, 2, 3, 4)), np.float32)
 OPTIONS = {"strides": 2, "padding": ((1, 0), (2, 1)), "kernel_dilation": (1, 2)}
 
 every_product = pytest.mark.parametrize("product", [signed_conv, shift_conv, int8_conv])

@@ -72,7 +72,7 @@ def test_value_and_gradient_are_pytorchs_with_alpha_times_the_size(channels, siz
 
 def test_golden_value_by_hand():
     # d = 2 + 1e-4 (1 + 4 + 9 + 16) for the third of 1 2 3 4: y = 3 / 2.003 ** 0.75.
-    y = jax.jit(local_response_norm)(np.float32([1, 2, 3, 4]))
+    y = jax.jit(local_response_norm)(np.asarray([1, 2, 3, 4], np.float32))
     np.testing.assert_allclose(np.asarray(y)[2], 3 / 2.003**0.75, rtol=1e-6)
 
 

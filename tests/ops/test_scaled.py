@@ -17,7 +17,7 @@ from nnlab.testing import check_gradient_rule, image_windows
 OPTIONS: Any = dict(strides=(2, 1), padding=((1, 0), (0, 1)))
 
 
-def operands():
+def operands() -> Any:
     """Numbers of few bits off -1, 0 and 1, filters of mean size 1 or 1/2: exact in float32.
 
     In bfloat16 a result is rounded once, and once more where a scale or a slope follows.

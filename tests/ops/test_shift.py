@@ -29,10 +29,10 @@ def quantised(w, bits=5):
     return np.vectorize(functools.partial(rounded, bits=bits), otypes=[float])(w)
 
 
-def weights():
+def weights() -> Any:
     """Of all sizes from 2^-17 to 4 with both signs, and a zero."""
     sizes = np.exp2(np.linspace(-17, 2, 13))
-    both = np.float32([sizes, -sizes[::-1]])
+    both = np.asarray([sizes, -sizes[::-1]], np.float32)
     both[0, 5] = 0
     return both
 

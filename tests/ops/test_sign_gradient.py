@@ -35,7 +35,7 @@ def test_the_value_is_unchanged_and_the_cotangents_are_signs(jitted):
 def test_golden_values():
     # d/dx of sum a x^2 is 2 a x: 6, -8 and 0
     gradient = jax.grad(sign_cotangent(lambda x: jnp.sum(jnp.array([1.0, 2, 0]) * x**2)))
-    assert jax.jit(gradient)(np.float32([3, -2, 5])).tolist() == [1, -1, 0]
+    assert jax.jit(gradient)(np.asarray([3, -2, 5], np.float32)).tolist() == [1, -1, 0]
 
 
 def test_the_sign_is_of_the_sum_over_all_uses():
@@ -46,7 +46,7 @@ def test_the_sign_is_of_the_sum_over_all_uses():
 
 
 def test_trees_keywords_integers_and_what_is_around():
-    around = np.float32([2, -3])
+    around = np.asarray([2, -3], np.float32)
 
     @sign_cotangent
     def f(params, index, *, scale):
@@ -85,7 +85,7 @@ def test_a_nan_stays_one():
 
 
 def test_sgd_by_it_is_sign_sgd():
-    target = np.float32([3, -4, 0.5])
+    target = np.asarray([3, -4, 0.5], np.float32)
 
     def loss(w):
         return jnp.sum(jnp.cosh(w - target))
@@ -114,5 +114,5 @@ def test_under_shard_map():
         own = jax.lax.pcast(w, "data", to="varying")
         return jax.lax.psum(jax.grad(sign_cotangent(lambda w: (x @ w).sum()))(own), "data")
 
-    x = np.float32([[1, -2], [3, -4]])
+    x = np.asarray([[1, -2], [3, -4]], np.float32)
     assert gradient(x, np.ones(2, np.float32)).tolist() == [1, -1]

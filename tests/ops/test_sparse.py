@@ -1,6 +1,7 @@
 """Masks against sorting in Python, and the product of what they leave."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from nnlab.testing import check_gradient_rule
 RNG = np.random.default_rng(0)
 
 
-def quarters(*shape):
+def quarters(*shape) -> Any:
     """Multiples of 1/4 in [-2, 2], with many equal magnitudes."""
     return np.asarray(RNG.integers(-8, 9, shape) / 4, np.float32)
 
@@ -56,7 +57,7 @@ def test_n_m_mask_keeps_n_of_every_group(n, m, axis):
 
 
 def test_golden():
-    w = np.float32([1.0, -3.0, 0.5, 2.0, 4.0, 1.0]).reshape(6, 1)
+    w = np.asarray([1.0, -3.0, 0.5, 2.0, 4.0, 1.0], np.float32).reshape(6, 1)
     # of 1 3 0.5 2 the largest two are 3 and 2; 4 and 1 are two already
     assert jax.jit(lambda w: n_m_mask(w, 2, 4))(w).ravel().tolist() == [
         False,

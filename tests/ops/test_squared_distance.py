@@ -13,7 +13,7 @@ from nnlab.testing import check_gradient_rule, image_windows
 OPTIONS: Any = dict(strides=(2, 1), padding=((1, 0), (2, 1)), kernel_dilation=(2, 1))
 
 
-def quarters(seed, *shape):
+def quarters(seed, *shape) -> Any:
     return np.asarray(np.random.default_rng(seed).integers(-8, 9, shape) / 4, np.float32)
 
 
@@ -27,15 +27,15 @@ def test_golden():
     # -(0.25 + 4) and -(6.25 + 1). With g = [1, 2], 2 g d: dw = [-1 + 10, 4 + 4], and 2 g times
     # w - x of the two pixels: dx = [2 (-2), 4 (-2.5)].
     x, kernel = (
-        np.float32([1.0, 3.0]).reshape(1, 1, 2, 1),
-        np.float32([0.5, -1]).reshape(1, 2, 1, 1),
+        np.asarray([1.0, 3.0], np.float32).reshape(1, 1, 2, 1),
+        np.asarray([0.5, -1], np.float32).reshape(1, 2, 1, 1),
     )
     op = functools.partial(squared_distance_conv, strides=(1, 2), padding=((0, 0), (1, 1)))
 
     @jax.jit
     def passes(x, kernel):
         y, pull = jax.vjp(op, x, kernel)
-        return y, *pull(np.float32([1.0, 2.0]).reshape(y.shape))
+        return y, *pull(np.asarray([1.0, 2.0], np.float32).reshape(y.shape))
 
     y, dx, dw = passes(x, kernel)
     assert [np.ravel(a).tolist() for a in (y, dx, dw)] == [[-4.25, -7.25], [-4, -10], [9, 8]]

@@ -1,5 +1,7 @@
 """Straight-through values, changed cotangents, and what analysis makes of stored weights."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from nnlab.costs import count, stored_bytes
 from nnlab.ops.straight_through import quantize_cotangent, stored_in, straight_through
 from nnlab.testing import check_gradient_rule
 
-X = jnp.float32([-2.25, -0.5, 0.0, 0.5, 1.75])
+X: Any = jnp.float32([-2.25, -0.5, 0.0, 0.5, 1.75])
 
 
 @pytest.mark.parametrize("thorough", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -12,7 +12,7 @@ from nnlab.ops.transposed import spread, transposed_padding
 
 
 def test_spread_by_hand():
-    x = np.float32([1, 2, 3, 4]).reshape(1, 2, 2, 1)
+    x = np.asarray([1, 2, 3, 4], np.float32).reshape(1, 2, 2, 1)
     wide = [[1, 0, 0, 2], [0, 0, 0, 0], [3, 0, 0, 4]]
     by = jax.jit(spread, static_argnums=1)
     assert np.asarray(by(x, (2, 3)))[0, :, :, 0].tolist() == wide

@@ -1,6 +1,7 @@
 """Winograd's form of the adder, against its equation with matrices written out."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 BT = np.array([[-1, 0, 1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]])
 
 
-def quarters(seed, *shape):
+def quarters(seed, *shape) -> Any:
     return np.asarray(np.random.default_rng(seed).integers(-8, 9, shape) / 4, np.float32)
 
 

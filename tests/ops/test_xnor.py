@@ -40,7 +40,7 @@ def position_scale(x):
     return held(jnp.abs(windows(x)).mean((3, 4, 5)))[..., None]
 
 
-def operands():
+def operands() -> Any:
     """Numbers of few bits off -1, 0 and 1, filters of mean size 1 or 1/2: exact in float32.
 
     In bfloat16 a result is rounded once, and once more where a scale or a slope follows.
@@ -79,7 +79,7 @@ def test_rules(filter_rule, input_scale):
 def test_the_edges_of_the_rules():
     rules: Any = (("paper", 1 / 2 + 1), ("code", 1 / 2 * 1 / 2))
     # One filter of two inputs: alpha is 1, 1/n and 1 - 1/c are 1/2.
-    w = np.float32([1.0, -1.0]).reshape(1, 1, 2, 1)
+    w = np.asarray([1.0, -1.0], np.float32).reshape(1, 1, 2, 1)
     x = np.ones((1, 1, 1, 2), np.float32)
     for rule, expected in rules:
         gradient = jax.jit(jax.grad(lambda w, r=rule: xnor_conv(x, w, filter_rule=r).sum()))(w)
@@ -89,8 +89,8 @@ def test_the_edges_of_the_rules():
 def test_golden():
     # Signs + - against + +: agree and disagree, 0; with the second filter, + -, 2. K is the mean
     # of 0.5 and 1.5; the scales of the filters are 0.25 and 2.
-    x = np.float32([0.5, -1.5]).reshape(1, 1, 1, 2)
-    w = np.float32([[0.125, 1.0], [0.375, -3.0]]).reshape(1, 1, 2, 2)
+    x = np.asarray([0.5, -1.5], np.float32).reshape(1, 1, 1, 2)
+    w = np.asarray([[0.125, 1.0], [0.375, -3.0]], np.float32).reshape(1, 1, 2, 2)
     op = jax.jit(xnor_conv, static_argnames="input_scale")
     assert op(x, w).ravel().tolist() == [0, 2 * 1 * 2]
     assert op(2 * x, w).ravel().tolist() == [0, 2 * 2 * 2]
