@@ -119,7 +119,7 @@ def check_gradient_rule(
             _assert_close(f"{name}: {what} {how}", got, wanted, dtype, slack, atol)
 
     shape = max(2, jax.local_device_count()), *_in_float64(value, *values).shape
-    g = np.float32(np.random.default_rng(0).integers(-8, 9, shape) / 4)
+    g = (np.random.default_rng(0).integers(-8, 9, shape) / 4).astype(np.float32)
     jitted = jit(rule)
 
     narrow, wide = jnp.bfloat16, jnp.float32

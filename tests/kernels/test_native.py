@@ -113,7 +113,7 @@ def every_kernel(g, x, kernel, window):
         yield f"filter {name}", dw, filter_gradient(g64, x, kernel, rule, window), bound
 
 
-def operands(sizes, window, seed=0, offset=0.0, scale=1.0) -> Any:
+def operands(sizes, window, seed=0, offset=0.0, scale=1.0):
     """Cotangent, images and kernel of float32."""
     n, height, width, channels, kh, kw, features = sizes
     rng = np.random.default_rng(seed)

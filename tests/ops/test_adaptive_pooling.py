@@ -51,9 +51,9 @@ def test_the_gradient_counts_the_levels_in_which_a_pixel_is_largest():
 
 def test_errors():
     with pytest.raises(InputError, match=r"^adaptive_avg_pool takes x .*, not \(4, 4, 1\)\."):
-        adaptive_avg_pool(np.zeros((4, 4, 1), np.float32), 2)
+        adaptive_avg_pool(jnp.zeros((4, 4, 1)), 2)
     with pytest.raises(InputError, match=r"^spatial_pyramid_pool needs one level .* not none"):
-        spatial_pyramid_pool(np.ones((1, 4, 4, 1), np.float32), ())
+        spatial_pyramid_pool(jnp.ones((1, 4, 4, 1)), ())
     for pool in (adaptive_max_pool, lambda x, n: spatial_pyramid_pool(x, (n,))):
         with pytest.raises(ValueError, match=r"^size must be .*, not 0"):
-            pool(np.zeros((1, 4, 4, 1), np.float32), 0)
+            pool(jnp.zeros((1, 4, 4, 1)), 0)

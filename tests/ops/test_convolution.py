@@ -156,10 +156,7 @@ def test_true_convolution_goes_through_the_kernel_backwards(axes, product):
 
 def test_true_adder_convolution_by_hand():
     # Steps [1, 3], filter [0.5, -1] read from its end: -(|1 + 1| + |3 - 0.5|) = -4.5.
-    x, kernel = (
-        np.asarray([1.0, 3.0], np.float32).reshape(1, 2, 1),
-        np.asarray([0.5, -1], np.float32).reshape(2, 1, 1),
-    )
+    x, kernel = jnp.array([[[1.0], [3.0]]]), jnp.array([[[0.5]], [[-1.0]]])
     assert true_conv(x, kernel, padding="VALID", product=adder_conv).item() == -4.5
     assert adder_conv(x, kernel, padding="VALID").item() == -(0.5 + 4)
 

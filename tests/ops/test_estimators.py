@@ -211,7 +211,7 @@ def test_bits_that_weights_are_stored_in():
 
 
 def test_arguments_that_cannot_be():
-    x = np.ones(3, np.float32)
+    x = jnp.ones(3)
     with pytest.raises(ValueError, match=r"^k_bit must be an integer from 1 to 8, not 9\.$"):
         dorefa_quantizer(x, 9)
     wrong: Any = "kernel"

@@ -22,8 +22,8 @@ def numbers(seed, *shape) -> Any:
 def test_golden():
     # Row [10, 20], filter [1, 2, 3], zero point 5 at both ends:
     # |5 - 1| + |10 - 2| + |20 - 3| = 29 and |10 - 1| + |20 - 2| + |5 - 3| = 29.
-    x = np.asarray([10, 20], np.uint8).reshape(1, 1, 2, 1)
-    kernel = np.asarray([1, 2, 3], np.uint8).reshape(1, 3, 1, 1)
+    x = jnp.array([[[[10], [20]]]], jnp.uint8)
+    kernel = jnp.array([[[[1]], [[2]], [[3]]]], jnp.uint8)
     assert np.ravel(adder_conv_uint8(x, kernel, padding_value=5)).tolist() == [-29, -29]
     assert np.ravel(adder_conv_uint8(x, kernel)).tolist() == [-26, -30]
 
@@ -78,7 +78,7 @@ def test_errors():
         with pytest.raises(InputError, match=r"^padding_value must be an integer from 0 to 255"):
             adder_conv_uint8(x, kernel, padding_value=value)
     with pytest.raises(TypeError, match=r"^adder_conv_uint8 expects x in uint8, not float32\.$"):
-        adder_conv_uint8(np.asarray(x, np.float32), kernel)
+        adder_conv_uint8(x.astype(np.float32), kernel)
     with pytest.raises(ValueError, match=r"2 in x .* 3 in kernel"):
         adder_conv_uint8(x[..., :2], kernel)
     with pytest.raises(ValueError, match="the window spans 9 pixels of height"):

@@ -23,8 +23,8 @@ def test_golden():
     # Bits from the lowest: +1 +1 -1 +1 is 0b1011; zeros of either sign are +1.
     assert pack_signs(jnp.array([0.5, 0.0, -2.0, -0.0])).tolist() == [0b1011]
     # Row [+1, -1], filter [+1, +1, -1]: 1 + 1 = 2 and 1 - 1 = 0, as in the test of `binary_conv`.
-    x = pack_signs(np.asarray([1.0, -1.0], np.float32).reshape(1, 1, 2, 1))
-    kernel = pack_signs(np.asarray([1.0, 1.0, -1.0], np.float32).reshape(1, 3, 1, 1), axis=2)
+    x = pack_signs(jnp.array([[[[1.0], [-1.0]]]]))
+    kernel = pack_signs(jnp.array([[[[1.0]], [[1.0]], [[-1.0]]]]), axis=2)
     assert np.ravel(binary_conv_packed(x, kernel, channels=1)).tolist() == [2, 0]
 
 
@@ -74,7 +74,8 @@ def test_dense_takes_any_leading_axes_and_empty_ones():
 
 
 def test_errors():
-    x, kernel = np.zeros((2, 5, 5, 2), np.uint32), np.zeros((3, 3, 2, 4), np.uint32)
+    x: Any = np.zeros((2, 5, 5, 2), np.uint32)
+    kernel: Any = np.zeros((3, 3, 2, 4), np.uint32)
     for channels in (32, 65, 0, -1):
         message = rf"^binary_conv_packed needs .* not 2 in x \(2, 5, 5, 2\) for {channels} channels"
         with pytest.raises(InputError, match=message):

@@ -77,7 +77,7 @@ def test_maxima_equal_xla(window, strides, padding, size):
 
 
 def test_maxima_dtypes_transformations_and_errors():
-    x = np.asarray(np.random.default_rng(0).permutation(60) / 4, np.float32).reshape(1, 5, 6, 2)
+    x: Any = np.random.default_rng(0).permutation(60).reshape(1, 5, 6, 2).astype(np.float32) / 4
     pool = jax.jit(functools.partial(nn.max_pool, window_shape=(2, 2), strides=(2, 2)))
     errors = [
         ([x[0]], "^max_pool takes x .* not "),
@@ -98,7 +98,7 @@ def test_nan_is_the_maximum():
 
 def test_a_window_larger_than_the_image_is_refused():
     with pytest.raises(ValueError, match=r"^the window spans 2 pixels of height, .* has 1"):
-        max_pool(np.ones((2, 1, 3, 1), np.float32))
+        max_pool(jnp.ones((2, 1, 3, 1)))
 
 
 def test_the_last_window_may_reach_over_the_edge():
@@ -165,7 +165,7 @@ def test_golden_indices():
 
 
 def test_equal_indices_each_get_the_cotangent():
-    indices = np.asarray([2, 2, 0], np.int32).reshape(1, 1, 3, 1)
+    indices = jnp.array([[[[2], [2], [0]]]])
     y, g = (
         np.full(indices.shape, 5, np.float32),
         np.array([1, 2, 3], np.float32).reshape(1, 1, 3, 1),
@@ -176,7 +176,7 @@ def test_equal_indices_each_get_the_cotangent():
 
 
 def test_indices_of_no_pixel_put_and_get_nothing():
-    indices = np.asarray([-1, 3, 1], np.int32).reshape(1, 1, 3, 1)
+    indices = jnp.array([[[[-1], [3], [1]]]])
     ones = np.ones(indices.shape, np.float32)
     pixels, dy = passes(lambda y: max_unpool(y, indices, (1, 3)), ones, ones)
     assert np.ravel(pixels).tolist() == [0, 1, 0] and np.ravel(dy).tolist() == [0, 0, 1]
@@ -204,9 +204,9 @@ def test_maxima_and_their_gradient_are_those_of_max_pool_in_bfloat16_and_under_v
 
 
 def test_errors_of_unpooling():
-    y, indices = np.ones((1, 2, 2, 1), np.float32), np.zeros((1, 2, 2, 1), np.int32)
+    y, indices = jnp.ones((1, 2, 2, 1)), jnp.zeros((1, 2, 2, 1), int)
     with pytest.raises(InputError, match=r"^max_pool_with_indices takes x .*, not \(4, 4\)\."):
-        max_pool_with_indices(np.ones((4, 4), np.float32))
+        max_pool_with_indices(jnp.ones((4, 4)))
     with pytest.raises(InputError, match=r"not \(1, 2, 2, 1\) and \(1, 1, 2, 1\)\."):
         max_unpool(y, indices[:, :1], 4)
     with pytest.raises(TypeError, match=r"^max_unpool expects integer indices, not float32"):

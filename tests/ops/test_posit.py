@@ -143,7 +143,7 @@ def test_straight_through(thorough):
 def test_other_formats_are_refused(n, es):
     for fn in (posit_round, posit_encode, posit_decode):
         with pytest.raises(InputError, match="expected 2 to 16 bits, of which 0 to 3 of exponent"):
-            fn(np.zeros(3, np.float32), n, es)
+            fn(jnp.zeros(3), n, es)
 
 
 def test_a_float_too_narrow_for_the_format_is_refused():

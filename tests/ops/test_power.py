@@ -54,6 +54,6 @@ def test_at_0_all_is_0(alpha, dtype):
 def test_nan_stays_and_errors_name_what_was_given():
     assert jnp.isnan(power_activation(jnp.array(jnp.nan), jnp.array(1.0)))
     with pytest.raises(ValueError, match=r"expects a scalar alpha, not shape \(2,\)"):
-        power_activation(np.ones(3, np.float32), np.ones(2, np.float32))
+        power_activation(jnp.ones(3), jnp.ones(2))
     with pytest.raises(TypeError, match="expects a floating y, not int32"):
         power_activation(jnp.ones(3, int), jnp.array(1.0))

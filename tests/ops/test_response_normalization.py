@@ -94,11 +94,11 @@ def test_gradient_keeps_no_more_than_a_few_copies_of_the_input():
 @pytest.mark.parametrize("options", [{"size": 0}, {"k": 0.0}, {"alpha": -1.0}])
 def test_refuses_what_has_no_value(options):
     with pytest.raises(InputError, match="local_response_norm needs"):
-        local_response_norm(np.ones((1, 4), np.float32), **options)
+        local_response_norm(jnp.ones((1, 4)), **options)
 
 
 def test_refuses_integers_and_scalars():
     with pytest.raises(TypeError, match="floating x, not int32"):
         local_response_norm(jnp.ones((1, 4), jnp.int32))
     with pytest.raises(InputError, match=r"x \[..., channels\], not \(\)"):
-        local_response_norm(np.ones((), np.float32))
+        local_response_norm(jnp.ones(()))

@@ -61,7 +61,7 @@ def test_exact_at_every_size(bits):
 def test_zeros_infinities_and_nan():
     w = jnp.array([0.0, -0.0, np.inf, -np.inf, np.nan])
     np.testing.assert_array_equal(shift_q_weights(w), [0, 0, 1, -1, np.nan])
-    one = np.ones(2, np.float32)
+    one = jnp.ones(2)
     nans = jnp.array([np.nan, 1.0])
     np.testing.assert_array_equal(shift_ps_weights(nans, one), [np.nan, 1])
     np.testing.assert_array_equal(shift_ps_weights(one, nans), [np.nan, 1])
@@ -138,7 +138,7 @@ def test_a_weight_is_stored_in_its_bits():
 
 
 def test_bits_that_cannot_be():
-    w = np.ones(3, np.float32)
+    w = jnp.ones(3)
     wrong: Any = (1, 9, 2.5)
     for bits in wrong:
         with pytest.raises(ValueError, match=f"^bits must be an integer from 2 to 8, not {bits}"):

@@ -116,7 +116,7 @@ def test_bytes_at_rest():
 def test_bad_patterns_are_refused(n, m):
     for make in (
         lambda: n_m_sparse(conv, n, m),
-        lambda: n_m_mask(np.ones((4, 4), np.float32), n, m),
+        lambda: n_m_mask(jnp.ones((4, 4)), n, m),
     ):
         with pytest.raises(InputError, match=f"0 < n < m, not {n}:{m}"):
             make()

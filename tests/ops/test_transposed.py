@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
@@ -55,7 +56,7 @@ def test_other_paddings_stay_as_they_are(padding):
 
 def test_errors_name_what_was_given():
     with pytest.raises(ValueError, match=r"^strides must be one or two positive .*, not \(2,\)\."):
-        spread(np.ones((1, 3, 3, 1), np.float32), (2,))
+        spread(jnp.ones((1, 3, 3, 1)), (2,))
     with pytest.raises(ValueError, match=r"^strides must be one positive .*, not 0\."):
         transposed_padding((3,), 0, "SAME")
     fraction: Any = 1.5

@@ -80,7 +80,7 @@ def test_the_edges_of_the_rules():
     rules: Any = (("paper", 1 / 2 + 1), ("code", 1 / 2 * 1 / 2))
     # One filter of two inputs: alpha is 1, 1/n and 1 - 1/c are 1/2.
     w = np.asarray([1.0, -1.0], np.float32).reshape(1, 1, 2, 1)
-    x = np.ones((1, 1, 1, 2), np.float32)
+    x = jnp.ones((1, 1, 1, 2))
     for rule, expected in rules:
         gradient = jax.jit(jax.grad(lambda w, r=rule: xnor_conv(x, w, filter_rule=r).sum()))(w)
         assert np.ravel(gradient).tolist() == [expected] * 2
