@@ -27,6 +27,7 @@ References:
     Hardware Design, 2021, https://arxiv.org/abs/2101.10015, for the shared scale.
 """
 
+import warnings
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -129,5 +130,6 @@ def _clusters(magnitudes: np.ndarray, groups: int) -> list[np.ndarray]:
         from sklearn.cluster import KMeans
 
     groups = min(groups, len(np.unique(magnitudes)))
-    labels = KMeans(groups, random_state=0).fit_predict(magnitudes[:, None])
-    return [np.flatnonzero(labels == label) for label in range(groups)]
+    with warnings.catch_warnings(action="ignore"):  # of fewer clusters, beside a huge weight
+        labels = KMeans(groups, random_state=0).fit_predict(magnitudes[:, None])
+    return [np.flatnonzero(labels == label) for label in np.unique(labels)]

@@ -81,6 +81,12 @@ def test_groups_are_clusters_of_the_largest_weights():
     assert one.filters.tolist() == list(range(6)) and one.step * 255 == 2.0
 
 
+def test_beside_a_huge_weight_clusters_may_be_empty():
+    kernel = np.array([[0.1, 0.2, 0.3, 0.4, 1e30]])
+    groups = quantized_filters(kernel, 0.0, 2.0, 8, 4, "redistribution")
+    assert sorted(np.concatenate([g.filters for g in groups])) == list(range(5))
+
+
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("low", [0.0, -2.0])
 def test_shared_scale(bits, low):
