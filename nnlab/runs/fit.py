@@ -267,8 +267,11 @@ class _Training:
         self.sums["steps"] = self.sums.get("steps", 0) + int(counted.sum())
         self.sums["seconds"] = self.sums.get("seconds", 0.0) + seconds
         if leaf >= 0:
-            what = f"{leaf_name(self.state, leaf)} of {self.name} is not finite"
-            raise self._diverged(f"{what} at step {self.step + 1}")
+            name = leaf_name(self.state, leaf)
+            what = f"{name} of {self.name} is not finite at step {self.step + 1}"
+            if name == "loss":  # which is the first thing that a label touches
+                what += ", as it is if a label is none of the classes"
+            raise self._diverged(what)
         return seconds / made
 
     def figures(self) -> dict[str, float]:

@@ -4,14 +4,21 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from nnlab.errors import InputError
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Return the softmax cross-entropy in nats, a scalar in the dtype of the logits."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    """Return the softmax cross-entropy in nats, a scalar in the dtype of the logits.
+
+    It is NaN if a label is none of the classes, 0 to `logits.shape[-1]` - 1: JAX takes an index
+    beyond an axis as another one, and the network would learn a wrong class.
+    """
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    is_class = (labels >= 0) & (labels < logits.shape[-1])
+    return jnp.where(is_class, nats, jnp.nan).mean()
 
 
 def with_auxiliary(

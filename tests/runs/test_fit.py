@@ -163,6 +163,13 @@ def stepping(optimizer, **options):
     return {"step": step, "state": step_state[step]}
 
 
+def test_labels_that_are_no_classes_are_named(folder):
+    images, labels = TRAIN
+    feed = in_memory((images, labels + 3), BATCH)
+    with pytest.raises(DivergedError, match=r"^loss of CNN .* at step 1, as it is if a label is"):
+        fitted(folder, feed=feed, epochs=1)
+
+
 def test_a_step_that_is_not_finite_is_not_taken_and_ends_the_run(folder):
     parts = stepping(poisoned(6))
     with pytest.raises(DivergedError) as error:

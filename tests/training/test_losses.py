@@ -25,6 +25,11 @@ def test_cross_entropy():
     assert float(quick_entropy(np.array([[1e4, -1e4]] * 2), np.array([1, 1]))) == 2e4
 
 
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_label_that_is_none_of_the_classes_teaches_nothing(label):
+    assert np.isnan(quick_entropy(LOGITS, np.array([0, label])))
+
+
 def test_a_scalar_in_the_dtype_of_the_logits():
     for dtype in (jnp.float32, jnp.bfloat16):
         value = jax.eval_shape(cross_entropy, LOGITS.astype(dtype), np.array([0, 1], np.int8))
