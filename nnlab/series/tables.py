@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from nnlab.errors import InputError
+from nnlab.paths import reading, user_path
 from nnlab.series.rows import BLANK, Cell, Kind, Malformed, Row, csv_rows, json_rows
 
 SHOWN = 5
@@ -111,10 +112,9 @@ def gathered(
 
 def opened(path: str | os.PathLike[str]):
     """Open a file for reading; `InputError` if there is none."""
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    path = user_path(path)
+    with reading(path):
+        return path.open("rb")
 
 
 def _report(malformed: int, first: Sequence[Malformed]) -> str:

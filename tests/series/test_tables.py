@@ -67,7 +67,7 @@ def test_refused_in_one_sentence(tmp_path, text, message):
 
 def test_no_such_file(tmp_path):
     for path, reason in ((tmp_path / "no.csv", "No such file"), (tmp_path, "Is a directory")):
-        with pytest.raises(InputError, match=f"cannot read {path}: {reason}"):
+        with pytest.raises(InputError, match=f"{path} cannot be read: {reason}"):
             read_csv(path, {"value": "number"})
 
 
