@@ -93,8 +93,11 @@ def _cache() -> Path | None:
     with needs("data"):
         import pooch
 
-    found = Path(pooch.os_cache("nnlab"))
-    return found if found.is_absolute() else None  # it is "~/.cache/nnlab" then
+    try:
+        found = Path(pooch.os_cache("nnlab"))
+    except RuntimeError:  # of platformdirs; its older versions return "~/.cache/nnlab"
+        return None
+    return found if found.is_absolute() else None
 
 
 def _describe(folder: Path, source: Source) -> str:
