@@ -36,6 +36,7 @@ from nnlab.errors import InputError
 from nnlab.figures.plots import Weights, figure_weights
 from nnlab.models import LeNet5
 from nnlab.optim import adder_recipe
+from nnlab.paths import reading, user_path
 from nnlab.runs.checkpoints import Checkpoints
 from nnlab.runs.script import run
 
@@ -50,10 +51,11 @@ class Config(runs.Run):
 
 
 def main(config: Config) -> None:
-    trained = Path(config.trained)
-    if not (trained / "result.json").is_file():
-        raise InputError(f"--trained must be a run of every_arithmetic.py, not {trained}.")
-    result = json.loads((trained / "result.json").read_text())
+    trained = user_path(config.trained)
+    with reading(trained):
+        if not (trained / "result.json").is_file():
+            raise InputError(f"--trained must be a run of every_arithmetic.py, not {trained}.")
+        result = json.loads((trained / "result.json").read_text())
     names = [row["arithmetic"] for row in result["table"]]
     networks = [Weights(name, largest_kernel(trained, name)) for name in names]
     with config.open() as record:

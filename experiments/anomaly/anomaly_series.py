@@ -68,7 +68,12 @@ DIFFERENT = Check(
 class Config(runs.Run):
     out: str = "runs/anomaly_series"
     file: str | None = None
-    """CSV with a header, or JSON lines (.jsonl, .ndjson, .json); by default NAB's nyc_taxi."""
+    """CSV with a header, or JSON lines (.jsonl, .ndjson, .json), also gzipped (….gz); by default
+    NAB's nyc_taxi."""
+    delimiter: str | None = None
+    """What separates the cells of a CSV; by default as its header tells."""
+    decimal: str | None = None
+    """Decimal mark of its numbers, . or a comma; by default as its first rows tell."""
     columns: Annotated[tuple[str, ...], DIFFERENT] = ("value",)
     """Columns of numbers to watch."""
     time: str | None = "timestamp"
@@ -120,7 +125,8 @@ def main(config: Config) -> None:
         notes = {
             "transformation": transformation.to_json(),
             "columns": len(config.columns),
-            "format": "json" if str(config.file).endswith(JSON_ENDINGS) else "csv",
+            "format": "json" if is_json(config) else "csv",
+            "dialect": list(table.dialect),
             "short": config.short,
             "threshold": 1.0,
             "start": None,
@@ -160,8 +166,19 @@ def read(config: Config) -> tuple[Table, Sequence[tuple[int, int]]]:
         if missing:
             raise InputError(f"{NAB_SERIES} has the columns value, timestamp, not {missing}.")
         return Table(kinds, {name: columns[name] for name in kinds}), series.windows
-    reader = read_json_lines if config.file.endswith(JSON_ENDINGS) else read_csv
-    return reader(config.file, kinds, max_malformed=config.max_malformed), ()
+    if is_json(config):
+        return read_json_lines(config.file, kinds, max_malformed=config.max_malformed), ()
+    return read_csv(
+        config.file,
+        kinds,
+        delimiter=config.delimiter,
+        decimal=config.decimal,
+        max_malformed=config.max_malformed,
+    ), ()
+
+
+def is_json(config: Config) -> bool:
+    return str(config.file).removesuffix(".gz").endswith(JSON_ENDINGS)
 
 
 def check_enough(rows: int, fitted: int, held: int, config: Config) -> None:

@@ -26,7 +26,6 @@ files, half as long, 94 % end and one is balanced.
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import jax
@@ -73,7 +72,7 @@ class Config(runs.Run):
 
 
 def main(config: Config) -> None:
-    saved = load(Path(config.network))
+    saved = load(config.network)
     corpus = load_text(config.corpus, config.data_dir)
     if not (corpus.files and saved.notes.get("end") == SEPARATOR):
         raise InputError(

@@ -10,11 +10,11 @@ the same machine.
 
 import dataclasses
 import functools
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Annotated
 
 import jax
@@ -24,6 +24,7 @@ import numpy as np
 from nnlab.errors import InputError, needs
 from nnlab.files import SavedModel
 from nnlab.models import LanguageModel, load_model
+from nnlab.paths import reading, user_path
 from nnlab.runs import RunFolder
 from nnlab.runs.fields import Positive, PositiveInt, Seed, check_fields
 from nnlab.runs.script import run
@@ -54,15 +55,16 @@ class Config:
         check_fields(self)
 
 
-def load(path: Path) -> SavedModel:
+def load(path: str | os.PathLike[str]) -> SavedModel:
     """Read the character network of a run folder or a file.
 
     Raises:
         InputError: there is none, or it is damaged.
     """
-    if path.is_dir():
-        folder, path = path, RunFolder(path).network
-        if not path.exists():
+    path = user_path(path)
+    with reading(path):
+        folder, path = path, RunFolder(path).network if path.is_dir() else path
+        if path != folder and not path.exists():
             raise InputError(
                 f"{folder} holds no {path.name}; expected the folder of a finished run of"
                 " experiments/text/char_lm.py."
@@ -113,7 +115,7 @@ def text_of(saved: SavedModel, config: Config, started: Callable[[], None]) -> I
 
 
 def main(config: Config) -> None:
-    saved = load(Path(config.network))
+    saved = load(config.network)
     start = []
     length = 0
     for text in text_of(saved, config, lambda: start.append(time.perf_counter())):

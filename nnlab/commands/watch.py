@@ -27,6 +27,7 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,7 @@ from typing import Annotated, Any, NamedTuple
 
 from nnlab.errors import InputError, Interrupted, needs
 from nnlab.models import NextEvent, NextValue, load_model
+from nnlab.paths import reading, user_path
 from nnlab.runs import RunFolder, signals
 from nnlab.runs.fields import Count, Fraction, Positive, check_fields
 from nnlab.runs.script import run
@@ -127,15 +129,16 @@ class Tally:
         )
 
 
-def load(path: Path) -> tuple[Path, Detector]:
+def load(path: str | os.PathLike[str]) -> tuple[Path, Detector]:
     """Return the network's file in a run folder, or the file itself, and its detector.
 
     Raises:
         InputError: there is none, it is damaged, or its network cannot watch anything.
     """
-    if path.is_dir():
-        folder, path = path, RunFolder(path).network
-        if not path.exists():
+    path = user_path(path)
+    with reading(path):
+        folder, path = path, RunFolder(path).network if path.is_dir() else path
+        if path != folder and not path.exists():
             raise InputError(
                 f"{folder} holds no {path.name}; expected the folder of a finished run of"
                 " experiments/anomaly/anomaly_series.py or anomaly_logs.py."
@@ -218,8 +221,8 @@ def alone(path: Path) -> Iterator[None]:
 def main(config: Config) -> None:
     if sys.__stdout__ is None:
         raise InputError("Standard output is closed, expected a place to write anomalies to.")
-    network, detector = load(Path(config.run))
-    place = watch_state_path(network, Path(config.file))
+    network, detector = load(config.run)
+    place = watch_state_path(network, user_path(config.file))
     with alone(place), signals.deferred() as signalled:
         digest = hashlib.sha256(network.read_bytes()).hexdigest()
         if config.forget:

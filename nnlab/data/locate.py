@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from nnlab.data import download
 from nnlab.errors import InputError, needs
+from nnlab.paths import reading, user_path
 
 
 class Source(NamedTuple):
@@ -40,16 +41,19 @@ def locate(source: Source, data_dir: str | os.PathLike | None) -> list[Path]:
         InputError: no folder holds them and they cannot be downloaded; lists every folder.
         MissingPackageError: pooch, which knows the cache, is not installed.
     """
-    system, cache = Path("/usr/share/datasets"), _cache()
+    cache = _cache()
     looked = []
-    for root in [*given_roots(data_dir), system, cache]:
+    for root in [*given_roots(data_dir), Path("/usr/share/datasets"), *filter(None, [cache])]:
         for folder in [root, *(root / name for name in source.folders)]:
             for files in source.file_sets:
-                if all((folder / file).is_file() for file in files):
-                    return [folder / file for file in files]
+                with reading(folder):
+                    if all((folder / file).is_file() for file in files):
+                        return [folder / file for file in files]
             looked.append(_describe(folder, source))
-    home = cache / source.folders[0]
+    home = (cache or Path()) / source.folders[0]
     try:
+        if cache is None:
+            raise InputError("cannot be downloaded, since there is no home folder for a cache")
         for file, md5 in source.md5.items():
             download.fetch([mirror + file for mirror in source.mirrors], md5, home / file)
     except InputError as error:
@@ -64,7 +68,7 @@ def locate(source: Source, data_dir: str | os.PathLike | None) -> list[Path]:
 def given_roots(data_dir: str | os.PathLike | None) -> list[Path]:
     """Return the folders that the user named: `data_dir`, then the environment variable."""
     named = [data_dir, os.environ.get("NNLAB_DATA_DIR")]
-    return [Path(root).expanduser() for root in named if root]
+    return [user_path(root) for root in named if root]
 
 
 def find_given(
@@ -77,17 +81,23 @@ def find_given(
     """
     looked = [root / place for root in given_roots(data_dir) for place in places]
     for path in looked:
-        if path.exists():
-            return path
+        with reading(path):
+            if path.exists():
+                return path
     where = f"is in none of {', '.join(map(str, looked))}" if looked else "is in no named folder"
     raise InputError(f"{name} {where}; expected {expected} below --data-dir or NNLAB_DATA_DIR.")
 
 
-def _cache() -> Path:
+def _cache() -> Path | None:
+    """Return the folder for downloads, or None without a home folder."""
     with needs("data"):
         import pooch
 
-    return Path(pooch.os_cache("nnlab"))
+    try:
+        found = Path(pooch.os_cache("nnlab"))
+    except RuntimeError:  # of platformdirs; its older versions return "~/.cache/nnlab"
+        return None
+    return found if found.is_absolute() else None
 
 
 def _describe(folder: Path, source: Source) -> str:

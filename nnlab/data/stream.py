@@ -23,24 +23,15 @@ References:
 import collections
 import dataclasses
 import functools
-import itertools
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 
+from nnlab.data import readers
 from nnlab.data.access import RandomAccess
 from nnlab.errors import InputError, needs
-
-READ_AHEAD = 2  # batches that each worker reads in advance
-
-_dataset: Any = None  # in a worker process, the dataset that it reads
 
 HostBatches = Generator[tuple[Any, Any], None, None]  # inputs and labels, trees of NumPy arrays
 DeviceBatches = Generator[tuple[Any, Any], None, None]  # the same, of JAX arrays
@@ -120,7 +111,7 @@ class Stream:
 
         Raises:
             InputError: the source does not fill one batch, or `first_step` is negative; or, while
-                reading, a record cannot be read.
+                reading, a record cannot be read, or a worker has ended.
         """
         with needs("data"):
             import grain
@@ -135,7 +126,7 @@ class Stream:
         read = functools.partial(_read, self.source, self.transform, mine)
         dataset = steps.map(read)
         if self.workers:
-            return _by_processes(dataset, first_step, self.workers)
+            return readers.read(dataset, first_step, self.workers)
         return _by_thread(dataset, first_step)
 
 
@@ -181,61 +172,12 @@ def _by_thread(dataset: Any, first_step: int) -> HostBatches:
     """Yield the elements of a grain dataset, which a thread reads in advance."""
     import grain
 
-    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=READ_AHEAD)
+    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=readers.READ_AHEAD)
     iterator = iter(dataset[first_step:].to_iter_dataset(ahead))
     try:
         yield from iterator
     finally:
         iterator.close()
-
-
-def _by_processes(dataset: Any, first_step: int, workers: int) -> HostBatches:
-    """Yield the elements of a grain dataset, which processes read in advance.
-
-    grain's own `mp_prefetch` is slow to close: a worker with a batch larger than a pipe waits for
-    it to be taken, and closing takes 25 s for each such worker.
-    """
-    with needs("data"):
-        import cloudpickle
-
-    executor = ProcessPoolExecutor(
-        workers,
-        multiprocessing.get_context("spawn"),  # JAX does not survive a fork
-        _start_worker,
-        (cloudpickle.dumps(dataset),),
-    )
-    try:
-        steps = itertools.count(first_step)
-        ahead = collections.deque(
-            executor.submit(_element, next(steps)) for _ in range(workers * READ_AHEAD)
-        )
-        while True:
-            element = ahead.popleft().result()
-            ahead.append(executor.submit(_element, next(steps)))
-            yield element
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _start_worker(dataset: bytes) -> None:
-    """Prepare a worker process, which ends when its parent does, even if that is killed."""
-    import cloudpickle
-
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch():
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it
-    global _dataset
-    _dataset = cloudpickle.loads(dataset)
-
-
-def _element(step: int) -> tuple[Any, Any]:
-    return _dataset[step]
 
 
 def _read(

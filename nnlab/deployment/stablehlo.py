@@ -26,6 +26,7 @@ from jax.typing import DTypeLike
 from nnlab import kernels
 from nnlab.errors import InputError, needs
 from nnlab.files.container import replacing
+from nnlab.paths import reading, user_path
 
 
 def save_program(
@@ -63,7 +64,7 @@ def save_program(
     with kernels.use("xla"):
         exported = jax.export.export(jax.jit(network), platforms=tuple(platforms))(images)
     program = bytes(exported.serialize())
-    path = Path(path)
+    path = user_path(path)
     with replacing(path, overwrite) as partial, replacing(_beside(path), overwrite) as checksum:
         partial.write_bytes(program)
         checksum.write_text(f"{hashlib.sha256(program).hexdigest()}  {path.name}\n")
@@ -78,12 +79,14 @@ def load_program(path: str | os.PathLike[str]) -> Callable[..., Any]:
     with needs("deployment"):
         import flatbuffers  # noqa: F401
 
-    path = Path(path)
-    missing = [str(file) for file in (path, _beside(path)) if not file.is_file()]
-    if missing:
-        raise InputError(f"there is no file {missing[0]}; expected a program and its checksum.")
-    program = path.read_bytes()
-    written = _beside(path).read_bytes().split(b" ")[0]
+    path = user_path(path)
+    with reading(path):
+        missing = [str(file) for file in (path, _beside(path)) if not file.is_file()]
+        if missing:
+            raise InputError(f"there is no file {missing[0]}; expected a program and its checksum.")
+        program = path.read_bytes()
+    with reading(_beside(path)):
+        written = _beside(path).read_bytes().split(b" ")[0]
     if hashlib.sha256(program).hexdigest().encode() != written:
         raise InputError(f"{path} is damaged: its SHA-256 is not the one in {_beside(path)}.")
     return jax.export.deserialize(bytearray(program)).call

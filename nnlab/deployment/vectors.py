@@ -31,6 +31,7 @@ from nnlab.deployment.bounds import Bounds, accumulator_bounds
 from nnlab.deployment.graph import IntegerNetwork, Node
 from nnlab.deployment.network import run_nodes
 from nnlab.errors import InputError
+from nnlab.paths import user_path, writing
 
 _SUMS = frozenset(
     [
@@ -58,7 +59,7 @@ def write_vectors(
     Raises:
         InputError: the folder is not empty or cannot be written, or the network is not one.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     bounds = accumulator_bounds(network)
     _make_empty(folder, overwrite)
     values = {"images": images} | jax.jit(run_nodes(network))(images)
@@ -69,7 +70,7 @@ def write_vectors(
         (folder / f"{stem}.hex").write_text(text)
         return {"file": f"{stem}.hex"} | entry
 
-    try:
+    with writing(folder):
         told = {name: file(name, value) for name, value in values.items()}
         layers = []
         for node in network.nodes:
@@ -90,8 +91,6 @@ def write_vectors(
             )
         text = json.dumps({"values": told, "layers": layers}, indent=1)
         (folder / "layers.json").write_text(text + "\n")
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror or error}.") from error
 
 
 def _accumulator(bounds: Bounds) -> dict[str, int]:
@@ -112,7 +111,7 @@ def _words(array: np.ndarray, bits: int | None) -> tuple[dict[str, Any], str]:
 
 
 def _make_empty(folder: Path, overwrite: bool) -> None:
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         found = list(folder.iterdir())
         ours = [f for f in found if f.suffix == ".hex" or f.name == "layers.json"]
@@ -120,7 +119,5 @@ def _make_empty(folder: Path, overwrite: bool) -> None:
             for file in ours:
                 file.unlink()
             found = [f for f in found if f not in ours]
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror or error}.") from error
     if found:
         raise InputError(f"{folder} is not empty; expected a new folder, or overwrite=True.")

@@ -9,11 +9,11 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
 
 from nnlab.errors import needs
 from nnlab.figures.plots import INK, MINUS, RULE
+from nnlab.paths import user_path, writing
 
 with needs("figures"):
     import matplotlib
@@ -34,6 +34,9 @@ def write_page(
         title: heading of the page.
         provenance: where the numbers come from: command, seed, time, hardware, versions.
         sections: results of the functions below, in order.
+
+    Raises:
+        InputError: the file cannot be written.
     """
     top = [
         f"<h1>{html.escape(title)}</h1>",
@@ -41,11 +44,12 @@ def write_page(
     ]
     body = "\n".join([*top, *sections])
     page = _PAGE.format(title=html.escape(title), style=_STYLE, body=body)
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(target)
+    target = user_path(path)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(target.name + ".partial")
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
+        partial.replace(target)
 
 
 def heading(text: str) -> str:

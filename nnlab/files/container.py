@@ -27,6 +27,7 @@ import numpy as np
 
 from nnlab.errors import InputError, needs
 from nnlab.files.packing import Code, pack, unpack
+from nnlab.paths import reading, user_path, writing
 
 FORMAT = 1
 _DTYPES = tuple(
@@ -99,9 +100,11 @@ def read(path: str | os.PathLike[str]) -> Contents:
     with needs("files"):
         from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no file {path}; expected one that nnlab.deployment wrote.")
+    path = user_path(path)
+    with reading(path):
+        if not path.is_file():
+            raise InputError(f"there is no file {path}; expected one that nnlab wrote.")
+        path.open("rb").close()
     try:
         with safe_open(path, framework="numpy") as file:
             metadata, names = file.metadata() or {}, file.keys()
@@ -152,10 +155,10 @@ def replacing(path: str | os.PathLike[str], overwrite: bool) -> Iterator[Path]:
     Raises:
         InputError: `path` exists and `overwrite` is false, or it cannot be written.
     """
-    path = Path(path)
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise InputError(f"{path} already exists; expected a new file, or overwrite=True.")
-    try:
+    path = user_path(path)
+    with writing(path):
+        if path.is_dir() or (path.exists() and not overwrite):
+            raise InputError(f"{path} already exists; expected a new file, or overwrite=True.")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             partial = Path(folder) / path.name
@@ -163,5 +166,3 @@ def replacing(path: str | os.PathLike[str], overwrite: bool) -> Iterator[Path]:
             with partial.open("rb+") as file:
                 os.fsync(file.fileno())
             partial.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error

@@ -19,6 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from nnlab.errors import InputError, needs
+from nnlab.paths import reading, user_path
 
 _DTYPES = {  # of safetensors
     **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": ml_dtypes.bfloat16},
@@ -44,14 +45,13 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             else than arrays.
         MissingPackageError: safetensors, or PyTorch for a `.pt` file, is not installed.
     """
-    path = Path(path)
+    path = user_path(path)
     read = _read_safetensors if path.suffix == ".safetensors" else _read_torch
     try:
-        arrays = read(path)
+        with reading(path):
+            arrays = read(path)
     except InputError:
         raise
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # damaged files make both readers raise many types
         said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
         sentence = re.split(r"\.?\s*(?:\n|\. |$)", said.strip())[0] or type(error).__name__

@@ -15,8 +15,10 @@ it is on disk.
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnlab.errors import CheckpointError, InputError, needs
+from nnlab.paths import checkpoint_path
 from nnlab.runs import hosts
 
 _ARRAYS, _ABOUT = "state", "about"
@@ -42,14 +45,14 @@ def save(path: str | os.PathLike[str], state: Any, about: Any = None) -> None:
         about: what else to keep, as far as JSON can hold it.
 
     Raises:
-        InputError: `path` exists.
+        InputError: `path` exists, or a checkpoint there could not be read again.
         CheckpointError: it cannot be written.
         TypeError: a leaf is not an array.
     """
     with needs("runs"):
         import orbax.checkpoint as ocp
 
-    path = Path(path).absolute()
+    path = checkpoint_path(path)
     items = _items(_arrays(state), about)
     with _write_errors(path):
         if path.exists():
@@ -76,7 +79,7 @@ def restore(path: str | os.PathLike[str], like: Any) -> Any:
         CheckpointError: it is damaged; a single damaged array is named.
         TypeError: a leaf of `like` is not an array.
     """
-    return _read(Path(path).absolute(), like)[0]
+    return _read(checkpoint_path(path), like)[0]
 
 
 class Checkpoints:
@@ -89,10 +92,13 @@ class Checkpoints:
     Args:
         folder: where they are; the first save makes it.
         keep: how many of the newest to keep. The one that a save calls the best is kept too.
+
+    Raises:
+        InputError: a checkpoint in that folder could not be read again.
     """
 
     def __init__(self, folder: str | os.PathLike[str], keep: int = 2):
-        self.folder = Path(folder).absolute()
+        self.folder = checkpoint_path(folder)
         self._keep = keep
         self._best: int | None = None
         self._manager: Any = None
@@ -114,11 +120,22 @@ class Checkpoints:
         return self.folder / f"step_{step}"
 
     def steps(self) -> list[int]:
-        """Return the steps that have a checkpoint, in order."""
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            names = [entry.name.removeprefix("step_") for entry in self.folder.glob("step_*")]
-            return sorted(int(name) for name in names if name.isdecimal())
-        return []
+        """Return the steps that have a checkpoint, in order.
+
+        Raises:
+            CheckpointError: the folder cannot be listed.
+        """
+        try:
+            with os.scandir(self.folder) as entries:
+                names = [entry.name for entry in entries if entry.is_dir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise CheckpointError(
+                f"The checkpoints in {self.folder} cannot be listed: {error.strerror}."
+            ) from error
+        found = [re.fullmatch("step_(0|[1-9][0-9]*)", name) for name in names]
+        return sorted(int(match[1]) for match in found if match)
 
     def save(self, step: int, state: Any, about: Any = None, best: int | None = None) -> None:
         """Copy the state, then write it while the caller goes on.
@@ -164,19 +181,22 @@ class Checkpoints:
 
         Raises:
             InputError: the checkpoint holds another kind of state than `like`.
-            CheckpointError: there are checkpoints, and all are damaged.
+            CheckpointError: there are checkpoints, and all are damaged, or one or
+                all of them cannot be read.
         """
         reasons = []
         for step in reversed(self.steps()):
             path = self.path(step)
             try:
                 found = _read(path, like)
+            except _Unreadable:
+                raise
             except CheckpointError as error:
                 reasons.append((path, error))
                 continue
             for damaged, reason in reasons if hosts.is_writer() else []:
                 warnings.warn(f"{str(reason)[:-1]}; going on from {path}.", stacklevel=2)
-                damaged.rename(damaged.with_name(f"damaged_{damaged.name}"))
+                _set_aside(damaged)
             return found
         if reasons:
             raise CheckpointError(f"{str(reasons[0][1])[:-1]}, and no older one is whole.")
@@ -213,12 +233,20 @@ class Checkpoints:
         return [c.step in newest or c.step == self._best for c in checkpoints]
 
 
+class _Unreadable(CheckpointError):
+    """A checkpoint that this process may not read, which need not be damaged."""
+
+
 def _read(path: Path, like: Any) -> tuple[Any, Any]:
     with needs("runs"):
         import orbax.checkpoint as ocp
         from etils import epath  # the path type of Orbax
 
-    if not path.is_dir():
+    try:
+        there = path.is_dir()
+    except OSError as error:
+        raise _Unreadable(f"{path} cannot be read: {error.strerror}.") from error
+    if not there:
         raise InputError(f"There is no checkpoint at {path}.")
     target = _arrays(like)
     handler = ocp.StandardCheckpointHandler()
@@ -238,6 +266,8 @@ def _read(path: Path, like: Any) -> tuple[Any, Any]:
     except (InputError, CheckpointError):
         raise
     except Exception as error:  # Orbax raises many types here, a bare Exception among them
+        if _reason(error) == os.strerror(errno.EACCES):
+            raise _Unreadable(f"{path} cannot be read: {_reason(error)}.") from error
         reason = f"({type(error).__name__} on reading)"
         raise CheckpointError(f"{path} is damaged or not a checkpoint {reason}.") from error
     finally:
@@ -252,6 +282,16 @@ def _read(path: Path, like: Any) -> tuple[Any, Any]:
         return array
 
     return jax.tree_util.tree_map_with_path(restored, like), stored["about"]
+
+
+def _set_aside(damaged: Path) -> None:
+    """Give a damaged checkpoint a name by which it is not found any more."""
+    names = itertools.chain([""], (f"_{i}" for i in itertools.count(2)))
+    free = (damaged.with_name(f"damaged_{damaged.name}{name}") for name in names)
+    try:
+        damaged.rename(next(path for path in free if not path.exists()))
+    except OSError as error:
+        raise CheckpointError(f"{damaged} cannot be renamed: {error.strerror}.") from error
 
 
 def _arrays(state: Any) -> dict[str, jax.Array | np.ndarray]:

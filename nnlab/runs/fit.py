@@ -129,7 +129,8 @@ def fit(
             `least_loss`, ….
 
     Raises:
-        InputError: the folder holds checkpoints of that name and is not being resumed, there are
+        InputError: the next batch cannot be read (the state is saved); or the folder holds
+            checkpoints of that name and is not being resumed, there are
             several processes and no mesh, or `test` has no examples, or arrays of different numbers
             of them.
         DivergedError: a number is not finite; the state before that step is saved.
@@ -255,7 +256,14 @@ class _Training:
     def train(self, advance: Advance, count: int) -> float:
         """Take up to `count` steps, and return the seconds that one took."""
         start = time.perf_counter()
-        self.state, metrics = advance(self.state, count)
+        try:
+            self.state, metrics = advance(self.state, count)
+        except Exception as error:
+            arrays = [leaf for leaf in jax.tree.leaves(self.state) if isinstance(leaf, jax.Array)]
+            if any(array.is_deleted() for array in arrays):
+                raise  # the step has already reused their memory
+            self._keep_after(error)
+            raise
         made = len(metrics["loss"])
         seconds = time.perf_counter() - start
         leaf = metrics.pop("nonfinite", np.array([-1]))[-1]
@@ -306,6 +314,17 @@ class _Training:
         steps = self.sums["steps"]
         rest = self.sums.keys() - {"steps", "seconds"}
         return {key: self.sums[key] / steps if steps else math.nan for key in sorted(rest)}
+
+    def _keep_after(self, error: Exception) -> None:
+        """Save, since the next batch cannot be read; an `InputError` gets a better one."""
+        if self.step:
+            self.save()
+            self.checkpoints.wait()
+        if isinstance(error, InputError) and (steps := self.checkpoints.steps()):
+            raise InputError(
+                f"{str(error).rstrip('.')}; {self.name} was stopped at step {self.step}, and with"
+                f" --resume goes on from {self.checkpoints.path(steps[-1])}."
+            ) from error
 
     def _diverged(self, what: str) -> DivergedError:
         self.save()

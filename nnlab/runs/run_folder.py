@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nnlab.errors import InputError, needs
+from nnlab.paths import printable, reason, user_path
 from nnlab.runs import hosts
 
 _WRITTEN = (
@@ -50,6 +51,9 @@ class RunFolder:
     path: Path
     resume: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", user_path(self.path))
+
     @classmethod
     def create(
         cls,
@@ -65,7 +69,8 @@ class RunFolder:
         train as one, process 0 makes the folder and writes; an error is raised in all of them.
 
         Args:
-            path: a new or empty folder, or that of an earlier run to overwrite or resume.
+            path: a new or empty folder, or that of an earlier run to overwrite or resume; `~` is
+                the home folder.
             config: a dataclass instance; values that are not numbers, strings, lists or mappings
                 are written as their `str`.
             overwrite: remove what an earlier run wrote into the folder. Other files in it stay.
@@ -81,7 +86,7 @@ class RunFolder:
             raise InputError("--overwrite and --resume were both given, expected at most one.")
 
         def make() -> None:
-            folder = Path(path)
+            folder = user_path(path)
             try:
                 found = _check_free(folder, overwrite or resume)
                 folder.mkdir(parents=True, exist_ok=True)
@@ -94,12 +99,13 @@ class RunFolder:
                     _write_json(folder / "config.json", dataclasses.asdict(config))
             except InputError:
                 raise
-            except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-                reason = getattr(error, "strerror", None) or error
-                raise InputError(f"The run folder {path} cannot be written: {reason}.") from error
+            except OSError as error:
+                raise InputError(
+                    f"The run folder {printable(path)} cannot be written: {reason(error)}."
+                ) from error
 
         hosts.by_writer(make)
-        return cls(Path(path), resume)
+        return cls(user_path(path), resume)
 
     def release(self) -> None:
         """Let other processes use the folder; the system does so when this process ends."""

@@ -34,12 +34,13 @@ References:
 
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from nnlab.data.locate import Source, find_given, locate
 from nnlab.errors import InputError
+from nnlab.paths import reading, user_path
 from nnlab.sequences.java import without_comments
 from nnlab.sequences.text import read_text
 
@@ -105,11 +106,12 @@ def load_text(name: str, data_dir: str | os.PathLike | None = None) -> Corpus:
             return Corpus(name, train, valid, test, False)
         case "java":
             return _of_folder(name, _java(data_dir), "*.java", without_comments)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return _of_folder(path.resolve().name, path, "*", str)
-    if path.is_file():
-        return _of_file(path.name, path)
+    path = user_path(name)
+    with reading(path):
+        if path.is_dir():
+            return _of_folder(path.resolve().name, path, "*", str)
+        if path.is_file():
+            return _of_file(path.name, path)
     raise InputError(
         f"there is no corpus {name!r}, expected {', '.join(CORPORA)} or the path of a text file or"
         " of a folder of them."
@@ -133,10 +135,21 @@ def _of_file(name: str, path: Path) -> Corpus:
     return Corpus(name, text[:train], text[train:], "", False)
 
 
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield all files in a folder and its folders, without hidden ones; list every one of them."""
+    with reading(folder):
+        for path in folder.iterdir():
+            if path.name.startswith("."):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                yield from _files(path)
+            elif path.is_file():
+                yield path
+
+
 def _of_folder(name: str, root: Path, pattern: str, edit: Callable[[str], str]) -> Corpus:
-    found = [path for path in root.rglob(pattern) if path.is_file()]
-    places = {path.relative_to(root): path for path in found}
-    names = sorted(place for place in places if not any(part[0] == "." for part in place.parts))
+    places = {path.relative_to(root): path for path in _files(root) if path.match(pattern)}
+    names = sorted(places)
     held = -(-len(names) // 10)
     if len(names) < 3:
         raise InputError(

@@ -5,12 +5,13 @@ window k of every stream, and window k + 1 goes on from the state at its end.
 """
 
 import dataclasses
+import os
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 
 from nnlab.errors import InputError
+from nnlab.paths import reading, user_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,17 +55,18 @@ class Vocabulary:
         return "".join(self.characters[symbol] for symbol in symbols)
 
 
-def read_text(path: Path) -> str:
-    """Read a whole file of UTF-8 text.
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Read a whole file of UTF-8 text, without its byte order mark if it has one.
 
     Raises:
         InputError: there is no such file, it is empty, or it is not UTF-8.
     """
+    path = user_path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read as UTF-8 text: {reason}.") from error
+        with reading(path):
+            text = path.read_text(encoding="utf-8-sig")
+    except UnicodeError as error:
+        raise InputError(f"{path} cannot be read as UTF-8 text: {error}.") from error
     if not text:
         raise InputError(f"{path} is empty; expected a text.")
     return text

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from nnlab.errors import InputError
+from nnlab.paths import printable, reason, user_path
 
 LONGEST = 1 << 20  # bytes of a line
 HEAD = 1024  # bytes by which a file is known again
@@ -103,7 +104,7 @@ class Follower:
         Raises:
             InputError: the file of the position is there and cannot be read.
         """
-        self.path = Path(path)
+        self.path = user_path(path)
         self.messages: list[str] = []
         self._descriptor: int | None = None
         self._start(None)
@@ -286,6 +287,5 @@ def _opened(path: Path) -> int | None:
         return os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read: {reason}.") from error
+    except OSError as error:
+        raise InputError(f"{printable(path)} cannot be read: {reason(error)}.") from error

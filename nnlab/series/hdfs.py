@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from nnlab.data.locate import Source, find_given, locate
 from nnlab.errors import InputError
+from nnlab.paths import reading
 
 HDFS = Source(
     name="hdfs",
@@ -60,7 +61,9 @@ def hdfs_log(data_dir: str | os.PathLike | None = None) -> Path:
 
 def _read(path: Path) -> list[list[int]]:
     sessions = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    with reading(path):
+        lines = path.read_bytes().splitlines()
+    for number, line in enumerate(lines, 1):
         events = line.split()
         if not events or not all(event.isdigit() for event in events):
             raise InputError(f"{path}, line {number}, is {line[:40]!r}, expected numbers of events")

@@ -39,7 +39,8 @@ def log_rows(
     """Read the rows of a log one by one; their cells are texts. Reads no line ahead.
 
     Args:
-        lines: UTF-8, with or without their line ends.
+        lines: UTF-8, with or without their line ends and byte order marks. Where a few bytes of a
+            line are none, they become U+FFFD.
         log_format: such as `HDFS_FORMAT`.
         first_line: the number of the first of `lines`.
 
@@ -49,7 +50,7 @@ def log_rows(
     pattern = re.compile(_expression(log_format))
     for number, line in enumerate(lines, first_line):
         try:
-            match = pattern.fullmatch(decoded(line))
+            match = pattern.fullmatch(decoded(line, lenient=True))
         except ValueError as error:
             yield Malformed(number, str(error))
             continue

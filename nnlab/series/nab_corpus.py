@@ -20,6 +20,7 @@ import numpy as np
 
 from nnlab.data.locate import find_given
 from nnlab.errors import InputError
+from nnlab.paths import reading, user_path
 
 WINDOWS = "labels/combined_windows.json"
 
@@ -62,14 +63,14 @@ def read_series(root: Path, name: str, windows: list[list[str]]) -> Series:
         InputError: the file is missing or empty, a row is not a time and a finite number, or a
             window does not begin and end at rows of the file.
     """
-    path = root / "data" / name
+    path = user_path(root) / "data" / name
     try:
-        with path.open(newline="") as file:
+        with reading(path), path.open(newline="") as file:
             rows = list(csv.reader(file))[1:]
         times = np.array([row[0] for row in rows], "datetime64[s]")
         values = np.array([row[1] for row in rows], np.float64)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except InputError:
+        raise
     except (ValueError, IndexError) as error:
         raise InputError(f"{path} has a row that is not a time and a number: {error}") from error
     if not rows or not np.isfinite(values).all():
@@ -79,8 +80,10 @@ def read_series(root: Path, name: str, windows: list[list[str]]) -> Series:
 
 
 def _windows(path: Path) -> list[tuple[str, list[list[str]]]]:
+    with reading(path):
+        text = path.read_bytes()
     try:
-        return sorted(json.loads(path.read_text()).items())
+        return sorted(json.loads(text.decode("utf-8-sig")).items())
     except (ValueError, AttributeError) as error:
         raise InputError(f"{path} is not a JSON object of windows: {error}") from error
 

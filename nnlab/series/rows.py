@@ -17,9 +17,11 @@ References:
     RFC 3339 and ISO 8601 as `datetime.datetime.fromisoformat` reads them.
 """
 
+import contextlib
 import csv
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
@@ -30,7 +32,17 @@ Kind = Literal["number", "timestamp", "text"]
 Cell = float | datetime | str
 _EXPECTED = {"number": "a number", "timestamp": "a timestamp in ISO 8601", "text": "a text"}
 BLANK = "is blank"
-BOM = b"\xef\xbb\xbf"  # byte order mark
+DELIMITERS = (",", ";", "\t", "|")
+_LENIENT = 0.1  # share of the characters of a line that may be replaced
+_COMMA = re.compile(r"\s*[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?\s*")  # a number with a decimal comma
+_THOUSANDS = re.compile(r"\s*[+-]?[0-9]{1,3},[0-9]{3}\s*")
+
+
+class Dialect(NamedTuple):
+    """How a CSV file is written: what separates cells, and the decimal mark, "." or ","."""
+
+    delimiter: str = ","
+    decimal: str = "."
 
 
 class Row(NamedTuple):
@@ -53,29 +65,33 @@ def csv_rows(
     *,
     header: Sequence[str] | None = None,
     delimiter: str = ",",
+    decimal: str = ".",
     first_line: int = 1,
     source: object = "the CSV",
 ) -> Iterator[Row | Malformed]:
     """Read the rows of a CSV file one by one.
 
     Args:
-        lines: with or without their line ends; a byte order mark before the first is ignored.
+        lines: with or without their line ends; a byte order mark before one is ignored.
         kinds: the columns to read and the kind of each.
         header: the names of all columns if `lines` begins after the header.
         delimiter: one character.
+        decimal: the decimal mark of numbers, "." or ",".
         first_line: the number of the first of `lines`.
         source: what the error names.
 
     Raises:
-        InputError: there is no header, it names a column twice or lacks one of `kinds`.
+        InputError: the delimiter or the decimal mark is none, there is no header, it names a column
+            twice or lacks one of `kinds`.
     """
+    _check(Dialect(delimiter, decimal))
     numbered = enumerate(lines, first_line)
     if header is None:
         number, line = next(numbered, (0, None))
         if line is None:
             raise InputError(f"{source} is empty, expected a header with {listed(kinds)}")
         try:
-            header = split_csv(line.removeprefix(BOM), delimiter)
+            header = split_csv(line, delimiter)
         except ValueError as error:
             raise InputError(f"{source}: the header in line {number} {error}") from error
     names = list(header)
@@ -88,6 +104,10 @@ def csv_rows(
         values = split_csv(line, delimiter)
         if len(values) != len(names):
             raise ValueError(f"has {len(values)} cells, expected {len(names)}")
+        if decimal == ",":
+            places = [i for i, name in enumerate(names) if kinds.get(name) == "number"]
+            for i in places:
+                values[i] = _with_point(values[i], names[i])
         return _typed(dict(zip(names, values, strict=True)), kinds, in_text=True)
 
     yield from _rows(numbered, cells)
@@ -99,13 +119,13 @@ def json_rows(
     """Read the rows of a file of JSON objects, one a line, one by one.
 
     Args:
-        lines: with or without their line ends; a byte order mark before the first is ignored.
+        lines: with or without their line ends; a byte order mark before one is ignored.
         kinds: the keys to read and the kind of each; timestamps are texts.
         first_line: the number of the first of `lines`.
     """
 
     def cells(line: bytes) -> dict[str, Cell]:
-        text = decoded(line).removeprefix("\ufeff")
+        text = decoded(line)
         try:  # whole numbers as floats, since those of more than 4,300 digits are an error
             row = json.loads(text, object_pairs_hook=_unique, parse_int=float)
         except (json.JSONDecodeError, RecursionError) as error:
@@ -119,12 +139,81 @@ def json_rows(
     yield from _rows(enumerate(lines, first_line), cells)
 
 
-def decoded(line: bytes) -> str:
-    """The line without its end; `ValueError` if it holds nothing or is not UTF-8."""
+def dialect_of(
+    lines: Sequence[bytes], kinds: Mapping[str, Kind], delimiters: Sequence[str] = DELIMITERS
+) -> Dialect:
+    """Tell how a CSV file is written by its first lines.
+
+    The delimiter is the first with which the header has all columns of `kinds`. The
+    decimal mark is a comma if that separates no cells, no number among them has a point and some
+    have one comma. Such as 1,234 could also be thousands; only after semicolons, which are what
+    programs write where the comma is the decimal mark, these count too.
+
+    Args:
+        lines: the header and some rows.
+        kinds: the columns to read and the kind of each.
+        delimiters: those to choose from.
+
+    Raises:
+        InputError: one of `delimiters` is none.
+    """
+    rows: list[list[str]] = []
+    delimiter = ""
+    for delimiter in delimiters:
+        _check(Dialect(delimiter))
+        rows = list(_split(lines, delimiter))
+        if rows and kinds.keys() <= set(rows[0]):
+            break
+    else:
+        return Dialect(delimiters[0])
+    places = [i for i, name in enumerate(rows[0]) if kinds.get(name) == "number"]
+    cells = [row[i] for row in rows[1:] if len(row) == len(rows[0]) for i in places]
+    commas = [cell for cell in cells if _COMMA.fullmatch(cell)]
+    sure = delimiter == ";" or not all(map(_THOUSANDS.fullmatch, commas))
+    comma = delimiter != "," and commas and sure and not any("." in cell for cell in cells)
+    return Dialect(delimiter, "," if comma else ".")
+
+
+def _split(lines: Iterable[bytes], delimiter: str) -> Iterator[list[str]]:
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            yield split_csv(line, delimiter)
+
+
+def _check(dialect: Dialect) -> None:
+    delimiter, decimal = dialect
+    if len(delimiter) != 1 or delimiter in '\r\n"\0' or decimal not in (".", ","):
+        raise InputError(
+            f"the delimiter is {delimiter!r} and the decimal mark {decimal!r}, expected one"
+            " character, and a point or a comma."
+        )
+    if delimiter == decimal:
+        raise InputError(f"{delimiter!r} is both delimiter and decimal mark, expected two.")
+
+
+def _with_point(cell: str, name: str) -> str:
+    if "." in cell:
+        raise ValueError(f"has {name} = {_shown(cell)}, expected a number with a decimal comma")
+    return cell.replace(",", ".")
+
+
+def decoded(line: bytes, *, lenient: bool = False) -> str:
+    """The line without its end and without a byte order mark.
+
+    Args:
+        line: UTF-8.
+        lenient: replace bytes that are not UTF-8 by U+FFFD if they are few among the others.
+
+    Raises:
+        ValueError: it holds nothing or is not UTF-8.
+    """
     try:
-        text = line.decode().rstrip("\r\n")
+        text = line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8 from byte {error.start + 1} on") from error
+        text = line.decode("utf-8-sig", "replace")
+        if not lenient or text.count("\ufffd") > _LENIENT * len(text):
+            raise ValueError(f"is not UTF-8 from byte {error.start + 1} on") from error
+    text = text.rstrip("\r\n")
     if not text or text.isspace():
         raise ValueError(BLANK)
     return text

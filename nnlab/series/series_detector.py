@@ -31,7 +31,7 @@ from nnlab.series.detector import (
 )
 from nnlab.series.following import Line
 from nnlab.series.next_value import NextValue, surprise
-from nnlab.series.rows import BOM, Malformed, Row, csv_rows, json_rows, split_csv
+from nnlab.series.rows import Dialect, Malformed, Row, csv_rows, json_rows, split_csv
 from nnlab.series.tables import table_of
 from nnlab.series.transformation import Transformation
 
@@ -140,6 +140,7 @@ class SeriesDetector:
             "transformation": `Transformation.to_json()`, values before the clock;
             "columns": how many features are values;
             "format": one of `FORMATS`;
+            "dialect": of CSV files, its delimiter and decimal mark; without it "," and ".";
             "short": rows over which the anomaly likelihood averages errors;
             "threshold": the score from which a row is an anomaly;
             "start": `SavedMemory.arrays` of the memory to begin with, as lists, or None.
@@ -159,6 +160,7 @@ class SeriesDetector:
             self.threshold = float(notes["threshold"])
             self.columns, self.format = int(notes["columns"]), str(notes["format"])
             short, start = int(notes["short"]), notes["start"]
+            self.dialect = Dialect(*map(str, notes.get("dialect", Dialect())))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"the network's notes are {', '.join(notes) or 'none'}, and lack or miswrite"
@@ -236,15 +238,15 @@ class SeriesDetector:
 
     def _header(self, line: Line, known: tuple[str, ...] | None) -> tuple[str, ...] | None:
         """The names in the first line of a file, None if it is a row of columns that are known."""
-        text = line.text.removeprefix(BOM)
+        text = line.text
         kinds: Mapping[str, Any] = self.transformation.kinds
         try:
-            next(csv_rows([text], kinds, source="the file"), None)
+            next(csv_rows([text], kinds, **self.dialect._asdict(), source="the file"), None)
         except InputError:
             if known is None:
                 raise
             return None
-        return tuple(split_csv(text))
+        return tuple(split_csv(text, self.dialect.delimiter))
 
     def _rows(self, lines: Sequence[Line], header: Sequence[str] | None) -> list[Row | Malformed]:
         kinds = self.transformation.kinds
@@ -256,7 +258,9 @@ class SeriesDetector:
                 continue
             first, texts = part[0].number, [line.text for line in part]
             if self.format == "csv":
-                read += csv_rows(texts, kinds, header=header, first_line=first)
+                read += csv_rows(
+                    texts, kinds, header=header, **self.dialect._asdict(), first_line=first
+                )
             else:
                 read += json_rows(texts, kinds, first_line=first)
         return read

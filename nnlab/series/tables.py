@@ -4,16 +4,34 @@
 the malformed lines, keeps the first few, and refuses the file if their share is too large.
 """
 
+import contextlib
 import dataclasses
+import gzip
+import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from nnlab.errors import InputError
-from nnlab.series.rows import BLANK, Cell, Kind, Malformed, Row, csv_rows, json_rows
+from nnlab.paths import reading, user_path
+from nnlab.series.rows import (
+    BLANK,
+    DELIMITERS,
+    Cell,
+    Dialect,
+    Kind,
+    Malformed,
+    Row,
+    csv_rows,
+    dialect_of,
+    json_rows,
+)
 
 SHOWN = 5
+_SAMPLE = 1000  # lines that tell how a file is written
+_PLAIN = Dialect()
 _DTYPES = {"number": "float64", "timestamp": "datetime64[us]", "text": object}
 
 
@@ -27,12 +45,14 @@ class Table:
             Python texts (dtype object) for texts.
         malformed: how many lines were no rows.
         first_malformed: at most five of them.
+        dialect: how the file is written, if it is a CSV file.
     """
 
     kinds: Mapping[str, Kind]
     columns: Mapping[str, np.ndarray]
     malformed: int = 0
     first_malformed: tuple[Malformed, ...] = ()
+    dialect: Dialect = _PLAIN
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -46,15 +66,19 @@ def read_csv(
     path: str | os.PathLike[str],
     kinds: Mapping[str, Kind],
     *,
-    delimiter: str = ",",
+    delimiter: str | None = None,
+    decimal: str | None = None,
     max_malformed: float = 0.01,
 ) -> Table:
     """Read a whole CSV file with a header.
 
     Args:
-        path: the file, UTF-8.
+        path: the file, UTF-8; it may be gzipped, whatever its name.
         kinds: the columns to read and the kind of each.
-        delimiter: one character.
+        delimiter: one character; by default a comma, a semicolon, a tab or a vertical bar, as the
+            header tells.
+        decimal: the decimal mark, "." or ","; by default as the first rows tell
+            (`nnlab.series.rows.dialect_of`).
         max_malformed: the largest share of malformed lines; the header and blank lines at the end
             do not count.
 
@@ -63,8 +87,13 @@ def read_csv(
             its header names a column twice or lacks one.
     """
     with opened(path) as lines:
-        rows = csv_rows(lines, kinds, delimiter=delimiter, source=path)
-        return gathered(rows, kinds, max_malformed, path)
+        first = list(itertools.islice(lines, _SAMPLE))
+        choice = [delimiter] if delimiter else [each for each in DELIMITERS if each != decimal]
+        told = dialect_of(first, kinds, choice)
+        told = Dialect(delimiter or told.delimiter, decimal or told.decimal)
+        every = itertools.chain(first, lines)
+        rows = csv_rows(every, kinds, delimiter=told.delimiter, decimal=told.decimal, source=path)
+        return dataclasses.replace(gathered(rows, kinds, max_malformed, path), dialect=told)
 
 
 def read_json_lines(
@@ -109,12 +138,20 @@ def gathered(
     return Table(kinds, table_of(kinds, good).columns, len(malformed), first)
 
 
-def opened(path: str | os.PathLike[str]):
-    """Open a file for reading; `InputError` if there is none."""
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[Iterator[bytes]]:
+    """Open a file for reading, and yield its lines; one that is gzipped is decompressed.
+
+    Raises:
+        InputError: there is none, or it cannot be read to its end.
+    """
+    path = user_path(path)
+    with reading(path), path.open("rb") as file:
+        zipped = file.peek(2)[:2] == b"\x1f\x8b"
+        try:
+            yield iter(gzip.GzipFile(fileobj=file) if zipped else file)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise InputError(f"{path} is not a whole gzip file: {error}.") from error
 
 
 def _report(malformed: int, first: Sequence[Malformed]) -> str:

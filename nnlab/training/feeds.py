@@ -141,11 +141,21 @@ def streamed(stream: Stream) -> Feed:
         with reading(dataclasses.replace(stream, workers=0)) as batches:
             run = _jit(step, mesh).lower(state, next(batches)).compile()
         with reading(stream) as batches:
+            failed: list[Exception] = []
 
             def advance(state: State, count: int) -> tuple[State, dict[str, np.ndarray]]:
                 made = []
                 for _ in range(min(count, steps - int(state.step) % steps)):
-                    state, metrics = run(state, next(batches))
+                    if failed:
+                        raise failed[0]
+                    try:
+                        batch = next(batches)
+                    except Exception as error:
+                        failed.append(error)
+                        if made:  # the caller gets the steps before, and the error by the next call
+                            break
+                        raise
+                    state, metrics = run(state, batch)
                     made.append(metrics)
                     if metrics.get("nonfinite", -1) >= 0:
                         break

@@ -21,7 +21,18 @@ import nnlab
 from nnlab import _moved
 
 CORE = [
-    *("errors", "console", "kernels", "ops", "layers", "arithmetics", "optim", "data", "files"),
+    *(
+        "errors",
+        "paths",
+        "console",
+        "kernels",
+        "ops",
+        "layers",
+        "arithmetics",
+        "optim",
+        "data",
+        "files",
+    ),
     *("training", "costs", "figures", "runs", "testing"),
 ]
 WINGS = {"vision", "sequences", "series", "graphs", "search", "classics"}

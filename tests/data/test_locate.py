@@ -1,6 +1,9 @@
 """Which copy of a data set is taken, and what is said when there is none."""
 
+import errno
 import hashlib
+import os
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +78,24 @@ def test_lists_every_folder_and_every_way(tmp_path, monkeypatch):
         "; put images, labels or toy.tar.gz into one of these folders, "
         "or name the folder that holds them with data_dir or NNLAB_DATA_DIR"
     )
+
+
+def test_a_folder_that_may_not_be_searched_is_not_passed_over(tmp_path, monkeypatch):
+    """Or another data set of that name is read without a word."""
+
+    def closed(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "is_file", closed)
+    with pytest.raises(InputError, match=f"{tmp_path} cannot be read: Permission denied"):
+        locate(SOURCE, tmp_path)
+
+
+def test_without_a_home_folder_nothing_is_downloaded_into_the_working_folder(tmp_path, monkeypatch):
+    for name in ("HOME", "XDG_CACHE_HOME", "NNLAB_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what it does then
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no home folder"):
+        locate(SOURCE, None)
+    assert not list(tmp_path.iterdir())

@@ -299,3 +299,20 @@ def test_transfers_run_ahead_and_lose_nothing(buffer):
 def test_importing_needs_no_grain():
     code = "import sys, nnlab.data.stream; sys.exit('grain' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_readers_ignore_a_signal_to_the_group_and_one_that_is_killed_ends_the_stream(records):
+    """A scheduler signals all processes of a job; the kernel kills one where memory is short."""
+    stream = Stream(records, 48, seed=3, workers=2)
+    with contextlib.closing(stream.batches()) as batches:
+        for number in (signal.SIGTERM, signal.SIGINT):  # the first one while they start
+            for child in multiprocessing.active_children():
+                os.kill(child.pid or 0, number)
+            next(batches)
+        victim, *_ = multiprocessing.active_children()
+        victim.kill()
+        victim.join()
+        with pytest.raises(InputError, match="reads the stream was ended by SIGKILL"):
+            for _ in range(10):
+                next(batches)
+    assert multiprocessing.active_children() == []

@@ -1,5 +1,7 @@
 """Checkpoints: the same bits back, or one sentence that says why not."""
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -267,6 +269,38 @@ def test_a_damaged_one_is_named_set_aside_and_may_come_again(tmp_path):
         saved.wait()
         assert saved.steps() == [10, 20]
     assert (tmp_path / "damaged_step_30").is_dir() and (tmp_path / "damaged_step_20").is_dir()
+
+
+def test_one_that_may_not_be_read_is_no_damaged_one(tmp_path, monkeypatch):
+    """It is neither renamed nor passed over for an older one, and neither is a closed folder."""
+    state = series(tmp_path / "run", [10, 20])
+    saved = Checkpoints(tmp_path / "run")
+
+    def closed(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints.Path, "read_text", closed)
+        with pytest.raises(CheckpointError, match="step_20 cannot be read: Permission denied"):
+            saved.newest(like=state)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints.os, "scandir", closed)
+        with pytest.raises(CheckpointError, match="cannot be listed: Permission denied"):
+            saved.newest(like=state)
+    assert saved.steps() == [10, 20]
+
+
+def test_what_is_no_checkpoint_is_in_nobodys_way(tmp_path):
+    """Names that Orbax never gives, and a second damaged one of the same step."""
+    state = series(tmp_path, [10, 20])
+    (tmp_path / "step_30").touch()
+    for name in ("step_040", "step_60.orbax-checkpoint-tmp", "damaged_step_20"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "damaged_step_20" / "kept").touch()
+    (tmp_path / "step_20" / "about" / "metadata").write_text("{}")
+    with pytest.warns(UserWarning, match="step_20"):
+        _, about = newest(Checkpoints(tmp_path), state)
+    assert about == {"at": 10} and (tmp_path / "damaged_step_20_2").is_dir()
 
 
 def test_where_none_is_whole_nothing_is_touched(tmp_path):

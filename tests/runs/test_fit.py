@@ -304,6 +304,28 @@ def test_a_refused_step_is_named_and_not_counted(folder, bad):
     assert trained.last.step == 8 and trained.history["train_loss"] == [sum(LOSSES) / 4] * 2
 
 
+def test_where_the_data_end_the_run_is_saved(folder):
+    """A reader killed for want of memory, a disk that is gone: the state is that before it."""
+    steps = made_up()
+
+    def compile(*arguments):
+        with steps.compile(*arguments) as advance:
+
+            def ending(state, count):
+                if state.step == 6:
+                    raise InputError("A record cannot be read.")
+                return advance(state, min(count, 2))
+
+            return contextlib.nullcontext(ending)
+
+    good = by_epoch(accuracy=[0.5, 0.5])
+    words = r"^A record cannot be read; CNN was stopped at step 6, and with --resume .*step_6\.$"
+    with pytest.raises(InputError, match=words):
+        tiny(folder, 2, steps._replace(compile=compile), evaluate=good)
+    trained = tiny(RunFolder(folder.path, resume=True), 2, evaluate=good)
+    assert trained.last.step == 8 and trained.history["train_loss"] == [sum(LOSSES) / 4] * 2
+
+
 def test_a_test_loss_that_is_not_finite_ends_the_run(folder):
     evaluate = by_epoch(loss=[0.5, math.inf], accuracy=[0.5, 0.5])
     with pytest.raises(DivergedError, match=r"^The test loss of CNN is inf after step 8; the conf"):

@@ -54,8 +54,13 @@ def test_what_cannot_be_used():
         windows(np.arange(7), 2, 3)
 
 
+def test_a_byte_order_mark_is_no_character(tmp_path):
+    (tmp_path / "text").write_bytes(b"\xef\xbb\xbfa\xef\xbb\xbf")
+    assert read_text(tmp_path / "text") == "a\ufeff"  # elsewhere it is one
+
+
 def test_files_that_are_no_text(tmp_path):
-    with pytest.raises(InputError, match="cannot be read as UTF-8 text: No such file"):
+    with pytest.raises(InputError, match="cannot be read: No such file"):
         read_text(tmp_path / "none")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="cannot be read as UTF-8 text"):

@@ -220,7 +220,7 @@ def test_what_is_no_file(path, tmp_path):
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(InputError, match="is no regular file"):  # and does not wait for a writer
         Follower(tmp_path / "fifo").read(1)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="null character"):
         Follower("a\0b").read(1)
 
 

@@ -65,6 +65,14 @@ def test_a_format_that_cannot_be_used(log_format):
         list(log_rows([], log_format))
 
 
+def test_byte_order_marks_and_a_few_bytes_of_another_encoding_spoil_no_line():
+    lines = [b"\xef\xbb\xbf1 ready", "2 für alle bereit".encode("latin-1"), b"3 \xff\xfe\x80ab"]
+    good, replaced, bad = log_rows(lines, "<n> <rest>")
+    assert good == Row(1, {"n": "1", "rest": "ready"})
+    assert replaced == Row(2, {"n": "2", "rest": "f\ufffdr alle bereit"})
+    assert bad == Malformed(3, "is not UTF-8 from byte 3 on")
+
+
 def test_a_format_is_no_regular_expression():
     (row,) = log_rows([b"(a)[1]  x*y z"], "(<first>)[<n>] <rest>")
     assert row == Row(1, {"first": "a", "n": "1", "rest": "x*y z"})

@@ -120,6 +120,22 @@ def test_json_lines_give_the_same(network, data, whole):
     assert repr(scores) == repr(whole[1:])
 
 
+def test_a_file_may_have_another_dialect(network, detector, lines):
+    """That of the training, which the notes name, gives the same bits."""
+
+    def other(text):
+        return text.replace(b",", b";").replace(b".", b",")
+
+    notes = network.notes | {"dialect": [";", ","]}
+    again = SeriesDetector(network._replace(notes=notes))
+    some = lines[:20]
+    _, expected = detector.score(detector.fresh(), some)
+    turned = [line._replace(text=other(line.text)) for line in some]
+    memory, scores = again.score(again.skip(again.fresh(), turned[0]), turned)
+    np.testing.assert_equal(scores, expected)
+    assert memory.header is not None and not any(score.malformed for score in scores)
+
+
 def test_a_start_from_the_notes(network, detector, lines, whole):
     """A memory in the notes, as lists in JSON, is that memory to the bit."""
     memory, _ = detector.score(detector.fresh(), lines[:200])

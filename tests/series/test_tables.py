@@ -1,6 +1,7 @@
 """Whole tables: types, counts of malformed lines, and what is refused."""
 
 import csv
+import gzip
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_refused_in_one_sentence(tmp_path, text, message):
 
 def test_no_such_file(tmp_path):
     for path, reason in ((tmp_path / "no.csv", "No such file"), (tmp_path, "Is a directory")):
-        with pytest.raises(InputError, match=f"cannot read {path}: {reason}"):
+        with pytest.raises(InputError, match=f"{path} cannot be read: {reason}"):
             read_csv(path, {"value": "number"})
 
 
@@ -84,3 +85,48 @@ def test_all_series_of_nab(original_data):
             np.testing.assert_array_equal(table.columns["value"], np.array(values, np.float64))
             np.testing.assert_array_equal(table.columns["timestamp"], np.array(times, "M8[us]"))
     assert rows == 365_558
+
+
+@pytest.mark.parametrize(
+    ("text", "dialect", "values"),
+    [
+        ("value,name\n1.5,a\n", (",", "."), [1.5]),
+        ("value;name\n1,5;a\n-2;b\n", (";", ","), [1.5, -2]),
+        ("value;name\n1.5;a,b\n", (";", "."), [1.5]),
+        ("value;name\n1,500;a\n", (";", ","), [1.5]),
+        ("value\tname\n1,5\ta\n1,500\tb\n", ("\t", ","), [1.5, 1.5]),
+        ('"value"|"name"\n"2,5e-1"|a\n', ("|", ","), [0.25]),
+        ('value,name\n1.5,"a;b"\n', (",", "."), [1.5]),
+    ],
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_table_tells_how_it_is_written(tmp_path, text, dialect, values, zipped):
+    data = b"\xef\xbb\xbf" + text.encode()
+    path = tmp_path / "table"
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    table = read_csv(path, {"value": "number", "name": "text"})
+    assert table.dialect == dialect and table.columns["value"].tolist() == values
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("value\tname\n1,500\ta\n", {}),  # perhaps thousands
+        ("value;name\n1,5;a\n1.234,5;b\n", {}),  # a point for thousands
+        ("value;name\n1,5;a\n1.5;b\n", {"decimal": ","}),
+        ("value;name\n1,5;a\n", {"decimal": "."}),
+        ("value;name\n1,5;a\n", {"delimiter": ",", "decimal": ","}),
+        ("value;name\n1,5;a\n", {"delimiter": ";;"}),
+    ],
+)
+def test_a_number_that_could_be_another_is_refused(tmp_path, text, options):
+    with pytest.raises(InputError):
+        read_csv(written(tmp_path, text), {"value": "number", "name": "text"}, **options)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:20] + data[30:]])
+def test_a_damaged_gzip_file_is_refused(tmp_path, damage):
+    path = tmp_path / "table.csv.gz"
+    path.write_bytes(damage(gzip.compress(b"value\n" + b"1\n" * 5000)))
+    with pytest.raises(InputError, match="is not a whole gzip file"):
+        read_csv(path, {"value": "number"})

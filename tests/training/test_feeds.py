@@ -104,6 +104,33 @@ def test_a_resumed_state_goes_on_from_its_step(case):
     assert metrics["seen"].tolist() == expected()[3:4].tolist()
 
 
+def test_where_reading_ends_the_steps_before_it_are_not_lost():
+    """A batch that cannot be read is an error of the call that begins with it."""
+
+    class Ending(Numbers):
+        left = 1000
+
+        def __getitem__(self, index):
+            if not self.left:
+                raise InputError("the disk is gone")
+            self.left -= 1
+            return super().__getitem__(index)
+
+    source = Ending()
+    feed = streamed(Stream(source, 5, seed=3))
+    with feed.compile(record, START, None) as advance:
+        state, _ = advance(jax.tree.map(jnp.copy, START), 1)
+        source.left = 0
+        made = 1
+        with pytest.raises(InputError, match="the disk is gone"):
+            while made < 10:
+                state, metrics = advance(state, 3)
+                made += len(metrics["seen"])
+        assert state.step == made  # its memory was not reused
+        with pytest.raises(InputError, match="the disk is gone"):
+            advance(state, 1)
+
+
 def test_generated_batches_that_cannot_be():
     with pytest.raises(InputError, match=r"^steps_per_epoch must be at least 1, not 0\.$"):
         generated(drawn, 0)

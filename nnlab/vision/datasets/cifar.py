@@ -28,6 +28,7 @@ import numpy as np
 
 from nnlab.data.locate import Source, locate
 from nnlab.errors import InputError
+from nnlab.paths import reading
 from nnlab.vision.datasets.dataset import Dataset, Split, checked_split
 
 CLASSES = 10
@@ -59,7 +60,7 @@ def load_cifar10(data_dir: str | os.PathLike | None = None) -> Dataset:
         InputError: it is not found and cannot be downloaded, or a file is not what it should be.
     """
     files = locate(CIFAR10, data_dir)
-    contents = _unpack(files[0]) if len(files) == 1 else [(str(f), f.read_bytes()) for f in files]
+    contents = _unpack(files[0]) if len(files) == 1 else [(str(f), _bytes(f)) for f in files]
     *train, test = [_read_file(name, data) for name, data in contents]
     images, labels = zip(*train, strict=True)
     return Dataset(
@@ -124,17 +125,26 @@ def cifar10_records(
         )
     paths = tuple(files[:-1] if split == "train" else files[-1:])
     for path in paths:
-        _check_size(str(path), path.stat().st_size)
+        with reading(path):
+            path.open("rb").close()
+            _check_size(str(path), path.stat().st_size)
     records = CifarRecords(paths)
     for path, file in zip(paths, records._files, strict=True):
         checked_split(file[:, 1:], file[:, 0], CLASSES, path)
     return records
 
 
+def _bytes(path: Path) -> bytes:
+    with reading(path):
+        return path.read_bytes()
+
+
 def _unpack(archive: Path) -> list[tuple[str, bytes]]:
     """Return name and content of the six files in an archive; nothing is written to disk."""
     wanted = BINARY if archive.name == BINARY_ARCHIVE else PYTHON
     contents = {}
+    with reading(archive):
+        archive.open("rb").close()
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:

@@ -26,6 +26,7 @@ import numpy as np
 
 from nnlab.data.locate import Source, locate
 from nnlab.errors import InputError
+from nnlab.paths import reading
 from nnlab.vision.datasets.dataset import Dataset, Split, checked_split
 
 CLASSES = 10
@@ -123,9 +124,11 @@ def _read_idx(path: Path) -> np.ndarray:
 
 
 def _read_bytes(path: Path) -> bytes:
+    with reading(path):
+        data = path.read_bytes()
     if path.suffix != ".gz":
-        return path.read_bytes()
+        return data
     try:
-        return gzip.decompress(path.read_bytes())
+        return gzip.decompress(data)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path} is not a whole gzip file: {error}") from error
