@@ -107,6 +107,12 @@ for devices in (4,):
     }, words
 """
 
+TIES = """
+# Golden: of two words of ties, each device decides the one that it counts.
+parts = {"w": jnp.stack([jnp.ones(64), -jnp.ones(64)])}
+assert shard_mapped(2)(parts)["w"].tolist() == 32 * [1] + 32 * [-1]
+"""
+
 TRAINING = """
 class Net(nn.Module):
     @nn.compact
@@ -194,8 +200,8 @@ def test_the_vote_is_that_of_numpy():
     run(VOTES)
 
 
-def test_one_bit_a_number_travels_each_way():
-    run(BITS)
+def test_one_bit_a_number_travels_each_way_and_ties_go_to_who_counts_them():
+    run(BITS + TIES)
 
 
 @pytest.mark.slow
