@@ -42,6 +42,7 @@ class _Reader(multiprocessing.context.SpawnProcess):
 
     def terminate(self) -> None:
         """End it, as its executor wants it when another one has died."""
+        self.join(0.2)  # one that has died, too, may not have been seen yet
         self.ended = self.exitcode is None
         self.kill()
 

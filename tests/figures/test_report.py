@@ -120,12 +120,12 @@ def test_a_failure_leaves_the_old_report(tmp_path, monkeypatch):
         write(path, networks=[broken])
     assert path.read_text(encoding="utf-8") == "old"
 
-    def full_disk(self, text, encoding):
+    def full_disk(self, text, encoding, **options):
         self.write_bytes(text[:100].encode(encoding))
         raise OSError("no space left")
 
     monkeypatch.setattr(type(path), "write_text", full_disk)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(InputError, match="cannot be written: no space left"):
         write(path, networks=[network("CNN")])
     assert path.read_text(encoding="utf-8") == "old"
 
