@@ -22,7 +22,7 @@ def main() -> None:
             return
         print(f"usage: nnlab {{{','.join(found)}}} [-h] …\n")
         for name in found:
-            source = (Path(commands.__path__[0]) / f"{name}.py").read_text()
+            source = (Path(commands.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
             print(f"  {name:10} {(ast.get_docstring(ast.parse(source)) or '').splitlines()[0]}")
         if sys.argv[1:] not in ([], ["-h"], ["--help"]):
             raise InputError(

@@ -13,9 +13,11 @@ import multiprocessing.context
 import os
 import signal
 import threading
+import time
 from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
 from typing import Any
 
 from nnlab.errors import InputError, needs
@@ -42,9 +44,13 @@ class _Reader(multiprocessing.context.SpawnProcess):
 
     def terminate(self) -> None:
         """End it, as its executor wants it when another one has died."""
-        self.join(0.2)  # one that has died, too, may not have been seen yet
-        self.ended = self.exitcode is None
+        self.ended = not self.is_over
         self.kill()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended; the system may not have its exit status yet."""
+        return bool(wait([self.sentinel], timeout=0))
 
 
 class _Readers(multiprocessing.context.SpawnContext):
@@ -59,12 +65,19 @@ class _Readers(multiprocessing.context.SpawnContext):
 
     def cause(self) -> str:
         """Say how the first one that nobody ended has ended."""
-        codes = [each.exitcode for each in self.started if not each.ended]
-        code = next((code for code in codes if code), None)
-        if code is None:
+        first = next((each for each in self.started if each.is_over and not each.ended), None)
+        for _ in range(100):  # another thread may be asking for the status at this moment
+            if first is None or first.exitcode is not None:
+                break
+            time.sleep(0.01)
+        code = None if first is None else first.exitcode
+        if not code:
             return "ended"
         if code > 0:
-            return f"ended with status {code}"
+            return (
+                f"ended with status {code}; a script whose streams have workers needs"
+                ' `if __name__ == "__main__":`, since each of them imports it'
+            )
         short = ", as the system does where memory is short" if code == -signal.SIGKILL else ""
         return f"was ended by {signal.Signals(-code).name}{short}"
 

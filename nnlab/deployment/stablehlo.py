@@ -67,7 +67,8 @@ def save_program(
     path = user_path(path)
     with replacing(path, overwrite) as partial, replacing(_beside(path), overwrite) as checksum:
         partial.write_bytes(program)
-        checksum.write_text(f"{hashlib.sha256(program).hexdigest()}  {path.name}\n")
+        digest = hashlib.sha256(program).hexdigest().encode()
+        checksum.write_bytes(digest + b"  " + os.fsencode(path.name) + b"\n")
 
 
 def load_program(path: str | os.PathLike[str]) -> Callable[..., Any]:

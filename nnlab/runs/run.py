@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from nnlab.paths import writing
 from nnlab.runs import hosts
 from nnlab.runs.environment import provenance
 from nnlab.runs.fields import check_fields
@@ -110,4 +111,5 @@ class Record:
     def figure(self, figure: "Figure", name: str = "curves.png", dpi: int = 120) -> None:
         """Save a figure in the folder."""
         if hosts.is_writer():
-            figure.savefig(self.folder.path / name, dpi=dpi)
+            with writing(self.folder.path / name):
+                figure.savefig(self.folder.path / name, dpi=dpi)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nnlab.errors import InputError, needs
-from nnlab.paths import printable, reason, user_path
+from nnlab.paths import printable, reason, user_path, writing
 from nnlab.runs import hosts
 
 _WRITTEN = (
@@ -145,6 +145,9 @@ class RunFolder:
         Each call appends one line, which the operating system has when the call returns;
         TensorBoard's events follow within ten seconds. A step is an integer and a figure a number;
         either may be an array of shape [].
+
+        Raises:
+            InputError: the file cannot be written; so does the call.
         """
         with needs("runs"):
             from tensorboardX import SummaryWriter
@@ -152,17 +155,21 @@ class RunFolder:
         if not hosts.is_writer():
             yield lambda **figures: None
             return
-        if after is not None:
-            _drop_lines(self.path / "metrics.jsonl", network, after)
-        logdir = str(self.path / "tensorboard" / network)
-        purge = None if after is None else after + 1
-        events = SummaryWriter(logdir, purge_step=purge, flush_secs=10)
-        with events, (self.path / "metrics.jsonl").open("a") as lines:
+        file = self.path / "metrics.jsonl"
+        with writing(file):
+            if after is not None:
+                _drop_lines(file, network, after)
+            logdir = str(self.path / "tensorboard" / network)
+            purge = None if after is None else after + 1
+            events = SummaryWriter(logdir, purge_step=purge, flush_secs=10)
+            lines = file.open("a")
+        with events, lines:
 
             def record(*, step: int, **figures: Any) -> None:
                 line = {"network": network, "step": step} | figures
-                lines.write(json.dumps(_plain(line), allow_nan=False) + "\n")
-                lines.flush()
+                with writing(file):
+                    lines.write(json.dumps(_plain(line), allow_nan=False) + "\n")
+                    lines.flush()
                 for name, value in figures.items():
                     if math.isfinite(value):  # tensorboardX warns of others on standard error
                         events.add_scalar(name, float(value), int(step))
@@ -174,9 +181,13 @@ class RunFolder:
 
         Args:
             result: a mapping of names to numbers, strings, arrays, and lists and mappings of these.
+
+        Raises:
+            InputError: it cannot be written.
         """
         if hosts.is_writer():
-            _write_json(self.path / "result.json", result)
+            with writing(self.path / "result.json"):
+                _write_json(self.path / "result.json", result)
 
 
 def _check_free(path: Path, expect_run: bool) -> bool:

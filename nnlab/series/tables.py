@@ -88,9 +88,9 @@ def read_csv(
     """
     with opened(path) as lines:
         first = list(itertools.islice(lines, _SAMPLE))
-        choice = [delimiter] if delimiter else [each for each in DELIMITERS if each != decimal]
-        told = dialect_of(first, kinds, choice)
-        told = Dialect(delimiter or told.delimiter, decimal or told.decimal)
+        choice = [each for each in DELIMITERS if each != decimal]
+        told = dialect_of(first, kinds, choice if delimiter is None else [delimiter])
+        told = told if decimal is None else told._replace(decimal=decimal)
         every = itertools.chain(first, lines)
         rows = csv_rows(every, kinds, delimiter=told.delimiter, decimal=told.decimal, source=path)
         return dataclasses.replace(gathered(rows, kinds, max_malformed, path), dialect=told)

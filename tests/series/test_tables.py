@@ -117,6 +117,7 @@ def test_a_table_tells_how_it_is_written(tmp_path, text, dialect, values, zipped
         ("value;name\n1,5;a\n", {"decimal": "."}),
         ("value;name\n1,5;a\n", {"delimiter": ",", "decimal": ","}),
         ("value;name\n1,5;a\n", {"delimiter": ";;"}),
+        ("value;name\n1,5;a\n", {"delimiter": ""}),
     ],
 )
 def test_a_number_that_could_be_another_is_refused(tmp_path, text, options):
