@@ -31,7 +31,7 @@ FLOAT_EXACT = 2**24  # all integers up to it are float32 numbers
 
 
 class Bounds(NamedTuple):
-    """Of the integers of a value, both attainable as far as its inputs' are."""
+    """Bounds of a value's integers, both attainable as far as those of its inputs are."""
 
     low: int
     high: int

@@ -122,7 +122,7 @@ def _check(variables: Any, images: Any, quantile: float) -> None:
 
 
 def _names(program: Program) -> dict[int, str]:
-    """A name for each layer by the number of what it gives; one that is called again is told."""
+    """Name each layer by the number of what it gives, and number further calls of one layer."""
     names: dict[int, str] = {}
     for number, call in program.layers.items():
         called = sum(program.layers[other].name == call.name for other in names)

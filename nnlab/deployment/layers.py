@@ -96,7 +96,7 @@ def _width(bounds: Bounds) -> int:
 
 
 def _terms(node: Node, arrays: dict[str, np.ndarray]) -> int:
-    """Of one sum with weights, 0 where there is none."""
+    """Return the number of terms of one sum with weights, 0 where there is none."""
     if node.op not in _KINDS:
         return 0
     *taps, inputs, _ = arrays["kernel"].shape

@@ -62,7 +62,7 @@ class Given(NamedTuple):
         return self.step.equation.params
 
     def name(self, word: str) -> str:
-        """Of a node that is the only one of its module, as a rule."""
+        """Return a node's name: that of its module, which mostly has one such node."""
         return self.step.scope or word
 
     def refuse(self, found: str, expected: str) -> InputError:

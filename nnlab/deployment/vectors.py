@@ -12,8 +12,8 @@ layers.json      "values": of each value of the network its file, as below; "lay
                  hexadecimal digits as the bits need: what Verilog's `$readmemh` reads
 ===============  =================================================================================
 
-A file is told as {"file", "shape", "bits", "kind"}; the kind is "unsigned", "signed" or "float"
-(IEEE single, of the images and the logits alone). A value's first axis counts the images.
+A file is described by {"file", "shape", "bits", "kind"}; the kind is "unsigned", "signed" or
+"float" (IEEE single, of the images and the logits alone). A value's first axis counts the images.
 """
 
 import json
@@ -71,7 +71,7 @@ def write_vectors(
         return {"file": f"{stem}.hex"} | entry
 
     with writing(folder):
-        told = {name: file(name, value) for name, value in values.items()}
+        described = {name: file(name, value) for name, value in values.items()}
         layers = []
         for node in network.nodes:
             arrays = {
@@ -89,7 +89,7 @@ def write_vectors(
                     "accumulator": _accumulator(bounds[node.name]) if node.op in _SUMS else None,
                 }
             )
-        text = json.dumps({"values": told, "layers": layers}, indent=1)
+        text = json.dumps({"values": described, "layers": layers}, indent=1)
         (folder / "layers.json").write_text(text + "\n")
 
 

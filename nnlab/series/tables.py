@@ -89,11 +89,12 @@ def read_csv(
     with opened(path) as lines:
         first = list(itertools.islice(lines, _SAMPLE))
         choice = [each for each in DELIMITERS if each != decimal]
-        told = dialect_of(first, kinds, choice if delimiter is None else [delimiter])
-        told = told if decimal is None else told._replace(decimal=decimal)
+        dialect = dialect_of(first, kinds, choice if delimiter is None else [delimiter])
+        dialect = dialect if decimal is None else dialect._replace(decimal=decimal)
         every = itertools.chain(first, lines)
-        rows = csv_rows(every, kinds, delimiter=told.delimiter, decimal=told.decimal, source=path)
-        return dataclasses.replace(gathered(rows, kinds, max_malformed, path), dialect=told)
+        form = {"delimiter": dialect.delimiter, "decimal": dialect.decimal}
+        rows = csv_rows(every, kinds, **form, source=path)
+        return dataclasses.replace(gathered(rows, kinds, max_malformed, path), dialect=dialect)
 
 
 def read_json_lines(
