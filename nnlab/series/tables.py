@@ -89,12 +89,11 @@ def read_csv(
     with opened(path) as lines:
         first = list(itertools.islice(lines, _SAMPLE))
         choice = [each for each in DELIMITERS if each != decimal]
-        dialect = dialect_of(first, kinds, choice if delimiter is None else [delimiter])
-        dialect = dialect if decimal is None else dialect._replace(decimal=decimal)
+        form = dialect_of(first, kinds, choice if delimiter is None else [delimiter])
+        form = form if decimal is None else form._replace(decimal=decimal)
         every = itertools.chain(first, lines)
-        form = {"delimiter": dialect.delimiter, "decimal": dialect.decimal}
-        rows = csv_rows(every, kinds, **form, source=path)
-        return dataclasses.replace(gathered(rows, kinds, max_malformed, path), dialect=dialect)
+        rows = csv_rows(every, kinds, delimiter=form.delimiter, decimal=form.decimal, source=path)
+        return dataclasses.replace(gathered(rows, kinds, max_malformed, path), dialect=form)
 
 
 def read_json_lines(
