@@ -15,7 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # Tests compile far more than they compute. These flags take two thirds off the time of compiling;
 # flags of the environment come after them and win. Another XLA may not know them, and would abort.
