@@ -50,7 +50,8 @@ def average_weights(decay: float = 0.999) -> optax.GradientTransformation:
     Raises:
         InputError: `decay` is not between 0 and 1, both excluded.
     """
-    if not 0 < decay < 1:
+    traced = isinstance(decay, jax.core.Tracer)  # a hyperparameter in a compiled state
+    if not traced and not 0 < decay < 1:
         raise InputError(f"decay must be a number between 0 and 1, not {decay}.")
 
     def init(params):
@@ -65,7 +66,8 @@ def average_weights(decay: float = 0.999) -> optax.GradientTransformation:
                 "average_weights needs the parameters: update(updates, state, params)."
             )
         count = jnp.asarray(optax.safe_increment(state.count))
-        share = (1 - decay) / -jnp.expm1(count.astype(float) * math.log(decay))
+        log = jnp.log(decay) if traced else math.log(decay)
+        share = (1 - decay) / -jnp.expm1(count.astype(float) * log)
         weights = optax.apply_updates(params, updates)
         average = optax.incremental_update(weights, state.average, share)  # (2)
         return updates, AverageWeightsState(count, average)

@@ -49,9 +49,10 @@ def bop(
         InputError: `threshold` is negative or not finite, or `gamma` a number that is not above 0
             and at most 1.
     """
-    if not 0 <= threshold < float("inf"):
+    known = [not isinstance(value, jax.core.Tracer) for value in (threshold, gamma)]
+    if known[0] and not 0 <= threshold < float("inf"):
         raise InputError(f"threshold must be a finite number from 0 on, not {threshold}.")
-    if not (callable(gamma) or 0 < gamma <= 1):
+    if known[1] and not (callable(gamma) or 0 < gamma <= 1):
         raise InputError(f"gamma must be a number above 0 and at most 1, not {gamma}.")
 
     def init(params):

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax import serialization
 
 from nnlab.errors import InputError
 
@@ -28,6 +29,10 @@ from nnlab.errors import InputError
 @jax.tree_util.register_static
 class FrozenPaths(frozenset[str]):
     """Paths of frozen parameters; a pytree without arrays."""
+
+
+# Flax writes nothing of the paths: the state that a file is read into has them.
+serialization.register_serialization_state(FrozenPaths, lambda _: {}, lambda paths, _: paths)
 
 
 class FreezeState(NamedTuple):
@@ -88,6 +93,18 @@ def frozen_paths(opt_state: optax.OptState) -> frozenset[str]:
 def path_name(path: jax.tree_util.KeyPath) -> str:
     """Return the path of a leaf as text, such as "Dense_0/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def leaf_name(path: jax.tree_util.KeyPath) -> str:
+    """Return the name that a leaf is known by: the last in its path, "" if there is none.
+
+    Places in lists and tuples are no names, nor is the "value" of a box such as `nn.Partitioned`.
+    """
+    names = [getattr(key, "key", getattr(key, "name", None)) for key in path]
+    words = [name for name in names if isinstance(name, str)]
+    if len(words) > 1 and isinstance(path[-1], jax.tree_util.GetAttrKey) and words[-1] == "value":
+        words.pop()
+    return words[-1] if words else ""
 
 
 def without(tree: Any, paths: frozenset[str]) -> Any:

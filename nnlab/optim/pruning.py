@@ -23,6 +23,7 @@ from jax.typing import ArrayLike
 
 from nnlab.errors import InputError
 from nnlab.ops.sparse import check_pattern, magnitude_mask, n_m_mask
+from nnlab.optim.freezing import leaf_name
 
 
 def cubic_sparsity(final: float, begin: int, end: int, initial: float = 0.0) -> optax.Schedule:
@@ -53,7 +54,7 @@ class PruneState(NamedTuple):
 
 
 def prune(
-    schedule: optax.Schedule,
+    schedule: optax.ScalarOrSchedule,
     every: int = 1,
     scope: Literal["layer", "global"] = "layer",
 ) -> optax.GradientTransformation:
@@ -64,7 +65,7 @@ def prune(
 
     Args:
         schedule: the part to prune at each step, rounded to whole weights, such as
-            `cubic_sparsity`.
+            `cubic_sparsity`, or one number.
         every: steps between decisions, which are made at multiples of it.
         scope: whether the part is taken of each leaf or of all leaves together.
 
@@ -87,9 +88,10 @@ def prune(
         weights = jax.tree.map(
             lambda p, u, kept: jnp.where(kept, p + u, 0), params, updates, state.masks
         )
+        part = schedule(state.count) if callable(schedule) else schedule
         masks = jax.lax.cond(
             state.count % every == 0,
-            lambda: _masks(weights, schedule(state.count), scope),
+            lambda: _masks(weights, part, scope),
             lambda: state.masks,
         )
         updates = jax.tree.map(
@@ -126,7 +128,9 @@ def decay_pruned(n: int = 2, m: int = 4, decay: float = 2e-4) -> optax.GradientT
 
 def kernel_mask(params) -> Any:
     """Return True for each leaf that is a layer's weights, for `optax.masked`."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key.endswith("kernel"), params)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: leaf_name(path).endswith("kernel"), params
+    )
 
 
 def _masks(weights: Any, sparsity: ArrayLike, scope: str) -> Any:

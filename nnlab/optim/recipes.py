@@ -23,6 +23,7 @@ import optax
 from nnlab.errors import InputError
 from nnlab.optim.adder import adder_rate
 from nnlab.optim.binary import clip_latent_weights
+from nnlab.optim.freezing import leaf_name
 
 Rate = optax.ScalarOrSchedule
 
@@ -31,7 +32,7 @@ def labels(params):
     """Return the kind of each leaf, such as "adder" or "float", for `optax.partition`."""
 
     def label(path, _):
-        name = path[-1].key
+        name = leaf_name(path)
         return name.split("_")[0] if name.endswith("_kernel") else "float"
 
     return jax.tree_util.tree_map_with_path(label, params)
@@ -93,16 +94,16 @@ def adder_recipe(
         **dict(parts or {}),
     }
 
-    def of(tree) -> optax.GradientTransformation:
+    def of(tree) -> optax.GradientTransformationExtraArgs:
         # A further kind takes no place in the state of a network without it, so that kinds added
         # here leave checkpoints as they are.
         names = {"float", "adder", "binary", *jax.tree.leaves(labels(tree))}
         return optax.partition({k: part for k, part in kinds.items() if k in names}, labels)
 
-    def update(updates, state, params=None):
-        return of(updates).update(updates, state, params)
+    def update(updates, state, params=None, **extra_args):
+        return of(updates).update(updates, state, params, **extra_args)
 
-    return optax.GradientTransformation(lambda params: of(params).init(params), update)
+    return optax.GradientTransformationExtraArgs(lambda params: of(params).init(params), update)
 
 
 def deep_recipe(
@@ -141,7 +142,7 @@ def deep_recipe(
         https://arxiv.org/abs/1211.5063, section 3.2, for clipping.
         Kingma & Ba, Adam, ICLR 2015, https://arxiv.org/abs/1412.6980.
     """
-    if not clip > 0:
+    if not isinstance(clip, jax.core.Tracer) and not clip > 0:
         raise InputError(f"clip must be a positive number, not {clip}.")
     return optax.chain(
         optax.clip_by_global_norm(clip),

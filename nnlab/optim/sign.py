@@ -76,13 +76,15 @@ def error_feedback(compressor: optax.GradientTransformation) -> optax.GradientTr
 
         return ErrorFeedbackState(jax.tree.map(zeros, params), compressor.init(params))
 
-    def update(updates, state, params=None):
+    inner_update = optax.with_extra_args_support(compressor).update
+
+    def update(updates, state, params=None, **extra_args):
         wanted = jax.tree.map(jnp.add, updates, state.error)
-        passed, inner = compressor.update(wanted, state.compressor, params)
+        passed, inner = inner_update(wanted, state.compressor, params, **extra_args)
         passed = jax.tree.map(lambda d, u: d.astype(u.dtype), passed, updates)
         return passed, ErrorFeedbackState(jax.tree.map(jnp.subtract, wanted, passed), inner)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def ef_sign_sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:

@@ -150,7 +150,8 @@ def train_step(
     transformations around `freeze` see zero gradients, and devices exchange none.
 
     Args:
-        model, optimizer: the network to train and the optax transformation that trains it.
+        model, optimizer: the network to train and the optax transformation that trains it, which
+            is handed the loss as `value`.
         loss: `loss(outputs, labels)`, a scalar, the mean over the batch.
         augment: `augment(key, inputs)`, applied to the whole tree of inputs in each step.
         metrics: `metrics(outputs, labels)`, named scalars, each a mean over the batch; by default
@@ -224,12 +225,14 @@ def train_step(
             new_stats, measured = lax.pmean((new_stats, measured), axis_name)
 
         grads = fill(grads, jax.tree.map(jnp.zeros_like, state.params))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = optax.with_extra_args_support(optimizer).update(
+            grads, state.opt_state, state.params, value=measured["loss"]
+        )
         new_params = optax.apply_updates(state.params, updates)
         new_params = fill(without(new_params, frozen), state.params)
         after = State(state.step + 1, new_params, new_stats, opt_state, state.key, carry)
         watched = Watched(new_stats, measured["loss"], grads, new_params)
-        if isinstance(opt_state, optax.ApplyIfFiniteState):
+        if optax.tree.get_all_with_path(opt_state, optax.ApplyIfFiniteState.__name__):
             finite = _first_nonfinite(watched) < 0
             kept_stats = _select(finite, new_stats, state.batch_stats)
             after = after._replace(
