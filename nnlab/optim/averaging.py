@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from nnlab.errors import InputError
 from nnlab.optim.freezing import fill, frozen_paths
@@ -50,7 +51,7 @@ def average_weights(decay: float = 0.999) -> optax.GradientTransformation:
     Raises:
         InputError: `decay` is not between 0 and 1, both excluded.
     """
-    traced = isinstance(decay, jax.core.Tracer)  # a hyperparameter in a compiled state
+    traced = isinstance(decay, Tracer)  # a hyperparameter in a compiled state
     if not traced and not 0 < decay < 1:
         raise InputError(f"decay must be a number between 0 and 1, not {decay}.")
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from nnlab.errors import InputError
 
@@ -49,7 +50,7 @@ def bop(
         InputError: `threshold` is negative or not finite, or `gamma` a number that is not above 0
             and at most 1.
     """
-    known = [not isinstance(value, jax.core.Tracer) for value in (threshold, gamma)]
+    known = [not isinstance(value, Tracer) for value in (threshold, gamma)]
     if known[0] and not 0 <= threshold < float("inf"):
         raise InputError(f"threshold must be a finite number from 0 on, not {threshold}.")
     if known[1] and not (callable(gamma) or 0 < gamma <= 1):

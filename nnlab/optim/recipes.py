@@ -19,6 +19,7 @@ from collections.abc import Hashable, Mapping
 
 import jax
 import optax
+from jax.core import Tracer
 
 from nnlab.errors import InputError
 from nnlab.optim.adder import adder_rate
@@ -142,7 +143,7 @@ def deep_recipe(
         https://arxiv.org/abs/1211.5063, section 3.2, for clipping.
         Kingma & Ba, Adam, ICLR 2015, https://arxiv.org/abs/1412.6980.
     """
-    if not isinstance(clip, jax.core.Tracer) and not clip > 0:
+    if not isinstance(clip, Tracer) and not clip > 0:
         raise InputError(f"clip must be a positive number, not {clip}.")
     return optax.chain(
         optax.clip_by_global_norm(clip),

@@ -1,5 +1,7 @@
 """What holds for every transformation: it goes wherever one of optax's own goes."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -114,7 +116,7 @@ def test_hyperparameters_may_be_traced(maker, static, options):
 
 def test_a_part_of_a_recipe_gets_the_loss():
     part = optax.chain(optax.sgd(1.0), optax.contrib.reduce_on_plateau(patience=1, factor=0.5))
-    optimizer = optim.adder_recipe(10, parts={"float": part})
+    optimizer: Any = optim.adder_recipe(10, parts={"float": part})
     params = {"kernel": W}
     state = optimizer.init(params)
     for _ in range(4):
