@@ -4,6 +4,7 @@ import contextlib
 import functools
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ from jax import lax
 from nnlab import kernels
 from nnlab.ops.adder import adder_conv
 from nnlab.ops.convolution import conv
+from nnlab.ops.pooling import max_pool
 
 RNG = np.random.default_rng(0)
 X, DX = np.asarray(RNG.normal(size=(2, 1, 3, 3, 2)), np.float32)
@@ -81,3 +83,17 @@ def test_a_gradient_of_the_adders_rule_is_the_same_in_every_body(rules):
     with kernels.use("xla"):
         xla = jax.jit(jax.grad(of_rules(*rules), (0, 1)))(X, W)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-4), native, xla)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_maximum_of_a_window_has_both_modes(size):
+    x, v = jnp.concatenate([X, X + DX], axis=1), jnp.concatenate([DX, X], axis=1)
+
+    def several(pool):
+        def loss(x):
+            return jnp.sin(pool(x, (size, size), strides=(2, 2))).sum()
+
+        return jax.jvp(loss, (x,), (v,)), jax.jvp(jax.grad(loss), (x,), (v,))
+
+    ours, theirs = several(max_pool), several(nn.max_pool)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), ours, theirs)
