@@ -15,6 +15,7 @@ from nnlab import kernels
 from nnlab.ops.adder import adder_conv
 from nnlab.ops.convolution import conv
 from nnlab.ops.pooling import max_pool
+from nnlab.ops.response_normalization import local_response_norm
 
 RNG = np.random.default_rng(0)
 X, DX = np.asarray(RNG.normal(size=(2, 1, 3, 3, 2)), np.float32)
@@ -97,3 +98,19 @@ def test_the_maximum_of_a_window_has_both_modes(size):
 
     ours, theirs = several(max_pool), several(nn.max_pool)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), ours, theirs)
+
+
+def test_local_response_normalisation_has_both_modes():
+    def written_out(x):  # two channels, of which each is the other's neighbour
+        return x / (2 + 0.1 * jnp.sum(x * x, axis=-1, keepdims=True)) ** 0.75
+
+    def several(norm):
+        def loss(x):
+            return jnp.sin(norm(x)).sum()
+
+        return jax.jvp(loss, (X,), (DX,)), jax.jvp(jax.grad(loss), (X,), (DX,))
+
+    ours = several(lambda x: local_response_norm(x, 5, 0.1))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), ours, several(written_out)
+    )
