@@ -42,7 +42,6 @@ from jax import lax
 
 from nnlab.errors import InputError
 from nnlab.kernels.batch import auto_sharded
-from nnlab.kernels.derivatives import linear_map
 from nnlab.kernels.window import Window
 from nnlab.ops.windows import Padding, pair, window_of
 
@@ -265,28 +264,22 @@ def _first_largest(x: jax.Array, y: jax.Array, taps: Taps, moves: Window) -> jax
     return first
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _max_pool(x: jax.Array, taps: Taps, moves: Window) -> jax.Array:
     return functools.reduce(jnp.maximum, _pixels(x, taps, moves, -jnp.inf))  # (1)
 
 
-@_max_pool.defjvp
-def _max_pool_jvp(taps, moves, primals, tangents):
-    [x] = primals
+def _max_pool_fwd(x, taps, moves):
     y: Any = _max_pool(x, taps, moves)
-    size = x.shape[1:3]
+    return y, (_first_largest(x, y, taps, moves), x[:0])
 
-    def run(residuals, operands):
-        [first], [t] = residuals, operands
-        pixels = enumerate(_pixels(t, taps, moves, 0.0))
-        chosen = [jnp.where(first == place, pixel, 0) for place, pixel in pixels]
-        return [functools.reduce(jnp.add, chosen)]
 
-    def transpose(residuals, cotangents):
-        [first], [g] = residuals, cotangents
-        return [_to_chosen(g, first, taps, moves, size)]
+def _max_pool_bwd(taps, moves, residuals, g):
+    first, x = residuals
+    return (_to_chosen(g, first, taps, moves, x.shape[1:3]),)
 
-    return y, linear_map(run, transpose, [_first_largest(x, y, taps, moves)], tangents, [y])[0]
+
+_max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
 
 
 def _indices(x: jax.Array, y: jax.Array, taps: Taps, moves: Window) -> jax.Array:
