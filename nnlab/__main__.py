@@ -26,7 +26,7 @@ def main() -> None:
             print(f"  {name:10} {(ast.get_docstring(ast.parse(source)) or '').splitlines()[0]}")
         if sys.argv[1:] not in ([], ["-h"], ["--help"]):
             raise InputError(
-                f"\nThere is no command {sys.argv[1]!r}; expected one of {', '.join(found)}."
+                f"There is no command {sys.argv[1]!r}; expected one of {', '.join(found)}."
             )
 
 

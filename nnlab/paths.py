@@ -72,22 +72,22 @@ def printable(path: str | os.PathLike[str]) -> str:
     return os.fspath(path).encode(errors="backslashreplace").decode()
 
 
-@contextlib.contextmanager
-def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+def reading(path: str | os.PathLike[str]) -> contextlib.AbstractContextManager[None]:
     """Turn an `OSError` of the block into an `InputError`: "PATH cannot be read: REASON."."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{printable(path)} cannot be read: {reason(error)}.") from error
+    return _said(path, "read")
+
+
+def writing(path: str | os.PathLike[str]) -> contextlib.AbstractContextManager[None]:
+    """Turn an `OSError` of the block into an `InputError`: "PATH cannot be written: REASON."."""
+    return _said(path, "written")
 
 
 @contextlib.contextmanager
-def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn an `OSError` of the block into an `InputError`: "PATH cannot be written: REASON."."""
+def _said(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{printable(path)} cannot be written: {reason(error)}.") from error
+        raise InputError(f"{printable(path)} cannot be {what}: {reason(error)}.") from error
 
 
 def reason(error: OSError) -> str:

@@ -130,9 +130,8 @@ def fit(
 
     Raises:
         InputError: the next batch cannot be read (the state is saved); or the folder holds
-            checkpoints of that name and is not being resumed, there are
-            several processes and no mesh, or `test` has no examples, or arrays of different numbers
-            of them.
+            checkpoints of that name and is not being resumed, there are several processes and no
+            mesh, or `test` has no examples or arrays of different numbers of them.
         DivergedError: a number is not finite; the state before that step is saved.
         Interrupted: by SIGTERM or SIGINT; the state is saved.
         CheckpointError: a checkpoint cannot be written, or none of those there can be read.

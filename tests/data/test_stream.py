@@ -44,7 +44,7 @@ def take(stream, count, first_step=0):
 
 
 def order(stream, count, first_step=0):
-    """The records of each of `count` batches, told from the images and from the labels."""
+    """The records of each of `count` batches, by the images and by the labels."""
     batches = take(stream, count, first_step)
     for images, labels in batches:
         pixels = images.astype(int)

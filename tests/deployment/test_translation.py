@@ -88,8 +88,8 @@ def integers(name, options):
 def digest_of(network):
     sha256 = hashlib.sha256()
     for node in network.nodes:
-        told = [node.name, node.op, node.inputs, node.attributes, node.arrays]
-        sha256.update(json.dumps(told, sort_keys=True).encode())
+        parts = [node.name, node.op, node.inputs, node.attributes, node.arrays]
+        sha256.update(json.dumps(parts, sort_keys=True).encode())
         for role, name in sorted(node.arrays.items()):
             array = network.arrays[name]
             sha256.update(f"{role}{array.dtype}{array.shape}".encode() + array.tobytes())

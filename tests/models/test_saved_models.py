@@ -44,7 +44,7 @@ def random_variables(model, image):
 
 
 def file_bytes(path):
-    """Of the header with its length, and of all."""
+    """Bytes of the header with its length, and of the whole file."""
     return 8 + int.from_bytes(path.read_bytes()[:8], "little"), path.stat().st_size
 
 

@@ -81,7 +81,7 @@ def test_a_large_shared_offset_costs_no_digits_of_the_value():
 
 
 def temporary_bytes(kernel_size, differentiate=None, **rules):
-    """Of a layer of a ResNet: 16×16 images, 64 in a batch, 32 channels to 32."""
+    """A layer of a ResNet: 16×16 images, 64 in a batch, 32 channels to 32."""
     x = jax.ShapeDtypeStruct((64, 16, 16, 32), jnp.float32)
     kernel = jax.ShapeDtypeStruct((kernel_size, kernel_size, 32, 32), jnp.float32)
     op = functools.partial(adder_conv, **rules)

@@ -42,7 +42,7 @@ def value(code: int, n: int, es: int) -> Fraction:
 
 @functools.cache
 def positive(n: int, es: int) -> np.ndarray:
-    """Of the codes 1 to 2^(n-1) - 1, exact in float32."""
+    """The numbers of the codes 1 to 2^(n-1) - 1, exact in float32."""
     values = [value(code, n, es) for code in range(1, 1 << (n - 1))]
     result = np.array([float(v) for v in values], np.float32)
     assert [Fraction(float(v)) for v in result] == values

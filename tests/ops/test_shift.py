@@ -30,7 +30,7 @@ def quantised(w, bits=5):
 
 
 def weights() -> Any:
-    """Of all sizes from 2^-17 to 4 with both signs, and a zero."""
+    """Numbers of all sizes from 2^-17 to 4 with both signs, and a zero."""
     sizes = np.exp2(np.linspace(-17, 2, 13))
     both = np.asarray([sizes, -sizes[::-1]], np.float32)
     both[0, 5] = 0

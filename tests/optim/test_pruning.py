@@ -33,7 +33,7 @@ def weights(params: Any) -> jax.Array:
 
 
 def zeros(params):
-    """Of kernel, adder_kernel and bias."""
+    """Parameters called kernel, adder_kernel and bias."""
     return [int((np.asarray(x) == 0).sum()) for x in jax.tree.leaves(params)]
 
 

@@ -191,7 +191,7 @@ def test_an_existing_path_is_not_overwritten(tmp_path):
 
 
 def test_exchanged_arrays_are_named(tmp_path):
-    """Of same type and shape, so that Orbax has nothing to complain about."""
+    """Both have one type and shape, so that Orbax has nothing to complain about."""
     a, b = jnp.arange(3.0), jnp.ones(3)
     checkpoints.save(tmp_path / "c", {"a": a, "b": b})
     checkpoints.save(tmp_path / "exchanged", {"a": b, "b": a})

@@ -184,7 +184,7 @@ def test_goes_on_in_a_renamed_file(path, tmp_path):
 
 
 def test_goes_on_in_a_copy(path, tmp_path):
-    """Of "copytruncate", which has another inode and is known by its beginning."""
+    """The copy of "copytruncate", which has another inode and is known by its beginning."""
     path.write_bytes(joined(numbered(0, 300)))
     position = position_after(path, 200)
     (tmp_path / "log.1").write_bytes(path.read_bytes())
