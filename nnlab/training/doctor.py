@@ -186,16 +186,12 @@ def _numbers(x: Any) -> dict[str, Any] | None:
         "high": x.max(),
         "mean": x.mean(dtype=np.float64),
         "deviation": x.std(axis=0).mean(),
-        "range": np.ptp(x, axis=0).max(),
+        "varies": (np.ptp(x, axis=0) > 1e-6 * abs(x).max(axis=0)).any(),
         "alike": alike.min() if x.shape[-1] > 1 else 0.0,
         "finite": np.isfinite(x).all(),
         "features": x.shape[-1],
         "sums": abs(x.sum(axis=-1) - 1).max(),
     }
-
-
-def _varies(numbers: dict[str, Any]) -> bool:
-    return bool(numbers["range"] > 1e-6 * max(abs(numbers["low"]), abs(numbers["high"])))
 
 
 def _difference(w: Any) -> float:
@@ -221,11 +217,11 @@ def _not_finite(params: Any, calls: list[_Call], loss: float) -> list[Fault]:
 
 
 def _same_for_all(calls: list[_Call], inputs: Any, outputs: Any) -> list[Fault]:
-    if inputs is not None and not _varies(inputs):
+    if inputs is not None and not inputs["varies"]:
         return [Fault("The batch", "holds the same input in every example.")]
     before = None
     for name, x, y in calls:
-        if x is not None and not _varies(x):
+        if x is not None and not x["varies"]:
             why = "an activation lets nothing through"
             if before is not None and before.outputs is not None and before.outputs["high"] <= 0:
                 why = (
@@ -233,10 +229,10 @@ def _same_for_all(calls: list[_Call], inputs: Any, outputs: Any) -> list[Fault]:
                     "put a normalisation between them"
                 )
             return [Fault(name, f"gets the same input for every example: {why}.")]
-        if y is not None and not _varies(y):
+        if y is not None and not y["varies"]:
             return [Fault(name, f"gives the same for every example{_signs(x)}.")]
         before = _Call(name, x, y)
-    if outputs is not None and not _varies(outputs):
+    if outputs is not None and not outputs["varies"]:
         return [Fault("The network", "gives the same for every example.")]
     return []
 
@@ -255,18 +251,18 @@ def _multiples(calls: list[_Call]) -> list[Fault]:
     return [
         Fault(name, f"gives multiples of one and the same output{_signs(x)}.")
         for name, x, y in calls
-        if x is not None and y is not None and _varies(y) and _signs(x)
+        if x is not None and y is not None and y["varies"] and _signs(x)
         if y["alike"] > 1 - 1e-6 and x["alike"] < 1 - 1e-6
     ][:1]
 
 
 def _far(calls: list[_Call], outputs: Any) -> list[Fault]:
     for name, x, y in calls:
-        if x is not None and _varies(x) and _is_far(x) and name != calls[0].name:
+        if x is not None and x["varies"] and _is_far(x) and name != calls[0].name:
             if y is None or not _is_far(y):
                 continue  # the layer is the normalisation
             return [Fault(name, f"gets inputs {_around(x)}; normalise what comes before it.")]
-    if outputs is not None and _varies(outputs) and _is_far(outputs):
+    if outputs is not None and outputs["varies"] and _is_far(outputs):
         return [Fault("The network", f"gives outputs {_around(outputs)}; normalise them.")]
     return []
 
