@@ -97,6 +97,12 @@ _ARRAYS = {
     "var": "running_var",
     "embedding": "weight",
 }
+_CELL_ARRAYS = {
+    "input_kernel": ("weight_ih",),
+    "recurrent_kernel": ("weight_hh",),
+    "bias": ("bias_ih", "bias_hh"),
+    "recurrent_bias": ("bias_hh",),
+}
 
 
 def borrow(
@@ -109,8 +115,8 @@ def borrow(
             such as `jax.eval_shape(model.init, key, images)` gives.
         state_dict: {name: array}, such as `nnlab.files.read_state_dict` gives.
         names: the model's table of names, `torch_names(model)`.
-        start: layers of adders and of signs take the weights of a CNN, as where their training
-            starts. BatchNorm's running statistics, which are the CNN's, follow as it goes on.
+        start: layers of adders and of signs take the weights of products, as where their training
+            starts. BatchNorm's running statistics stay those of products until training moves them.
 
     Returns:
         The same tree of arrays, in the dtypes of `variables`.
@@ -152,7 +158,8 @@ def lend(variables: Any, names: Names) -> dict[str, np.ndarray]:
     state_dict = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         source, array = _source(path, names, start=False), np.asarray(leaf)
-        state_dict |= zip(source.arrays, _in_their_order(source, array), strict=True)
+        arrays = map(np.ascontiguousarray, _in_their_order(source, array))
+        state_dict |= zip(source.arrays, arrays, strict=True)
     return state_dict
 
 
@@ -171,16 +178,8 @@ def _source(path: Sequence[Any], names: Names, start: bool) -> _Source:
         kind = "kernel"
     arrays: tuple[str, ...] = ()
     if isinstance(place, Gates):
-        of_input, of_state, bias, state_bias = (
-            f"{place.name}.{array}{place.suffix}"
-            for array in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        )
-        if kind == "kernel" and layer[-1] in ("input", "recurrent"):
-            arrays = (of_input if layer[-1] == "input" else of_state,)
-        elif kind == "bias":
-            arrays = (bias, state_bias)
-        elif kind == "recurrent_bias":
-            arrays = (state_bias,)
+        found = _CELL_ARRAYS.get(f"{layer[-1]}_kernel" if kind == "kernel" else kind, ())
+        arrays = tuple(f"{place.name}.{array}{place.suffix}" for array in found)
     elif place is not None and kind in _ARRAYS:
         arrays = (f"{place if isinstance(place, str) else place.name}.{_ARRAYS[kind]}",)
     if place is None or not arrays:
@@ -198,8 +197,8 @@ def _in_order(source: _Source, name: str, found: np.ndarray, shape: tuple[int, .
     array = found = np.asarray(found)
     groups = shape[0] if kind.endswith("kernel") and len(shape) == 5 else 1
     if isinstance(place, Gates) and place.gru and name == f"{place.name}.bias_hh{place.suffix}":
-        last = 2 * len(array) // 3
-        array = array[last:] if kind == "recurrent_bias" else array * (np.arange(len(array)) < last)
+        last = np.arange(array.size) >= 2 * array.size // 3
+        array = array[last] if kind == "recurrent_bias" else np.where(last, 0, array)
     elif kind == "bias" and array.size == np.prod(shape):
         array = array.reshape(shape)
     elif kind.endswith("kernel") and array.ndim == 4 and array.shape[0] % groups == 0:
