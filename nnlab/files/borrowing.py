@@ -62,9 +62,9 @@ Names = Mapping[str, Place]
 
 
 class Table(dict[str, Place]):
-    """The names of a model, which knows what the model is called."""
+    """The names of a model, and what the model is called."""
 
-    model = "the model"
+    model: str
 
 
 def names_of(*kinds: type) -> Callable[[Function], Function]:
@@ -128,15 +128,14 @@ def borrow(
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(variables)
     sources = [_source(path, names, start) for path, _ in leaves]
-    expected = list(dict.fromkeys(name for source in sources for name in source.arrays))
-    missing = [name for name in expected if name not in state_dict]
-    others = set(state_dict).difference(expected)
-    others = sorted(name for name in others if not name.endswith("num_batches_tracked"))
-    if missing or others:
-        model = getattr(names, "model", Table.model)
-        lacks = f"lacks {_few(missing)}, which {model} has" if missing else ""
-        holds = f"holds {_few(others)}, which {model} does not have" if others else ""
-        raise InputError(f"the state dict {', and '.join(filter(None, (lacks, holds)))}.")
+    expected = {name for source in sources for name in source.arrays}
+    given = {name for name in state_dict if not name.endswith("num_batches_tracked")}
+    odd = {"needs": sorted(expected - given), "has no": sorted(given - expected)}
+    if any(odd.values()):
+        raise InputError(
+            f"the state dict does not fit {_model(names)}, which "
+            f"{' and '.join(f'{verb} {_few(which)}' for verb, which in odd.items() if which)}."
+        )
     taken = []
     for (_, leaf), source in zip(leaves, sources, strict=True):
         parts = [_in_order(source, name, state_dict[name], leaf.shape) for name in source.arrays]
@@ -183,8 +182,14 @@ def _source(path: Sequence[Any], names: Names, start: bool) -> _Source:
     elif place is not None and kind in _ARRAYS:
         arrays = (f"{place if isinstance(place, str) else place.name}.{_ARRAYS[kind]}",)
     if place is None or not arrays:
-        raise InputError(f"the table of names has no entry for {'/'.join([*layer, kind])}.")
+        raise InputError(
+            f"the names of {_model(names)} have no entry for {'/'.join([*layer, kind])}."
+        )
     return _Source(place, kind, arrays)
+
+
+def _model(names: Names) -> str:
+    return names.model if isinstance(names, Table) else "the model"
 
 
 def _few(names: Sequence[str]) -> str:

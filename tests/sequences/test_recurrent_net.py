@@ -236,7 +236,10 @@ def test_weights_of_another_recurrent_layer_are_refused():
     state_dict = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
     for model, said in (
         (LanguageModel(5, N, 1, GRUCell), "rnn.bias_ih_l0 has shape [32], in the order here [32]"),
-        (LanguageModel(5, N, 2), "lacks rnn.bias_ih_l1, rnn.bias_hh_l1, rnn.weight_ih_l1 …"),
+        (
+            LanguageModel(5, N, 2),
+            "LanguageModel, which needs rnn.bias_hh_l1, rnn.bias_ih_l1, rnn.weight_hh_l1 …",
+        ),
         (LanguageModel(5, N, 1, norm=True), "no entry for network/cell1/cell_norm/scale"),
     ):
         with pytest.raises(InputError) as error:
