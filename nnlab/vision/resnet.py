@@ -142,9 +142,9 @@ class ResNet(nn.Module):
     features: int = 64
     stem: Literal["imagenet", "cifar"] = "imagenet"
     remat: bool = False
-    normalize_logits: bool = False
     dtype: Dtype | None = None
     axis_name: str | None = None
+    normalize_logits: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:

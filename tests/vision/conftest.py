@@ -115,15 +115,12 @@ class _Adder2d(torch.nn.Module):
     def __init__(self, inputs, features, window, stride=1, padding=0):
         super().__init__()
         self.adder = torch.nn.Parameter(torch.randn(features, inputs, window, window))
-        self.options = {"kernel_size": window, "stride": stride, "padding": padding}
+        self.window, self.sides = (window, stride), (padding,) * 4
 
     def forward(self, x):
-        patches = torch.nn.functional.unfold(x, **self.options)[:, None]  # [n, 1, terms, places]
-        distances = (patches - self.adder.flatten(1)[:, :, None]).abs().sum(2)
-        size = (x.shape[2] + 2 * self.options["padding"] - self.options["kernel_size"]) // (
-            self.options["stride"]
-        ) + 1
-        return -distances.unflatten(2, (size, -1))
+        x = torch.nn.functional.pad(x, self.sides)
+        x = x.unfold(2, *self.window).unfold(3, *self.window)  # [n, in, height, width, kh, kw]
+        return -(x[:, None] - self.adder[:, :, None, None]).abs().sum((2, 5, 6))
 
 
 def _normalised(network: torch.nn.Module, images: np.ndarray) -> torch.nn.Module:

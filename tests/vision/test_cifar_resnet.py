@@ -232,8 +232,7 @@ class TorchBlock(nn.Module):
 class TorchResNet(nn.Module):
     """A network of published code, by the names of its state dict.
 
-    Idelbayev's pytorch_resnet_cifar10, Chen's pytorch-cifar-models with projections, or with them
-    AdderNet's, whose layers inside are `adder2d`.
+    Idelbayev's pytorch_resnet_cifar10, Chen's pytorch-cifar-models, or AdderNet's with `adder2d`.
     """
 
     def __init__(self, depth, projection, code="Idelbayev", adder2d=None, classes=10):
@@ -251,20 +250,20 @@ class TorchResNet(nn.Module):
                 inputs = features
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3 = stages
-        self.code = code
-        if code == "Idelbayev":
-            self.linear = nn.Linear(64, classes)
-        elif code == "Chen":
-            self.fc = nn.Linear(64, classes)
-        else:
+        self.last = ["linear"] if code == "Idelbayev" else ["fc"]
+        if adder2d:
+            self.last = ["fc", "bn2"]
             self.fc, self.bn2 = nn.Conv2d(64, classes, 1, bias=False), nn.BatchNorm2d(classes)
+        else:
+            setattr(self, *self.last, nn.Linear(64, classes))
 
     def forward(self, x):
         x = torch.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x))).mean((2, 3), keepdim=True)
-        if self.code == "AdderNet":
-            return self.bn2(self.fc(x)).flatten(1)
-        return (self.linear if self.code == "Idelbayev" else self.fc)(x.flatten(1))
+        x = self.layer3(self.layer2(self.layer1(x))).mean((2, 3))
+        for name in self.last:
+            layer = getattr(self, name)
+            x = layer(x) if isinstance(layer, nn.Linear) else layer(x.view(len(x), -1, 1, 1))
+        return x.flatten(1)
 
 
 @pytest.mark.parametrize(
