@@ -1,21 +1,24 @@
 r"""What does a CIFAR ResNet with borrowed weights lose in int8?
 
-Answer: TODO
+Answer: Hardly anything: a ResNet-20 that was trained briefly here, and borrowed from a file of
+PyTorch's names, has 54.29 % in float32 and 54.18 % in int8, and decides alike on 99.0 % of images.
 
 A file of PyTorch weights is borrowed, the network runs on all test images of CIFAR-10 in float32,
 and `deployment.quantize` makes it an integer network, calibrated on training images. `--source`
-says whose code trained the weights, which decides how layers are called, how images were
-normalised, and what the network is: Idelbayev's pytorch_resnet_cifar10 (option A, normalised as
-ImageNet), Chen's pytorch-cifar-models (option B), or AdderNet's own code (`--network he_resnet20`,
-whose layers inside are then adders). Pixels are scaled to [0, 1] and normalised by constants.
+says whose code trained the weights, which decides what layers are called, how images were
+normalised, and what the network is: Idelbayev's pytorch_resnet_cifar10 (option A, constants of
+ImageNet), Chen's pytorch-cifar-models (option B), or AdderNet's code (its ResNet-20: adders, and
+BatchNorm after the classifier).
 
-No published weights are in this repository, and none are downloaded: without `--weights` the
-script trains the network for `--epochs`, writes its weights under PyTorch's names, and borrows them
-from that file. The committed result is such a run.
+No published weights belong to this repository, and the script downloads none. Without `--weights`
+it trains the network, writes its weights as a state dict and borrows that. Such a run is the
+committed result, which shows what int8 costs, not what the network can do: 2 epochs of 20,000
+images, seed 0, 4 minutes of CPU time (the result's minutes
+are those after a resume at the end of the training). The second command is for weights of others.
 
     python experiments/deployment/borrowed_weights.py --data-dir DIR
     python experiments/deployment/borrowed_weights.py --data-dir DIR --network he_resnet56 \
-        --weights resnet56-4bfd9763.th
+        --weights FILE
 """
 
 import dataclasses

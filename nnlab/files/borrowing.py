@@ -157,7 +157,7 @@ def lend(variables: Any, names: Names) -> dict[str, np.ndarray]:
     state_dict = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         source, array = _source(path, names, start=False), np.asarray(leaf)
-        arrays = map(np.ascontiguousarray, _in_their_order(source, array))
+        arrays = map(np.ascontiguousarray, _in_their_order(source, array))  # for safetensors
         state_dict |= zip(source.arrays, arrays, strict=True)
     return state_dict
 

@@ -173,3 +173,4 @@ def test_what_is_lent_is_what_was_borrowed(state_dict):
     assert lent.keys() == state_dict.keys() - {"features.1.num_batches_tracked"}
     for name, array in lent.items():
         np.testing.assert_array_equal(array, state_dict[name])
+        assert array.flags.c_contiguous  # safetensors would write others as if they were
