@@ -24,6 +24,7 @@ are those after a resume at the end of the training). The second command is for 
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -90,17 +91,19 @@ def main(config: Config) -> None:
     model = getattr(models, config.network)(**source.options)
     data, names = vision.load("cifar10", config.data_dir), torch_names(model, source.like)
     images, labels = normalised(data.test.images, source), data.test.labels
-    state_dict = files.read_state_dict(config.weights) if config.weights else None
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images[:1])
+
+    def borrowed(path: str | Path) -> Any:
+        return files.borrow(shapes, files.read_state_dict(path), names)
+
+    given = borrowed(config.weights) if config.weights else None  # before there is a folder
     with config.open() as record:
-        if state_dict is None:
-            state_dict = trained_here(model, data, config, record.folder)
-        shapes = jax.eval_shape(model.init, jax.random.key(0), images[:1])
-        variables = files.borrow(shapes, state_dict, names)
+        variables = given or borrowed(trained_here(model, data, config, record.folder))
         calibration = normalised(data.train.images[: config.calibration_images], source)
         integers = deployment.quantize(model, variables, calibration)
         path = record.folder.path / "int8.safetensors"
         deployment.save_network(path, integers, overwrite=True)
-        sizes = sum(array.nbytes for array in state_dict.values()), path.stat().st_size
+        sizes = sum(leaf.nbytes for leaf in jax.tree.leaves(variables)), path.stat().st_size
         applies = functools.partial(model.apply, variables), deployment.run(integers)
         decided = [classes(apply, images) for apply in applies]
         weights = f"{config.source}'s" if config.weights else "trained here"
@@ -123,13 +126,14 @@ def percent(right: np.ndarray) -> float:
 
 def normalised(images: np.ndarray, source: Source) -> jax.Array:
     """Return the images as the network was trained on them."""
-    return vision.standardize(vision.to_float(images), np.array(source.mean), np.array(source.std))
+    mean, std = (np.array(numbers, np.float32) for numbers in (source.mean, source.std))
+    return vision.standardize(vision.to_float(images), mean, std)
 
 
 def trained_here(
     model: CifarResNet, data: vision.Dataset, config: Config, folder: RunFolder
-) -> dict[str, np.ndarray]:
-    """Return weights as read from a file of PyTorch's names, which a training writes first."""
+) -> Path:
+    """Train the network, and write its weights under PyTorch's names."""
     with needs("files"):
         from safetensors.numpy import save_file
 
@@ -154,7 +158,7 @@ def trained_here(
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     path = folder.path / "weights.safetensors"
     save_file(files.lend(variables, torch_names(model, source.like)), path)
-    return files.read_state_dict(path)
+    return path
 
 
 if __name__ == "__main__":

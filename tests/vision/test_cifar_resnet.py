@@ -250,12 +250,11 @@ class TorchResNet(nn.Module):
                 inputs = features
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3 = stages
-        self.last = ["linear"] if code == "Idelbayev" else ["fc"]
+        self.last = ["linear" if code == "Idelbayev" else "fc"]
+        setattr(self, self.last[0], nn.Linear(64, classes))
         if adder2d:
             self.last = ["fc", "bn2"]
             self.fc, self.bn2 = nn.Conv2d(64, classes, 1, bias=False), nn.BatchNorm2d(classes)
-        else:
-            setattr(self, *self.last, nn.Linear(64, classes))
 
     def forward(self, x):
         x = torch.relu(self.bn1(self.conv1(x)))
