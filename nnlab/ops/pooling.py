@@ -42,6 +42,7 @@ from jax import lax
 
 from nnlab.errors import InputError
 from nnlab.kernels.batch import auto_sharded
+from nnlab.kernels.derivatives import linear_map
 from nnlab.kernels.window import Window
 from nnlab.ops.windows import Padding, pair, window_of
 
@@ -264,22 +265,28 @@ def _first_largest(x: jax.Array, y: jax.Array, taps: Taps, moves: Window) -> jax
     return first
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _max_pool(x: jax.Array, taps: Taps, moves: Window) -> jax.Array:
     return functools.reduce(jnp.maximum, _pixels(x, taps, moves, -jnp.inf))  # (1)
 
 
-def _max_pool_fwd(x, taps, moves):
+@_max_pool.defjvp
+def _max_pool_jvp(taps, moves, primals, tangents):
+    [x] = primals
     y: Any = _max_pool(x, taps, moves)
-    return y, (_first_largest(x, y, taps, moves), x[:0])
+    size = x.shape[1:3]
 
+    def run(residuals, operands):
+        [first], [t] = residuals, operands
+        pixels = enumerate(_pixels(t, taps, moves, 0.0))
+        chosen = [jnp.where(first == place, pixel, 0) for place, pixel in pixels]
+        return [functools.reduce(jnp.add, chosen)]
 
-def _max_pool_bwd(taps, moves, residuals, g):
-    first, x = residuals
-    return (_to_chosen(g, first, taps, moves, x.shape[1:3]),)
+    def transpose(residuals, cotangents):
+        [first], [g] = residuals, cotangents
+        return [_to_chosen(g, first, taps, moves, size)]
 
-
-_max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
+    return y, linear_map(run, transpose, [_first_largest(x, y, taps, moves)], tangents, [y])[0]
 
 
 def _indices(x: jax.Array, y: jax.Array, taps: Taps, moves: Window) -> jax.Array:
