@@ -47,11 +47,56 @@ def convolve(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
 
     Pixels of padding are zeros. Returns [batch, out height, out width, out].
     """
-    return _forward(x, kernel, window)
+    return _partial(2, window, x, kernel)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _forward(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+def convolve_input_gradient(
+    g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window
+) -> jax.Array:
+    """Cotangent of `x` in `convolve`, given that of the output, `g`; reads of `x` its shape."""
+    return _partial(0, window, x, kernel, g)
+
+
+def convolve_filter_gradient(
+    g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window
+) -> jax.Array:
+    """Cotangent of `kernel` in `convolve`, given that of the output, `g`; reads only its shape."""
+    return _partial(1, window, x, kernel, g)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _partial(place: int, window: Window, *operands: jax.Array) -> jax.Array:
+    """Gradient of T by the one at `place` of (x, kernel, g), of which it reads the shape if any."""
+    x, kernel, *g = operands
+    if place == 2:
+        return _output(x, kernel, window)
+    return (_input_gradient, _filter_gradient)[place](*g, x, kernel, window)
+
+
+@functools.partial(_partial.defjvp, symbolic_zeros=True)
+def _partial_jvp(place, window, primals, tangents):
+    along = [i for i in perturbed(tangents) if i != place]
+    run = functools.partial(_partial, place, window)
+    program = jax.make_jaxpr(run)(*primals)
+    [value] = jaxpr_as_fun(program)(*primals)
+    if not along:
+        return value, jnp.zeros_like(value)
+
+    def with_one(operands, i, other):
+        return [*operands[:i], other, *operands[i + 1 :]]
+
+    def tangent(operands, moves):
+        terms = (run(*with_one(operands, i, t)) for i, t in zip(along, moves, strict=True))
+        return [functools.reduce(jnp.add, terms)]
+
+    def transpose(operands, u):
+        return [_partial(i, window, *with_one(operands, place, *u)) for i in along]
+
+    moves = [tangents[i] for i in along]
+    return value, *linear_map(tangent, transpose, primals, moves, [value], program)
+
+
+def _output(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     if _is_dense(x, kernel, window):
         return _matrix_product(x[:, 0, 0], kernel[0, 0])[:, None, None]
     return by_platform(
@@ -62,19 +107,6 @@ def _forward(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     )
 
 
-@functools.partial(_forward.defjvp, symbolic_zeros=True)
-def _forward_jvp(window, primals, tangents):
-    def cotangents(primals, g):
-        x, kernel = primals
-        return (
-            lambda: convolve_input_gradient(g, x, kernel, window),
-            lambda: convolve_filter_gradient(g, x, kernel, window),
-        )
-
-    run = functools.partial(convolve, window=window)
-    return _bilinear(run, cotangents, primals, tangents)
-
-
 def _convolve(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     strides, padding, dilation = window
     return lax.conv_general_dilated(
@@ -82,15 +114,7 @@ def _convolve(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     )
 
 
-def convolve_input_gradient(
-    g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window
-) -> jax.Array:
-    """Cotangent of `x` in `convolve`, given that of the output, `g`; reads of `x` its shape."""
-    return _input_gradient(g, x, kernel, window)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
-def _input_gradient(g, x, kernel, window) -> jax.Array:
+def _input_gradient(g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     if _is_dense(x, kernel, window):
         return _matrix_product(g[:, 0, 0], kernel[0, 0].T)[:, None, None]
     (pads_h, pads_w), dilation = window.padding, window.dilation
@@ -122,32 +146,7 @@ def _input_gradient(g, x, kernel, window) -> jax.Array:
     return by_platform(xla, g, x, kernel, native=body)
 
 
-@functools.partial(_input_gradient.defjvp, symbolic_zeros=True)
-def _input_gradient_jvp(window, primals, tangents):
-    g, x, kernel = primals
-
-    def cotangents(primals, u):
-        g, kernel, _ = primals
-        return (
-            lambda: convolve(u, kernel, window),
-            lambda: convolve_filter_gradient(g, u, kernel, window),
-        )
-
-    def run(g, kernel, x):
-        return convolve_input_gradient(g, x, kernel, window)
-
-    return _bilinear(run, cotangents, (g, kernel, x), (tangents[0], tangents[2]))
-
-
-def convolve_filter_gradient(
-    g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window
-) -> jax.Array:
-    """Cotangent of `kernel` in `convolve`, given that of the output, `g`; reads only its shape."""
-    return _filter_gradient(g, x, kernel, window)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
-def _filter_gradient(g, x, kernel, window) -> jax.Array:
+def _filter_gradient(g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     if _is_dense(x, kernel, window):
         return _matrix_product(x[:, 0, 0].T, g[:, 0, 0])[None, None]
 
@@ -170,46 +169,3 @@ def _filter_gradient(g, x, kernel, window) -> jax.Array:
 
     body = functools.partial(native.conv_filter_gradient, rule="product", window=window)
     return by_platform(xla, g, x, kernel, native=body)
-
-
-@functools.partial(_filter_gradient.defjvp, symbolic_zeros=True)
-def _filter_gradient_jvp(window, primals, tangents):
-    g, x, kernel = primals
-
-    def cotangents(primals, u):
-        g, x, _ = primals
-        return (
-            lambda: convolve(x, u, window),
-            lambda: convolve_input_gradient(g, x, u, window),
-        )
-
-    def run(g, x, kernel):
-        return convolve_filter_gradient(g, x, kernel, window)
-
-    return _bilinear(run, cotangents, (g, x, kernel), tangents[:2])
-
-
-def _bilinear(run, cotangents, primals, tangents):
-    """Value and tangent of `run(a, b, …)`, linear in a and in b, the only ones with tangents.
-
-    `cotangents(primals, u)` returns, given the cotangent u of the result, one function for each of
-    these two. Neither function may hold arrays of its own.
-    """
-    program = jax.make_jaxpr(run)(*primals)
-    [value] = jaxpr_as_fun(program)(*primals)
-    along = perturbed(tangents)
-
-    def tangent(primals, moves):
-        terms = [
-            run(*(move if at == i else primal for at, primal in enumerate(primals)))
-            for i, move in zip(along, moves, strict=True)
-        ]
-        return [functools.reduce(jnp.add, terms)]
-
-    def transpose(primals, u):
-        each = cotangents(primals, *u)
-        return [each[i]() for i in along]
-
-    moves = [tangents[i] for i in along]
-    [moved] = linear_map(tangent, transpose, primals, moves, [value], program)
-    return value, moved

@@ -9,6 +9,9 @@ once the loop has been differentiated. Hence two primitives, which it keeps:
     reverse mode its transpose, and each may again be differentiated with respect to everything that
     it reads. It is `jax.custom_derivatives.linear_call` with `vmap` and derivatives of the
     residuals. The program of a gradient holds nothing but the transpose.
+
+Rules that are not the gradient of what they belong to stay with `jax.custom_vjp`, as
+`reverse_rule`, which also says what forward mode lacks.
 """
 
 import functools
@@ -18,8 +21,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
-from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
+
+from nnlab.errors import InputError
 
 Arrays = Sequence[jax.Array]
 Map = Callable[[Arrays, Arrays], Arrays]  # of residuals and of what it is linear in
@@ -28,6 +33,7 @@ _ZERO: Any = ad.Zero
 _body = Primitive("nnlab_body")
 _linear_map = Primitive("nnlab_linear_map")
 _linear_map.multiple_results = True
+_forward = Primitive("nnlab_forward_mode")
 
 
 def differentiated_as(
@@ -70,6 +76,46 @@ def linear_map(
         results=tuple(jax.typeof(array) for array in like),
         program=program,
     )
+
+
+class reverse_rule(jax.custom_vjp):
+    """`jax.custom_vjp` of arrays whose functions raise an InputError in forward mode.
+
+    Let the function that `defvjp` takes first call the function itself for its value. Derivatives
+    of every order, reverse over reverse, then follow the rule.
+    """
+
+    def __call__(self, *args: Any) -> Any:
+        name = self.__name__.lstrip("_")
+        held = self.nondiff_argnums
+        each = (arg if i in held else _in_reverse(arg, name) for i, arg in enumerate(args))
+        return super().__call__(*each)
+
+
+def _in_reverse(x: Any, name: str) -> Any:
+    differentiable = isinstance(x, jax.core.Tracer) and jnp.issubdtype(x.dtype, jnp.inexact)
+    return _guarded(x, name) if differentiable else x
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _guarded(x, name):
+    """`x`, whose tangent may be transposed and not computed."""
+    return x
+
+
+@_guarded.defjvp
+def _guarded_jvp(name, primals, tangents):
+    return _guarded(*primals, name), _forward.bind(*tangents, name=name)
+
+
+def program_of(equation: JaxprEqn) -> Jaxpr | None:
+    """Return what an equation of the two primitives computes, in XLA operations; else None."""
+    params, given = equation.params, [v.aval for v in equation.invars]
+    if equation.primitive is _body:
+        return jax.make_jaxpr(params["reference"])(*given).jaxpr
+    if equation.primitive is _linear_map:
+        return jax.make_jaxpr(functools.partial(_run, **params))(*given).jaxpr
+    return None
 
 
 def perturbed(tangents: Sequence[Any]) -> list[int]:
@@ -169,3 +215,18 @@ mlir.register_lowering(_linear_map, mlir.lower_fun(_run, multiple_results=True))
 ad.primitive_jvps[_linear_map] = _linear_map_jvp
 ad.primitive_transposes[_linear_map] = _linear_map_transpose
 batching.primitive_batchers[_linear_map] = _linear_map_batch
+
+
+def _refuse(_, *, name):
+    raise InputError(
+        f"{name} has a gradient rule for reverse mode only: take jax.grad, jax.vjp or jax.jacrev,"
+        " of each other for higher orders, and not jax.jvp, jax.linearize, jax.jacfwd or"
+        " jax.hessian, which float operations have."
+    )
+
+
+_forward.def_impl(_refuse)
+_forward.def_abstract_eval(lambda tangent, **_: tangent)
+mlir.register_lowering(_forward, mlir.lower_fun(_refuse, multiple_results=False))
+ad.deflinear2(_forward, lambda cotangent, _, **__: [cotangent])
+batching.defvectorized(_forward)
