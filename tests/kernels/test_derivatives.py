@@ -12,10 +12,16 @@ import pytest
 from jax import lax
 
 from nnlab import kernels
+from nnlab.costs import count
+from nnlab.errors import InputError
 from nnlab.ops.adder import adder_conv
+from nnlab.ops.binary import binary_weights, sign_ste
 from nnlab.ops.convolution import conv
+from nnlab.ops.estimators import ste_sign
 from nnlab.ops.pooling import max_pool
+from nnlab.ops.products import signed_conv
 from nnlab.ops.response_normalization import local_response_norm
+from nnlab.ops.scaled import scaled_conv, signs_by_filter
 
 RNG = np.random.default_rng(0)
 X, DX = np.asarray(RNG.normal(size=(2, 1, 3, 3, 2)), np.float32)
@@ -59,12 +65,73 @@ def test_a_float_convolution_has_both_modes_in_every_body(body):
             "forward over reverse": jax.jvp(jax.grad(loss), (X, W), (DX, DW)),
             "mapped": jax.vmap(lambda v: jax.jvp(loss, (X, W), (v, DW))[1])(jnp.stack([X, DX])),
             "in a loop": jax.grad(lambda w: jnp.sum(jax.grad(in_a_loop)(w) ** 2))(W),
+            "zero": jax.hessian(lambda x: op(x, W, strides=2).sum())(X),
         }
 
     with contextlib.nullcontext() if body == "default" else kernels.use(body):
         ours: Any = jax.jit(lambda: several(conv))()
     theirs = jax.jit(lambda: several(derived))()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-4), ours, theirs)
+
+
+@pytest.mark.parametrize("body", ["default", "cpu", "xla"])
+def test_derivatives_are_counted_as_what_they_compute(body):
+    def several(op):
+        def loss(x, kernel):
+            return jnp.sin(op(x, kernel, strides=2)).sum()
+
+        forward = count(lambda: jax.jvp(loss, (X, W), (DX, DW)))
+        return forward, count(lambda: jax.jvp(jax.grad(loss), (X, W), (DX, DW)))
+
+    with contextlib.nullcontext() if body == "default" else kernels.use(body):
+        ours = several(conv)
+    assert ours == several(derived)
+
+
+def test_a_rule_says_that_it_has_no_forward_mode():
+    def mapped(x, kernel):
+        return jax.vmap(lambda x: adder_conv(x[None], kernel))(x)
+
+    def run(*tangents):
+        return jax.jvp(mapped, (X, W), tangents)
+
+    for compute in (run, jax.jit(run)):
+        with pytest.raises(InputError, match="adder_conv has a gradient rule"):
+            compute(DX, DW)
+
+
+def held(value, potential):
+    return potential + lax.stop_gradient(value - potential)
+
+
+def scaled_signs(x):
+    codes, scale = signs_by_filter(x)
+    return conv(X, held(scale * codes, x))
+
+
+@pytest.mark.parametrize(
+    ("op", "reference"),
+    [
+        (sign_ste, lambda x: held(sign_ste(x), jnp.clip(x, -1, 1))),
+        (binary_weights, lambda x: held(binary_weights(x), x)),
+        (
+            functools.partial(ste_sign, clip_value=0.5),
+            lambda x: held(sign_ste(x), jnp.clip(x, -0.5, 0.5)),
+        ),
+        (
+            lambda x: scaled_conv(X, x, product=signed_conv, quantizer=signs_by_filter),
+            scaled_signs,
+        ),
+    ],
+)
+def test_second_derivatives_go_through_the_rule(op, reference):
+    def second(op):
+        def loss(x):
+            return jnp.sin(1 + op(x)).sum()
+
+        return jax.jit(jax.grad(lambda x: jnp.sum(jnp.sin(jax.grad(loss)(x)))))(W)
+
+    np.testing.assert_allclose(second(op), second(reference), 1e-4, 1e-5)
 
 
 def of_rules(filter_rule, input_rule):
