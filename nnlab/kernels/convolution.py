@@ -67,10 +67,11 @@ def convolve_filter_gradient(
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _partial(place: int, window: Window, *operands: jax.Array) -> jax.Array:
     """Gradient of T by the one at `place` of (x, kernel, g), of which it reads the shape if any."""
-    x, kernel, *g = operands
+    x, kernel, *rest = operands
     if place == 2:
         return _output(x, kernel, window)
-    return (_input_gradient, _filter_gradient)[place](*g, x, kernel, window)
+    gradient = _filter_gradient if place else _input_gradient
+    return gradient(rest[0], x, kernel, window)
 
 
 @functools.partial(_partial.defjvp, symbolic_zeros=True)
@@ -93,7 +94,8 @@ def _partial_jvp(place, window, primals, tangents):
         return [_partial(i, window, *with_one(operands, place, *u)) for i in along]
 
     moves = [tangents[i] for i in along]
-    return value, *linear_map(tangent, transpose, primals, moves, [value], program)
+    [moved] = linear_map(tangent, transpose, primals, moves, [value], program)
+    return value, moved
 
 
 def _output(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:

@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
@@ -93,7 +94,7 @@ class reverse_rule(jax.custom_vjp):
 
 
 def _in_reverse(x: Any, name: str) -> Any:
-    differentiable = isinstance(x, jax.core.Tracer) and jnp.issubdtype(x.dtype, jnp.inexact)
+    differentiable = isinstance(x, Tracer) and jnp.issubdtype(x.dtype, jnp.inexact)
     return _guarded(x, name) if differentiable else x
 
 

@@ -94,8 +94,8 @@ def _quantized_weights(w, quantizer, rule):
 
 
 def _quantized_weights_fwd(w, quantizer, rule):
-    codes, scale = _quantized_weights(w, quantizer, rule)
-    return (codes, scale), (w, scale)
+    quantised: Any = _quantized_weights(w, quantizer, rule)
+    return quantised, (w, quantised[1])
 
 
 def _quantized_weights_bwd(quantizer, rule, residuals, cotangents):
