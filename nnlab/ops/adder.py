@@ -39,6 +39,7 @@ import jax.numpy as jnp
 
 from nnlab.kernels import adder as kernels
 from nnlab.kernels.convolution import convolve_filter_gradient, convolve_input_gradient
+from nnlab.kernels.derivatives import reverse_rule
 from nnlab.ops.front import check_dense_operands, over_rows, over_windows
 from nnlab.ops.windows import Padding
 
@@ -130,7 +131,7 @@ def _widen(*arrays: jax.Array) -> list[jax.Array]:
     return [a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in arrays]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+@functools.partial(reverse_rule, nondiff_argnums=(2, 3, 4))
 def _adder_conv(x, kernel, window, filter_rule, input_rule) -> jax.Array:
     return kernels.adder_conv(*_widen(x, kernel), window=window).astype(x.dtype)  # (1)
 

@@ -38,6 +38,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nnlab.kernels.derivatives import reverse_rule
 from nnlab.ops.products import shift_conv
 from nnlab.ops.straight_through import stored_in, straight_through
 
@@ -132,7 +133,7 @@ def _power_of_two(exponent, bits, dtype):
     return lax.bitcast_convert_type((exponent + 127) << 23, jnp.float32).astype(dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(reverse_rule, nondiff_argnums=(2,))
 def _shift_ps(shift, sign, bits):
     return _stored_ps(bits)(shift, sign)
 
