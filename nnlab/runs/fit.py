@@ -298,8 +298,8 @@ class _Training:
         figures = {f"train_{key}": value for key, value in self._means().items()}
         figures |= {f"test_{key}": value for key, value in tested.items()}
         figures["seconds"] = self.sums["seconds"]
-        if isinstance(self.state.opt_state, optax.ApplyIfFiniteState):
-            figures["skipped"] = int(self.state.opt_state.total_notfinite)
+        if skips := optax.tree.get_all_with_path(self.state.opt_state, "total_notfinite"):
+            figures["skipped"] = max(int(skipped) for _, skipped in skips)
         for key, value in figures.items():
             self.history.setdefault(key, []).append(value)
         self.sums = {}
