@@ -158,7 +158,7 @@ def _adder_dense(attributes, arrays, x):
 
 def _pack_signs(attributes, arrays, x):
     positive = x.astype(jnp.int32) * arrays["sign"] >= arrays["threshold"]
-    return pack_signs(jnp.where(positive, 1.0, -1.0))  # (2)
+    return pack_signs(jnp.where(positive, jnp.float32(1), jnp.float32(-1)))  # (2)
 
 
 def _binary_conv(attributes, arrays, x):
@@ -203,7 +203,7 @@ def _sum(attributes, arrays, x):
             f"a network made for {attributes['positions']} positions before its classifier got "
             f"{x.shape[1]} by {x.shape[2]}."
         )
-    return x.astype(jnp.int32).sum(axis=(1, 2))
+    return x.sum(axis=(1, 2), dtype=jnp.int32)
 
 
 _OPS: dict[str, Callable[..., jax.Array]] = {

@@ -83,7 +83,7 @@ class Cell(nn.RNNCellBase):
         return nn.LayerNorm(use_bias=False, use_fast_variance=False, dtype=self.dtype)
 
     def _bias_init(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        return jnp.zeros(shape)
+        return jnp.zeros(shape, jnp.float32)
 
     def _products(
         self, x: jax.Array, h: jax.Array, kept: jax.Array | None
@@ -127,7 +127,7 @@ class GRUCell(Cell):
 
     def setup(self):
         super().setup()
-        self.recurrent_bias = self.param("recurrent_bias", nn.initializers.zeros, (self.features,))
+        self.recurrent_bias = self.param("recurrent_bias", self._bias_init, (self.features,))
 
     def __call__(self, carry, inputs, kept=None):
         x, s = self._products(inputs, carry, kept)
@@ -151,7 +151,8 @@ class LSTMCell(Cell):
             self.cell_norm = self._layer_norm()
 
     def _bias_init(self, key, shape):
-        return jnp.zeros(shape).at[self.features : 2 * self.features].set(self.forget_bias)
+        zeros = super()._bias_init(key, shape)
+        return zeros.at[self.features : 2 * self.features].set(self.forget_bias)
 
     def _peepholes(self) -> Peepholes | None:
         return None
@@ -173,9 +174,9 @@ class GravesLSTMCell(LSTMCell):
 
     def setup(self):
         super().setup()
-        zeros = nn.initializers.zeros
         self.peepholes = [
-            self.param(f"{gate}_peephole", zeros, (self.features,)) for gate in Peepholes._fields
+            self.param(f"{gate}_peephole", nn.initializers.zeros, (self.features,), jnp.float32)
+            for gate in Peepholes._fields
         ]
 
     def _peepholes(self):

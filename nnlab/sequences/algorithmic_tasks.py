@@ -52,7 +52,7 @@ def copy(key: jax.Array, batch: int, lengths: tuple[int, int] = (1, 20), bits: i
         ends = jnp.arange(longest + 1) == length
         shown = jnp.column_stack([jnp.pad(words, ((0, 1), (0, 0))), ends])
         wanted = lax.dynamic_update_slice(
-            jnp.zeros((2 * longest + 1, bits)), words, (length + 1, 0)
+            jnp.zeros((2 * longest + 1, bits), jnp.float32), words, (length + 1, 0)
         )
         time = jnp.arange(2 * longest + 1)
         return _episode(shown, wanted, (time > length) & (time <= 2 * length))
@@ -109,15 +109,16 @@ def associative_recall(
         count_key, query_key, words_key = jax.random.split(key, 3)
         count = jax.random.randint(count_key, (), fewest, most + 1)
         query = jax.random.randint(query_key, (), 0, count - 1)
-        words = jax.random.bernoulli(words_key, shape=(most, WORDS_OF_ITEM, bits)) * 1.0
-        shown = jnp.zeros((most, block, bits + 2)).at[:, 1:, :bits].set(words)
+        drawn = jax.random.bernoulli(words_key, shape=(most, WORDS_OF_ITEM, bits))
+        words = drawn.astype(jnp.float32)
+        shown = jnp.zeros((most, block, bits + 2), jnp.float32).at[:, 1:, :bits].set(words)
         shown = shown.at[:, 0, bits].set(1) * (jnp.arange(most) < count)[:, None, None]
-        asked = jnp.zeros((block + 1, bits + 2)).at[1:block, :bits].set(words[query])
+        asked = jnp.zeros((block + 1, bits + 2), jnp.float32).at[1:block, :bits].set(words[query])
         asked = asked.at[jnp.array([0, block]), bits + 1].set(1)
         shown = jnp.pad(shown.reshape(-1, bits + 2), ((0, 2 * block), (0, 0)))
         shown = lax.dynamic_update_slice(shown, asked, (block * count, 0))
         first = block * count + block + 1
-        wanted = jnp.zeros((len(shown), bits))
+        wanted = jnp.zeros((len(shown), bits), jnp.float32)
         wanted = lax.dynamic_update_slice(wanted, words[query + 1], (first, 0))
         time = jnp.arange(len(shown))
         return _episode(shown, wanted, (time >= first) & (time < first + WORDS_OF_ITEM))
@@ -175,7 +176,9 @@ def ngram_estimates(inputs: jax.Array) -> jax.Array:
             return (context, counts), jnp.where(time >= ORDER - 2, estimate, 0.0)
 
         steps = jnp.arange(len(sequence)), sequence[:, 0].astype(jnp.int32)
-        return lax.scan(look, (jnp.array(0), jnp.zeros((contexts, 2))), steps)[1][:, None]
+        return lax.scan(look, (jnp.array(0), jnp.zeros((contexts, 2), jnp.float32)), steps)[1][
+            :, None
+        ]
 
     return jax.vmap(estimates)(inputs)
 
@@ -215,12 +218,12 @@ def binary_addition(key: jax.Array, batch: int, lengths: tuple[int, int] = (1, 8
 
         def add(carry, pair):
             total = carry + pair.sum()
-            return (total >= 2) * 1.0, total % 2
+            return (total >= 2).astype(total.dtype), total % 2
 
-        total = lax.scan(add, jnp.zeros(()), jnp.pad(numbers, ((0, 1), (0, 0))))[1]
+        total = lax.scan(add, jnp.float32(0), jnp.pad(numbers, ((0, 1), (0, 0))))[1]
         ends = jnp.arange(longest + 1) == length
         shown = jnp.column_stack([jnp.pad(numbers, ((0, 1), (0, 0))), ends])
-        wanted = jnp.zeros((2 * longest + 2, 1))
+        wanted = jnp.zeros((2 * longest + 2, 1), jnp.float32)
         wanted = lax.dynamic_update_slice(wanted, total[:, None], (length + 1, 0))
         time = jnp.arange(2 * longest + 2)
         return _episode(shown, wanted, (time > length) & (time <= 2 * length + 1))

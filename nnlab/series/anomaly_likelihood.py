@@ -70,8 +70,9 @@ def init(short: int = 10, long: int = 8000, block: int = 100) -> State:
             f"short={short}, long={long}, block={block} were given; expected positive lengths, long"
             " a multiple of block and greater than short."
         )
-    zeros = jnp.zeros(long // block)
-    return State(jnp.zeros((), jnp.int32), jnp.zeros(short), zeros, zeros, zeros)
+    zeros = jnp.zeros(long // block, jnp.float32)
+    recent = jnp.zeros(short, jnp.float32)
+    return State(jnp.zeros((), jnp.int32), recent, zeros, zeros, zeros)
 
 
 def update(

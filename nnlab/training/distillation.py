@@ -90,7 +90,7 @@ class Distillation(nn.Module):
         student, distances = _recorded(self.student, images, train)
         teacher, products = _recorded(self.teacher, images, train)
         _check(distances, products)
-        total = jnp.zeros(())
+        total = jnp.zeros((), jnp.float32)
         for distance, product in zip(distances, products, strict=True):
             if distance.weights == _ADDER:
                 terms = distance.terms
@@ -145,7 +145,9 @@ class _Kernel(nn.Module):
 
     @nn.compact
     def __call__(self, exponents: jax.Array, train: bool) -> jax.Array:
-        width = self.scale * jnp.exp(self.param("log_width", nn.initializers.zeros, ()))
+        width = self.scale * jnp.exp(
+            self.param("log_width", nn.initializers.zeros, (), jnp.float32)
+        )
         y = jnp.exp(exponents.astype(jnp.float32) / width)
         y = Conv(y.shape[-1], (1, 1))(y)
         return nn.relu(batch_norm(train, axis_name=self.axis_name)(y))

@@ -298,5 +298,13 @@ def _first_nonfinite(tree: Any) -> jax.Array:
     return jnp.where(bad.any(), bad.argmax(), -1).astype(jnp.int32)
 
 
-def _select(condition: jax.Array, true: Any, false: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), true, false)
+def _select(condition: jax.Array, new: Any, old: Any) -> Any:
+    """Return the new leaves, in the dtypes of the old, or the old ones.
+
+    In 64 bits running statistics of wide activations would otherwise become wide themselves.
+    """
+
+    def select(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(condition, a if a.dtype == b.dtype else a.astype(b.dtype), b)
+
+    return jax.tree.map(select, new, old)

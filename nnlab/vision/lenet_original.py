@@ -66,8 +66,9 @@ class Subsampling(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         maps = x.shape[-1:]
-        coefficient = self.param("coefficient", nn.initializers.constant(0.25), maps)
-        bias = self.param("bias", nn.initializers.zeros, maps)
+        quarter, zeros = nn.initializers.constant(0.25), nn.initializers.zeros
+        coefficient = self.param("coefficient", quarter, maps, jnp.float32)
+        bias = self.param("bias", zeros, maps, jnp.float32)
         x, coefficient, bias = promote_dtype(x, coefficient, bias, dtype=self.dtype)
         return 4 * nn.avg_pool(x, (2, 2), (2, 2)) * coefficient + bias
 

@@ -104,7 +104,8 @@ def standardize(
     images: jax.Array, mean: jax.Array | np.ndarray, std: jax.Array | np.ndarray
 ) -> jax.Array:
     """Apply (1) to images [..., channels], with the training images' mean and std [channels]."""
-    return (images - mean) / std  # (1)
+    dtype = jnp.promote_types(images.dtype, jnp.float32)
+    return (images - jnp.asarray(mean, dtype)) / jnp.asarray(std, dtype)  # (1)
 
 
 def standardizer(mean: np.ndarray, std: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
