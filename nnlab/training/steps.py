@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from nnlab.data.batches import shared_size
+from nnlab.data.batches import check_shape, shared_size
 from nnlab.errors import InputError
 from nnlab.kernels.batch import match_varying
 from nnlab.layers.sequences import no_carry
@@ -121,7 +121,12 @@ def _carry(model: nn.Module, variables: Any, inputs: Any, streams: int) -> Any:
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> Metrics:
-    """Return {"accuracy"}: the part of labels [...] with the largest of logits [..., classes]."""
+    """Return {"accuracy"}: the part of labels [...] with the largest of logits [..., classes].
+
+    Raises:
+        InputError: there is not one label for each row of logits.
+    """
+    check_shape("labels", labels, logits.shape[:-1])
     return {"accuracy": jnp.mean(logits.argmax(-1) == labels)}
 
 

@@ -34,6 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnlab.data.access import RandomAccess
+from nnlab.data.batches import check_shape
 from nnlab.errors import InputError
 from nnlab.vision.datasets.dataset import Dataset, Split, check_arrays
 
@@ -103,7 +104,14 @@ def _statistics(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 def standardize(
     images: jax.Array, mean: jax.Array | np.ndarray, std: jax.Array | np.ndarray
 ) -> jax.Array:
-    """Apply (1) to images [..., channels], with the training images' mean and std [channels]."""
+    """Apply (1) to images [..., channels], with the training images' mean and std [channels].
+
+    Raises:
+        InputError: images have another number of channels than mean or std.
+    """
+    for name, each in (("means", mean), ("deviations", std)):
+        if np.size(each) > 1:  # one may serve all channels
+            check_shape(name, each, images.shape[-1:])
     dtype = jnp.promote_types(images.dtype, jnp.float32)
     return (images - jnp.asarray(mean, dtype)) / jnp.asarray(std, dtype)  # (1)
 
