@@ -31,6 +31,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Dtype, Initializer
+from jax import lax
 
 from nnlab.ops.recurrent import (
     Peepholes,
@@ -96,7 +97,7 @@ class Cell(nn.RNNCellBase):
         x, s = self.input(x), self.recurrent(h if kept is None else h * kept.astype(h.dtype))
         if self.norm:
             x, s = self.input_norm(x), self.recurrent_norm(s)
-        return x + self.bias.astype(x.dtype), s
+        return x + lax.broadcast_to_rank(self.bias.astype(x.dtype), x.ndim), s
 
     @nn.nowrap
     def initialize_carry(self, rng: jax.Array, input_shape: tuple[int, ...]) -> Any:

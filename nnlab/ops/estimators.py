@@ -47,7 +47,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nnlab.ops.binary import sign_ste
-from nnlab.ops.scaled import signs_by_filter, signs_by_layer
+from nnlab.ops.scaled import by_filter, signs_by_filter, signs_by_layer
 from nnlab.ops.straight_through import stored_in, straight_through
 
 Mode = Literal["activations", "weights"]
@@ -152,7 +152,7 @@ def magnitude_aware_sign(x: jax.Array, clip_value: float = 1.0) -> jax.Array:
     `nnlab.ops.bireal` multiplies by the scale after the product, for the same value.
     """
     signs, scale = signs_by_filter(lax.stop_gradient(x))
-    return scale * _sloped(_inside, clip_value, signs, x)
+    return by_filter(scale, x) * _sloped(_inside, clip_value, signs, x)
 
 
 def dorefa_quantizer(x: jax.Array, k_bit: int = 2, mode: Mode = "activations") -> jax.Array:

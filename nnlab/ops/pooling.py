@@ -233,6 +233,7 @@ def _to_chosen(
     if moves.strides == taps:  # windows do not overlap
         n, rows, columns, channels = g.shape
         places = jnp.arange(taps[0] * taps[1], dtype=jnp.int8).reshape(taps[0], 1, taps[1], 1)
+        places = lax.broadcast_to_rank(places, 6)
         here = chosen[:, :, None, :, None] == places
         x = jnp.where(here, g[:, :, None, :, None], 0)
         x = x.reshape(n, rows * down, columns * right, channels)
@@ -285,8 +286,8 @@ _max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
 def _indices(x: jax.Array, y: jax.Array, taps: Taps, moves: Window) -> jax.Array:
     first = _first_largest(x, y, taps, moves).astype(jnp.int32)
     (down, right), ((top, _), (left, _)) = moves.strides, moves.padding
-    rows = jnp.arange(y.shape[1])[:, None, None] * down - top + first // taps[1]
-    columns = jnp.arange(y.shape[2])[:, None] * right - left + first % taps[1]
+    rows = jnp.arange(y.shape[1])[None, :, None, None] * down - top + first // taps[1]
+    columns = jnp.arange(y.shape[2])[None, None, :, None] * right - left + first % taps[1]
     # A window of nothing but NaN or -inf chooses its first pixel, which may be one of padding.
     rows, columns = rows.clip(0, x.shape[1] - 1), columns.clip(0, x.shape[2] - 1)
     return (rows * x.shape[2] + columns).astype(jnp.int32)
@@ -297,7 +298,7 @@ def _places(indices: jax.Array, size: tuple[int, int]):
     batch, _, _, channels = indices.shape
     flat = indices.reshape(batch, -1, channels)
     flat = jnp.where(flat < 0, size[0] * size[1], flat)  # not Python's index from the end
-    return jnp.arange(batch)[:, None, None], flat, jnp.arange(channels)
+    return jnp.arange(batch)[:, None, None], flat, jnp.arange(channels)[None, None]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

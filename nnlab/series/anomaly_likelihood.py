@@ -111,7 +111,7 @@ def update(
     total = count.sum()
     mu = (count * mean).sum() / total
     variance = (squares + count * jnp.square(mean - mu)).sum() / total  # Chan
-    mu_short = recent.sum() / jnp.minimum(after.rows, short)
+    mu_short = recent.sum() / jnp.minimum(after.rows, short).astype(recent.dtype)
     z = (mu_short - mu) / jnp.maximum(jnp.sqrt(variance), floor)  # (1)
     z = jnp.where(after.rows > warm_up, z, 0.0)
     log_q = log_ndtr(-z)

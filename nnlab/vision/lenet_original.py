@@ -44,6 +44,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype
+from jax import lax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
@@ -70,6 +71,7 @@ class Subsampling(nn.Module):
         coefficient = self.param("coefficient", quarter, maps, jnp.float32)
         bias = self.param("bias", zeros, maps, jnp.float32)
         x, coefficient, bias = promote_dtype(x, coefficient, bias, dtype=self.dtype)
+        coefficient, bias = (lax.broadcast_to_rank(a, x.ndim) for a in (coefficient, bias))
         return 4 * nn.avg_pool(x, (2, 2), (2, 2)) * coefficient + bias
 
 
@@ -146,7 +148,7 @@ class OriginalLeNet5(nn.Module):
 
         wide = jnp.promote_types(x.dtype, jnp.float32)
         if not self.full:
-            return -jnp.square(x.astype(wide)[:, None] - codes(self.classes)).sum(axis=-1)
+            return -jnp.square(x.astype(wide)[:, None] - codes(self.classes)[None]).sum(axis=-1)
         x = self.classifier.dense(self.classes, **options, name="output")(x)
         return (norm(name="output_bn")(x) if self.norm else x).astype(wide)
 

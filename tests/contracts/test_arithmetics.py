@@ -229,7 +229,9 @@ def test_value_and_finite_gradients(name, axes):
 def test_bfloat16_vmap_and_counts(name, axes):
     layer, variables, x = case(name, axes)
     narrow = layer.clone(dtype=jnp.bfloat16)
-    with kernels.use("cpu"):
+    # Nothing relies on what JAX would convert or repeat by itself.
+    strict = jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise")
+    with kernels.use("cpu"), strict[0], strict[1]:
         y, (params, dx) = jax.eval_shape(functools.partial(passes, narrow), variables, x)
     assert y.dtype == jnp.bfloat16 and dx.dtype == jnp.float32
     like = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (params, variables["params"]))

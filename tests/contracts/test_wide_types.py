@@ -1,5 +1,7 @@
 """Under `jax_enable_x64` numbers are as wide as what they are made of, and states keep their types.
 
+Nothing relies on what JAX repeats by itself, nor do tasks on what it converts.
+
 By tracing alone: nothing is computed.
 """
 
@@ -7,6 +9,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -27,7 +30,7 @@ TASKS = [tasks.copy, tasks.repeat_copy, tasks.associative_recall, tasks.ngrams, 
 
 @pytest.fixture(autouse=True)
 def wide():
-    with jax.enable_x64(True), kernels.use("cpu"):
+    with jax.enable_x64(True), jax.numpy_rank_promotion("raise"), kernels.use("cpu"):
         yield
 
 
@@ -61,11 +64,17 @@ def test_carries_are_as_wide_as_the_inputs(cell):
         assert {y.dtype, *jax.tree.leaves(dtypes(after))} == {jnp.dtype(dtype)}
 
 
+def test_tasks_convert_nothing_by_themselves():
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("strict"):
+        for task in TASKS:
+            jax.eval_shape(lambda k, task=task: task(k, 2), jax.random.key(0))
+
+
 def test_data_and_states_are_float32_and_packed_products_int32():
     made = [jax.eval_shape(lambda k, task=task: task(k, 2), jax.random.key(0)) for task in TASKS]
     made += [jax.eval_shape(tasks.ngram_estimates, jax.ShapeDtypeStruct((2, 9, 1), jnp.float32))]
     images = jax.ShapeDtypeStruct((2, 3, 3, 1), jnp.float32)
-    made += [jax.eval_shape(lambda x: standardize(x, jnp.ones(1), jnp.ones(1)), images)]
+    made += [jax.eval_shape(lambda x: standardize(x, np.ones(1), np.ones(1)), images)]
     model = models.NextValue()
     variables = jax.eval_shape(
         lambda k: model.init(k, jnp.ones((1, 4, 5), jnp.float32)), jax.random.key(0)
