@@ -230,7 +230,7 @@ _OPS: dict[str, Callable[..., jax.Array]] = {
     "or_pool": functools.partial(_pool, jnp.bitwise_or),
     "sum_pool": _sum_pool,
     "sum": _sum,
-    "flatten": lambda attributes, arrays, x: x.reshape(x.shape[0], -1),
+    "flatten": lambda attributes, arrays, x: lax.collapse(x, 1),
     "dequantize": lambda attributes, arrays, x: (
         x.astype(jnp.float32) * jnp.float32(attributes["step"])
     ),

@@ -296,7 +296,7 @@ def _indices(x: jax.Array, y: jax.Array, taps: Taps, moves: Window) -> jax.Array
 def _places(indices: jax.Array, size: tuple[int, int]):
     """Index arrays [batch, pixels, channels] by `indices`."""
     batch, _, _, channels = indices.shape
-    flat = indices.reshape(batch, -1, channels)
+    flat = lax.collapse(indices, 1, 3)
     flat = jnp.where(flat < 0, size[0] * size[1], flat)  # not Python's index from the end
     return jnp.arange(batch)[:, None, None], flat, jnp.arange(channels)[None, None]
 
@@ -305,7 +305,7 @@ def _places(indices: jax.Array, size: tuple[int, int]):
 def _max_unpool(y: jax.Array, indices: jax.Array, size: tuple[int, int]) -> jax.Array:
     batch, _, _, channels = y.shape
     images = jnp.zeros((batch, size[0] * size[1], channels), y.dtype)
-    values = y.reshape(batch, -1, channels)
+    values = lax.collapse(y, 1, 3)
     images = images.at[_places(indices, size)].set(values, mode="drop")
     return images.reshape(batch, *size, channels)
 
@@ -315,9 +315,7 @@ def _max_unpool_fwd(y, indices, size):
 
 
 def _max_unpool_bwd(size, indices, g):
-    batch, _, _, channels = g.shape
-    g = g.reshape(batch, -1, channels)
-    dy = g.at[_places(indices, size)].get(mode="fill", fill_value=0)  # (2)
+    dy = lax.collapse(g, 1, 3).at[_places(indices, size)].get(mode="fill", fill_value=0)  # (2)
     return dy.reshape(indices.shape), None
 
 

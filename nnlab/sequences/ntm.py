@@ -99,7 +99,7 @@ class NTMCell(nn.Module):
         addresses, written = (reads + writes) * (size + self.offsets + 3), 2 * writes * size
         said = nn.Dense(addresses + written, name="heads")(h)
         said = jnp.clip(said, -self.clip, self.clip)
-        heads = said[:, :addresses].reshape(batch, reads + writes, -1)
+        heads = said[:, :addresses].reshape(batch, reads + writes, size + self.offsets + 3)
         erase, add = jnp.split(said[:, addresses:].reshape(batch, 2 * writes, size), 2, axis=1)
         weightings = address(
             state.memory,

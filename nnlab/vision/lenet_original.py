@@ -142,7 +142,7 @@ class OriginalLeNet5(nn.Module):
             x = jnp.concatenate([*parts, conv(1, **window, name="c3_six")(x)], axis=-1)
         x = subsample(squash(x, "c3"), "s4")
         x = squash(conv(120, **window, name="c5")(x), "c5")
-        x = x.reshape(x.shape[0], -1)
+        x = lax.collapse(x, 1)
         x = squash(self.arithmetic.dense(84, **options, name="f6")(x), "f6")
         self.sow("intermediates", "features", x)
 

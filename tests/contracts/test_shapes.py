@@ -13,6 +13,7 @@ from nnlab.errors import InputError
 from nnlab.figures.features import class_geometry, class_plane
 from nnlab.figures.panels import Line, Panel, figure_panels
 from nnlab.models import NextEvent, SmallCNN
+from nnlab.ops.adaptive_pooling import spatial_pyramid_pool
 from nnlab.sequences.episode_scores import bits_per_sequence, wholly_right
 from nnlab.series.log_detector import surprises
 from nnlab.series.logs import sessions_by_name
@@ -59,3 +60,11 @@ def test_an_evaluation_compares_images_and_labels():
     state = training.State(*[nothing] * 5)
     with pytest.raises(InputError, match=r"4 .* 1"):
         jax.eval_shape(evaluate, state, data)
+
+
+def test_no_images_give_no_outputs():
+    none = jax.ShapeDtypeStruct((0, 8, 8, 1), jnp.float32)
+    model = SmallCNN(classes=3)
+    logits = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x)[0], none)
+    assert logits.shape == (0, 3)
+    assert jax.eval_shape(spatial_pyramid_pool, none).shape == (0, 21)
