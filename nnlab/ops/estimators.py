@@ -40,7 +40,7 @@ References:
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -152,7 +152,8 @@ def magnitude_aware_sign(x: jax.Array, clip_value: float = 1.0) -> jax.Array:
     `nnlab.ops.bireal` multiplies by the scale after the product, for the same value.
     """
     signs, scale = signs_by_filter(lax.stop_gradient(x))
-    return by_filter(scale, x) * _sloped(_inside, clip_value, signs, x)
+    sloped: Any = _sloped(_inside, clip_value, signs, x)
+    return by_filter(scale, x) * sloped
 
 
 def dorefa_quantizer(x: jax.Array, k_bit: int = 2, mode: Mode = "activations") -> jax.Array:

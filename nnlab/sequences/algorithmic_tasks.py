@@ -177,9 +177,8 @@ def ngram_estimates(inputs: jax.Array) -> jax.Array:
             return (context, counts), jnp.where(time >= ORDER - 2, estimate, 0.0)
 
         steps = jnp.arange(len(sequence)), sequence[:, 0].astype(jnp.int32)
-        return lax.scan(look, (jnp.array(0), jnp.zeros((contexts, 2), jnp.float32)), steps)[1][
-            :, None
-        ]
+        start = jnp.array(0), jnp.zeros((contexts, 2), jnp.float32)
+        return lax.scan(look, start, steps)[1][:, None]
 
     return jax.vmap(estimates)(inputs)
 
