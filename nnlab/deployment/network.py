@@ -109,7 +109,8 @@ def _conv(attributes, arrays, x):
             return in_integers(x)
         total: Any = 0
         for part in parts:
-            channels, weights = x[..., part].astype(jnp.float32), jnp.float32(kernel[:, :, part])
+            channels, weights = x[..., part], jnp.asarray(kernel[:, :, part])
+            channels, weights = channels.astype(jnp.float32), weights.astype(jnp.float32)
             total += int8_conv(channels, weights, **options).astype(jnp.int32)
         return total
 
@@ -123,7 +124,9 @@ def _conv(attributes, arrays, x):
         for i, j in np.ndindex(*kernel.shape[:2]):
             (sy, sx), (y, z) = window.strides, (i, j)
             pixels = x[:, y : y + sy * (height - 1) + 1 : sy, z : z + sx * (width - 1) + 1 : sx]
-            total += jnp.einsum("bhwi,io->bhwo", pixels, jnp.int32(kernel[i, j]))
+            total += jnp.einsum(
+                "bhwi,io->bhwo", pixels, jnp.asarray(kernel[i, j]).astype(jnp.int32)
+            )
         return total
 
     return lax.platform_dependent(x, cpu=in_floats, default=in_integers)
@@ -145,7 +148,7 @@ def _exact_parts(kernel: np.ndarray, dtype: Any) -> list[slice] | None:
 
 
 def _dense(attributes, arrays, x):
-    return jnp.dot(x.astype(jnp.int32), jnp.int32(arrays["kernel"]))
+    return jnp.dot(x.astype(jnp.int32), jnp.asarray(arrays["kernel"]).astype(jnp.int32))
 
 
 def _shifted(attributes: dict[str, Any], arrays: Arrays) -> jax.Array:

@@ -10,7 +10,10 @@ is exact: what lies outside is a constant of the filter, a bias. (The paper clip
 inputs that are never negative 0 serves as well as -r, and both operands are unsigned.) Then
 
 1. the filters of a layer are clustered by max abs(w) into groups, each with its own scale:
-   s = r where the group's max abs(w) is larger than r, else s = max abs(w);
+   s = r where the group's max abs(w) is larger than r, else s = max abs(w); but s = r as well
+   where that is below r / 3, unlike in the paper: there nearly all inputs would saturate, and the
+   sums lose what they say of the input (with filters at r / 50 they correlate at 0.3 with those of
+   the float layer at any number of bits, and with s = r at 0.9 in 2 bits and 0.99 in 4);
 2. inputs in n bits are round(x (2^n - 1) / s) within [0, 2^n - 1], so that inputs above s, of
    which there are none where s = r, saturate;
 3. weights in n bits, one of them the sign's, are round(w (2^n - 1) / (2 s)) up to 2^(n-1) - 1:
@@ -85,13 +88,13 @@ def quantized_filters(
     magnitudes = abs(shifted).max(axis=tuple(range(kernel.ndim - 1)))
     scales = np.zeros_like(magnitudes)
     for cluster in _clusters(magnitudes, groups):
-        scales[cluster] = min(magnitudes[cluster].max(), reach)
+        extent = magnitudes[cluster].max()
+        scales[cluster] = extent if reach / 3 <= extent < reach else reach
     largest = 2**bits - 1
     found = []
     for scale in np.unique(scales):
         filters = np.flatnonzero(scales == scale)
         w = shifted[..., filters]
-        scale = scale or reach  # where all weights are 0
         step = float(scale / largest)
         reached = 2 * step * (2 ** (bits - 1) - 1)
         codes = np.rint(np.clip(w, 0, reached) / (2 * step)).astype(np.uint8)

@@ -20,14 +20,17 @@ dorefa_quantizer
   of weights, 1 bit   e sgn x           (13)  1                           (14)  x
 ====================  ======================  ================================  ===================
 
-Here sgn 0 = +1; y = clip(x, -1, 1); s is the logistic function of bx; m is the mean of abs(x) over
-all axes but the last, held; e is the mean of abs(x) over all; r(u) = round(n u) / n to the nearest
+Here sgn 0 = +1; c is the argument `clip_value`, where None makes (2) 1 everywhere, as with larq;
+y = clip(x, -1, 1); s is the logistic function of bx; m is the mean of abs(x) over all axes but the
+last, held; e is the mean of abs(x) over all; r(u) = round(n u) / n to the nearest
 even, with n = 2^k - 1; u = tanh(x) / (2 max abs(tanh(x))) + 1/2. Both edges of a slope of 1 are
 inside, as with larq; XNOR-Net's code has them outside. A NaN stays a NaN.
 
 `ste_sign`, `approx_sign` and `swish_sign` of weights are stored in one bit, `magnitude_aware_sign`
 in one bit and a number a filter, as `nnlab.costs.stored_bytes` finds. larq's constraint
-`weight_clip` is `nnlab.optim.clip_latent_weights`.
+`weight_clip` is `nnlab.optim.clip_latent_weights`. Of DoReFa's weights, larq has (11) for one bit,
+too, so that they are -1 and +1 without the scale e, and holds the maximum in (12); here both are as
+in the paper's code.
 
 References:
     Hubara et al., Binarized Neural Networks, 2016, https://arxiv.org/abs/1602.02830, for (1), (2).
@@ -54,7 +57,7 @@ Mode = Literal["activations", "weights"]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _sloped(slope: Callable[..., jax.Array], option: float, value, x) -> jax.Array:
+def _sloped(slope: Callable[..., jax.Array], option: float | None, value, x) -> jax.Array:
     """`value`, whose cotangent times `slope(x, option)` goes to x."""
     return value
 
@@ -71,6 +74,8 @@ def _widened(x):
 
 
 def _inside(x, clip_value):
+    if clip_value is None:
+        return jnp.ones_like(x)
     return (jnp.abs(x) <= clip_value).astype(x.dtype)  # (2)
 
 
@@ -92,7 +97,7 @@ def no_op(x: jax.Array) -> jax.Array:
     return x
 
 
-def ste_sign(x: jax.Array, clip_value: float = 1.0) -> jax.Array:
+def ste_sign(x: jax.Array, clip_value: float | None = 1.0) -> jax.Array:
     """Sign (1) of `x` (any shape, floating), slope (2); the default is `binary.sign_ste`."""
     if clip_value == 1:
         return sign_ste(x)
@@ -109,7 +114,7 @@ def swish_sign(x: jax.Array, beta: float = 5.0) -> jax.Array:
     return _sloped(_swish, beta, sign_ste(lax.stop_gradient(x)), x)
 
 
-def ste_heaviside(x: jax.Array, clip_value: float = 1.0) -> jax.Array:
+def ste_heaviside(x: jax.Array, clip_value: float | None = 1.0) -> jax.Array:
     """Step (5) of `x` (any shape, floating), 0 at 0; slope (2)."""
     held = lax.stop_gradient(x)
     step = jnp.where(jnp.isnan(held), held, (held > 0).astype(x.dtype))  # (5)
@@ -120,7 +125,7 @@ def ste_tern(
     x: jax.Array,
     threshold_value: float = 0.05,
     ternary_weight_networks: bool = False,
-    clip_value: float = 1.0,
+    clip_value: float | None = 1.0,
 ) -> jax.Array:
     """Ternary values (6) of `x` (any shape, floating), slope (2).
 
@@ -146,7 +151,7 @@ def ternarize(w: jax.Array, threshold: jax.Array | float) -> jax.Array:
     return jnp.where(jnp.isnan(w), w, above - below)  # (6)
 
 
-def magnitude_aware_sign(x: jax.Array, clip_value: float = 1.0) -> jax.Array:
+def magnitude_aware_sign(x: jax.Array, clip_value: float | None = 1.0) -> jax.Array:
     """Scaled signs (7) of weights `x` [..., out], floating, slope (8).
 
     `nnlab.ops.bireal` multiplies by the scale after the product, for the same value.

@@ -14,7 +14,7 @@ w`, which is -1 in its first row:
 of which only the greatest counts, or :math:`-A_{FN}` if it has no detection. Every detection
 outside of windows costs, with :math:`y = (i - r) / (w - 1)` after the last window,
 
-.. math:: A_{FP} \, \sigma(y), \quad A_{FP} \, (-1) \text{ for } y \ge 3
+.. math:: A_{FP} \, \sigma(y), \quad A_{FP} \, (-1) \text{ for } y > 3
           \text{ and before the first window.}                                           (3)
 
 The first min(15 % of the rows, 750) of each series are its probation: nothing there is scored, and
@@ -129,7 +129,7 @@ def row_values(rows: int, windows: Sequence[tuple[int, int]]) -> tuple[np.ndarra
         member[inside] = number
         after = np.arange(last + 1, rows)
         past = (after - last) / (width - 1) if width > 1 else np.full(after.size, np.inf)
-        near = past < 3
+        near = past <= 3
         values[after] = -1.0
         values[after[near]] = sigmoid(past[near])  # (3); a later window overwrites its own rows
     return values, member

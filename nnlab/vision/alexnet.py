@@ -34,7 +34,7 @@ from flax.typing import Dtype
 from jax import lax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
-from nnlab.files.borrowing import Flattened
+from nnlab.files.borrowing import Flattened, names_of
 from nnlab.layers.grouped import GroupedConv
 from nnlab.layers.normalization import batch_norm
 from nnlab.ops.adaptive_pooling import adaptive_avg_pool
@@ -137,6 +137,7 @@ ungrouped_alexnet = functools.partial(
 original_alexnet = functools.partial(ungrouped_alexnet, groups=2)
 
 
+@names_of(AlexNet)
 def torch_names(model: AlexNet) -> dict[str, str | Flattened]:
     """Return torchvision's names of the layers of its `alexnet`; for the original, Caffe's names.
 

@@ -73,12 +73,22 @@ def test_errors_are_those_of_rounding(bits):
 
 def test_groups_are_clusters_of_the_largest_weights():
     # Of six filters two have small, two middle and two large weights, r = 2 lies above the middle.
-    kernel = np.array([[0.1, 5.0, 1.0, 0.11, 6.0, 1.1]])
+    kernel = np.array([[0.9, 5.9, 1.4, 0.91, 6.0, 1.5]])
     groups = quantized_filters(kernel, 0.0, 2.0, 8, 3, "redistribution")
     assert [g.filters.tolist() for g in groups] == [[0, 3], [2, 5], [1, 4]]
-    np.testing.assert_allclose([g.step * 255 for g in groups], [0.11, 1.1, 2.0])
+    np.testing.assert_allclose([g.step * 255 for g in groups], [0.91, 1.5, 2.0])
     (one,) = quantized_filters(kernel, 0.0, 2.0, 8, 1, "redistribution")
     assert one.filters.tolist() == list(range(6)) and one.step * 255 == 2.0
+
+
+@pytest.mark.parametrize(("bits", "least"), [(2, 0.85), (4, 0.98), (8, 0.999)])
+def test_filters_far_below_the_inputs_keep_what_the_sums_say(bits, least):
+    rng = np.random.default_rng(0)
+    x = np.minimum(abs(rng.normal(size=(200, 144))), 3.5)
+    kernel = rng.normal(size=(144, 4)) * 0.02
+    y = computed(quantized_filters(kernel, 0.0, 3.5, bits, 2, "redistribution"), x, 4)
+    expected = distances(x, kernel)
+    assert min(np.corrcoef(y[:, k], expected[:, k])[0, 1] for k in range(4)) > least
 
 
 def test_beside_a_huge_weight_clusters_may_be_empty():

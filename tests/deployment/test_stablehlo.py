@@ -22,6 +22,8 @@ from nnlab.deployment.stablehlo import load_program, save_program
 from nnlab.errors import InputError
 from nnlab.models import SmallCNN
 
+SHAPES = [("conv", (3, 3, 8, 64)), ("dense", (256, 142))]
+REQUANTIZE = {"center": 0, "multiplier": 1, "shift": 6, "offset": 0}
 ALONE = """
 import sys
 sys.modules["nnlab"] = sys.modules["flax"] = None
@@ -125,3 +127,25 @@ def test_an_integer_network_to_the_bit(tmp_path, small_network, few_images):
         for n in (1, 3):
             found = load_program(tmp_path / name)(few_images[:n])
             assert np.array_equal(found, expected[:n])
+
+
+def test_the_weights_of_an_integer_network_stay_bytes(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {f"{name}/kernel": rng.integers(-127, 128, shape, np.int8) for name, shape in SHAPES}
+    image, conv, dense = "image", "conv", "dense"
+    window = {"strides": [1, 1], "padding": [[0, 0], [0, 0]]}
+    clamp = {"low": -127, "high": 127}
+    zero = {role: np.full(1, value, np.int32) for role, value in REQUANTIZE.items()}
+    network = IntegerNetwork(
+        (
+            Node(image, "quantize", ("images",), {"scale": 1.0, **clamp}, {}),
+            Node(conv, "conv", (image,), window, {"kernel": "conv/kernel"}),
+            Node("flat", "flatten", (conv,), {}, {}),
+            Node("codes", "requantize", ("flat",), clamp, {role: role for role in zero}),
+            Node(dense, "dense", ("codes",), {}, {"kernel": "dense/kernel"}),
+        ),
+        arrays | zero,
+    )
+    save_program(tmp_path / "x", run(network), (4, 4, 8))
+    program, stored = (tmp_path / "x").stat().st_size, sum(a.nbytes for a in arrays.values())
+    assert program < stored + 20_000  # 40,960 bytes of weights; float32 would be 163,840

@@ -55,6 +55,11 @@ SCALARS = {  # estimator: value and slope of one number
         sign,
         lambda x: inside(x, 0.5),
     ),
+    "ste_sign, unclipped": (
+        functools.partial(estimators.ste_sign, clip_value=None),
+        sign,
+        lambda x: 1.0,
+    ),
     "approx_sign": (estimators.approx_sign, sign, lambda x: 2 * max(0.0, 1 - abs(x))),
     "swish_sign": (estimators.swish_sign, sign, swish_slope),
     "ste_heaviside": (estimators.ste_heaviside, lambda x: float(x > 0), lambda x: inside(x, 1)),

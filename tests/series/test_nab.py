@@ -57,6 +57,9 @@ def test_hand_worked_false_positives():
     assert raw(scores_at(60), window) == pytest.approx(missed - 0.11 * 0.130823, abs=1e-6)
     # one width after, y = 1
     assert raw(scores_at(78), window) == pytest.approx(missed - 0.11 * SIGMA_1)
+    # three widths after, y = 3, the last row of the sigmoid: -tanh(7.5) is 6.1e-7 above -1
+    values, _ = nab.row_values(SERIES, [(40, 50)])
+    assert values[80] == pytest.approx(-0.99999939, abs=1e-8) and values[81] == -1
     # before any window, and far after a narrow one
     assert raw(scores_at(20), window) == pytest.approx(missed - 0.11)
     assert raw(scores_at(90), [(40, 44)]) == pytest.approx(missed - 0.11)
@@ -104,7 +107,7 @@ def slow(corpus, threshold, profile):
             elif after:
                 a, b = after[-1]
                 y = (row - b) / (b - a) if b > a else math.inf
-                total += profile.false_positive * (-1 if y >= 3 else math.tanh(-2.5 * y))
+                total += profile.false_positive * (-1 if y > 3 else math.tanh(-2.5 * y))
             else:
                 total -= profile.false_positive
         total += sum(best.values())
