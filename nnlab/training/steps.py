@@ -128,7 +128,7 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> Metrics:
     Raises:
         InputError: there is not one label for each row of logits.
     """
-    check_shape("labels", labels, logits.shape[:-1])
+    check_shape("labels for the accuracy of logits", labels, logits.shape[:-1])
     return {"accuracy": jnp.mean(logits.argmax(-1) == labels)}
 
 
