@@ -92,7 +92,7 @@ def read_csv(
         form = dialect_of(first, kinds, choice if delimiter is None else [delimiter])
         form = form if decimal is None else form._replace(decimal=decimal)
         every = itertools.chain(first, lines)
-        rows = csv_rows(every, kinds, delimiter=form.delimiter, decimal=form.decimal, source=path)
+        rows = csv_rows(every, kinds, **form._asdict(), source=path, zones={})
         return dataclasses.replace(gathered(rows, kinds, max_malformed, path), dialect=form)
 
 
@@ -101,7 +101,7 @@ def read_json_lines(
 ) -> Table:
     """Read a whole file of JSON objects, one a line; arguments and errors are `read_csv`'s."""
     with opened(path) as lines:
-        return gathered(json_rows(lines, kinds), kinds, max_malformed, path)
+        return gathered(json_rows(lines, kinds, zones={}), kinds, max_malformed, path)
 
 
 def table_of(kinds: Mapping[str, Kind], rows: Sequence[Mapping[str, Cell]]) -> Table:
