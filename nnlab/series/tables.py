@@ -9,6 +9,7 @@ import dataclasses
 import gzip
 import itertools
 import os
+import stat
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -146,12 +147,22 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Iterator[bytes]]:
         InputError: there is none, or it cannot be read to its end.
     """
     path = user_path(path)
-    with reading(path), path.open("rb") as file:
+    with reading(path), open(path, "rb", opener=_opened_at_once) as file:
         zipped = file.peek(2)[:2] == b"\x1f\x8b"
         try:
             yield iter(gzip.GzipFile(fileobj=file) if zipped else file)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise InputError(f"{path} is not a whole gzip file: {error}.") from error
+
+
+def _opened_at_once(path: str, flags: int) -> int:
+    """Open a file for `open`; a pipe that nobody writes to is empty, and does not wait for ever."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # such as /dev/zero, which has no end
+        os.close(descriptor)
+        raise InputError(f"{path} is a device, expected a file.")
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def _report(malformed: int, first: Sequence[Malformed]) -> str:
