@@ -15,7 +15,19 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     It is NaN if a label is none of the classes, 0 to `logits.shape[-1]` - 1: JAX takes an index
     beyond an axis as another one, and the network would learn a wrong class.
+
+    Raises:
+        InputError: the labels are not integers, one for each prediction.
     """
+    if not hasattr(labels, "dtype"):
+        raise InputError(f"labels are a {type(labels).__name__}, expected an array.")
+    if labels.shape != logits.shape[:-1]:
+        raise InputError(
+            f"labels have shape {list(labels.shape)}, expected {list(logits.shape[:-1])}, one for"
+            " each prediction."
+        )
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise InputError(f"labels are {labels.dtype}, expected integers, the numbers of classes.")
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     is_class = (labels >= 0) & (labels < logits.shape[-1])
     return jnp.where(is_class, nats, jnp.nan).mean()
