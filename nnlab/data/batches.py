@@ -22,8 +22,8 @@ def shared_size(tree: Any, axis: int = 0) -> int:
         axis: number of the shared axis, from 0.
 
     Raises:
-        InputError: the tree has no array, an array lacks the axis, two differ in its size, or it
-            is 0.
+        InputError: the tree has no array, an array holds no numbers or lacks the axis, two differ
+            in its size, or it is 0.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     if not leaves:
@@ -32,6 +32,8 @@ def shared_size(tree: Any, axis: int = 0) -> int:
     sizes = []
     for path, leaf in leaves:
         shape = np.shape(leaf)
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biufcV":  # V: ml_dtypes
+            raise InputError(f"{_name(path)} holds {leaf.dtype}, expected numbers.")
         if len(shape) <= axis:
             raise InputError(
                 f"all arrays of a batch must share axis {axis}, but {_name(path)} has shape "
@@ -46,6 +48,13 @@ def shared_size(tree: Any, axis: int = 0) -> int:
     if not sizes[0]:
         raise InputError(f"{_name(first)} has shape {list(np.shape(leaves[0][1]))}: no examples.")
     return sizes[0]
+
+
+def check_some(tree: Any) -> None:
+    """Raise `InputError` if no array of a tree has examples; they need not share an axis."""
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
+    if shapes and all(shape and not shape[0] for shape in shapes):
+        raise InputError(f"a batch has shape {list(shapes[0])}: no examples.")
 
 
 def _name(path: Any) -> str:
