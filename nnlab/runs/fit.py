@@ -1,10 +1,11 @@
 """The training loop around compiled steps: metrics, progress, checkpoints and three ways to end.
 
 A training ends when its epochs are over (or its patience), when it is asked to stop (SIGTERM,
-SIGINT), or when a number is not finite. However it ends, killed outright included, its folder holds
-a checkpoint to continue from, and a resumed training reaches the same bits as an unbroken one. For
-that a checkpoint holds all that the loop knows: the state, the history of past epochs, and the sums
-of the metrics since the last one. Whether to stop early is derived anew from the history.
+SIGINT, SIGHUP), or when a number is not finite. However it ends, killed outright included, its
+folder holds a checkpoint to continue from, and a resumed training reaches the same bits as an
+unbroken one. For that a checkpoint holds all that the loop knows: the state, the history of past
+epochs, and the sums of the metrics since the last one. Whether to stop early is derived anew from
+the history.
 """
 
 import contextlib
@@ -141,7 +142,7 @@ def fit(
             checkpoints of that name and is not being resumed, there are several processes and no
             mesh, or `test` has no examples or arrays of different numbers of them.
         DivergedError: a number is not finite; the state before that step is saved.
-        Interrupted: by SIGTERM or SIGINT; the state is saved.
+        Interrupted: by SIGTERM, SIGINT or SIGHUP; the state is saved.
         CheckpointError: a checkpoint cannot be written, or none of those there can be read.
     """
     check_count("epochs", epochs)
