@@ -49,6 +49,13 @@ with console(), open({str(tmp_path / "file")!r}, "w") as file:
     assert (tmp_path / "file").read_text() == ""
 
 
+def test_a_platform_that_is_not_there_gets_one_sentence():
+    code = "from nnlab.console import console\nwith console():\n import jax\n jax.devices()"
+    status, said = ended(code, JAX_PLATFORMS="abacus")
+    assert status == 2 and "Traceback" not in said
+    assert said.startswith("Unable to initialize backend 'abacus'")
+
+
 def test_errors_end_with_their_sentence_and_status():
     code = """
 import signal

@@ -110,6 +110,10 @@ class Config(runs.Run):
 def main(config: Config) -> None:
     table, windows = read(config)
     print(table.report())
+    if config.time:
+        back = np.diff(table.columns[config.time]) < np.timedelta64(0)
+        if places := int(back.sum()):
+            print(f"Timestamps that go back: {places:,}; rows keep the order of the file.")
     stop = round(config.train * len(table))
     fitted = stop - round(config.held_out * stop)
     check_enough(len(table), fitted, stop - fitted, config)

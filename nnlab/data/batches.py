@@ -23,8 +23,8 @@ def shared_size(tree: Any, axis: int = 0) -> int:
         axis: number of the shared axis, from 0.
 
     Raises:
-        InputError: the tree has no array, an array lacks the axis, two differ in its size, or it
-            is 0.
+        InputError: the tree has no array, an array holds no numbers or lacks the axis, two differ
+            in its size, or it is 0.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     if not leaves:
@@ -33,6 +33,8 @@ def shared_size(tree: Any, axis: int = 0) -> int:
     sizes = []
     for path, leaf in leaves:
         shape = np.shape(leaf)
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biufcV":  # V: ml_dtypes
+            raise InputError(f"{_name(path)} holds {leaf.dtype}, expected numbers.")
         if len(shape) <= axis:
             raise InputError(
                 f"all arrays of a batch must share axis {axis}, but {_name(path)} has shape "
@@ -61,6 +63,13 @@ def check_shape(name: str, array: Any, shape: Sequence[int]) -> None:
     """
     if np.shape(array) != tuple(shape):
         raise InputError(f"{name} have shape {list(np.shape(array))}, expected {list(shape)}.")
+
+
+def check_some(tree: Any) -> None:
+    """Raise `InputError` if no array of a tree has examples; they need not share an axis."""
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
+    if shapes and all(shape and not shape[0] for shape in shapes):
+        raise InputError(f"a batch has shape {list(shapes[0])}: no examples.")
 
 
 def _name(path: Any) -> str:

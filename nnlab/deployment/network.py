@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from nnlab.data.batches import check_some
 from nnlab.deployment.bounds import FLOAT_EXACT, accumulator_bounds
 from nnlab.deployment.graph import Arrays, Images, IntegerNetwork, Node, window_attributes
 from nnlab.errors import InputError
@@ -26,7 +27,8 @@ def run(network: IntegerNetwork) -> Callable[[Images], jax.Array]:
 
     Returns:
         A function of images [batch, height, width, channels], float32 or uint8 numbers, that gives
-        the last node's value, for a whole network float32 logits [batch, classes].
+        the last node's value, for a whole network float32 logits [batch, classes]. It raises
+        `InputError` where there are no images or a layer gets another number of channels.
 
     Raises:
         InputError: a node is not as the table says, or could leave int32.
@@ -41,12 +43,21 @@ def run_nodes(network: IntegerNetwork) -> Callable[[Images], dict[str, jax.Array
     steps = [(node, node_function(node, network.arrays)) for node in network.nodes]
 
     def evaluate(images: Images) -> dict[str, jax.Array]:
+        check_some(images)
         values = {"images": jnp.asarray(images)}
         for node, step in steps:
+            _check_channels(node, network.arrays, values[node.inputs[0]])
             values[node.name] = step(*(values[name] for name in node.inputs))
         return values
 
     return evaluate
+
+
+def _check_channels(node: Node, arrays: Arrays, x: jax.Array) -> None:
+    if node.op in ("conv", "dense", "adder_conv", "adder_dense"):
+        channels = arrays[node.arrays["kernel"]].shape[-2]
+        if x.shape[-1] != channels:  # which a convolution would take for groups
+            raise InputError(f"{node.name} gets {x.shape[-1]} channels, expected {channels}.")
 
 
 def resting_dtype(low: int, high: int) -> np.dtype:

@@ -1,10 +1,11 @@
 """The training loop around compiled steps: metrics, progress, checkpoints and three ways to end.
 
 A training ends when its epochs are over (or its patience), when it is asked to stop (SIGTERM,
-SIGINT), or when a number is not finite. However it ends, killed outright included, its folder holds
-a checkpoint to continue from, and a resumed training reaches the same bits as an unbroken one. For
-that a checkpoint holds all that the loop knows: the state, the history of past epochs, and the sums
-of the metrics since the last one. Whether to stop early is derived anew from the history.
+SIGINT, SIGHUP), or when a number is not finite. However it ends, killed outright included, its
+folder holds a checkpoint to continue from, and a resumed training reaches the same bits as an
+unbroken one. For that a checkpoint holds all that the loop knows: the state, the history of past
+epochs, and the sums of the metrics since the last one. Whether to stop early is derived anew from
+the history.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from flax.training.early_stopping import EarlyStopping
 from jax.sharding import Mesh
 
 from nnlab.data.batches import shared_size
-from nnlab.errors import DivergedError, InputError, Interrupted
+from nnlab.errors import DivergedError, InputError, Interrupted, check_count
 from nnlab.runs import hosts, signals
 from nnlab.runs.checkpoints import Checkpoints, restore
 from nnlab.runs.progress import progress as progress_line
@@ -137,13 +138,22 @@ def fit(
             (`nnlab.training.fresh_statistics`), for networks that move fast, as adders do.
 
     Raises:
-        InputError: the next batch cannot be read (the state is saved); or the folder holds
+        InputError: a number of epochs, minutes or steps is none, or the name is none of a folder;
+            or the next batch cannot be read (the state is saved); or the folder holds
             checkpoints of that name and is not being resumed, there are several processes and no
             mesh, or `test` has no examples or arrays of different numbers of them.
         DivergedError: a number is not finite; the state before that step is saved.
-        Interrupted: by SIGTERM or SIGINT; the state is saved.
+        Interrupted: by SIGTERM, SIGINT or SIGHUP; the state is saved.
         CheckpointError: a checkpoint cannot be written, or none of those there can be read.
     """
+    check_count("epochs", epochs)
+    check_count("keep", keep)
+    check_count("checkpoint_steps", 1 if checkpoint_steps is None else checkpoint_steps)
+    check_count("patience", 0 if patience is None else patience, least=0)
+    if not checkpoint_minutes >= 0:
+        raise InputError(f"checkpoint_minutes must be at least 0, not {checkpoint_minutes}.")
+    if name in ("", "..") or Path(name).name != name:
+        raise InputError(f"{name!r} is not a network's name, expected one that a folder can have.")
     if mesh is None and jax.process_count() > 1:
         raise InputError(
             f"{jax.process_count()} processes train as one on a mesh of all their devices; "

@@ -10,6 +10,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from nnlab.data.batches import shared_size
+from nnlab.errors import check_count
 from nnlab.training.epochs import split_batch
 from nnlab.training.losses import cross_entropy
 from nnlab.training.steps import (
@@ -77,8 +78,10 @@ def in_batches(
     or are split over the devices in order, do not travel, except for an incomplete last batch.
 
     Raises:
-        InputError: the arrays differ in their number of examples.
+        InputError: the arrays differ in their number of examples, or `batch_size` is no integer of
+            at least 1.
     """
+    check_count("batch_size", batch_size)
     if mesh is not None:
         devices = mesh.shape["data"]
         batch_size = max(batch_size // devices, 1) * devices

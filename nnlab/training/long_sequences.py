@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nnlab.data.batches import shared_size
-from nnlab.errors import InputError
+from nnlab.errors import check_count
 from nnlab.layers.sequences import no_carry
 from nnlab.training.losses import cross_entropy
 from nnlab.training.steps import (
@@ -40,8 +40,7 @@ def long_evaluation(
         InputError: `length` is below 1; or, when `evaluate` is called, arrays differ in their
             number of sequences or of time steps.
     """
-    if length < 1:
-        raise InputError(f"length must be at least 1, not {length}.")
+    check_count("length", length)
 
     @jax.jit
     def evaluate(state: State, data: Batch) -> Metrics:

@@ -381,3 +381,26 @@ def test_patience_ends_the_run_and_so_it_stays(folder, patience, epochs):
         trained = tiny(folder, 9, evaluate=evaluate, patience=patience)
         assert len(trained.history["test_accuracy"]) == epochs == int(trained.last.step) // 4
         folder = RunFolder(folder.path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"epochs": math.nan}, "epochs must be an integer of at least 1, not nan"),  # without end
+        ({"epochs": 0}, "epochs must be"),
+        ({"epochs": "2"}, "epochs must be an integer of at least 1, not '2'"),
+        ({"keep": 0}, "keep must be"),
+        ({"patience": -1}, "patience must be an integer of at least 0"),
+        ({"checkpoint_steps": 2.5}, "checkpoint_steps must be"),
+        ({"checkpoint_minutes": math.nan}, "checkpoint_minutes must be"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(folder, options, said):
+    with pytest.raises(InputError, match=said):
+        tiny(folder, **({"epochs": 1} | options))
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b"])
+def test_a_name_that_no_folder_has_is_refused(folder, name):
+    with pytest.raises(InputError, match=f"'{name}' is not a network's name"):
+        fit(name, TINY, STEP, EVALUATE, made_up(), TEST, epochs=1, folder=folder)

@@ -182,8 +182,16 @@ def test_devices_draw_differently():
     assert (one != other).all()
 
 
+def test_a_batch_without_examples_is_refused(steps):
+    nobody = jax.tree.map(lambda a: a[:0], DATA)
+    with pytest.raises(InputError, match="no examples"):
+        init(jax.random.key(0), Net(), SGD, nobody[0])
+    with pytest.raises(InputError, match="no examples"):
+        train_step(Net(), SGD)(steps.start, nobody)
+
+
 def test_accumulation_in_parts_that_do_not_fit_is_refused(steps):
-    with pytest.raises(InputError, match=r"^accumulate must be at least 1, not 0\.$"):
+    with pytest.raises(InputError, match=r"^accumulate must be an integer of at least 1, not 0\.$"):
         train_step(Net(), SGD, accumulate=0)
     with pytest.raises(InputError, match=r"batch of 12 examples, not 5"):
         train_step(Net(), SGD, accumulate=5)(steps.start, DATA)
