@@ -1,0 +1,107 @@
+r"""How a network's images are prepared, kept beside its weights so that others can do the same.
+
+A picture x of whole numbers up to 255, at the size of the data set, becomes for each channel
+
+.. math:: z = (x / 255 - \mu) / \sigma,                                        (1)
+
+with a border around it where the network takes larger images than the data set has.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnlab.errors import InputError
+from nnlab.vision.pictures import Fit, Resize, read_picture
+from nnlab.vision.transforms import pad_to, standardize, standardizer, to_float
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """What happens to a picture before a network sees it, in this order.
+
+    Attributes:
+        height, width, channels: the size that it is brought to, and 1 (grey) or 3 (colour).
+        mean, std: one a channel, on the scale of 0 to 1; equation (1).
+        fit: how it gets the size (`nnlab.vision.pictures.Resize`).
+        border: height and width of the network's images, zeros around the picture; None for none.
+        border_first: whether the border is black and added before (1), or zeros after it.
+        copies: how often each channel is repeated, 3 for grey pictures in a colour network.
+    """
+
+    height: int
+    width: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fit: Fit = "crop"
+    border: tuple[int, int] | None = None
+    border_first: bool = False
+    copies: int = 1
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of an image that the network takes."""
+        return (*(self.border or (self.height, self.width)), self.channels * self.copies)
+
+    def __call__(self, images: np.ndarray) -> jax.Array:
+        """Return images uint8 [n, height, width, channels] as the network takes them, float32.
+
+        Raises:
+            InputError: they are not uint8, or larger than the border.
+        """
+        if self.border_first:
+            images = self.with_border(images)
+        mean, std = jnp.asarray(self.mean, jnp.float32), jnp.asarray(self.std, jnp.float32)
+        z = standardize(to_float(images), mean, std)  # (1)
+        if self.border is not None:
+            z = pad_to(z, *self.border)
+        return z if self.copies == 1 else jnp.repeat(z, self.copies, axis=-1)
+
+    def on_host(self, images: np.ndarray) -> np.ndarray:
+        """Do the same in NumPy, for the processes that read a stream; to the bit on a CPU."""
+        if self.border_first:
+            images = self.with_border(images)
+        z = standardizer(np.float32(self.mean), np.float32(self.std))(images)  # (1)
+        if self.border is not None:
+            z = self.with_border(z)
+        return z if self.copies == 1 else np.repeat(z, self.copies, axis=-1)
+
+    def with_border(self, images: np.ndarray) -> np.ndarray:
+        """Return images [n, height, width, channels] of any dtype with zeros around them."""
+        return images if self.border is None else np.asarray(pad_to(images, *self.border))
+
+    def read(self, path: str | os.PathLike[str]) -> np.ndarray:
+        """Read a picture at the size of the data set, uint8 [height, width, channels].
+
+        Raises:
+            InputError: as for `nnlab.vision.pictures.read_picture`.
+        """
+        return read_picture(path, self.channels, Resize(self.height, self.width, self.fit))
+
+    def as_notes(self) -> dict[str, Any]:
+        """Return it as JSON holds it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def of_notes(cls, notes: Mapping[str, Any]) -> "Preparation":
+        """Return what `as_notes` described.
+
+        Raises:
+            InputError: it is not whole, or of a later nnlab.
+        """
+        try:
+            found = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in notes.items()})
+            if len(found.mean) == len(found.std) == found.channels:
+                return found
+        except TypeError:
+            pass
+        raise InputError(
+            f"images are to be prepared by {dict(notes)}, expected "
+            f"{', '.join(field.name for field in dataclasses.fields(cls))}."
+        )
