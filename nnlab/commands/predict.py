@@ -127,7 +127,7 @@ def load(path: Path) -> Classifier:
 
     try:
         outputs = jax.eval_shape(apply, jax.ShapeDtypeStruct((1, *preparation.shape), jnp.float32))
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # of the model, if its file is of other images
         reason = str(error).partition("\n")[0].rstrip(".")
         raise InputError(
             f"{path} does not take the images of {list(preparation.shape)} that it names: {reason}."

@@ -100,7 +100,7 @@ def test_a_large_folder_is_streamed(folder, monkeypatch):
     np.testing.assert_array_equal(labels[order[0]], memory.train[1][order[1]])
     assert images.feed(5).steps_per_epoch == 2
     with pytest.raises(InputError, match="are streamed, expected them in memory"):
-        images.train
+        _ = images.train
 
 
 def test_classes_without_names_are_numbers():
