@@ -75,8 +75,7 @@ class Config(vision.ImageRun):
 def main(config: Config) -> None:
     found = config.images(border=(32, 32), border_first=True)  # black around the digits
     train, test = found.train, (rgb(found.test[0]), found.test[1])
-    seen = dataclasses.replace(found.preparation, copies=3 // found.preparation.channels)
-    notes = dataclasses.replace(found, preparation=seen).notes
+    notes = found.in_colour.notes
     images = found.classes * max(config.labels)
     numbers = jnp.arange(images), jnp.arange(images)
     steps = config.epochs * training.steps_per_epoch(numbers, config.batch_size)

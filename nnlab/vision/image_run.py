@@ -90,6 +90,16 @@ class Images:
         """What a network's file says of its images: "classes" and "images", for `nnlab predict`."""
         return {"classes": list(self.class_names), "images": self.preparation.as_notes()}
 
+    @property
+    def in_colour(self) -> "Images":
+        """The same, if whoever trains on grey images gives them three channels himself."""
+        how = self.preparation
+        values = {
+            name: tuple(np.broadcast_to(getattr(how, name), 3).tolist()) for name in ("mean", "std")
+        }
+        how = dataclasses.replace(how, channels=3, **values)
+        return dataclasses.replace(self, preparation=how)
+
     def feed(self, batch_size: int, seed: int = 0, workers: int = 0) -> Feed:
         """Return the training images for `nnlab.runs.fit`.
 
@@ -122,7 +132,7 @@ def prepared(
     train_images: int | None = None,
     border: tuple[int, int] | None = None,
     border_first: bool = False,
-    copies: int = 1,
+    colour: bool = False,
     fit: Fit = "crop",
     statistics: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Images:
@@ -131,7 +141,8 @@ def prepared(
     Args:
         dataset: from `nnlab.vision.load`.
         train_images: so many training images, drawn at random by a fixed seed; by default all.
-        border, border_first, copies: as in `Preparation`.
+        border, border_first: as in `Preparation`.
+        colour: give grey images three channels.
         fit: how the images got their size, and how others will.
         statistics: mean and standard deviation of each channel, [channels] in [0, 1], such as those
             of borrowed weights; by default of the training images, a black border included.
@@ -148,9 +159,10 @@ def prepared(
         empty = Preparation(*measured.shape[1:], (), (), border=border, border_first=True)
         measured = empty.with_border(measured)
     mean, std = channel_statistics(measured) if statistics is None else statistics
-    how = Preparation(
-        *train.images.shape[1:], _floats(mean), _floats(std), fit, border, border_first, copies
-    )
+    height, width, channels = train.images.shape[1:]
+    channels = 3 if colour else channels
+    values = [tuple(np.broadcast_to(each, channels).tolist()) for each in (mean, std)]
+    how = Preparation(height, width, channels, *values, fit, border, border_first)
     arrays, test = (_arrays(how, split, dataset.classes) for split in (train, dataset.test))
     return Images(dataset.name, test, _names(dataset), how, arrays)
 
@@ -163,10 +175,6 @@ def _arrays(how: Preparation, split: Split, classes: int) -> Arrays:
 
 def _names(data: Dataset | Records) -> tuple[str, ...]:
     return data.class_names or tuple(map(str, range(data.classes)))
-
-
-def _floats(values: np.ndarray) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
 
 
 def _drawn(images: int, wanted: int) -> np.ndarray:
@@ -230,7 +238,7 @@ class ImageRun(Run):
         Args:
             stream: read training images from disk when they are needed; None does so where their
                 records can be read one by one and would take more than `LARGE` bytes in memory.
-            options: `border`, `border_first`, `copies` and `statistics` of `prepared`.
+            options: `border`, `border_first`, `colour` and `statistics` of `prepared`.
 
         Raises:
             InputError: as for `nnlab.vision.load`, `nnlab.vision.record_source` and `prepared`.
@@ -250,7 +258,9 @@ class ImageRun(Run):
         measured = train
         if self.resize is not None and len(train) > _SAMPLE:
             measured = _Some(train, _drawn(len(train), _SAMPLE))
-        statistics = options.pop("statistics", None) or record_statistics(measured)
+        statistics = options.pop("statistics", None)
+        if statistics is None:
+            statistics = record_statistics(measured)
         held_out = test.gather(range(len(test)))
         whole = Dataset(self.dataset, held_out, held_out, test.classes, _names(test))
         images = prepared(whole, fit=self.image_fit, statistics=statistics, **options)

@@ -26,12 +26,12 @@ class Preparation:
     """What happens to a picture before a network sees it, in this order.
 
     Attributes:
-        height, width, channels: the size that it is brought to, and 1 (grey) or 3 (colour).
+        height, width: the size that it is brought to.
+        channels: 1 for grey, or 3 for colour; a grey picture then has three equal channels.
         mean, std: one a channel, on the scale of 0 to 1; equation (1).
         fit: how it gets the size (`nnlab.vision.pictures.Resize`).
         border: height and width of the network's images, zeros around the picture; None for none.
         border_first: whether the border is black and added before (1), or zeros after it.
-        copies: how often each channel is repeated, 3 for grey pictures in a colour network.
     """
 
     height: int
@@ -42,15 +42,17 @@ class Preparation:
     fit: Fit = "crop"
     border: tuple[int, int] | None = None
     border_first: bool = False
-    copies: int = 1
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape of an image that the network takes."""
-        return (*(self.border or (self.height, self.width)), self.channels * self.copies)
+        return (*(self.border or (self.height, self.width)), self.channels)
 
     def __call__(self, images: np.ndarray) -> jax.Array:
-        """Return images uint8 [n, height, width, channels] as the network takes them, float32.
+        """Return images as the network takes them, float32 [n, *shape].
+
+        Args:
+            images: uint8 [n, height, width, channels], or of 1 channel.
 
         Raises:
             InputError: they are not uint8, or larger than the border.
@@ -59,18 +61,16 @@ class Preparation:
             images = self.with_border(images)
         mean, std = jnp.asarray(self.mean, jnp.float32), jnp.asarray(self.std, jnp.float32)
         z = standardize(to_float(images), mean, std)  # (1)
-        if self.border is not None:
-            z = pad_to(z, *self.border)
-        return z if self.copies == 1 else jnp.repeat(z, self.copies, axis=-1)
+        return z if self.border is None else pad_to(z, *self.border)
 
     def on_host(self, images: np.ndarray) -> np.ndarray:
         """Do the same in NumPy, for the processes that read a stream; to the bit on a CPU."""
         if self.border_first:
             images = self.with_border(images)
+        if images.shape[-1] < self.channels:
+            images = np.repeat(images, self.channels, axis=-1)
         z = standardizer(np.float32(self.mean), np.float32(self.std))(images)  # (1)
-        if self.border is not None:
-            z = self.with_border(z)
-        return z if self.copies == 1 else np.repeat(z, self.copies, axis=-1)
+        return self.with_border(z)
 
     def with_border(self, images: np.ndarray) -> np.ndarray:
         """Return images [n, height, width, channels] of any dtype with zeros around them."""

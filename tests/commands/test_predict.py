@@ -16,7 +16,7 @@ from nnlab.optim import adder_recipe
 from nnlab.runs import networks
 from nnlab.runs.script import run
 
-CLASSES = "a", "b", "ç"
+CLASSES = "class0", "class1", "class2"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,22 +24,11 @@ class Config(vision.ImageRun):
     out: str = ""
 
 
-def pictures(root):
-    """Write three classes of pictures that anyone can tell apart: red, green and blue ones."""
-    rng = np.random.default_rng(0)
-    for number, name in enumerate(CLASSES):
-        (root / name).mkdir(parents=True)
-        for each in range(10):
-            pixels = rng.integers(0, 60, (8, 8, 3), np.uint8)
-            pixels[..., number] += 190
-            Image.fromarray(pixels).save(root / name / f"{each}.png")
-
-
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, write_pictures):
     """The folder of a training, with a worse network beside its own, and its images."""
     root = tmp_path_factory.mktemp("trained")
-    pictures(root / "colours")
+    write_pictures(root / "colours", classes=3, each=10, size=8)
     config = Config(dataset=f"folder:{root / 'colours'}", out=str(root / "run"))
     images = config.images()
     optimizer = adder_recipe(6)
@@ -118,7 +107,7 @@ def test_a_network_of_integers(trained, call, tmp_path):
     integer = deployment.quantize(model, variables, images.train[0])
     path = tmp_path / "integer.safetensors"
     deployment.save_network(path, integer, about=notes)
-    picture = folder.parent / "colours" / "b" / "0.png"
+    picture = folder.parent / "colours" / "class1" / "0.png"
     exact, rounded = (
         json.loads(call(network, "--json", picture))
         for network in (folder / "networks" / "first.safetensors", path)
@@ -137,11 +126,11 @@ def test_what_cannot_be_used_is_one_sentence(trained, call, tmp_path):
     assert "there is no file" in call(tmp_path / "none", "x.png", status=2)
     assert "x.png cannot be read: No such file" in call(file, tmp_path / "x.png", status=2)
     model, variables, notes = load_model(file)
-    image = np.zeros((1, 8, 8, 3), np.float32)
+    image, larger = np.zeros((1, 8, 8, 3), np.float32), notes["images"] | {"border": [40, 40]}
     for name, changed, said in (
         ("none", {}, "does not say how it sees pictures"),
         ("few", notes | {"classes": ["a"]}, "names 1 classes for outputs"),
-        ("other", notes | {"images": notes["images"] | {"copies": 2}}, "does not take the images"),
+        ("other", notes | {"images": larger}, "does not take the images"),
     ):
         save_model(tmp_path / name, model, variables, image, notes=changed)
         assert said in call(tmp_path / name, "x.png", status=2)
@@ -165,11 +154,11 @@ def test_pictures_unlike_theirs_by_a_networks_features(trained, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["measure"] == "features" and not found["corrupt"]
     model, variables, _ = load_model(folder / "network.safetensors")
-    paths = [folder.parent / "colours" / "a" / f"{n}.png" for n in range(10)]
+    paths = [folder.parent / "colours" / "class0" / f"{n}.png" for n in range(10)]
     stored = np.stack([np.asarray(Image.open(path)) for path in paths])
     _, sown = model.apply(variables, images.preparation(stored), mutable=["intermediates"])
     features = np.asarray(sown["intermediates"]["features"][0], float).reshape(10, -1)
     distances = np.sqrt(np.square(features - features.mean(0)).mean(1))
-    by_file = {each["file"]: each["distance"] for each in found["unlike"]["a"]}
-    expected = {f"a/{n}.png": distance for n, distance in enumerate(distances)}
+    by_file = {each["file"]: each["distance"] for each in found["unlike"]["class0"]}
+    expected = {f"class0/{n}.png": distance for n, distance in enumerate(distances)}
     assert by_file == pytest.approx(expected, rel=1e-3)

@@ -102,6 +102,11 @@ def test_bad_numbers_are_one_sentence_before_any_folder_is_made(
         ("adder_vs_cnn", ["--batch-size", "2000"], ["2000", "1437"]),
         ("adder_vs_cnn", ["--dataset", "mnits"], ["mnits", "digits", "cifar10"]),
         ("adder_vs_cnn", ["--out", "/proc/nnlab/run"], ["/proc/nnlab/run"]),
+        ("adder_vs_cnn", ["--data-dir", "nowhere"], ["digits", "nowhere", "--data-dir"]),
+        ("adder_vs_cnn", ["--train-images", "2000"], ["--train-images", "1437", "2000"]),
+        ("images/fine_tune", [], ["--weights", "resnet18"]),
+        ("images/fine_tune", ["--network", "vgg16"], ["--network", "resnet18", "vgg16"]),
+        ("images/fine_tune", ["--weights", "none.safetensors"], ["none.safetensors"]),
         ("arithmetics/every_arithmetic", ["--arithmetics", "moon"], ["adder", "moon"]),
         ("arithmetics/every_arithmetic", ["--depth", "9"], ["--depth", "6 n + 2", "9"]),
         ("benchmarks/memory", ["--batch", "6"], ["--batch", "4", "6"]),
@@ -303,12 +308,15 @@ def test_the_weights_of_every_arithmetic(untrained, ended, tmp_path):
 
 
 @pytest.mark.slow
-def test_transfer_from_a_run_of_adder_cifar10(untrained, ended, tmp_path, monkeypatch):
+def test_transfer_from_a_run_of_adder_cifar10(
+    untrained, ended, write_pictures, tmp_path, monkeypatch
+):
     monkeypatch.setattr(jax.config, "update", lambda *_: None)  # no cache in this process
     trained, out = tmp_path / "trained", tmp_path / "run"
     script = untrained("adder/adder_cifar10")
-    monkeypatch.setattr(script, "feed_and_test", color_images)
-    assert ended(script, ["--networks", "CNN", "--epochs", "1", "--out", trained])[0] == 0
+    write_pictures(tmp_path / "colours")
+    args = ["--dataset", f"folder:{tmp_path / 'colours'}", "--batch-size", "8", "--epochs", "1"]
+    assert ended(script, [*args, "--networks", "CNN", "--out", trained])[0] == 0
     args = ["--dataset", "digits", "--labels", "2", "4", "--seeds", "0", "1", "--epochs", "1"]
     args += ["--networks", "CNN", "--ways", "frozen", "--batch-size", "8", "--out", out]
     script = untrained("adder/transfer_learning")
@@ -319,10 +327,3 @@ def test_transfer_from_a_run_of_adder_cifar10(untrained, ended, tmp_path, monkey
     assert ran == [(2, 0), (2, 1), (4, 0)] and result["steps"] == 5  # of 40 images
     assert column(result, "seeds") == [(2,), (1,)]
     assert (out / "curves.png").is_file()
-
-
-def color_images(config):
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=(8, 32, 32, 3)).astype(np.float32)
-    data = jax.device_put((images, np.arange(8, dtype=np.int32)))
-    return training.in_memory(data, 8), data, 10

@@ -46,7 +46,7 @@ def test_a_black_border_counts_in_mean_and_deviation():
     dataset = load("digits")
     split = Split(np.asarray(pad_to(dataset.train.images, 12, 12)), dataset.train.labels)
     framed = dataset._replace(train=split, test=split)
-    images = prepared(dataset, border=(12, 12), border_first=True, copies=3)
+    images = prepared(dataset, border=(12, 12), border_first=True, colour=True)
     grey = standardized(framed)[0][0]
     np.testing.assert_array_equal(images.train[0], jnp.repeat(grey, 3, axis=-1))
     assert images.preparation.shape == (12, 12, 3)
@@ -55,7 +55,7 @@ def test_a_black_border_counts_in_mean_and_deviation():
 def test_notes_make_the_same_images_again_also_on_the_host():
     dataset = load("digits")
     for options in ({}, {"border": (12, 12)}, {"border": (12, 12), "border_first": True}):
-        images = prepared(dataset, copies=3, **options)
+        images = prepared(dataset, colour=True, **options)
         notes = json.loads(json.dumps(images.notes))
         assert notes["classes"] == list("0123456789")
         again = Preparation.of_notes(notes["images"])
