@@ -39,7 +39,8 @@ NETWORKS: dict[str, Any] = {
     name: getattr(models, name)
     for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 }
-IMAGENET = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])  # mean, deviation
+# Mean and standard deviation of ImageNet's pixels, which the weights have been trained with.
+IMAGENET = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 LAST = re.compile("fc/").match
 
 

@@ -159,7 +159,7 @@ def unlike(
         furthest = np.argsort(-distances, kind="stable")[:most]
         found[group] = [
             {
-                "file": pictures[members[i]].path.as_posix(),
+                "file": pictures[int(members[i])].path.as_posix(),
                 "distance": float(distances[i]),
                 "medians": float(distances[i]) / median if median else None,
             }
@@ -181,7 +181,8 @@ def features_of(network: str, folder: Path, pictures: Sequence[Picture]) -> np.n
 
     @jax.jit
     def features(images: jax.Array) -> jax.Array:
-        logits, sown = model.apply(variables, images, mutable=["intermediates"])
+        outputs: Any = model.apply(variables, images, mutable=["intermediates"])
+        logits, sown = outputs
         (found,) = sown.get("intermediates", {}).get("features", (logits,))
         return found.reshape(len(images), -1)
 

@@ -14,6 +14,7 @@ white on black, so a network that has learnt them expects the same of a scan.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -115,16 +116,12 @@ def load(path: Path) -> Classifier:
             ' images has left, with "classes" and "images" in its notes.'
         )
     preparation = Preparation.of_notes(how)
-    saved = None
-    if integer:
-        apply: Any = deployment.run(deployment.load_network(path))
+    saved = None if integer else load_model(path)
+    apply: Any
+    if saved is None:
+        apply = deployment.run(deployment.load_network(path))
     else:
-        saved = load_model(path)
-        model, variables, _ = saved
-
-        def apply(images: jax.Array) -> jax.Array:
-            return model.apply(variables, images)
-
+        apply = functools.partial(saved.model.apply, saved.variables)
     try:
         outputs = jax.eval_shape(apply, jax.ShapeDtypeStruct((1, *preparation.shape), jnp.float32))
     except Exception as error:  # of the model, if its file is of other images

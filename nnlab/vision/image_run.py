@@ -34,7 +34,7 @@ from nnlab.vision.datasets.folder import TEST_SHARE
 from nnlab.vision.datasets.sources import load, record_source
 from nnlab.vision.pictures import Fit, Resize
 from nnlab.vision.preparation import Preparation
-from nnlab.vision.transforms import channel_statistics, record_statistics
+from nnlab.vision.transforms import channel_statistics, pad_to, record_statistics
 
 LARGE = 2 * 2**30  # bytes of float32 images from which on they are rather streamed
 _SAMPLE = 5000  # pictures that mean and deviation of a stream are taken from
@@ -153,16 +153,16 @@ def prepared(
     """
     train = dataset.train
     if train_images is not None:
-        train = Split(*(array[_drawn(len(train.labels), train_images)] for array in train))
+        drawn = _drawn(len(train.labels), train_images)
+        train = Split(train.images[drawn], train.labels[drawn])
     measured = train.images
     if border is not None and border_first:
-        empty = Preparation(*measured.shape[1:], (), (), border=border, border_first=True)
-        measured = empty.with_border(measured)
+        measured = np.asarray(pad_to(measured, *border))
     mean, std = channel_statistics(measured) if statistics is None else statistics
     height, width, channels = train.images.shape[1:]
     channels = 3 if colour else channels
-    values = [tuple(np.broadcast_to(each, channels).tolist()) for each in (mean, std)]
-    how = Preparation(height, width, channels, *values, fit, border, border_first)
+    mean, std = (tuple(np.broadcast_to(each, channels).tolist()) for each in (mean, std))
+    how = Preparation(height, width, channels, mean, std, fit, border, border_first)
     arrays, test = (_arrays(how, split, dataset.classes) for split in (train, dataset.test))
     return Images(dataset.name, test, _names(dataset), how, arrays)
 

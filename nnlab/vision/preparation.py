@@ -57,24 +57,20 @@ class Preparation:
         Raises:
             InputError: they are not uint8, or larger than the border.
         """
-        if self.border_first:
-            images = self.with_border(images)
+        if self.border is not None and self.border_first:
+            images = np.asarray(pad_to(images, *self.border))
         mean, std = jnp.asarray(self.mean, jnp.float32), jnp.asarray(self.std, jnp.float32)
         z = standardize(to_float(images), mean, std)  # (1)
         return z if self.border is None else pad_to(z, *self.border)
 
     def on_host(self, images: np.ndarray) -> np.ndarray:
         """Do the same in NumPy, for the processes that read a stream; to the bit on a CPU."""
-        if self.border_first:
-            images = self.with_border(images)
+        if self.border is not None and self.border_first:
+            images = np.asarray(pad_to(images, *self.border))
         if images.shape[-1] < self.channels:
             images = np.repeat(images, self.channels, axis=-1)
-        z = standardizer(np.float32(self.mean), np.float32(self.std))(images)  # (1)
-        return self.with_border(z)
-
-    def with_border(self, images: np.ndarray) -> np.ndarray:
-        """Return images [n, height, width, channels] of any dtype with zeros around them."""
-        return images if self.border is None else np.asarray(pad_to(images, *self.border))
+        z = standardizer(np.array(self.mean), np.array(self.std))(images)  # (1)
+        return z if self.border is None else np.asarray(pad_to(z, *self.border))
 
     def read(self, path: str | os.PathLike[str]) -> np.ndarray:
         """Read a picture at the size of the data set, uint8 [height, width, channels].
@@ -96,7 +92,8 @@ class Preparation:
             InputError: it is not whole, or of a later nnlab.
         """
         try:
-            found = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in notes.items()})
+            values: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in notes.items()}
+            found = cls(**values)
             if len(found.mean) == len(found.std) == found.channels:
                 return found
         except TypeError:

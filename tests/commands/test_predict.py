@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,7 +34,7 @@ def trained(tmp_path_factory, write_pictures):
     images = config.images()
     optimizer = adder_recipe(6)
     with config.open(notes=images.notes) as record:
-        model = SmallCNN(3, widths=(4,))
+        model = SmallCNN(3, widths=(4, 4, 4))
         start = training.init(jax.random.key(0), model, optimizer, images.train[0])
         variables = {"params": start.params, "batch_stats": start.batch_stats}
         networks.keep(record.folder, "worse", model, variables, images.test[0], 0.0)
@@ -74,7 +75,8 @@ def test_a_training_leaves_its_networks_and_the_best_as_its_own(trained):
     assert (folder / "network.safetensors").read_bytes() == files["first"].read_bytes()
     assert load_model(files["worse"]).notes["score"] == 0
     model, variables, found = load_model(files["first"])
-    right = model.apply(variables, images.test[0]).argmax(1) == images.test[1]
+    logits: Any = model.apply(variables, images.test[0])
+    right = logits.argmax(1) == images.test[1]
     assert found["score"] == pytest.approx(float(right.mean())) and found["score"] > 0.5
     assert (found["classes"], found["network"]) == (list(CLASSES), "first")
 
@@ -89,7 +91,8 @@ def test_names_and_probabilities(trained, call):
     stored = np.stack([np.asarray(Image.open(path)) for path in paths])
     mean, std = images.preparation.mean, images.preparation.std
     x = (stored / 255 - np.array(mean)) / np.array(std)
-    expected = jax.nn.softmax(model.apply(variables, x.astype(np.float32)))
+    logits: Any = model.apply(variables, x.astype(np.float32))
+    expected = jax.nn.softmax(logits)
     for line, path, row in zip(lines, paths, np.asarray(expected), strict=True):
         assert line["image"] == str(path) and [*line["probabilities"]] == list(CLASSES)
         np.testing.assert_allclose([*line["probabilities"].values()], row, atol=1e-5)

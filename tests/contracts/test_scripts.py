@@ -21,6 +21,8 @@ import pytest
 from nnlab import kernels, runs, training
 from nnlab.runs.checkpoints import save
 from nnlab.runs.script import run
+from nnlab.training.evaluation import Evaluation
+from nnlab.vision import Preparation
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SCRIPTS = sorted(
@@ -165,6 +167,11 @@ def untrained(monkeypatch, load_script):
         inspect.signature(real_fit).bind(
             *(name, state, step, evaluate, train, test), epochs=epochs, folder=folder, **options
         )
+        if "train_images" in json.loads((folder.path / "config.json").read_text()):
+            assert isinstance(evaluate, Evaluation)  # so that the network is kept, and says
+            notes = folder.notes  # how its images are prepared
+            assert Preparation.of_notes(notes["images"]).shape == test[0].shape[1:]
+            assert len(notes["classes"]) > int(test[1].max())
         if not metrics:
             batch = jax.tree.map(lambda array: np.asarray(array)[:4], test)
             with kernels.use("cpu"):

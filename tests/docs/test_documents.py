@@ -103,7 +103,8 @@ def test_named_files_and_modules_exist(path):
 def test_commands_exist_with_their_options(path):
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    shared = "".join(file.read_text() for file in (ROOT / "nnlab" / "runs").glob("*.py"))
+    files = [*(ROOT / "nnlab" / "runs").glob("*.py"), ROOT / "nnlab" / "vision" / "image_run.py"]
+    shared = "".join(file.read_text() for file in files)
     for language, block in FENCES.findall(path.read_text()):
         if language in ("python", "yaml"):
             continue

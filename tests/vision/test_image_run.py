@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -54,7 +55,12 @@ def test_a_black_border_counts_in_mean_and_deviation():
 
 def test_notes_make_the_same_images_again_also_on_the_host():
     dataset = load("digits")
-    for options in ({}, {"border": (12, 12)}, {"border": (12, 12), "border_first": True}):
+    choices: list[dict[str, Any]] = [
+        {},
+        {"border": (12, 12)},
+        {"border": (12, 12), "border_first": True},
+    ]
+    for options in choices:
         images = prepared(dataset, colour=True, **options)
         notes = json.loads(json.dumps(images.notes))
         assert notes["classes"] == list("0123456789")

@@ -76,11 +76,11 @@ def list_folder(
                     f"expected one of {', '.join(train)}."
                 )
             numbers = {name: number for number, name in enumerate(train)}
-            splits = (
+            train, test = (
                 [(file, numbers[name]) for name, files in split.items() for file in files]
                 for split in (train, test)
             )
-            return Listing(tuple(train), *splits)
+            return Listing(tuple(numbers), train, test)
         classes = _classes(path)
     train, test = [], []
     for number, (name, files) in enumerate(classes.items()):
@@ -204,9 +204,9 @@ def load_folder(
     Raises:
         InputError: as for `folder_records`, or a picture is damaged; it is named.
     """
-    train, test = _both(path, resize, test_share, seed)
-    splits = (records.gather(range(len(records))) for records in (train, test))
-    return Dataset(f"folder:{path}", *splits, train.classes, train.class_names)
+    both = _both(path, resize, test_share, seed)
+    train, test = (records.gather(range(len(records))) for records in both)
+    return Dataset(f"folder:{path}", train, test, both[0].classes, both[0].class_names)
 
 
 def _both(

@@ -79,8 +79,8 @@ def load(
             )
     if resize is None:
         return dataset
-    splits = (_resized(split, resize) for split in (dataset.train, dataset.test))
-    return Dataset(dataset.name, *splits, dataset.classes, dataset.class_names)
+    train, test = (_resized(split, resize) for split in (dataset.train, dataset.test))
+    return dataset._replace(train=train, test=test)
 
 
 def _takes_no_folder(name: str, data_dir: str | os.PathLike | None) -> None:

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def test_records_are_read_when_they_are_asked_for(folder):
         load(f"folder:{folder}", resize=resize)
 
 
-def spoil(folder, what):
+def spoil(folder, what) -> tuple[Any, str]:
     match what:
         case "no folder":
             return folder / "cat" / "00.png", r"there is no folder .*00\.png, expected"
@@ -125,7 +126,7 @@ def spoil(folder, what):
                 folder,
                 r"wide\.png is 9 by 4 pixels, expected 6 by 4 as .*cat/\d+\.png is;",
             )
-        case "no picture":
+        case _:
             (folder / "dog" / "a.jpeg").write_bytes(b"")
             return folder, r"dog/a\.jpeg is empty"
 
