@@ -49,9 +49,9 @@ class Config(vision.ImageRun):
     """If a gradient is not finite: stop, or skip up to ten such steps in a row."""
     checkpoint_minutes: Positive = 5.0
     """Minutes between checkpoints."""
-    stream: bool | None = None
-    """Read images from disk as they are needed, instead of holding all in memory; by default those
-    of folders and of TensorFlow Datasets that would take more than 2 GB."""
+    stream: bool = False
+    """Read images from disk as they are needed, instead of holding all in memory; folders and sets
+    of TensorFlow Datasets that would take more than 2 GB are streamed in any case."""
     workers: Count = 0
     """Processes that read for --stream; with 0 a thread reads."""
     coordinator: str | None = None
@@ -64,7 +64,7 @@ class Config(vision.ImageRun):
 
 def main(config: Config) -> None:
     mesh = join(config)
-    images = config.images(stream=config.stream)
+    images = config.images(stream=config.stream or None)
     feed = images.feed(config.batch_size, config.seed, config.workers)
     free = "checkpoint_minutes", "workers", "coordinator", "processes", "process"
     with config.open(*free, notes=images.notes) as record:

@@ -75,12 +75,11 @@ class Config(vision.ImageRun):
 def main(config: Config) -> None:
     found = config.images(border=(32, 32), border_first=True)  # black around the digits
     train, test = found.train, (rgb(found.test[0]), found.test[1])
-    notes = found.in_colour.notes
     images = found.classes * max(config.labels)
     numbers = jnp.arange(images), jnp.arange(images)
     steps = config.epochs * training.steps_per_epoch(numbers, config.batch_size)
     trained = {name: pretrained(name, config) for name in config.networks}
-    with config.open(notes=notes) as record:
+    with config.open(notes=notes(found)) as record:
         # Each network's program of a way serves all its numbers of labels and all seeds.
         jax.config.update("jax_compilation_cache_dir", str(record.folder.path / "compiled"))
         record.result({"steps": steps})
@@ -130,6 +129,14 @@ def pretrained(name: str, config: Config) -> dict[str, Any]:
         f"--pretrained must be a run of adder_cifar10.py that has the {name}, not "
         f"{config.pretrained}."
     )
+
+
+def notes(found: vision.Images) -> dict[str, Any]:
+    """Return what the networks' files say of their images, which `rgb` gives three channels."""
+    how = found.preparation
+    mean, std = (each * (3 // how.channels) for each in (how.mean, how.std))
+    how = dataclasses.replace(how, channels=3, mean=mean, std=std)
+    return dataclasses.replace(found, preparation=how).notes
 
 
 def rgb(images: jax.Array) -> jax.Array:

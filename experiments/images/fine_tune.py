@@ -1,8 +1,7 @@
 """Can a few pictures a class be told apart by weights that others have trained?
 
-Answer: That depends on the weights, which are yours to bring: the recipe is tested on generated
-pictures alone, where it trains the last layer, leaves every other parameter as it was borrowed, and
-leaves a network that `nnlab predict` reads.
+Answer: Not measured here, where the published weights could not be had. The recipe is tested on
+generated pictures: the last layer learns, and all other parameters keep their borrowed bits.
 
 The recipe of every tutorial: a ResNet with the published weights of torchvision, a new last layer
 for the classes of a folder of pictures, and all other layers frozen (BatchNorm's statistics follow

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from nnlab.data import download
 from nnlab.errors import InputError, needs
-from nnlab.paths import reading, user_path
+from nnlab.paths import printable, reading, user_path
 
 
 class Source(NamedTuple):
@@ -80,6 +80,19 @@ def given_roots(data_dir: str | os.PathLike | None) -> list[Path]:
     """Return the folders that the user named: `data_dir`, or that of the environment variable."""
     named = os.environ.get("NNLAB_DATA_DIR") or None if data_dir is None else data_dir
     return [] if named is None else [user_path(named)]
+
+
+def takes_no_folder(name: str, where: str, data_dir: str | os.PathLike | None) -> None:
+    """Refuse the folder that was given for a data set that is read from elsewhere.
+
+    Raises:
+        InputError: `data_dir` is not None; says where the data set `name` is read from.
+    """
+    if data_dir is not None:
+        raise InputError(
+            f"{name} is read from {where} and not from {printable(data_dir)}; leave data_dir "
+            "(--data-dir) out."
+        )
 
 
 def find_given(

@@ -27,6 +27,7 @@ Arrays are named by their paths, such as params/BinaryConv_0/binary_kernel.
 import contextlib
 import dataclasses
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -158,28 +159,25 @@ def keep(
         folder: of the run.
         name: of the network.
         model, variables: the network.
-        inputs: a batch of inputs, of which the shape matters.
+        inputs: a batch of inputs, of which only shape and dtype matter.
         score: the larger, the better.
 
     Raises:
         InputError: a file cannot be written.
     """
-    if not hosts.is_writer():
+    if not hosts.is_writer() or not hasattr(inputs, "shape"):
         return
     try:
         described(model)
-        image = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
-    except (InputError, AttributeError):
+    except InputError:
         return
+    file = folder.networks / f"{name}.safetensors"
+    image = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
     notes = dict(folder.notes) | {"network": name, "score": score}
-    save_model(_file(folder, name), model, variables, image, notes=notes, overwrite=True)
+    save_model(file, model, variables, image, notes=notes, overwrite=True)
     if not folder.network.exists() or _score(folder.network) < score:
         with container.replacing(folder.network, overwrite=True) as partial:
-            partial.write_bytes(_file(folder, name).read_bytes())
-
-
-def _file(folder: RunFolder, name: str) -> Path:
-    return folder.networks / f"{name}.safetensors"
+            shutil.copyfile(file, partial)
 
 
 def _score(path: Path) -> float:

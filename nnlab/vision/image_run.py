@@ -90,16 +90,6 @@ class Images:
         """What a network's file says of its images: "classes" and "images", for `nnlab predict`."""
         return {"classes": list(self.class_names), "images": self.preparation.as_notes()}
 
-    @property
-    def in_colour(self) -> "Images":
-        """The same, if whoever trains on grey images gives them three channels himself."""
-        how = self.preparation
-        values = {
-            name: tuple(np.broadcast_to(getattr(how, name), 3).tolist()) for name in ("mean", "std")
-        }
-        how = dataclasses.replace(how, channels=3, **values)
-        return dataclasses.replace(self, preparation=how)
-
     def feed(self, batch_size: int, seed: int = 0, workers: int = 0) -> Feed:
         """Return the training images for `nnlab.runs.fit`.
 
@@ -243,6 +233,8 @@ class ImageRun(Run):
         Raises:
             InputError: as for `nnlab.vision.load`, `nnlab.vision.record_source` and `prepared`.
         """
+        if self.test_share != TEST_SHARE and not self.dataset.startswith("folder:"):
+            raise InputError(f"--test-share is for folder:PATH, not for {self.dataset}.")
         where: Any = {"resize": self.resize, "test_share": self.test_share}
         if stream is None:
             stream = self.dataset.startswith(("folder:", "tfds:")) and self._large(where)

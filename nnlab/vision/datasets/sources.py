@@ -4,8 +4,8 @@ import os
 
 import numpy as np
 
+from nnlab.data.locate import takes_no_folder
 from nnlab.errors import InputError
-from nnlab.paths import printable
 from nnlab.vision.datasets import (
     cifar,
     digits,
@@ -57,12 +57,12 @@ def load(
     kind, _, rest = name.partition(":")
     match kind, rest:
         case "folder", path if path:
-            _takes_no_folder(name, data_dir)
+            takes_no_folder(name, "the folder in its name", data_dir)
             return folder.load_folder(path, resize=resize, test_share=test_share)
         case "tfds", known if ":" in name:
             return tfds.load_tfds(known, data_dir, resize)
         case "digits", "":
-            _takes_no_folder(name, data_dir)
+            takes_no_folder(name, "scikit-learn", data_dir)
             dataset = digits.load_digits()
         case "mnist", "":
             dataset = mnist.load_idx(mnist.MNIST, data_dir)
@@ -81,15 +81,6 @@ def load(
         return dataset
     train, test = (_resized(split, resize) for split in (dataset.train, dataset.test))
     return dataset._replace(train=train, test=test)
-
-
-def _takes_no_folder(name: str, data_dir: str | os.PathLike | None) -> None:
-    if data_dir is not None:
-        where = "the folder in its name" if ":" in name else "an installed package"
-        raise InputError(
-            f"{name} is read from {where} and not from {printable(data_dir)}; leave data_dir "
-            "(--data-dir) out."
-        )
 
 
 def _resized(split: Split, resize: Resize) -> Split:
@@ -127,7 +118,7 @@ def record_source(
     kind, _, rest = name.partition(":")
     match kind, rest:
         case "folder", path if path:
-            _takes_no_folder(name, data_dir)
+            takes_no_folder(name, "the folder in its name", data_dir)
             return folder.folder_records(path, split, resize=resize, test_share=test_share)
         case "tfds", known if ":" in name:
             return tfds.tfds_records(known, data_dir, split, resize)
