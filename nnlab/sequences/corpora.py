@@ -94,8 +94,9 @@ def load_text(name: str, data_dir: str | os.PathLike | None = None) -> Corpus:
         data_dir: where to look for the corpora; by default they are found or downloaded.
 
     Raises:
-        InputError: `data_dir` is given for a path, there is no such corpus, it cannot be found, downloaded or read as UTF-8, a
-            file is empty or holds `SEPARATOR`, or there is too little for all parts.
+        InputError: there is no such corpus, it cannot be found, downloaded or read as UTF-8, a
+            file is empty or holds `SEPARATOR`, there is too little for all parts, or `data_dir` is
+            given for a path.
     """
     match name:
         case "tinyshakespeare":
