@@ -13,6 +13,7 @@ import functools
 import math
 import operator
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,8 @@ def fit(
     keep: int = 2,
     patience: int | None = None,
     score: Score = best_accuracy,
+    diagnose: bool = True,
+    statistics: Callable[[State], State] | None = None,
 ) -> Trained:
     """Train for `epochs` passes over `train`, and evaluate on `test` after each.
 
@@ -133,6 +136,10 @@ def fit(
         patience: stop once more epochs than this in a row have not improved on the best score.
         score: a function of what `evaluate` returns, larger being better: `best_accuracy`,
             `least_loss`, ….
+        diagnose: before the first step, print what of the network cannot learn
+            (`nnlab.training.diagnose`), where `step` is what `train_step` returns.
+        statistics: takes those of normalisations anew before each evaluation
+            (`nnlab.training.fresh_statistics`), for networks that move fast, as adders do.
 
     Raises:
         InputError: the next batch cannot be read (the state is saved); or the folder holds
@@ -156,6 +163,8 @@ def fit(
         if not now.ended(epochs, patience):
             with contextlib.ExitStack() as stack:
                 with signals.immediate():
+                    if diagnose and now.step == 0:
+                        now.diagnose(step, train, epochs)
                     advance = stack.enter_context(train.compile(step, now.state, mesh))
                     pieces = _compiled_pieces(evaluate, now.state, test, mesh)
                 record = stack.enter_context(folder.metrics(name, after=now.last_epoch_end))
@@ -167,7 +176,7 @@ def fit(
 
                 count, saved = 1, time.monotonic()
                 while not now.ended(epochs, patience):
-                    due = False
+                    due, tested = False, None
                     if now.within_epoch:
                         if checkpoint_steps:
                             count = min(count, checkpoint_steps - now.step % checkpoint_steps)
@@ -175,7 +184,11 @@ def fit(
                         report(**now.figures(), examples_per_second=train.batch_size / seconds)
                         count = max(1, int(_SECONDS / seconds))
                         due = bool(checkpoint_steps) and now.step % checkpoint_steps == 0
-                    elif (tested := _mean_over_pieces(pieces, now.state, stop)) is not None:
+                    else:
+                        if statistics is not None:
+                            now.state = statistics(now.state)
+                        tested = _mean_over_pieces(pieces, now.state, stop)
+                    if tested is not None:
                         now.close_epoch(tested)
                         record(step=now.step, **{key: v[-1] for key, v in now.history.items()})
                         due = now.best_epoch * now.steps_per_epoch == now.step
@@ -263,6 +276,17 @@ class _Training:
         for score in scores:
             stopping = stopping.update(-score)  # Flax stops when a loss no longer falls
         return len(scores) >= epochs or stopping.should_stop
+
+    def diagnose(self, step: Step, train: Feed, epochs: int) -> None:
+        """Print what of the network cannot learn."""
+        if hosts.is_writer() and train.first is not None and hasattr(step, "diagnose"):
+            variables = jax.device_get(
+                {"params": self.state.params, "batch_stats": self.state.batch_stats}
+            )
+            look: Any = step
+            steps = epochs * self.steps_per_epoch
+            for fault in look.diagnose(variables, train.first(), steps=steps):
+                print(f"{self.name}: {fault}", file=sys.stderr, flush=True)
 
     def train(self, advance: Advance, count: int) -> float:
         """Take up to `count` steps, and return the seconds that one took."""

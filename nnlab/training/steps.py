@@ -9,6 +9,7 @@ state to the bit. All randomness comes from `state.key`, folded with the step (a
 dropout) or with the epoch (order of the examples); the key itself never changes.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from nnlab.errors import InputError
 from nnlab.kernels.batch import match_varying
 from nnlab.layers.sequences import no_carry
 from nnlab.optim.freezing import fill, frozen_paths, without
+from nnlab.training.doctor import diagnose
 from nnlab.training.losses import cross_entropy
 
 Batch = tuple[Any, Any]  # inputs and labels, each any tree of arrays [examples, ...]
@@ -166,7 +168,8 @@ def train_step(
             `nnlab.optim.majority_vote`; by default their mean.
 
     Returns:
-        The step. Its metrics are scalars: "loss" and those of `metrics`, means over the batch
+        The step, whose attribute `diagnose` is `nnlab.training.diagnose` of this model, loss and
+        augmentation. Its metrics are scalars: "loss" and those of `metrics`, means over the batch
         in training mode before the update, and "nonfinite", int32: -1, or the number of the first
         leaf of `Watched` that is not finite, which `leaf_name` turns into a name.
 
@@ -244,6 +247,9 @@ def train_step(
         bad = _first_nonfinite(watched)
         return _select(bad < 0, after, state), measured | {"nonfinite": bad}
 
+    step.diagnose = functools.partial(  # pyright: ignore[reportFunctionMemberAccess]
+        diagnose, model, loss=loss, augment=augment
+    )
     return step
 
 
