@@ -33,7 +33,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from nnlab.arithmetics import FLOAT, Arithmetic
-from nnlab.files.borrowing import Flattened
+from nnlab.files.borrowing import Flattened, names_of
 from nnlab.layers.grouped import GroupedConv
 from nnlab.layers.normalization import batch_norm
 from nnlab.ops.adaptive_pooling import adaptive_avg_pool
@@ -136,6 +136,7 @@ ungrouped_alexnet = functools.partial(
 original_alexnet = functools.partial(ungrouped_alexnet, groups=2)
 
 
+@names_of(AlexNet)
 def torch_names(model: AlexNet) -> dict[str, str | Flattened]:
     """Return torchvision's names of the layers of its `alexnet`; for the original, Caffe's names.
 

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from nnlab.arithmetics import FLOAT, Arithmetic
-from nnlab.files.borrowing import Flattened
+from nnlab.files.borrowing import Flattened, names_of
 from nnlab.layers.normalization import batch_norm
 from nnlab.ops.adaptive_pooling import adaptive_avg_pool
 from nnlab.ops.pooling import max_pool
@@ -192,6 +192,7 @@ class GoogLeNet(nn.Module):
         )
 
 
+@names_of(GoogLeNet)
 def torch_names(model: GoogLeNet) -> dict[str, str | Flattened]:
     """Return torchvision's names of the layers of its `googlenet`, for `borrow`.
 

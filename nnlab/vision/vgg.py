@@ -29,7 +29,7 @@ from flax.typing import Dtype
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
-from nnlab.files.borrowing import Flattened
+from nnlab.files.borrowing import Flattened, names_of
 from nnlab.layers.normalization import batch_norm
 from nnlab.ops.adaptive_pooling import adaptive_avg_pool
 from nnlab.ops.pooling import max_pool
@@ -123,6 +123,7 @@ vgg16_bn = functools.partial(VGG, 16, norm=True)
 vgg19_bn = functools.partial(VGG, 19, norm=True)
 
 
+@names_of(VGG)
 def torch_names(model: VGG) -> dict[str, str | Flattened]:
     """Return torchvision's names of the layers of `vgg11` to `vgg19` and `vgg11_bn` to `vgg19_bn`.
 
