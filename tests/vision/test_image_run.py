@@ -56,7 +56,8 @@ def test_a_black_border_counts_in_mean_and_deviation():
 def test_notes_make_the_same_images_again_also_on_the_host():
     dataset = load("digits")
     border: dict[str, Any] = {"border": (12, 12)}
-    for options in ({}, border, border | {"border_first": True}):
+    choices: list[dict[str, Any]] = [{}, border, {**border, "border_first": True}]
+    for options in choices:
         images = prepared(dataset, colour=True, **options)
         notes = json.loads(json.dumps(images.notes))
         assert notes["classes"] == list("0123456789")
