@@ -14,7 +14,9 @@ several pictures     the first
 Pillow reads the files; it is in the extra `images`.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -137,41 +139,29 @@ def read_picture(
         return _channels_last(picture) if resize is None else resize._array(picture)
 
 
-class _opened:
-    """`with _opened(path) as picture`: whatever Pillow raises within is one sentence."""
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Open a picture of Pillow; whatever that raises in the block is one sentence."""
+    with needs("images"):
+        from PIL import Image, UnidentifiedImageError
 
-    def __init__(self, path: str | os.PathLike[str]):
-        self.path = user_path(path)
-
-    def __enter__(self) -> Any:
-        with needs("images"):
-            from PIL import Image, UnidentifiedImageError
-
-        with reading(self.path):
-            if self.path.is_dir():
-                raise InputError(f"{self.path} is a folder, expected an image.")
-            self.file = self.path.open("rb")
+    path = user_path(path)
+    with reading(path):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder, expected an image.")
+        file = path.open("rb")
+    with file:
         try:
-            return Image.open(self.file)
+            yield Image.open(file)
+        except InputError:
+            raise
         except UnidentifiedImageError as error:
-            self.file.close()
-            empty = not self.path.stat().st_size
-            what = "is empty" if empty else "is no image that Pillow knows"
-            raise InputError(f"{self.path} {what}; expected PNG, JPEG or another format.") from (
-                error
-            )
+            what = "is no image that Pillow knows" if file.seek(0, os.SEEK_END) else "is empty"
+            expected = "expected PNG, JPEG or another format"
+            raise InputError(f"{path} {what}; {expected}.") from error
         except Exception as error:  # Pillow's readers have no common base
-            self.file.close()
-            raise self._damaged(error) from error
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self.file.close()
-        if isinstance(error, Exception) and not isinstance(error, InputError):
-            raise self._damaged(error) from error
-
-    def _damaged(self, error: Exception) -> InputError:
-        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-        return InputError(f"{self.path} cannot be read as an image: {reason}.")
+            reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+            raise InputError(f"{path} cannot be read as an image: {reason}.") from error
 
 
 def _eight_bits(picture: Any, path: Any) -> Any:
