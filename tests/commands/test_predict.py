@@ -6,14 +6,14 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
 from PIL import Image
 
 from nnlab import deployment, runs, training, vision
 from nnlab.commands import data, predict
 from nnlab.files import container
-from nnlab.models import SmallCNN, load_model, save_model
-from nnlab.optim import adder_recipe
+from nnlab.models import MLP, load_model, save_model
 from nnlab.runs import networks
 from nnlab.runs.script import run
 
@@ -32,9 +32,9 @@ def trained(tmp_path_factory, write_pictures):
     write_pictures(root / "colours", classes=3, each=10, size=8)
     config = Config(dataset=f"folder:{root / 'colours'}", out=str(root / "run"))
     images = config.images()
-    optimizer = adder_recipe(6)
+    optimizer = optax.sgd(0.3)
     with config.open(notes=images.notes) as record:
-        model = SmallCNN(3, widths=(4, 4, 4))
+        model = MLP(3, depth=1, width=8)
         start = training.init(jax.random.key(0), model, optimizer, images.train[0])
         variables = {"params": start.params, "batch_stats": start.batch_stats}
         networks.keep(record.folder, "worse", model, variables, images.test[0], 0.0)
@@ -47,6 +47,7 @@ def trained(tmp_path_factory, write_pictures):
             images.test,
             epochs=6,
             folder=record.folder,
+            diagnose=False,
         )
     return root / "run", images
 

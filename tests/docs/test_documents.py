@@ -19,7 +19,7 @@ by_name = pytest.mark.parametrize(
     "path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix()
 )
 
-SLOW = {"README", "deployment", "getting_started", "models", "sequences"}
+SLOW = {"README", "deployment", "getting_started", "images", "models", "sequences"}
 TRACED = {  # what is traced in place of compiled and run, and small where it would be large
     "README": [("epoch(state, (", "jax.eval_shape(epoch, state, (")],
     "extending": [("epoch(state, train)", "jax.eval_shape(epoch, state, train)")],
