@@ -44,6 +44,7 @@ Score = Callable[[dict[str, float]], float]
 # A signal waits for at most this:
 _SECONDS = 1.0  # of training, or one step
 _EXAMPLES = 1000  # of evaluation
+_LABELS = ", as it is if a label is none of the classes"
 
 
 def best_accuracy(tested: dict[str, float]) -> float:
@@ -313,7 +314,7 @@ class _Training:
             name = leaf_name(self.state, leaf)
             what = f"{name} of {self.name} is not finite at step {self.step + 1}"
             if name == "loss":  # which is the first thing that a label touches
-                what += ", as it is if a label is none of the classes"
+                what += _LABELS
             raise self._diverged(what)
         return seconds / made
 
@@ -330,12 +331,12 @@ class _Training:
         """Move the epoch's means and its test into the history."""
         if not math.isfinite(tested["loss"]):
             what = f"The test loss of {self.name} is {tested['loss']} after step {self.step}"
-            raise self._diverged(what)
+            raise self._diverged(what + _LABELS if math.isnan(tested["loss"]) else what)
         figures = {f"train_{key}": value for key, value in self._means().items()}
         figures |= {f"test_{key}": value for key, value in tested.items()}
         figures["seconds"] = self.sums["seconds"]
-        if isinstance(self.state.opt_state, optax.ApplyIfFiniteState):
-            figures["skipped"] = int(self.state.opt_state.total_notfinite)
+        if skips := optax.tree.get_all_with_path(self.state.opt_state, "total_notfinite"):
+            figures["skipped"] = max(int(skipped) for _, skipped in skips)
         for key, value in figures.items():
             self.history.setdefault(key, []).append(value)
         self.sums = {}

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from nnlab.data.batches import shared_size
+from nnlab.data.batches import check_shape, shared_size
 from nnlab.errors import InputError
 from nnlab.kernels.batch import match_varying
 from nnlab.layers.sequences import no_carry
@@ -123,7 +123,12 @@ def _carry(model: nn.Module, variables: Any, inputs: Any, streams: int) -> Any:
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> Metrics:
-    """Return {"accuracy"}: the part of labels [...] with the largest of logits [..., classes]."""
+    """Return {"accuracy"}: the part of labels [...] with the largest of logits [..., classes].
+
+    Raises:
+        InputError: there is not one label for each row of logits.
+    """
+    check_shape("labels for the accuracy of logits", labels, logits.shape[:-1])
     return {"accuracy": jnp.mean(logits.argmax(-1) == labels)}
 
 
@@ -304,5 +309,13 @@ def _first_nonfinite(tree: Any) -> jax.Array:
     return jnp.where(bad.any(), bad.argmax(), -1).astype(jnp.int32)
 
 
-def _select(condition: jax.Array, true: Any, false: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), true, false)
+def _select(condition: jax.Array, new: Any, old: Any) -> Any:
+    """Return the new leaves, in the dtypes of the old, or the old ones.
+
+    In 64 bits running statistics of wide activations would otherwise become wide themselves.
+    """
+
+    def select(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(condition, a if a.dtype == b.dtype else a.astype(b.dtype), b)
+
+    return jax.tree.map(select, new, old)
