@@ -34,7 +34,7 @@ from nnlab.vision.datasets.folder import TEST_SHARE
 from nnlab.vision.datasets.sources import load, record_source
 from nnlab.vision.pictures import Fit, Resize
 from nnlab.vision.preparation import Preparation
-from nnlab.vision.transforms import channel_statistics, pad_to, record_statistics
+from nnlab.vision.transforms import channel_statistics, margins, record_statistics
 
 LARGE = 2 * 2**30  # bytes of float32 images from which on they are rather streamed
 _SAMPLE = 5000  # pictures that mean and deviation of a stream are taken from
@@ -147,7 +147,7 @@ def prepared(
         train = Split(train.images[drawn], train.labels[drawn])
     measured = train.images
     if border is not None and border_first:
-        measured = np.asarray(pad_to(measured, *border))
+        measured = np.pad(measured, margins(measured.shape, *border))
     mean, std = channel_statistics(measured) if statistics is None else statistics
     height, width, channels = train.images.shape[1:]
     channels = 3 if colour else channels

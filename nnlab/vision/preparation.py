@@ -18,7 +18,7 @@ import numpy as np
 
 from nnlab.errors import InputError
 from nnlab.vision.pictures import Fit, Resize, read_picture
-from nnlab.vision.transforms import pad_to, standardize, standardizer, to_float
+from nnlab.vision.transforms import margins, pad_to, standardize, standardizer, to_float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,20 +57,21 @@ class Preparation:
         Raises:
             InputError: they are not uint8, or larger than the border.
         """
-        if self.border is not None and self.border_first:
-            images = np.asarray(pad_to(images, *self.border))
+        images = self._stored(images)
         mean, std = jnp.asarray(self.mean, jnp.float32), jnp.asarray(self.std, jnp.float32)
         z = standardize(to_float(images), mean, std)  # (1)
         return z if self.border is None else pad_to(z, *self.border)
 
     def on_host(self, images: np.ndarray) -> np.ndarray:
         """Do the same in NumPy, for the processes that read a stream; to the bit on a CPU."""
+        z = standardizer(np.array(self.mean), np.array(self.std))(self._stored(images))  # (1)
+        return z if self.border is None else np.pad(z, margins(z.shape, *self.border))
+
+    def _stored(self, images: np.ndarray) -> np.ndarray:
+        """Return what (1) is applied to, of the bytes of a data set."""
         if self.border is not None and self.border_first:
-            images = np.asarray(pad_to(images, *self.border))
-        if images.shape[-1] < self.channels:
-            images = np.repeat(images, self.channels, axis=-1)
-        z = standardizer(np.array(self.mean), np.array(self.std))(images)  # (1)
-        return z if self.border is None else np.asarray(pad_to(z, *self.border))
+            images = np.pad(images, margins(images.shape, *self.border))
+        return np.repeat(images, self.channels, axis=-1) if images.shape[-1] == 1 else images
 
     def read(self, path: str | os.PathLike[str]) -> np.ndarray:
         """Read a picture at the size of the data set, uint8 [height, width, channels].
