@@ -29,10 +29,11 @@ from jax.sharding import Mesh
 
 from nnlab.data.batches import shared_size
 from nnlab.errors import DivergedError, InputError, Interrupted, check_count
-from nnlab.runs import hosts, signals
+from nnlab.runs import hosts, networks, signals
 from nnlab.runs.checkpoints import Checkpoints, restore
 from nnlab.runs.progress import progress as progress_line
 from nnlab.runs.run_folder import RunFolder
+from nnlab.training.evaluation import Evaluation
 from nnlab.training.feeds import Advance, Feed
 from nnlab.training.parallel import replicate
 from nnlab.training.steps import Batch, Metrics, State, Step, leaf_name
@@ -114,6 +115,10 @@ def fit(
 ) -> Trained:
     """Train for `epochs` passes over `train`, and evaluate on `test` after each.
 
+    In the end the network that `nnlab.training.evaluation` measures is written into the folder, if
+    a file can name its model, for `nnlab.models.load_model` and `nnlab predict`: that of the last
+    epoch or, with patience, of the best.
+
     Args:
         name: the network's name on its progress line, in its metrics and for its checkpoints.
         state, step, evaluate: from `nnlab.training.steps`.
@@ -121,8 +126,9 @@ def fit(
         test: (inputs, labels), arrays or trees of them; images checked by
             `nnlab.vision.check_arrays`.
         epochs: the number of passes.
-        folder: receives metrics after every epoch, and checkpoints. If it is being resumed, the
-            training continues from its newest checkpoint of that name.
+        folder: receives metrics after every epoch, checkpoints, and the network with the folder's
+            notes. If it is being resumed, the training continues from its newest checkpoint of
+            that name.
         mesh: the devices to train on (`nnlab.training.data_mesh`), by default the first one.
             With several processes each calls `fit` alike; all read the folder, process 0 writes.
         checkpoint_minutes: the time between checkpoints.
@@ -211,7 +217,13 @@ def fit(
                         )
                 now.save()
     best = now.best_epoch
-    return Trained(now.state, now.history, best, checkpoints.path(best * now.steps_per_epoch))
+    done = Trained(now.state, now.history, best, checkpoints.path(best * now.steps_per_epoch))
+    if isinstance(evaluate, Evaluation):
+        early = patience is not None
+        variables = evaluate.variables(done.best if early else done.last)
+        reached = now.scores[best - 1 if early else -1]
+        networks.keep(folder, name, evaluate.model, variables, test[0], reached)
+    return done
 
 
 class _Training:

@@ -53,7 +53,7 @@ class Run:
         check_fields(self)
 
     @contextlib.contextmanager
-    def open(self, *may_differ: str) -> Iterator["Record"]:
+    def open(self, *may_differ: str, notes: Mapping[str, Any] | None = None) -> Iterator["Record"]:
         """Open the run's folder, write the configuration into it, and yield its record.
 
         No other process can open the folder until the block ends.
@@ -61,6 +61,8 @@ class Run:
         Args:
             may_differ: fields that may have other values when the run is resumed, besides those
                 of `Run` and `data_dir`.
+            notes: what users of its networks need to know and JSON can hold, such as names of
+                classes and how inputs are prepared; `fit` writes it into their files.
 
         Raises:
             InputError: the folder cannot be used (`RunFolder.create`).
@@ -68,7 +70,7 @@ class Run:
         aside = ("out", "overwrite", "resume", "data_dir", *may_differ)
         folder = RunFolder.create(self.out, self, self.overwrite, self.resume, aside)
         try:
-            yield Record(folder, self)
+            yield Record(dataclasses.replace(folder, notes=dict(notes or {})), self)
         finally:
             folder.release()
 

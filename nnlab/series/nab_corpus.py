@@ -45,7 +45,7 @@ class Series(NamedTuple):
 def load_nab(data_dir: str | os.PathLike | None = None) -> list[Series]:
     """Read every file that the labels name, in the order of the names.
 
-    Looks in `data_dir` and in `NNLAB_DATA_DIR`, and in their folders "nab" and "NAB".
+    Looks in `data_dir`, or without it in `NNLAB_DATA_DIR`, and in its folders "nab" and "NAB".
 
     Raises:
         InputError: the corpus is in none of them, or a file cannot be read as described above.

@@ -11,6 +11,7 @@ from jax import lax
 from nnlab.data.batches import shared_size
 from nnlab.errors import check_count
 from nnlab.layers.sequences import no_carry
+from nnlab.training.evaluation import Evaluation
 from nnlab.training.losses import cross_entropy
 from nnlab.training.steps import (
     Batch,
@@ -28,7 +29,7 @@ def long_evaluation(
     weights: Callable[[State], Any] = lambda state: state.params,
     *,
     metrics: Callable[[Any, Any], Metrics] = accuracy,
-) -> Callable[[State, Batch], Metrics]:
+) -> Evaluation:
     """Return `evaluate(state, (inputs, labels)) -> metrics`, compiled, over whole sequences.
 
     The result is that of `nnlab.training.evaluation`, for inputs and labels [sequences, time, ...],
@@ -65,7 +66,7 @@ def long_evaluation(
             total = jax.tree.map(lambda t, m: t + m * rest, total, found)
         return jax.tree.map(lambda t: t / steps, total)
 
-    return evaluate
+    return Evaluation(model, weights, evaluate)
 
 
 def _pieces(array: jax.Array, count: int, length: int) -> jax.Array:

@@ -234,11 +234,19 @@ def pad_to(images: jax.Array | np.ndarray, height: int, width: int) -> jax.Array
     Raises:
         InputError: the images are larger than that.
     """
-    rows, columns = height - images.shape[-3], width - images.shape[-2]
+    return jnp.pad(images, margins(images.shape, height, width))
+
+
+def margins(shape: tuple[int, ...], height: int, width: int) -> list[tuple[int, int]]:
+    """Return what `pad_to` adds before and after each axis of images of this shape.
+
+    Raises:
+        InputError: they are larger than that.
+    """
+    rows, columns = height - shape[-3], width - shape[-2]
     if rows < 0 or columns < 0:
         raise InputError(
-            f"images are {images.shape[-3]} by {images.shape[-2]} pixels, "
-            f"expected at most {height} by {width}"
+            f"images are {shape[-3]} by {shape[-2]} pixels, expected at most {height} by {width}"
         )
-    margins = [(rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0)]
-    return jnp.pad(images, [(0, 0)] * (images.ndim - 3) + margins)
+    added = [(rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0)]
+    return [(0, 0)] * (len(shape) - 3) + added
