@@ -77,7 +77,7 @@ FEED = in_memory(TRAIN, BATCH)._replace(
 )
 
 
-def fitted(folder, step: Any = STEP, epochs=3, evaluate=EVALUATE, feed=FEED, **options):
+def fitted(folder, step: Any = STEP, epochs=3, evaluate: Any = EVALUATE, feed=FEED, **options):
     options |= {"epochs": epochs, "folder": folder}
     state, test = options.pop("state", start()), options.pop("test", TEST)
     return fit("CNN", state, step, evaluate, feed, test, **options)
