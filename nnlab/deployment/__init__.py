@@ -2,6 +2,7 @@
 
 from nnlab._moved import forward
 from nnlab.deployment.bounds import accumulator_bounds
+from nnlab.deployment.c_source import write_c
 from nnlab.deployment.files import load_network, save_network
 from nnlab.deployment.graph import IntegerNetwork, Node
 from nnlab.deployment.layers import network_layers
@@ -24,6 +25,7 @@ __all__ = [
     "run_nodes",
     "save_network",
     "save_program",
+    "write_c",
     "write_vectors",
 ]
 

@@ -99,7 +99,8 @@ def described(name: str, value: Any) -> Any:
 def _described(name: str, value: Any) -> Any:
     inner = functools.partial(described, name)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        fields = {key: inner(part) for key, part in zip(value._fields, value, strict=True)}
+        named: Any = value
+        fields = {key: inner(part) for key, part in named._asdict().items()}
         return {"instance": _found_at(type(value)), "fields": fields}
     if isinstance(value, tuple):
         return [inner(part) for part in value]
@@ -226,7 +227,7 @@ class Reader(NamedTuple):
     """
 
     trust: bool = False
-    given: Mapping[str, Any] = {}  # noqa: RUF012, never written to
+    given: Mapping[str, Any] = {}
 
     def value(self, json: Any) -> Any:
         """Return what `described` described.

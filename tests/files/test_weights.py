@@ -1,4 +1,4 @@
-"""Weights alone: safetensors' own reader finds them, and only a model of these shapes takes them."""
+"""Weights alone: safetensors reads them, and only a model of these shapes takes them."""
 
 import chex
 import flax.linen as nn

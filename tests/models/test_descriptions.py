@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,7 @@ def test_it_computes_the_same(name):
     layers = [arithmetic.dense(2) for arithmetic in (ARITHMETICS[name], found)]
     variables = [layer.init(jax.random.key(0), x) for layer in layers]
     outputs = [layer.apply(v, x) for layer, v in zip(layers, variables, strict=True)]
-    assert np.array_equal(*outputs)
+    chex.assert_trees_all_equal(*outputs)
 
 
 def test_the_documented_words():

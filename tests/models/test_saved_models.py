@@ -257,7 +257,7 @@ def test_a_model_of_ones_own(tmp_path, own):
     assert "own_networks" not in sys.modules
     expected = model.apply(variables, x)
     for found in (load_model(path, trust=True), load_model(path, model=model)):
-        assert np.array_equal(found.model.apply(found.variables, x), expected)
+        chex.assert_trees_all_equal(found.model.apply(found.variables, x), expected)
         assert found.notes == {"classes": ["a", "b"]}
     with pytest.raises(InputError, match="does not fit Net"):
         load_model(path, model=own.Net((5,)))
