@@ -179,13 +179,20 @@ def _sums(term: str, signs: bool = False) -> Callable[..., Body]:
         kernel = own["kernel"]
         kernel = (kernel << a["shift"]).astype(np.uint8) if "shift" in a else kernel
 
+        group = kernel.shape[-2]  # channels, of one group of them
+
         def over(value: str) -> str:
+            first, last, channel = "0", f"{y.channels}", "c"
+            if group < x.channels:
+                size = y.channels * group // x.channels
+                first, last = f"c / {group} * {size}", f"(c / {group} + 1) * {size}"
+                channel = f"c % {group}"
             return (
                 f"for (int c = 0; c < {x.channels}; c++) {{\n"
                 f"    {'uint32_t' if signs else 'int32_t'} v = {value};\n"
                 f"    const {C_TYPES[kernel.dtype.name]} *w = "
-                f"$kernel + (t * {x.channels} + c) * {y.channels};\n"
-                f"    for (int o = 0; o < {y.channels}; o++)\n"
+                f"$kernel + (t * {group} + {channel}) * {y.channels};\n"
+                f"    for (int o = {first}; o < {last}; o++)\n"
                 f"        sums[o] += {term};\n}}"
             )
 

@@ -142,6 +142,7 @@ def _conv(graph: OnnxGraph, a: Any, own: Arrays, x: Held) -> Held:
     weights = graph.constant(kernel, kernel.dtype.name)
     (top, bottom), (left, right) = a["padding"]
     options = {"strides": a["strides"], "pads": [top, left, bottom, right]}
+    options["group"] = a.get("groups", 1)
     inputs = [x.name, weights]
     if x.type == "int8":  # runtimes know products of unsigned inputs alone
         x = graph.cast(x, "int32")

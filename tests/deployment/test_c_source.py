@@ -18,6 +18,7 @@ from nnlab.errors import InputError
 from nnlab.models import CifarResNet, LeNet5
 from tests.deployment.test_network import every_operation
 from tests.deployment.test_network import images as random_images
+from tests.deployment.test_rules import IMAGES, Separable, made
 from tests.deployment.test_translation import fresh
 
 COMPILER = shutil.which("cc")
@@ -93,6 +94,13 @@ def test_float_networks_in_int8(tmp_path, name):
     variables = model.init(jax.random.key(0), images[:1])
     network = quantize(model, variables, images)
     check(tmp_path, network, np.asarray(images[:3]))
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_convolutions_of_groups(tmp_path):
+    network = quantize(Separable(), made(Separable()), IMAGES)
+    check(tmp_path, network, IMAGES)
 
 
 @needs_compiler

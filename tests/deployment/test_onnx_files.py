@@ -13,6 +13,7 @@ from nnlab.errors import InputError
 from nnlab.models import CifarResNet, LeNet5, SmallCNN
 from tests.deployment.test_network import every_operation
 from tests.deployment.test_network import images as random_images
+from tests.deployment.test_rules import IMAGES, Separable, made
 from tests.deployment.test_translation import fresh
 
 pytest.importorskip("onnx")
@@ -61,6 +62,11 @@ def test_networks_in_int8_and_signs(tmp_path, name):
         model = float_models[name]
         variables = model.init(jax.random.key(0), images[:1])
     check(tmp_path / "x.onnx", quantize(model, variables, images), np.asarray(images[:3]))
+
+
+@pytest.mark.slow
+def test_convolutions_of_groups(tmp_path):
+    check(tmp_path / "x.onnx", quantize(Separable(), made(Separable()), IMAGES), IMAGES)
 
 
 @pytest.mark.slow
