@@ -2,10 +2,12 @@
 
 from nnlab._moved import forward
 from nnlab.deployment.bounds import accumulator_bounds
+from nnlab.deployment.c_source import write_c
 from nnlab.deployment.files import load_network, save_network
 from nnlab.deployment.graph import IntegerNetwork, Node
 from nnlab.deployment.layers import network_layers
 from nnlab.deployment.network import run, run_nodes
+from nnlab.deployment.onnx_files import save_onnx
 from nnlab.deployment.reference import reference
 from nnlab.deployment.stablehlo import load_program, save_program
 from nnlab.deployment.translation import quantize
@@ -23,7 +25,9 @@ __all__ = [
     "run",
     "run_nodes",
     "save_network",
+    "save_onnx",
     "save_program",
+    "write_c",
     "write_vectors",
 ]
 

@@ -13,7 +13,9 @@ requantize     low, high                    clamp(offset + ((x - center) multipl
                                                                                         shift,
                                                                                         offset
 add            low, high                    clamp(x + y)                                \-
-conv           strides, padding             sum of products of int8 weights             kernel
+conv           strides, padding             sum of products of int8 weights, of each    kernel
+                                            group of channels to its own where there
+                                            are `groups`
 dense          \-                           the same of vectors                         kernel
 adder_conv     strides, padding, shift,     -sum abs(x - (kernel << shift)) of bytes;   kernel
                padding_value, bits          the kernel's numbers fit in `bits` bits
@@ -33,7 +35,8 @@ flatten        \-                           [batch, height width channels]      
 dequantize     step                         step x, float32: the only float result      \-
 =============  ===========================  ==========================================  =========
 
-Images are [batch, height, width, channels], kernels [kh, kw, in, out] or [in, out]; padding is two
+Images are [batch, height, width, channels], kernels [kh, kw, in, out] or [in, out], where `in` are
+the inputs of one of the `groups`, without which there is one; padding is two
 pairs (of `pad` three), and a padded pixel is 0 but for `padding_value` and in `max_pool` and
 `or_pool`, where it is below all others and no side is as wide as the window; a negative number of
 them takes pixels away. Pools without `strides` move by their window, and without `padding` have

@@ -111,6 +111,8 @@ def _windows(attributes: dict[str, Any]) -> dict[str, Any]:
 def _conv(attributes, arrays, x):
     """XLA has no fast convolution of integers on a CPU; float32 is exact up to 2^24, so channels
     are taken a few at a time. Elsewhere float convolutions may round, and integers are fast."""
+    if "groups" in attributes:
+        return _grouped_conv(attributes, arrays, x)
     options = _windows(attributes)
     kernel = arrays["kernel"]
 
@@ -141,6 +143,28 @@ def _conv(attributes, arrays, x):
         return total
 
     return lax.platform_dependent(x, cpu=in_floats, default=in_integers)
+
+
+def _grouped_conv(attributes, arrays, x):
+    """In float32 where no sum can leave its integers, else group by group."""
+    kernel, groups = arrays["kernel"], attributes["groups"]
+    parts = _exact_parts(kernel, x.dtype)
+    if parts is None or len(parts) > 1:
+        filters = np.split(kernel, groups, axis=-1)
+        images = jnp.split(x, groups, axis=-1)
+        one = {key: value for key, value in attributes.items() if key != "groups"}
+        pairs = zip(filters, images, strict=True)
+        return jnp.concatenate([_conv(one, {"kernel": k}, image) for k, image in pairs], axis=-1)
+    options = _windows(attributes)
+    return lax.conv_general_dilated(
+        x.astype(jnp.float32),
+        jnp.asarray(kernel, jnp.float32),
+        options["strides"],
+        options["padding"],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+        precision=lax.Precision.HIGHEST,
+    ).astype(jnp.int32)
 
 
 def _exact_parts(kernel: np.ndarray, dtype: Any) -> list[slice] | None:

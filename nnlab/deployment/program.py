@@ -12,12 +12,14 @@ rematerialisation) are replaced by what they call.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from nnlab.errors import InputError
@@ -262,8 +264,8 @@ class _Flat:
             )
             inner = _joined(scope, str(equation.source_info.name_stack))
             called = str(equation.params.get("name", ""))
-            if op in _CALLS and not called.startswith(_MARK):
-                body = equation.params[_CALLS[op]]
+            if op == "split" or (op in _CALLS and not called.startswith(_MARK)):
+                body = equation.params[_CALLS[op]] if op in _CALLS else _slices(equation)
                 called = called or body.debug_info.func_name or ""
                 known: dict[Any, int] = {}
                 if isinstance(body, ClosedJaxpr):
@@ -285,6 +287,20 @@ class _Flat:
             path = inner.partition("/")[2]  # without the name of the model
             step = Step(op, tuple(inputs), tuple(found), path, function_, equation)
             self.steps.append(step)
+
+
+def _slices(equation: JaxprEqn) -> ClosedJaxpr:
+    """A split as slices, of which each is a step with one result."""
+    axis, sizes = equation.params["axis"], equation.params["sizes"]
+    ends = list(itertools.accumulate(sizes))
+
+    def split(x):
+        return [
+            lax.slice_in_dim(x, end - size, end, axis=axis)
+            for end, size in zip(ends, sizes, strict=True)
+        ]
+
+    return jax.make_jaxpr(split)(equation.invars[0].aval)
 
 
 def _joined(*scopes: str) -> str:

@@ -40,9 +40,11 @@ class Layer:
     Attributes:
         name: path of its parameters.
         weights: "kernel", "adder_kernel" or "binary_kernel".
-        kernel: [kh, kw, in, out] or [in, out].
+        kernel: [kh, kw, in, out] or [in, out]; `in` of one group of channels; with zeros between
+            the taps of a dilated one.
         bias: [out], zeros where it has none.
-        windows: attributes strides and padding of a convolution's node, empty for a dense layer.
+        windows: attributes strides and padding, and groups if there are several, of a
+            convolution's node, empty for a dense layer.
         size: height and width of what it gives, 1 and 1 for vectors.
         low, high: range of its inputs, each the furthest of all batches' quantiles; `low` is 0
             where no input is negative.
@@ -96,6 +98,11 @@ def recognized(
     if stats.keys() == {"mean", "var"} and hasattr(module, "epsilon"):
         return _norm(name, options.epsilon, params, stats, x, y)
     names = sorted({*params, *stats} - {"bias"})
+    if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.RMSNorm | nn.InstanceNorm):
+        raise InputError(
+            f"{name} is a {type(module).__name__}, whose statistics are those of each image and "
+            "cannot be folded, expected BatchNorm."
+        )
     if len(names) != 1 or names[0] not in _OPS:
         raise InputError(
             f"{name} is a {type(module).__name__} with {' and '.join(names) or 'a bias alone'}, "
@@ -110,7 +117,8 @@ def recognized(
             "that of a dense layer or of a convolution of images."
         )
     if kernel.ndim == 4:
-        windows = _windows(name, options, x.shape, kernel.shape)
+        kernel = _undilated(name, options, weights, kernel)
+        windows = _windows(name, options, weights, x.shape, kernel.shape)
     size = (y.shape[1], y.shape[2]) if y.ndim == 4 else (1, 1)
     bias = params.get("bias", np.zeros(kernel.shape[-1]))
     layer = Layer(name, weights, kernel, bias, windows, size)
@@ -149,11 +157,31 @@ def _check_op(name: str, weights: str, options: Any) -> None:
             raise InputError(f"{name} has a quantizer other than sign_ste, expected only that.")
 
 
-def _windows(name: str, options: Any, shape: Any, kernel_shape: Any) -> dict[str, Any]:
-    dilation = getattr(options, "kernel_dilation", 1)
+def _undilated(name: str, options: Any, weights: str, kernel: np.ndarray) -> np.ndarray:
+    """The kernel with zeros where a dilated one skips pixels."""
+    if hasattr(options, "transpose_kernel"):
+        raise InputError(f"{name} is a transposed convolution, expected an ordinary one.")
     try:
-        if pair("kernel_dilation", dilation) != (1, 1):
-            raise ValueError(f"a kernel dilation of {dilation}, expected 1.")
+        dilation = pair("kernel_dilation", getattr(options, "kernel_dilation", 1))
+    except ValueError as error:
+        raise InputError(f"{name} has {error}") from error
+    if dilation == (1, 1):
+        return kernel
+    if weights != "kernel":  # a skipped pixel has a distance and a sign
+        raise InputError(f"{name} has a kernel dilation of {dilation}, expected 1.")
+    taps = [(n - 1) * d + 1 for n, d in zip(kernel.shape, dilation, strict=False)]
+    full = np.zeros((*taps, *kernel.shape[2:]))
+    full[:: dilation[0], :: dilation[1]] = kernel
+    return full
+
+
+def _windows(
+    name: str, options: Any, weights: str, shape: Any, kernel_shape: Any
+) -> dict[str, Any]:
+    groups = getattr(options, "feature_group_count", 1)
+    if groups > 1 and weights != "kernel":
+        raise InputError(f"{name} has {groups} groups of channels, expected one.")
+    try:
         strides = getattr(options, "strides", None)
         padding = getattr(options, "padding", "SAME")
         if not isinstance(padding, str | int):  # Flax takes an integer for a pair
@@ -161,7 +189,8 @@ def _windows(name: str, options: Any, shape: Any, kernel_shape: Any) -> dict[str
         window = window_of(shape, kernel_shape, 1 if strides is None else strides, padding, 1)
     except ValueError as error:
         raise InputError(f"{name} has {error}") from error
-    return {"strides": list(window.strides), "padding": [list(sides) for sides in window.padding]}
+    found = {"strides": list(window.strides), "padding": [list(side) for side in window.padding]}
+    return found | ({"groups": groups} if groups > 1 else {})
 
 
 def _check_numbers(layer: Layer, x: np.ndarray, y: np.ndarray) -> None:
@@ -180,6 +209,7 @@ def _check_numbers(layer: Layer, x: np.ndarray, y: np.ndarray) -> None:
     else:
         strides = layer.windows["strides"]
         image = np.pad(image, [*map(tuple, layer.windows["padding"]), (0, 0)])
+        kernel = _whole(kernel, layer.windows.get("groups", 1))
     taps, (rows, columns, _) = kernel.shape[:2], given.shape
     fits = tuple((n - k) // s + 1 for n, k, s in zip(image.shape, taps, strides, strict=False))
     agrees = fits == (rows, columns) and image.shape[2] == kernel.shape[2]
@@ -197,3 +227,14 @@ def _check_numbers(layer: Layer, x: np.ndarray, y: np.ndarray) -> None:
             f"{layer.name} gives other numbers than {_OPS[layer.weights].__name__} with weights "
             f"called {layer.weights}, expected those."
         )
+
+
+def _whole(kernel: np.ndarray, groups: int) -> np.ndarray:
+    """The kernel of all channels, with zeros between groups."""
+    *taps, inputs, outputs = kernel.shape
+    if groups == 1:
+        return kernel
+    whole = np.zeros((*taps, groups, inputs, groups, outputs // groups))
+    for group, part in enumerate(np.split(kernel, groups, axis=-1)):
+        whole[..., group, :, group, :] = part
+    return whole.reshape(*taps, groups * inputs, outputs)

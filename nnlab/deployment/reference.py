@@ -40,7 +40,11 @@ def _value(node: Node, own: dict[str, np.ndarray], inputs: list[np.ndarray]) -> 
         case "add":
             return np.clip(x + inputs[1], a["low"], a["high"])
         case "conv":
-            return _over_windows(a, x, integers["kernel"], lambda x, w, inside: x * w)
+            groups = a.get("groups", 1)
+            filters = np.split(integers["kernel"], groups, axis=-1)
+            pairs = zip(np.split(x, groups, axis=-1), filters, strict=True)
+            sums = [_over_windows(a, x, w, lambda x, w, inside: x * w) for x, w in pairs]
+            return np.concatenate(sums, axis=-1)
         case "dense":
             return x @ integers["kernel"]
         case "adder_conv":

@@ -3,10 +3,13 @@
 from nnlab.files.borrowing import borrow, lend
 from nnlab.files.saved import SavedModel
 from nnlab.files.state_dicts import read_state_dict
+from nnlab.files.weights import load_weights, save_weights
 
 __all__ = [
     "SavedModel",
     "borrow",
     "lend",
+    "load_weights",
     "read_state_dict",
+    "save_weights",
 ]

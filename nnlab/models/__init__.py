@@ -5,7 +5,9 @@ from nnlab._moved import forward
 from nnlab.classics.autoencoder import AutoEncoder as AutoEncoder
 from nnlab.classics.mlp import MLP as MLP
 from nnlab.models.saved_models import load_model as load_model
+from nnlab.models.saved_models import load_structure as load_structure
 from nnlab.models.saved_models import save_model as save_model
+from nnlab.models.saved_models import save_structure as save_structure
 from nnlab.models.zoo import ZOO as ZOO
 from nnlab.models.zoo import Entry as Entry
 from nnlab.sequences.ntm import NTM as NTM

@@ -41,6 +41,8 @@ References:
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -114,11 +116,11 @@ def posit(n: int, es: int) -> Format:
         InputError: other numbers were given.
     """
     check_format(n, es)
-    return Format(f"posit({n}, {es})", n, _conversion(functools.partial(posit_value, n=n, es=es)))
+    return Format(f"posit({n}, {es})", n, conversion(functools.partial(posit_value, n=n, es=es)))
 
 
-def _conversion(nearest: Quantizer) -> Quantizer:
-    """`nearest`, jitted under the name by which `nnlab.costs` counts a conversion as nothing."""
+def conversion(nearest: Quantizer) -> Quantizer:
+    """Jit `nearest` under the name by which `nnlab.costs` counts a conversion as nothing."""
 
     def format_conversion(x):
         return nearest(x)
@@ -127,13 +129,13 @@ def _conversion(nearest: Quantizer) -> Quantizer:
 
 
 def _small_float(dtype: DTypeLike) -> Format:
-    info = jnp.finfo(dtype)
-    largest = float(info.max)
+    nearest = conversion(functools.partial(saturated, dtype=dtype))
+    return Format(jnp.dtype(dtype).name, jnp.finfo(dtype).bits, nearest)
 
-    def nearest(x):
-        return jnp.clip(x, -largest, largest).astype(dtype).astype(x.dtype)
 
-    return Format(jnp.dtype(dtype).name, info.bits, _conversion(nearest))
+def saturated(x: jax.Array, dtype: DTypeLike) -> jax.Array:
+    largest = float(jnp.finfo(dtype).max)
+    return jnp.clip(x, -largest, largest).astype(dtype).astype(x.dtype)
 
 
 FLOAT8_E4M3 = _small_float(jnp.float8_e4m3fn)
@@ -156,18 +158,36 @@ def formatted(
         inputs: format of the inputs.
         errors: format of the cotangent of the result.
     """
-    store = stored_in(kernel.bits, functools.partial(_at_rest, kernel)) if kernel else None
-    send = quantize_cotangent(errors.round) if errors else None
+    return functools.partial(in_formats, Formats(product, kernel, inputs, errors))
 
-    def op(x: jax.Array, kernel: jax.Array, **options) -> jax.Array:
-        if inputs:
-            x = inputs.round(x)
-        if store:
-            kernel = straight_through(store(kernel)[0], kernel)
-        y = product(x, kernel, **options)  # (3)
-        return send(y) if send else y  # (4)
 
-    return op
+class Formats(NamedTuple):
+    """What `formatted` was given."""
+
+    product: Product
+    kernel: Format | None
+    inputs: Format | None
+    errors: Format | None
+
+
+def in_formats(formats: Formats, x: jax.Array, kernel: jax.Array, **options) -> jax.Array:
+    """Compute (3) with the rules (4); saved models hold what `formatted` makes by this name."""
+    if formats.inputs:
+        x = formats.inputs.round(x)
+    if formats.kernel:
+        kernel = straight_through(_store(formats.kernel)(kernel)[0], kernel)
+    y = formats.product(x, kernel, **options)  # (3)
+    return _send(formats.errors)(y) if formats.errors else y  # (4)
+
+
+@functools.cache
+def _store(form: Format) -> Callable[[jax.Array], Any]:
+    return stored_in(form.bits, functools.partial(_at_rest, form))
+
+
+@functools.cache
+def _send(form: Format) -> Callable[[jax.Array], jax.Array]:
+    return quantize_cotangent(form.round)
 
 
 def _at_rest(form: Format, w: jax.Array) -> tuple[jax.Array, ...]:

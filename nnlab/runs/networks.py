@@ -1,7 +1,6 @@
 """A trained network in one file, and what `nnlab.runs.fit` keeps of each training.
 
-A file holds a model of nnlab and its variables; `nnlab.models.load_model` builds it again from that
-alone.
+A file holds a model and its variables; `nnlab.models.load_model` builds it again from that alone.
 
 Weights that the model uses only through their signs are stored as signs, eight to a byte; the
 traced program says which these are, as it does for `nnlab.costs.stored_bytes`. All other arrays are
@@ -12,11 +11,9 @@ stored as the real numbers from which the model quantises them again.
 The header (`nnlab.files.container`) has these keys:
 
 ========  =======================================================================================
-"model"   name of the class
-"fields"  arguments of its constructor: numbers, texts, None and lists of these as they are; an
-          arithmetic as {"arithmetic": "BINARY"}, by its name in `nnlab.arithmetics`; a class of
-          layers as {"layer": "LSTMCell"}, by its name in `nnlab.layers`; a dtype as
-          {"dtype": "bfloat16"}
+"model"   name of the class; of one outside of `nnlab.models` "module:Class"
+"fields"  arguments of its constructor (`nnlab.runs.descriptions`), such as
+          {"arithmetic": "BINARY"}, {"layer": "LSTMCell"} or {"dtype": "bfloat16"}
 "input"   shape and dtype of one input
 "notes"   whatever else the network's user needs
 ========  =======================================================================================
@@ -25,7 +22,6 @@ Arrays are named by their paths, such as params/BinaryConv_0/binary_kernel.
 """
 
 import contextlib
-import dataclasses
 import os
 import shutil
 from collections.abc import Mapping
@@ -38,17 +34,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from nnlab import arithmetics, layers
-from nnlab.arithmetics import NAMED, Arithmetic
 from nnlab.costs.storage import kept_as_signs
 from nnlab.errors import InputError
 from nnlab.files import container
 from nnlab.files.packing import SIGNS
 from nnlab.runs import hosts
+from nnlab.runs.descriptions import fields_of, path_of
 from nnlab.runs.run_folder import RunFolder
 
-_PLAIN = (bool, int, float, str, type(None))
-_LINEN = ("parent", "name")  # every Linen module has these
+NAMES: dict[type[nn.Module], str] = {}  # short names, which `nnlab.models` gives its classes
 
 
 def export_variables(model: nn.Module, variables: Any, image: Any) -> dict[str, np.ndarray]:
@@ -90,7 +84,8 @@ def save_model(
 
     Args:
         path: the file; missing parent folders are created.
-        model: a model of `nnlab.models` whose arithmetics are values of `nnlab.arithmetics`.
+        model: a model of `nnlab.models` or of your own, of fields that
+            `nnlab.runs.descriptions` lists.
         variables: its parameters and statistics.
         image: a batch of one input, such as [1, height, width, channels]; an array or a
             `jax.ShapeDtypeStruct`.
@@ -113,38 +108,14 @@ def described(model: nn.Module) -> dict[str, Any]:
     """Return what a header says of a model: name of its class and arguments of its constructor.
 
     Raises:
-        InputError: it is no model of nnlab, or has an argument that a header cannot name.
+        InputError: it is no Linen module, or has an argument that a header cannot name.
     """
     kind = type(model)
-    if kind.__module__.partition(".")[0] != "nnlab":
+    if not isinstance(model, nn.Module):
         raise InputError(
-            f"a file cannot name {kind.__qualname__}; expected a model of nnlab.models."
+            f"a file holds a Flax Linen module (flax.linen.Module), not a {kind.__qualname__}."
         )
-    names = [f.name for f in dataclasses.fields(model) if f.init and f.name not in _LINEN]
-    return {
-        "model": kind.__name__,
-        "fields": {name: _described(name, getattr(model, name)) for name in names},
-    }
-
-
-def _described(name: str, value: Any) -> Any:
-    if isinstance(value, _PLAIN):
-        return value
-    if isinstance(value, tuple):
-        return [_described(name, part) for part in value]
-    if isinstance(value, Arithmetic):
-        for known, arithmetic in (vars(arithmetics) | NAMED).items():
-            if arithmetic is value:
-                return {"arithmetic": known}
-    elif isinstance(value, type) and getattr(layers, value.__name__, None) is value:
-        return {"layer": value.__name__}
-    else:
-        with contextlib.suppress(TypeError, ValueError):
-            return {"dtype": jnp.dtype(value).name}
-    raise InputError(
-        f"a file cannot name {name}={value!r}; expected numbers, texts, dtypes, values of"
-        " nnlab.arithmetics or classes of nnlab.layers."
-    )
+    return {"model": NAMES.get(kind) or path_of(kind), "fields": fields_of(model)}
 
 
 def keep(

@@ -13,7 +13,7 @@ import pytest
 from jax import lax
 
 from nnlab.arithmetics import ADDER, BINARY_CONNECT, NAMED, SQUARED_DISTANCE, XNOR, of_product
-from nnlab.deployment import IntegerNetwork, quantize, reference, run
+from nnlab.deployment import IntegerNetwork, accumulator_bounds, quantize, reference, run
 from nnlab.errors import InputError
 from nnlab.layers import AdderConv, AdderDense, BinaryConv, Conv, GroupedConv, PowerActivation
 from nnlab.ops.adder import adder_conv
@@ -216,14 +216,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "power": (dict(layer=Powers), r"^Powers_0 is a Powers with alpha, expected adder, binary or"),
     "learnt": (dict(after=lambda x: PowerActivation()(x)), r"^PowerActivation_0 is a"),
     "other": (dict(layer=Scaled), r"^Scaled_0 gives other numbers than conv with weights called"),
-    "layer norm": (dict(layer=nn.LayerNorm), r"^LayerNorm_0 is a LayerNorm with scale, expected"),
+    "layer norm": (dict(layer=nn.LayerNorm), r"^LayerNorm_0 is a LayerNorm, whose stat"),
     "groups": (
         dict(layer=functools.partial(GroupedConv, Conv, 2, 4, 1)),
         r"^GroupedConv_0/Conv_0 is mapped over groups of channels, expected a single layer\.$",
     ),
     "dilation": (
         dict(layer=functools.partial(AdderConv, 2, (2, 1), kernel_dilation=2)),
-        r"^AdderConv_0 has a kernel dilation of 2, expected 1\.$",
+        r"^AdderConv_0 has a kernel dilation of \(2, 2\), expected 1\.$",
+    ),
+    "transposed": (
+        dict(layer=functools.partial(nn.ConvTranspose, 4, (2, 2))),
+        r"^ConvTranspose_0 is a transposed convolution, expected an ordinary one\.$",
     ),
     "quantizer": (
         dict(layer=functools.partial(BinaryConv, 2, 1, kernel_quantizer=binary_weights)),
@@ -263,6 +267,32 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         r"^the model has a reshape of \(9, 8, 4\) to \(72, 4\), expected one of an image to one",
     ),
 }
+
+
+class Separable(nn.Module):
+    """Convolutions of groups, of every channel, and of distant pixels; halves of channels."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(8, (1, 1))(x))
+        x = nn.relu(nn.Conv(16, (3, 3), strides=(2, 1), feature_group_count=8)(x))
+        x = nn.relu(nn.Conv(6, (2, 3), feature_group_count=2, kernel_dilation=(1, 2))(x))
+        left, right = jnp.split(x, 2, axis=-1)
+        return nn.Dense(3)((left - right).mean((1, 2)))
+
+
+def test_separable_convolutions():
+    model = Separable()
+    variables = made(model)
+    logits, network = deployed(model, variables)
+    assert off(logits, model, variables) < 0.05
+    groups = [node.attributes.get("groups") for node in network.nodes if node.op == "conv"]
+    assert groups == [None, 8, 2]
+    bounds = accumulator_bounds(network)
+    values = reference(network, IMAGES)
+    for node in network.nodes[:-1]:
+        assert bounds[node.name].low <= values[node.name].min()
+        assert values[node.name].max() <= bounds[node.name].high
 
 
 @pytest.mark.parametrize("name", REFUSED)

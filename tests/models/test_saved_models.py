@@ -2,6 +2,9 @@
 
 import dataclasses
 import functools
+import importlib
+import json
+import sys
 
 import chex
 import flax.linen as nn
@@ -10,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnlab.arithmetics import ADDER, BINARY
+from nnlab.arithmetics import ADDER, BINARY, dorefa, of_product
 from nnlab.costs import stored_bytes
 from nnlab.errors import InputError
 from nnlab.files import container
@@ -21,7 +24,13 @@ from nnlab.models import (
     LeNet5,
     SmallCNN,
 )
-from nnlab.models.saved_models import export_variables, load_model, save_model
+from nnlab.models.saved_models import (
+    export_variables,
+    load_model,
+    load_structure,
+    save_model,
+    save_structure,
+)
 
 # What takes time is to compile, not to run.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -151,10 +160,14 @@ class OwnCell(GravesLSTMCell):
     pass
 
 
-def test_a_cell_of_another_house_is_refused(tmp_path):
+def test_code_of_another_house_needs_trust(tmp_path):
+    """A model of the zoo with a cell and a product of the user's."""
     model, symbols = LanguageModel(5, 8, cell=OwnCell), jnp.zeros((1, 3), jnp.int32)
-    with pytest.raises(InputError):
-        save_model(tmp_path / "x", model, random_variables(model, symbols), symbols)
+    path = tmp_path / "x"
+    save_model(path, model, random_variables(model, symbols), symbols)
+    with pytest.raises(InputError, match="OwnCell"):
+        load_model(path)
+    assert load_model(path, model=model).model is model
 
 
 @pytest.mark.parametrize(
@@ -176,17 +189,135 @@ def test_names_that_this_nnlab_does_not_know(tmp_path, fields):
 
 def test_what_a_header_cannot_name_is_refused(tmp_path):
     image = np.zeros((1, 8, 8, 1), np.float32)
-    own = dataclasses.replace(ADDER, activation=nn.hard_tanh)
-    model = SmallCNN(arithmetic=own)
-    with pytest.raises(InputError):
-        save_model(tmp_path / "x", model, random_variables(model, image), image)
-    dense = nn.Dense(3)
-    with pytest.raises(InputError):
-        save_model(tmp_path / "x", dense, random_variables(dense, image), image)
+    model = SmallCNN(arithmetic=dataclasses.replace(ADDER, activation=lambda x: x))
+    with pytest.raises(InputError, match="lambda"):
+        save_model(tmp_path / "x", model, {}, image)
+    with pytest.raises(InputError, match="Flax Linen module"):
+        save_model(tmp_path / "x", nn.relu, {}, image)  # pyright: ignore[reportArgumentType]
     for name, about in (("y", {"model": "annotations"}), ("z", {"nodes": []})):
         container.write(tmp_path / name, {}, about=about)
         with pytest.raises(InputError):
             load_model(tmp_path / name)
+
+
+OWN = """
+import dataclasses
+import flax.linen as nn
+from nnlab.arithmetics import FLOAT, Arithmetic
+
+IMPORTED = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    features: int = 3
+
+
+def twice(x, kernel, **window):
+    return 2 * FLOAT.dense(kernel.shape[-1]).apply({"params": {"kernel": kernel[0, 0]}}, x)
+
+
+class Net(nn.Module):
+    head: Head = Head()
+    widths: tuple[int, ...] = (4,)
+    body: nn.Module | None = None
+    arithmetic: Arithmetic = FLOAT
+
+    @nn.compact
+    def __call__(self, x):
+        for width in self.widths:
+            x = self.arithmetic.activation(self.arithmetic.dense(width)(x))
+        return nn.Dense(self.head.features)(x if self.body is None else self.body(x))
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A module of the user's, that a process which reads the file has not yet imported."""
+    (tmp_path / "own_networks.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("own_networks")
+    sys.modules.pop("own_networks", None)
+
+
+def test_a_model_of_ones_own(tmp_path, own):
+    model = own.Net(own.Head(2), (5, 4), nn.Dense(6), of_product(own.twice))
+    x = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
+    variables = model.init(jax.random.key(0), x)
+    path = tmp_path / "own.safetensors"
+    save_model(path, model, variables, x[:1], notes={"classes": ["a", "b"]})
+    about = container.read(path).about
+    assert about["model"] == "own_networks:Net"
+    assert about["fields"]["head"]["fields"] == {"features": 2}
+    del sys.modules["own_networks"]
+    with pytest.raises(InputError, match="own_networks:Net, and to import that is to run it"):
+        load_model(path)
+    with pytest.raises(InputError, match="own_networks:"):  # its op is code as well
+        load_model(path, model=own.Net)
+    assert "own_networks" not in sys.modules
+    expected = model.apply(variables, x)
+    for found in (load_model(path, trust=True), load_model(path, model=model)):
+        chex.assert_trees_all_equal(found.model.apply(found.variables, x), expected)
+        assert found.notes == {"classes": ["a", "b"]}
+    with pytest.raises(InputError, match="does not fit Net"):
+        load_model(path, model=own.Net((5,)))
+    with pytest.raises(InputError, match="holds a Net, not a SmallCNN"):
+        load_model(path, model=SmallCNN)
+    (tmp_path / "own_networks.py").unlink()
+    del sys.modules["own_networks"]
+    importlib.invalidate_caches()
+    with pytest.raises(InputError, match="cannot be found: No module named 'own_networks'"):
+        load_model(path, trust=True)
+
+
+def test_a_class_in_a_script_comes_by_the_caller(tmp_path):
+    class Local(nn.Module):
+        features: int = 1
+
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(self.features)(x)
+
+    x = np.ones((1, 3), np.float32)
+    variables = Local(2).init(jax.random.key(0), x)
+    save_model(tmp_path / "x", Local(2), variables, x)
+    loaded = load_model(tmp_path / "x", model=Local)
+    assert loaded.model == Local(2)
+    chex.assert_trees_all_equal(loaded.variables, variables)
+    with pytest.raises(InputError, match="cannot be found"):
+        load_model(tmp_path / "x", trust=True)
+
+
+@pytest.mark.parametrize(
+    "place", ["os:system", "nnlab.files.container:os.remove", "nnlab.ops.windows:np", "os.path"]
+)
+def test_a_file_calls_nothing_but_layers(tmp_path, place):
+    forged = {"made": place, "options": {}}
+    about = {"model": "SmallCNN", "fields": {"classes": forged}}
+    container.write(tmp_path / "x", {}, about=about)
+    with pytest.raises(InputError):
+        load_model(tmp_path / "x")
+
+
+def test_a_structure_alone(tmp_path):
+    path = tmp_path / "structure.json"
+    model = SmallCNN(classes=3, arithmetic=dorefa(2, 3), dtype=jnp.bfloat16)
+    save_structure(path, model)
+    assert json.loads(path.read_text())["fields"]["arithmetic"] == {
+        "arithmetic": "dorefa",
+        "arguments": [2, 3],
+    }
+    assert load_structure(path) == model
+    with pytest.raises(InputError, match="already exists"):
+        save_structure(path, model)
+    dense = nn.Dense(3, kernel_init=nn.initializers.normal(0.5))
+    save_structure(path, dense, overwrite=True)
+    drawn = [m.init(jax.random.key(0), jnp.ones((1, 2))) for m in (dense, load_structure(path))]
+    chex.assert_trees_all_equal(*drawn)
+    for text in ("", "[]", '{"format": 9, "model": "MLP", "fields": {}}', '{"format": 1}'):
+        path.write_text(text)
+        with pytest.raises(InputError):
+            load_structure(path)
 
 
 def test_a_weight_without_a_sign_is_refused():
