@@ -90,6 +90,15 @@ def node_bounds(node: Node, arrays: Arrays, inputs: list[Bounds]) -> Bounds:
         case "add":
             held(sum(b.low for b in inputs), sum(b.high for b in inputs))
             return _clamped(attributes)
+        case "table":
+            first, last = (end - attributes["low"] for end in inputs[0])
+            if first < 0 or last >= len(own["values"]):
+                raise InputError(
+                    f"node {node.name!r} has a table of {len(own['values'])} values from "
+                    f"{attributes['low']} on, expected one for each of {inputs[0]}."
+                )
+            values = own["values"][first : last + 1]
+            return held(values.min(), values.max())
         case "conv" | "dense":
             filters = own["kernel"].reshape(-1, own["kernel"].shape[-1])
             ends = np.stack([filters * inputs[0].low, filters * inputs[0].high])

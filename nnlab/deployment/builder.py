@@ -27,7 +27,7 @@ References:
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -39,8 +39,10 @@ from nnlab.deployment.fixed_point import fixed_point
 from nnlab.deployment.graph import Arrays, IntegerNetwork, Node
 from nnlab.deployment.network import node_function
 from nnlab.deployment.values import Pair, Value, power_of_two
+from nnlab.errors import InputError
 
 INT16 = -(2**15), 2**15 - 1
+TABLE = 2**9  # codes of a function on either side of 0
 _LOGITS = 2**20  # largest code of a logit
 
 
@@ -61,7 +63,15 @@ class Builder:
         self.made: dict[Any, str] = {}  # nodes that may be asked for again
 
     def network(self) -> IntegerNetwork:
-        return IntegerNetwork(tuple(self.nodes), self.arrays)
+        """Return what was collected, without what a table has taken the place of."""
+        kept, needed = [], {self.nodes[-1].name}
+        for node in reversed(self.nodes):
+            if node.name in needed or not any(other.op == "table" for other in self.nodes):
+                kept.append(node)
+                needed |= set(node.inputs)
+        names = {name for node in kept for name in node.arrays.values()}
+        arrays = {name: array for name, array in self.arrays.items() if name in names}
+        return IntegerNetwork(tuple(reversed(kept)), arrays)
 
     def images(self, most: float, largest: int, size: Pair) -> Value:
         """What the network gets, images of numbers up to `most`, in codes up to `largest`."""
@@ -126,6 +136,25 @@ class Builder:
         """With zeros around height, width and channels."""
         x = self.settled(x)
         return dataclasses.replace(x, node=self.node(name, "pad", [x.node], {"padding": padding}))
+
+    def table(self, x: Value, function: Callable[[np.ndarray], np.ndarray], name: str) -> Value:
+        """`function` of the numbers on record, of codes of ten bits.
+
+        Raises:
+            InputError: it is not finite at one of them.
+        """
+        most = x.most or 1.0
+        low, high = (0, 2 * TABLE - 1) if x.low >= 0 else (-TABLE, TABLE - 1)
+        step = min(most, max(x.high, -x.low)) / high
+        codes = self.codes(x, step, 0.0, low, high)
+        first, last = self.bounds[codes]
+        y = function(np.arange(first, last + 1) * step)
+        if not np.isfinite(y).all():
+            raise InputError("a function is not finite at a number on record, expected one that is")
+        unit = power_of_two(abs(y).max()) / 2**15
+        values = np.int16(np.clip(np.rint(y / unit), *INT16))
+        node = self.node(name, "table", [codes], {"low": int(first)}, values=values)
+        return Value(node, np.array([unit]), np.zeros(1), (1, 1) if x.flat else x.size)
 
     def logits(self, x: Value, most: float) -> None:
         """The end: logits of up to `most`, which the codes exceed 16 times, in float32."""

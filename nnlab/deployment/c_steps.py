@@ -134,6 +134,11 @@ def _add(a: dict[str, Any], own: Any, inputs: list[Shape], y: Shape) -> Body:
     ), {}
 
 
+def _table(a: dict[str, Any], own: Any, inputs: list[Shape], y: Shape) -> Body:
+    code = f"x[i] - {a['low']}" if a["low"] >= 0 else f"x[i] + {-a['low']}"
+    return f"for (int i = 0; i < {y.size}; i++)\n    y[i] = $values[{code}];", dict(own)
+
+
 def _windows(
     a: dict[str, Any],
     taps: tuple[int, int],
@@ -305,6 +310,7 @@ _BODIES: dict[str, Callable[..., Body]] = {
     "quantize": _quantize,
     "requantize": _requantize,
     "add": _add,
+    "table": _table,
     "conv": _product,
     "dense": _product,
     "adder_conv": _distance,

@@ -20,6 +20,7 @@ dense          \-                           the same of vectors                 
 adder_conv     strides, padding, shift,     -sum abs(x - (kernel << shift)) of bytes;   kernel
                padding_value, bits          the kernel's numbers fit in `bits` bits
 adder_dense    shift, bits                  the same of vectors                         kernel
+table          low                          values[x - low], one for each integer x      values
 pack_signs     \-                           words of bits, 1 where x sign >= threshold  sign,
                                             a channel, as `nnlab.ops.packed`       (2)  threshold
 binary_conv    strides, padding, channels   agreeing minus disagreeing signs            kernel

@@ -13,6 +13,7 @@ conv, dense       a multiplication and an addition a term, as wide as the wider 
 adder_…           two additions a term, as wide as the wider operand can be
 binary_…          an XNOR and an 8-bit addition a term
 requantize        a 32-bit multiplication, three additions, a shift and two comparisons a number
+table             none, but for the look-up
 add               a 32-bit addition and two comparisons
 sum, sum_pool     a 32-bit addition a number but the first
 pools, signs      a comparison each, or a bit operation where they are words

@@ -103,6 +103,10 @@ def _add(attributes, arrays, x, y):
     return _clamped(attributes, x.astype(jnp.int32) + y.astype(jnp.int32))
 
 
+def _table(attributes, arrays, x):
+    return jnp.take(jnp.asarray(arrays["values"]), x.astype(jnp.int32) - attributes["low"], axis=0)
+
+
 def _windows(attributes: dict[str, Any]) -> dict[str, Any]:
     padding = [tuple(pair) for pair in attributes["padding"]]
     return {"strides": tuple(attributes["strides"]), "padding": padding}
@@ -255,6 +259,7 @@ _OPS: dict[str, Callable[..., jax.Array]] = {
     "quantize": _quantize,
     "requantize": _requantize,
     "add": _add,
+    "table": _table,
     "conv": _conv,
     "dense": _dense,
     "adder_conv": _adder_conv,

@@ -135,6 +135,11 @@ def _add(graph: OnnxGraph, a: Any, own: Arrays, x: Held, y: Held) -> Held:
     return Held(graph.clip(total, a), "int32", x.image)
 
 
+def _table(graph: OnnxGraph, a: Any, own: Arrays, x: Held) -> Held:
+    place = graph.op("Sub", graph.cast(x, "int32").name, graph.constant(a["low"]))
+    return Held(graph.op("Gather", graph.constant(own["values"]), place), "int32", x.image)
+
+
 def _conv(graph: OnnxGraph, a: Any, own: Arrays, x: Held) -> Held:
     if x.type not in ("int8", "uint8"):
         raise InputError("a convolution takes numbers of more than 8 bits, which ONNX has none of.")
@@ -257,6 +262,7 @@ _OPERATIONS: dict[str, Callable[..., Held]] = {
     "quantize": _quantize,
     "requantize": _requantize,
     "add": _add,
+    "table": _table,
     "conv": _conv,
     "dense": _dense,
     "pack_signs": _pack_signs,
@@ -271,4 +277,4 @@ _OPERATIONS: dict[str, Callable[..., Held]] = {
     "flatten": _flatten,
     "dequantize": _dequantize,
 }
-_NARROWED = ("quantize", "requantize", "add", "pad", "concatenate", "max_pool")
+_NARROWED = ("table", "quantize", "requantize", "add", "pad", "concatenate", "max_pool")

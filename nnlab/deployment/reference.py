@@ -39,6 +39,8 @@ def _value(node: Node, own: dict[str, np.ndarray], inputs: list[np.ndarray]) -> 
             return np.clip(y, a["low"], a["high"])
         case "add":
             return np.clip(x + inputs[1], a["low"], a["high"])
+        case "table":
+            return integers["values"][x - a["low"]]
         case "conv":
             groups = a.get("groups", 1)
             filters = np.split(integers["kernel"], groups, axis=-1)

@@ -1,5 +1,6 @@
 """What the functions between layers do to values, a primitive of JAX a rule.
 
+A step that has none is a table where it is a function of one value (`nnlab.deployment.tables`).
 A rule takes the step, its inputs and the builder, and gives a value. An input is a `Value`, a NumPy
 array where it does not depend on the images, or a `Comparison`.
 

@@ -9,6 +9,7 @@ networks keep the first convolution and the classifier in full precision.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ from nnlab.deployment.program import Step, evaluated
 from nnlab.deployment.quantization import Scheme, check_options
 from nnlab.deployment.recognition import Layer, Norm
 from nnlab.deployment.rules import Comparison, Given, translated
+from nnlab.deployment.tables import Chains
 from nnlab.deployment.values import Value, power_of_two
 from nnlab.errors import InputError
 
@@ -72,18 +74,23 @@ def quantize(
         )
     record = recorded(model, variables, images, quantile)
     examples = jnp.asarray(images[:EXAMPLES]) if correct_means else None
-    build = Builder(examples, _carrier(record))
+    chains = Chains(record.program)
+    build = Builder(examples, _carrier(record, chains))
     values = _images(build, record, np.shape(images)[1:])
     program = record.program
     values.update(program.constants)
     values.update(zip(program.variables, jax.tree.leaves(variables), strict=True))
     last = {number: place for place, step in enumerate(program.outline) for number in step.inputs}
     last[program.result] = len(program.outline)
+    for number, place in chains.last_uses().items():
+        last[number] = max(last.get(number, 0), place)
+    ending: dict[int, list[int]] = {}
+    for number, place in last.items():
+        ending.setdefault(place, []).append(number)
     for place, step in enumerate(program.outline):
-        values.update(_taken(step, values, build, record, adders))
-        for number in step.inputs:
-            if last.get(number) == place:
-                values.pop(number, None)
+        values.update(_taken(step, values, build, record, adders, chains))
+        for number in ending.get(place, ()):
+            values.pop(number, None)
         build.forget_but(value for value in values.values() if isinstance(value, Value))
     result = values[program.result]
     if not isinstance(result, Value):
@@ -93,7 +100,12 @@ def quantize(
 
 
 def _taken(
-    step: Step, values: dict[int, Any], build: Builder, record: Record, adders: AdderOptions
+    step: Step,
+    values: dict[int, Any],
+    build: Builder,
+    record: Record,
+    adders: AdderOptions,
+    chains: Chains,
 ) -> dict[int, Any]:
     """What one step gives, by number."""
     inputs = [values.get(number) for number in step.inputs]
@@ -111,13 +123,33 @@ def _taken(
     else:
         shapes = [record.program.shapes[number] for number in step.inputs]
         arrays = [x if isinstance(x, Value | Comparison) else np.asarray(x) for x in inputs]
-        value = translated(Given(step, arrays, shapes, record.program.shapes[number], build))
+        given = Given(step, arrays, shapes, record.program.shapes[number], build)
+        try:
+            value = translated(given)
+        except InputError as error:
+            value = _tabulated(given, number, values, chains, error)
     if isinstance(value, Value):
         shape = record.program.shapes[number]
         size = (shape[1], shape[2]) if len(shape) == 4 else (1, 1)
         size = value.size if value.flat else size
         value = dataclasses.replace(value, size=size, most=record.most.get(number, 0.0))
     return {number: value}
+
+
+def _tabulated(
+    given: Given, number: int, values: dict[int, Any], chains: Chains, error: InputError
+) -> Any:
+    """A step without a rule as a function of one value, or its error if it is none."""
+    root = values.get(chains.roots.get(number, -1))
+    if not isinstance(root, Value):
+        raise error
+    aval: Any = given.step.equation.outvars[0].aval
+    if aval.dtype == bool:
+        return Comparison(root, True, math.nan)  # for a later step's table
+    try:
+        return given.build.table(root, chains.function(number, values), given.name("table"))
+    except (InputError, TypeError, ValueError):
+        raise error from None
 
 
 def _layer(build: Builder, x: Value, layer: Layer, adders: AdderOptions) -> Value:
@@ -144,7 +176,7 @@ def _images(build: Builder, record: Record, shape: tuple[int, ...]) -> dict[int,
     return {program.images: build.images(record.most[program.images], largest, size)}
 
 
-def _carrier(record: Record) -> float:
+def _carrier(record: Record, chains: Chains) -> float:
     """A step for what is added up and concatenated, by the largest number between the first and
     the last layer."""
     calls = list(record.calls.values())
@@ -153,7 +185,7 @@ def _carrier(record: Record) -> float:
     shared = [
         record.most[number]
         for step in record.program.outline
-        if step.op in _SHARING
+        if step.op in _SHARING and chains.roots.get(step.outputs[0]) not in chains.curved
         for number in step.inputs
         if number in record.program.varying
     ]

@@ -176,7 +176,7 @@ def _numbers(x: Any) -> dict[str, Any] | None:
     """What is looked at of a result of `_some`."""
     if x is None:
         return None
-    x = np.asarray(x, np.float32)
+    x = np.asarray(x, np.float64)
     middle = x[(slice(None), *(size // 2 for size in x.shape[1:-1]))]  # [examples, features]
     lengths = np.sqrt(np.square(middle).sum(axis=-1, keepdims=True))
     directions = middle / np.where(lengths > 0, lengths, 1)

@@ -54,10 +54,18 @@ def every_operation(seed=0):
     numbers = dict(center=0, multiplier=1, shift=2, offset=40)
     constants = {role: np.array([number], np.int32) for role, number in numbers.items()}
     node("mixed", "requantize", "of_each", {"low": 0, "high": 255}, **constants)
+    values = np.random.default_rng(seed).integers(0, 256, 300, np.uint8)
+    node("looked_up", "table", "mixed", {"low": -20}, values=values)
     four_bits = {"shift": 1, "bits": 3, "padding_value": 0}
     conv("few", "adder_conv", "narrow", rng.integers(0, 8, (3, 3, 5, 2), np.uint8), **four_bits)
     eight_bits = {"shift": 0, "bits": 8, "padding_value": 9}
-    conv("many", "adder_conv", "mixed", rng.integers(0, 256, (3, 3, 5, 3), np.uint8), **eight_bits)
+    conv(
+        "many",
+        "adder_conv",
+        "looked_up",
+        rng.integers(0, 256, (3, 3, 5, 3), np.uint8),
+        **eight_bits,
+    )
     node("groups", "concatenate", "few many", {}, order=np.array([3, 0, 4, 1, 2], np.int32))
     requantize("again", "groups", 5, -32768, 32767, 3000)
     node("block", "add", "carrier again", {"low": -100, "high": 32767})
