@@ -12,8 +12,8 @@ Distances are taken as written, :math:`|x - w|`, which is exact for large offset
 NaN; on the CPU it runs at the speed of the identity :math:`2\sum\max(x, w) - \sum x - \sum w`.
 
 Arguments and results are those of the functions of the same names in `nnlab.kernels.adder`.
-Narrow floats are widened to float32 first. The three sums themselves, `negative_sum`, `input_sum`
-and `filter_sum`, take any term, and serve other arithmetics as well.
+Narrow floats are widened to float32 first. The sums themselves, `window_sum`, `negative_sum`,
+`input_sum` and `filter_sum`, take any term, and serve other arithmetics as well.
 """
 
 import functools
@@ -89,6 +89,23 @@ def negative_sum(
     dtype: DTypeLike,
 ) -> jax.Array:
     """`-sum_k term(x_k, w_k)` over every window; a term is of `dtype`, and 0 for two zeros."""
+    return window_sum(term, x, kernel, window, dtype, sign=-1, zeros_add_nothing=True)
+
+
+def window_sum(
+    term: Term,
+    x: jax.Array,
+    kernel: jax.Array,
+    window: Window,
+    dtype: DTypeLike,
+    *,
+    sign: Literal[1, -1] = 1,
+    zeros_add_nothing: bool = False,
+) -> jax.Array:
+    """`sign * sum_k term(x_k, w_k)` over every window; a term is of `dtype`.
+
+    It is faster where `term(0, 0)` is known to be 0, since blocks are filled up with such terms.
+    """
     n, _, _, channels = x.shape
     kh, kw, _, features = kernel.shape
     (sh, sw), pads, (dh, dw) = window
@@ -98,7 +115,7 @@ def negative_sum(
         return acc
 
     blocks, size = _blocks(channels, kw)
-    extra = blocks * size - channels  # channels of zeros on both sides, whose terms are zero
+    extra = blocks * size - channels  # channels of zeros on both sides, whose terms do not count
     x = jnp.pad(x, ((0, 0), *pads, (0, extra)))
     kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, extra), (0, 0)))
 
@@ -112,12 +129,16 @@ def negative_sum(
 
     def trip(t, carry):
         acc, rows, taps = carry
-        terms = [
-            term(rows[:, :, j * dw : j * dw + (out_w - 1) * sw + 1 : sw, c, None], taps[j, c])
-            for j in range(kw)
-            for c in range(size)
-        ]
-        return acc - _chained_sum(terms), *window_at(t + 1)
+
+        def term_at(j, c):
+            inputs = rows[:, :, j * dw : j * dw + (out_w - 1) * sw + 1 : sw, c, None]
+            value = term(inputs, taps[j, c])
+            if zeros_add_nothing or c < size - extra:
+                return value
+            return jnp.where(t % blocks < blocks - 1, value, jnp.zeros((), dtype))
+
+        total = _chained_sum([term_at(j, c) for j in range(kw) for c in range(size)])
+        return acc + total if sign == 1 else acc - total, *window_at(t + 1)
 
     return lax.fori_loop(0, kh * blocks, trip, (acc, *window_at(0)))[0]
 
@@ -154,7 +175,8 @@ def input_sum(
     blocks, size = _blocks(features, kw)
     extra = blocks * size - features
     g = jnp.pad(g, ((0, 0), (0, 0), (reach, columns - out_w), (0, extra)))
-    kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, extra))).swapaxes(2, 3)
+    # A slope may be infinite at 0, so that a cotangent of 0 would make it NaN.
+    kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, extra)), mode="edge").swapaxes(2, 3)
 
     def row_of_taps(row, dx):
         corner = (0, row * dh // sh, row * dh % sh, 0, 0, 0)
@@ -223,7 +245,7 @@ def filter_sum(
         corner = (0, index // kw * dh, index % kw * dw, 0)
         shape = (n, (out_h - 1) * sh + 1, (out_w - 1) * sw + 1, channels)
         pixels = lax.dynamic_slice(x, corner, shape)[:, ::sh, ::sw].reshape(positions, channels)
-        pixels = jnp.pad(pixels, spare).reshape(trips, lanes, _TERMS, channels)
+        pixels = jnp.pad(pixels, spare, mode="edge").reshape(trips, lanes, _TERMS, channels)
         weights = kernel[index // kw, index % kw]
 
         def block_at(t):
