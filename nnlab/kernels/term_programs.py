@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
@@ -110,8 +111,25 @@ def _place(equation: Any, operands: tuple[Place, ...], steps: list[Step]) -> Pla
     result: Any = equation.outvars[0].aval
     if not isinstance(first, int) and name in ("neg", "convert_element_type"):
         return np.asarray(-first if name == "neg" else first, result.dtype)
-    steps.append(Step(equation.primitive, equation.params, operands, result))
+    if name == "div" and (choice := _powers_of_two(operands[1], steps)):
+        # The derivative of a maximum has 1 or 2 there. A quotient takes as long as ten products.
+        steps.append(choice)
+        operands = (first, len(steps) + 1)
+        steps.append(Step(lax.mul_p, {}, operands, result))
+    else:
+        steps.append(Step(equation.primitive, equation.params, operands, result))
     return len(steps) + 1
+
+
+def _powers_of_two(place: Place, steps: list[Step]) -> Step | None:
+    """The choice among reciprocals where a place holds one among powers of two."""
+    step = steps[place - 2] if isinstance(place, int) and place > 1 else None
+    if step is None or step.primitive.name != "select_n":
+        return None
+    which, *cases = step.operands
+    if any(isinstance(case, int) or abs(np.frexp(case)[0]) != 0.5 for case in cases):
+        return None
+    return step._replace(operands=(which, *(np.asarray(1 / case, case.dtype) for case in cases)))
 
 
 def _needed(steps: list[Step], result: Place) -> Program:

@@ -152,6 +152,9 @@ def test_a_program_is_what_a_term_costs():
     # JAX's derivative of a product multiplies with a tangent of 1, and computes the value as well.
     slope = Term(lambda x, w: x * w - jnp.abs(x)).part("filter_rule")
     assert program_of(slope).steps == () and program_of(slope).result == 0
+    slope = Term(jnp.maximum).part("input_rule")  # in which JAX divides by 1 or 2
+    assert "div" not in [step.primitive.name for step in program_of(slope).steps]
+    assert [program_of(slope)(*jnp.float32([x, 3])) for x in (2, 3, 4)] == [0, 0.5, 1]
     names = [s.primitive.name for s in program_of(lambda x, w: jnp.clip(w - x, -1, 1)).steps]
     assert names == ["sub", "max", "min"]
     first, second = (program_of(lambda x, w, c=c: x * w + c).digest for c in (1.0, 2.0))
