@@ -147,7 +147,7 @@ _KERNELS: dict[str, _Cost] = {
 
 def kernel_name(equation: JaxprEqn) -> str | None:
     """Return the name of the kernel that an equation calls, or None."""
-    name = equation.params.get("name")
+    name = str(equation.params.get("name"))
     if equation.primitive.name == "jit" and (cost := _cost_of(name)):
         return name if len(equation.invars) == cost[0] else None
     return None

@@ -72,7 +72,7 @@ def program_of(function: Function) -> Program:
     traced = jax.make_jaxpr(function)(scalar, scalar)
     steps: list[Step] = []
     (result,) = _write_out(traced.jaxpr, traced.consts, (0, 1), steps)
-    return _needed(steps, result)
+    return needed(steps, result)
 
 
 def _write_out(
@@ -127,13 +127,14 @@ def _powers_of_two(place: Place, steps: list[Step]) -> Step | None:
     if step is None or step.primitive.name != "select_n":
         return None
     which, *cases = step.operands
-    if any(isinstance(case, int) or abs(np.frexp(case)[0]) != 0.5 for case in cases):
+    constants = [case for case in cases if not isinstance(case, int)]
+    if len(constants) < len(cases) or any(abs(np.frexp(c)[0]) != 0.5 for c in constants):
         return None
-    return step._replace(operands=(which, *(np.asarray(1 / case, case.dtype) for case in cases)))
+    return step._replace(operands=(which, *(np.asarray(1 / c, c.dtype) for c in constants)))
 
 
-def _needed(steps: list[Step], result: Place) -> Program:
-    """The program without the steps that its result does not depend on."""
+def needed(steps: Sequence[Step], result: Place) -> Program:
+    """Return the steps that the number at a place depends on, as a program with that result."""
     used = {result} if isinstance(result, int) else set()
     for number in reversed(range(len(steps))):
         if number + 2 in used:

@@ -54,6 +54,7 @@ class _Writer:
         self.tables: list[str] = []
         self.lines: list[str] = []
         self.values: list[tuple[str, str]] = [("x", "float32"), ("w", "float32")]  # and dtypes
+        known: dict[str, tuple[str, str]] = {}
         for step in program.steps:
             name = f"v{len(self.values)}"
             dtype = str(step.result.dtype)
@@ -62,8 +63,10 @@ class _Writer:
             write = _EXPRESSIONS.get(step.primitive.name)
             if write is None or step.result.size != 1:
                 raise NotNativeError(f"{step.primitive.name} has no native form")
-            self.lines.append(f"const {_TYPES[dtype]} {name} = {write(self, step)};")
-            self.values.append((name, dtype))
+            text = write(self, step)
+            if text not in known:  # a user's x - w, written twice, is one step
+                self.lines.append(f"const {_TYPES[dtype]} {name} = {text};")
+            self.values.append(known.setdefault(text, (name, dtype)))
         text, dtype = self.at(program.result), self.dtype(program.result)
         self.lines.append(f"return {_converted(text, dtype, 'float32')};")
 

@@ -3,7 +3,8 @@
 XLA's are the blocked sums of `nnlab.kernels.adder_xla`, so that nothing of size
 [positions, in, out] exists. On a CPU the native loops sum terms whose steps have a native form
 (`nnlab.kernels.term_source`), in float32, from a library that is compiled when a program with the
-term is first traced (`nnlab.kernels.term_libraries`).
+term is first traced (`nnlab.kernels.term_libraries`). Sums that are convolutions are computed as
+such (`nnlab.kernels.term_products`).
 
 Operands are float32 or wider, of one dtype. Every kernel is jitted under a name of its own, by
 which `nnlab.costs.count` finds its term.
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnlab.errors import InputError
-from nnlab.kernels import native, selection
+from nnlab.kernels import native, selection, term_products
 from nnlab.kernels.adder_xla import filter_sum, input_sum, window_sum
 from nnlab.kernels.batch import sum_over_images
 from nnlab.kernels.term_libraries import add
@@ -118,10 +119,14 @@ def term_status(term: Term) -> dict[str, dict[str, str]]:
     """Report the body that serves each kernel of a term, as `nnlab.kernels.status` does.
 
     Where that is XLA's on a CPU although there are native kernels, the reason is said as well, as
-    in "xla (exp has no native form)". Libraries are compiled if they are not there yet.
+    in "xla (exp has no native form)". "convolution" means that the sums are those of a float layer,
+    as for x - w or x sgn(w). Libraries are compiled if they are not there yet.
     """
     report = {}
     for kind, name in _KERNELS.items():
+        if _parts(term, kind):
+            report[f"term_{name}"] = dict.fromkeys(("cpu", "gpu", "tpu"), "convolution")
+            continue
         body = "xla"
         if selection.chooses_native():
             try:
@@ -151,7 +156,12 @@ def term_of_kernel(name: str) -> Function | None:
 def _kernel(term: Term, kind: Kind) -> Callable[..., jax.Array]:
     function = term.part(kind)
 
+    parts = _parts(term, kind)
+
     def kernel(*operands: jax.Array, window: Window) -> jax.Array:
+        if parts and operands[0].dtype == jnp.float32:  # as the program was traced
+            return getattr(term_products, _KERNELS[kind])(parts, *operands, window)
+
         def xla(*operands: Any) -> jax.Array:
             if kind == "value":
                 x, weights = operands
@@ -167,6 +177,15 @@ def _kernel(term: Term, kind: Kind) -> Callable[..., jax.Array]:
     kernel.__name__ = f"term_{_digest(function)}_{_KERNELS[kind]}"
     _traced[kernel.__name__] = function
     return jax.jit(kernel, static_argnames="window")
+
+
+@functools.cache
+def _parts(term: Term, kind: Kind) -> term_products.Parts | None:
+    try:
+        parts = term_products.parts_of(program_of(term.part(kind)))
+    except NotImplementedError:
+        return None
+    return parts if parts and (kind != "value" or parts.is_product) else None
 
 
 def _native(term: Term, kind: Kind, window: Window, operands: tuple[jax.Array, ...]):

@@ -17,7 +17,9 @@ gradient of some potential :math:`\sum_k \phi(x_{pk}, w_{ko})`: say of which, an
 
 Rules are expected to be finite for finite numbers: where one is not, a cotangent of 0 gives NaN, at
 the edges of an image as well for pairs that do not meet. Sums are taken in float32 at least,
-whatever the dtype of the operands. Nothing of size [positions, in, out] exists.
+whatever the dtype of the operands. Nothing of size [positions, in, out] exists. Sums of
+:math:`u(x)\,v(w)`, and rules :math:`u(x) \pm v(w)` such as AdderNet's x - w, are taken as those of
+a float layer, with its speed (`nnlab.kernels.term_products`).
 """
 
 import functools

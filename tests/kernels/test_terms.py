@@ -14,6 +14,7 @@ from jax import lax
 
 from nnlab import kernels
 from nnlab.kernels import native, term_libraries
+from nnlab.kernels.adder_xla import filter_sum, input_sum, window_sum
 from nnlab.kernels.term_programs import program_of
 from nnlab.kernels.term_source import NotNativeError, source_of
 from nnlab.kernels.terms import Term, term_conv, term_conv_filter_gradient, term_conv_input_gradient
@@ -99,7 +100,7 @@ SHAPES = {  # of x and kernel, and the window
 @pytest.mark.parametrize("case", SHAPES)
 def test_native_sums_are_those_of_xla(case):
     x_shape, kernel_shape, window = SHAPES[case]
-    term = Term(lambda x, w: jnp.abs(x * w - 0.5), lambda x, w: x - 2 * w, lambda x, w: w + x)
+    term = Term(lambda x, w: jnp.abs(x * w - 0.5), jnp.maximum, lambda x, w: jnp.abs(w + x))
     x, kernel = normal(0, *x_shape), normal(1, *kernel_shape)
     g = normal(2, x_shape[0], *window.positions(x_shape[1:], kernel_shape), kernel_shape[3])
     results = {}
@@ -115,6 +116,43 @@ def test_native_sums_are_those_of_xla(case):
             ]
     for ours, theirs in zip(results["native"], results["xla"], strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SHAPES)
+def test_sums_that_are_convolutions(case):
+    x_shape, kernel_shape, window = SHAPES[case]
+    x, kernel = normal(0, *x_shape), normal(1, *kernel_shape)
+    g = normal(2, x_shape[0], *window.positions(x_shape[1:], kernel_shape), kernel_shape[3])
+
+    terms = [
+        Term(
+            lambda x, w: (x + 1) * jnp.sign(w) * 2, lambda x, w: x - w, lambda x, w: 3 - w - x * x
+        ),
+        Term(lambda x, w: -(jnp.exp(x) * -w), lambda x, w: x, lambda x, w: jnp.abs(w)),
+        Term(lambda x, w: x * w, lambda x, w: jnp.cos(w), lambda x, w: 1.0),
+    ]
+    x, kernel, g = map(jnp.asarray, (x, kernel, g))
+    for term in terms:
+        status = kernels.term_status(term)
+        assert {body for by in status.values() for body in by.values()} == {"convolution"}
+        value, input_rule, filter_rule = map(term.part, ("value", "input_rule", "filter_rule"))
+        pairs = [
+            (
+                term_conv(x, kernel, window=window, term=term),
+                window_sum(value, x, kernel, window, jnp.float32),
+            ),
+            (
+                term_conv_input_gradient(g, x, kernel, window=window, term=term),
+                input_sum(input_rule, g, x, kernel, window),
+            ),
+            (
+                term_conv_filter_gradient(g, x, kernel, window=window, term=term),
+                filter_sum(filter_rule, g, x, kernel, window),
+            ),
+        ]
+        for ours, expected in pairs:
+            np.testing.assert_allclose(ours, expected, rtol=2e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize(

@@ -108,10 +108,14 @@ def test_what_fills_up_blocks_is_no_nan_where_slopes_are_infinite_at_zero():
 
 
 def test_float64_stays_float64():
+    term = Term(lambda x, w: 1.5 * x * w, filter_rule=lambda x, w: 1.5 * x - w)
     with jax.enable_x64(True):
-        x, kernel = np.ones((2, 3)), np.full((3, 1), 0.1)
-        y = jax.eval_shape(functools.partial(term_dense, term=RULES), x, kernel)
-        assert y.dtype == np.float64
+        x, kernel, g = np.ones((2, 3)), np.full((3, 1), 0.1), np.ones((2, 1))
+        results = jax.jit(functools.partial(passes, functools.partial(term_dense, term=term)))
+        y, dx, dw = results(x, kernel, g)
+        assert y.dtype == dx.dtype == dw.dtype == np.float64
+        np.testing.assert_allclose(y, np.full((2, 1), 0.45), rtol=1e-15)
+        np.testing.assert_allclose(dw, np.full((3, 1), 2.8), rtol=1e-15)
 
 
 @pytest.mark.parametrize(
