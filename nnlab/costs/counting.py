@@ -49,6 +49,7 @@ from nnlab.costs.primitives import (
     Arrays,
 )
 from nnlab.errors import InputError
+from nnlab.kernels.derivatives import program_of
 from nnlab.kernels.terms import term_of_kernel
 
 UNKNOWN = "unknown"
@@ -183,7 +184,9 @@ def bits_at_rest(equation: JaxprEqn) -> int | None:
 
 def called_jaxpr(equation: JaxprEqn) -> Jaxpr | None:
     """Return the jaxpr that an equation runs once on all of its operands in order, or None."""
-    return next(jaxprs_in_params(equation.params)) if equation.primitive.name in _CALLS else None
+    if equation.primitive.name in _CALLS:
+        return next(jaxprs_in_params(equation.params))
+    return program_of(equation)
 
 
 _CALLS = frozenset(

@@ -6,6 +6,7 @@ senders and receivers [batch, edges], int32, and a mask [batch, nodes], bool. Th
 in rank and dtype, but entry i of the first axis belongs to example i in all of them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -46,6 +47,20 @@ def shared_size(tree: Any, axis: int = 0) -> int:
     if not sizes[0]:
         raise InputError(f"{_name(first)} has shape {list(np.shape(leaves[0][1]))}: no examples.")
     return sizes[0]
+
+
+def check_shape(name: str, array: Any, shape: Sequence[int]) -> None:
+    """Raise `InputError` unless an array has the shape that others ask for.
+
+    JAX would repeat the one that is smaller, and compare each label with all predictions.
+
+    Args:
+        name: of the array, in the plural.
+        array: an array, a tracer or a `jax.ShapeDtypeStruct`; only its shape matters.
+        shape: the one expected.
+    """
+    if np.shape(array) != tuple(shape):
+        raise InputError(f"{name} have shape {list(np.shape(array))}, expected {list(shape)}.")
 
 
 def _name(path: Any) -> str:

@@ -74,12 +74,18 @@ def _quantize(attributes, arrays, x):
     return _clamped(attributes, jnp.nan_to_num(scaled))
 
 
+def _by_channel(array: np.ndarray, x: jax.Array) -> jax.Array:
+    """Give integers [channels] the type and the rank of `x` in int32, [..., channels]."""
+    return lax.broadcast_to_rank(jnp.asarray(array, jnp.int32), x.ndim)
+
+
 def _requantize(attributes, arrays, x):
-    shift = arrays["shift"]
-    half = (1 << shift) >> 1
-    product = (x.astype(jnp.int32) - arrays["center"]) * arrays["multiplier"]
-    scaled = lax.shift_right_arithmetic(product + half, jnp.broadcast_to(shift, product.shape))
-    return _clamped(attributes, scaled + arrays["offset"])  # (1)
+    own = arrays | {"half": (1 << arrays["shift"]) >> 1}
+    own = {role: _by_channel(array, x) for role, array in own.items()}
+    product = (x.astype(jnp.int32) - own["center"]) * own["multiplier"]
+    shift = jnp.broadcast_to(own["shift"], product.shape)
+    scaled = lax.shift_right_arithmetic(product + own["half"], shift)
+    return _clamped(attributes, scaled + own["offset"])  # (1)
 
 
 def _add(attributes, arrays, x, y):
@@ -160,8 +166,9 @@ def _adder_dense(attributes, arrays, x):
 
 
 def _pack_signs(attributes, arrays, x):
-    positive = x.astype(jnp.int32) * arrays["sign"] >= arrays["threshold"]
-    return pack_signs(jnp.where(positive, 1.0, -1.0))  # (2)
+    sign, threshold = (_by_channel(arrays[role], x) for role in ("sign", "threshold"))
+    positive = x.astype(jnp.int32) * sign >= threshold
+    return pack_signs(jnp.where(positive, jnp.float32(1), jnp.float32(-1)))  # (2)
 
 
 def _binary_conv(attributes, arrays, x):
@@ -206,7 +213,7 @@ def _sum(attributes, arrays, x):
             f"a network made for {attributes['positions']} positions before its classifier got "
             f"{x.shape[1]} by {x.shape[2]}."
         )
-    return x.astype(jnp.int32).sum(axis=(1, 2))
+    return x.sum(axis=(1, 2), dtype=jnp.int32)
 
 
 _OPS: dict[str, Callable[..., jax.Array]] = {
@@ -226,7 +233,7 @@ _OPS: dict[str, Callable[..., jax.Array]] = {
     "or_pool": functools.partial(_pool, jnp.bitwise_or),
     "sum_pool": _sum_pool,
     "sum": _sum,
-    "flatten": lambda attributes, arrays, x: x.reshape(x.shape[0], -1),
+    "flatten": lambda attributes, arrays, x: lax.collapse(x, 1),
     "dequantize": lambda attributes, arrays, x: (
         x.astype(jnp.float32) * jnp.float32(attributes["step"])
     ),

@@ -25,6 +25,7 @@ from nnlab.kernels import adder_gpu as gpu
 from nnlab.kernels import adder_xla as xla
 from nnlab.kernels import native
 from nnlab.kernels.batch import sum_over_images
+from nnlab.kernels.derivatives import differentiated_as
 from nnlab.kernels.selection import by_platform
 from nnlab.kernels.window import Window
 
@@ -93,7 +94,7 @@ def adder_conv_filter_gradient(
         return xla.adder_conv_filter_gradient(g, x, kernel, window=window)
 
     return by_platform(
-        sum_over_images(body),
+        differentiated_as(sum_over_images(body), body),
         g,
         x,
         kernel,

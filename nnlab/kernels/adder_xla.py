@@ -133,7 +133,7 @@ def window_sum(
 
         def term_at(j, c):
             inputs = rows[:, :, j * dw : j * dw + (out_w - 1) * sw + 1 : sw, c, None]
-            value = term(inputs, taps[j, c])
+            value = term(inputs, lax.broadcast_to_rank(taps[j, c], 4))
             if zeros_add_nothing or c < size - extra:
                 return value
             return jnp.where(t % blocks < blocks - 1, value, jnp.zeros((), dtype))
@@ -225,7 +225,8 @@ def input_sum(
         def trip(t, carry):
             acc, cotangents, taps = carry
             terms = [
-                cotangents[:, :, start : start + columns.pixels, o, None] * term(pixels, taps[j, o])
+                cotangents[:, :, start : start + columns.pixels, o, None]
+                * term(pixels, lax.broadcast_to_rank(taps[j, o], 4))
                 for j, start in ((j, columns.reach - distance) for j, distance in columns.taps)
                 for o in range(size)
             ]
@@ -278,7 +279,7 @@ def filter_sum(
         shape = (n, (out_h - 1) * sh + 1, (out_w - 1) * sw + 1, channels)
         pixels = lax.dynamic_slice(x, corner, shape)[:, ::sh, ::sw].reshape(positions, channels)
         pixels = jnp.pad(pixels, spare, mode="edge").reshape(trips, lanes, _TERMS, channels)
-        weights = kernel[index // kw, index % kw]
+        weights = lax.broadcast_to_rank(kernel[index // kw, index % kw], 3)
 
         def block_at(t):
             return pixels[t], cotangents[t]

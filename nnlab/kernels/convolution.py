@@ -1,4 +1,4 @@
-"""The multiplying convolution in its three passes.
+r"""The multiplying convolution in its three passes.
 
 Where images and filters are one pixel, all three are products of matrices, which every platform has
 in a fast form and a mesh can split in any way. Otherwise:
@@ -9,6 +9,12 @@ many times slower inside a loop (and a compiled epoch is a loop) than outside: t
 bring their unusual dimension orders into the one that its fast body takes. Written out as forward
 convolutions in the usual order, they run as fast inside as outside and give the same bits. Other
 platforms recognise the derived form and keep it.
+
+The three are the partial gradients of one form, linear in x, w and g,
+
+.. math:: T(x, w, g) = \sum_{pko} x_{p + k} w_{ko} g_{po},
+
+so that the derivatives of each, of every order and in both modes, are the other two.
 """
 
 import functools
@@ -16,8 +22,10 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import jaxpr_as_fun
 
 from nnlab.kernels import native
+from nnlab.kernels.derivatives import linear_map, perturbed
 from nnlab.kernels.selection import by_platform
 from nnlab.kernels.window import POINT, Window
 
@@ -39,6 +47,58 @@ def convolve(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
 
     Pixels of padding are zeros. Returns [batch, out height, out width, out].
     """
+    return _partial(2, window, x, kernel)
+
+
+def convolve_input_gradient(
+    g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window
+) -> jax.Array:
+    """Cotangent of `x` in `convolve`, given that of the output, `g`; reads of `x` its shape."""
+    return _partial(0, window, x, kernel, g)
+
+
+def convolve_filter_gradient(
+    g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window
+) -> jax.Array:
+    """Cotangent of `kernel` in `convolve`, given that of the output, `g`; reads only its shape."""
+    return _partial(1, window, x, kernel, g)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _partial(place: int, window: Window, *operands: jax.Array) -> jax.Array:
+    """Gradient of T by the one at `place` of (x, kernel, g), of which it reads the shape if any."""
+    x, kernel, *rest = operands
+    if place == 2:
+        return _output(x, kernel, window)
+    gradient = _filter_gradient if place else _input_gradient
+    return gradient(rest[0], x, kernel, window)
+
+
+@functools.partial(_partial.defjvp, symbolic_zeros=True)
+def _partial_jvp(place, window, primals, tangents):
+    along = [i for i in perturbed(tangents) if i != place]
+    run = functools.partial(_partial, place, window)
+    program = jax.make_jaxpr(run)(*primals)
+    [value] = jaxpr_as_fun(program)(*primals)
+    if not along:
+        return value, jnp.zeros_like(value)
+
+    def with_one(operands, i, other):
+        return [*operands[:i], other, *operands[i + 1 :]]
+
+    def tangent(operands, moves):
+        terms = (run(*with_one(operands, i, t)) for i, t in zip(along, moves, strict=True))
+        return [functools.reduce(jnp.add, terms)]
+
+    def transpose(operands, u):
+        return [_partial(i, window, *with_one(operands, place, *u)) for i in along]
+
+    moves = [tangents[i] for i in along]
+    [moved] = linear_map(tangent, transpose, primals, moves, [value], program)
+    return value, moved
+
+
+def _output(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     if _is_dense(x, kernel, window):
         return _matrix_product(x[:, 0, 0], kernel[0, 0])[:, None, None]
     return by_platform(
@@ -56,10 +116,7 @@ def _convolve(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     )
 
 
-def convolve_input_gradient(
-    g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window
-) -> jax.Array:
-    """Cotangent of `x` in `convolve`, given that of the output, `g`; reads of `x` its shape."""
+def _input_gradient(g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     if _is_dense(x, kernel, window):
         return _matrix_product(g[:, 0, 0], kernel[0, 0].T)[:, None, None]
     (pads_h, pads_w), dilation = window.padding, window.dilation
@@ -91,10 +148,7 @@ def convolve_input_gradient(
     return by_platform(xla, g, x, kernel, native=body)
 
 
-def convolve_filter_gradient(
-    g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window
-) -> jax.Array:
-    """Cotangent of `kernel` in `convolve`, given that of the output, `g`; reads only its shape."""
+def _filter_gradient(g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     if _is_dense(x, kernel, window):
         return _matrix_product(x[:, 0, 0].T, g[:, 0, 0])[None, None]
 

@@ -21,6 +21,7 @@ from jax.typing import DTypeLike
 from nnlab.errors import InputError
 from nnlab.kernels import native, native_integer
 from nnlab.kernels.batch import match_varying
+from nnlab.kernels.derivatives import differentiated_as
 
 Body = Literal["xla", "native", "cpu"]
 
@@ -86,8 +87,8 @@ def by_platform(
 ) -> jax.Array:
     """Run `native` in a CPU's part of the program, `pallas` in an Nvidia GPU's, else `xla`.
 
-    The first two see arrays of one dtype out of `dtypes`, none of them empty. A kernel has no
-    native body here if that is None.
+    The first two see arrays of one dtype out of `dtypes`, none of them empty, and have the
+    derivatives of `xla`. A kernel has no native body here if that is None.
     """
     operands = tuple(match_varying(*operands))
     bodies = {}
@@ -96,11 +97,12 @@ def by_platform(
             bodies["cpu"] = native
         if pallas is not None and _chooses_pallas():
             bodies["cuda"] = pallas
+
     # The types of the branches must agree, and that of a foreign call varies over nothing.
-    alike = {
-        platform: lambda *operands, body=body: match_varying(body(*operands), *operands)[0]
-        for platform, body in bodies.items()
-    }
+    def alike_to_xla(body):
+        return differentiated_as(lambda *o: match_varying(body(*o), *o)[0], xla)
+
+    alike = {platform: alike_to_xla(body) for platform, body in bodies.items()}
     if _forced.value == "cpu":
         return alike.get("cpu", xla)(*operands)
     return lax.platform_dependent(*operands, **alike, default=xla) if alike else xla(*operands)

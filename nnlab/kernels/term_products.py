@@ -125,12 +125,16 @@ def conv_filter_gradient(
     """`sum_p g_p (u(x_p) + v(w))`, or of their product, over all positions."""
     alone = parts.of_w(kernel) if parts.of_w else None
     if parts.of_x is None:
-        return jnp.zeros_like(kernel) if alone is None else alone * g.sum(axis=(0, 1, 2))
+        return jnp.zeros_like(kernel) if alone is None else alone * _total(g)
     x, window = _padded(parts, x, window)
     weighted = convolve_filter_gradient(g, parts.of_x(x), kernel, window)
     if alone is None:
         return weighted
-    return alone * weighted if parts.is_product else weighted + alone * g.sum(axis=(0, 1, 2))
+    return alone * weighted if parts.is_product else weighted + alone * _total(g)
+
+
+def _total(g: jax.Array) -> jax.Array:
+    return g.sum(axis=(0, 1, 2), keepdims=True)
 
 
 def _padded(parts: Parts, x: jax.Array, window: Window) -> tuple[jax.Array, Window]:

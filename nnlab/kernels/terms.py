@@ -245,7 +245,7 @@ def _check(kind: str, function: Any) -> None:
     """Raise unless a function is elementwise; of a rule, a constant may come."""
     if not callable(function):
         raise InputError(f"{kind} must be a function of x and w, not {function!r}.")
-    x, w = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((5, 1), (3,)))
+    x, w = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((5, 1), (1, 3)))
     try:
         traced, shape = jax.make_jaxpr(function, return_shape=True)(x, w)
     except TypeError as error:
@@ -254,7 +254,7 @@ def _check(kind: str, function: Any) -> None:
     result = np.shape(shape) if not hasattr(shape, "shape") else shape.shape
     steps = (equation.primitive.name for equation in traced.jaxpr.eqns)
     mixing = next((step for step in steps if step.startswith(_NOT_ELEMENTWISE)), None)
-    fits = result == (5, 3) or (kind != "value" and result in ((5, 1), (1, 3), (3,), ()))
+    fits = result == (5, 3) or (kind != "value" and result in ((5, 1), (1, 3), ()))
     if mixing or not fits:
         what = f"has a {mixing}" if mixing else f"gave an array of shape {result} for (5, 3)"
         raise InputError(

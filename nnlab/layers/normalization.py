@@ -19,6 +19,10 @@ def batch_norm(
     reason the variance is the mean squared distance from the mean, and not Flax's faster difference
     of the mean square and the squared mean: over 4,608 adder terms that loses all but three digits.
 
+    The running variance is that of the batches as they are, with the divisor n, as in Flax.
+    PyTorch's has n - 1, though it normalises a training batch by n as well. Borrowed statistics
+    serve as they are; a training that goes on moves them to n.
+
     Args:
         train: normalise by the batch and move the running statistics, which serve otherwise.
         dtype: of the output; by default that of input and parameters together, float32 at least.

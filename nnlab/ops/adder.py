@@ -36,9 +36,11 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from nnlab.kernels import adder as kernels
 from nnlab.kernels.convolution import convolve_filter_gradient, convolve_input_gradient
+from nnlab.kernels.derivatives import reverse_rule
 from nnlab.ops.front import check_dense_operands, over_rows, over_windows
 from nnlab.ops.windows import Padding
 
@@ -130,7 +132,7 @@ def _widen(*arrays: jax.Array) -> list[jax.Array]:
     return [a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in arrays]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+@functools.partial(reverse_rule, nondiff_argnums=(2, 3, 4))
 def _adder_conv(x, kernel, window, filter_rule, input_rule) -> jax.Array:
     return kernels.adder_conv(*_widen(x, kernel), window=window).astype(x.dtype)  # (1)
 
@@ -144,8 +146,8 @@ def _full_filter_gradient(g, x, w, window):
     if (
         w.shape[:2] == x.shape[1:3] == (1, 1)
     ):  # dense: as matrices, which XLA rounds as it always has
-        return (products[0, 0] - w[0, 0] * g[:, 0, 0].sum(axis=0))[None, None]
-    return products - w * g.sum(axis=(0, 1, 2))
+        return (products[0, 0] - w[0, 0] * g[:, 0, 0].sum(axis=0)[None])[None, None]
+    return products - w * lax.broadcast_to_rank(g.sum(axis=(0, 1, 2)), 4)
 
 
 def _adder_conv_bwd(window, filter_rule, input_rule, residuals, g):

@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 
 from nnlab.kernels import binary as kernels
+from nnlab.kernels.derivatives import reverse_rule
 from nnlab.ops.convolution import conv_cotangents
 from nnlab.ops.front import check_dense_operands, over_rows, over_windows
 from nnlab.ops.straight_through import straight_through
@@ -41,13 +42,13 @@ def _sign(x: jax.Array) -> jax.Array:
     return jnp.where(x >= 0, one, jnp.where(x < 0, -one, x))
 
 
-@jax.custom_vjp
+@reverse_rule
 def _sign_ste(x):
     return _sign(x)  # (1)
 
 
 _sign_ste.defvjp(
-    lambda x: (_sign(x), x),
+    lambda x: (_sign_ste(x), x),
     lambda x, g: (jnp.where(jnp.abs(x) <= 1, g, jnp.zeros((), g.dtype)),),  # (2)
 )
 
@@ -124,7 +125,7 @@ def binary_conv(
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(reverse_rule, nondiff_argnums=(2,))
 def _binary_conv(x, kernel, window) -> jax.Array:
     return kernels.binary_conv(x, kernel, window=window)
 

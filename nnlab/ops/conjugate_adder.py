@@ -32,6 +32,7 @@ import jax
 
 from nnlab.kernels import adder as kernels
 from nnlab.kernels.conjugate_adder import conjugate_adder_conv as forward
+from nnlab.kernels.derivatives import reverse_rule
 from nnlab.ops.front import over_windows
 
 
@@ -50,23 +51,24 @@ def conjugate_adder_conv(x: jax.Array, kernel: jax.Array, **window) -> jax.Array
         ValueError: ranks, sizes or window do not fit.
         TypeError: an operand is not floating.
     """
-    return over_windows("conjugate_adder_conv", _conjugate, x, kernel, **window, widen=True)
+    body = _conjugate_adder_conv
+    return over_windows("conjugate_adder_conv", body, x, kernel, **window, widen=True)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conjugate(x, kernel, window) -> jax.Array:
+@functools.partial(reverse_rule, nondiff_argnums=(2,))
+def _conjugate_adder_conv(x, kernel, window) -> jax.Array:
     return forward(x, kernel, window=window)  # (1)
 
 
-def _conjugate_fwd(x, kernel, window):
-    return _conjugate(x, kernel, window), (x, kernel)
+def _conjugate_adder_conv_fwd(x, kernel, window):
+    return _conjugate_adder_conv(x, kernel, window), (x, kernel)
 
 
-def _conjugate_bwd(window, residuals, g):
+def _conjugate_adder_conv_bwd(window, residuals, g):
     x, w = residuals
     dx = functools.partial(kernels.adder_conv_input_gradient, rule="sign", window=window)
     dw = functools.partial(kernels.adder_conv_filter_gradient, window=window)
     return dx(g, x, w) - dx(g, x, -w), dw(g, x, w) + dw(g, x, -w)  # (3), (2)
 
 
-_conjugate.defvjp(_conjugate_fwd, _conjugate_bwd)
+_conjugate_adder_conv.defvjp(_conjugate_adder_conv_fwd, _conjugate_adder_conv_bwd)

@@ -11,13 +11,13 @@ which it is; given ones do. With the padding "FULL", (2) is the product of two p
 commutes.
 
 Value and gradients of (1) are those of `jax.lax.conv_general_dilated`; `nnlab.kernels.convolution`
-explains why it is not simply that function. Reverse mode only.
+explains why it is not simply that function. Both modes and all orders: the form is linear in x and
+w, and its derivatives are convolutions again.
 
 References:
     Goodfellow et al., Deep Learning, MIT Press 2016, eq. 9.6 for (1), eq. 9.5 for (2).
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,7 +54,7 @@ def conv(
     """
     return over_windows(
         "conv",
-        _conv,
+        kernels.convolve,
         x,
         kernel,
         strides=strides,
@@ -94,21 +94,9 @@ def true_conv(
     return product(x, flipped(kernel), **options)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv(x, kernel, window) -> jax.Array:
-    return kernels.convolve(x, kernel, window)
-
-
-def _conv_fwd(x, kernel, window):
-    return _conv(x, kernel, window), (x, kernel)
-
-
 def conv_cotangents(window, residuals, g):
     """Cotangents of (x, kernel), given that of `conv(x, kernel)`, g; all of one dtype."""
     x, kernel = residuals
     dx = kernels.convolve_input_gradient(g, x, kernel, window)
     dw = kernels.convolve_filter_gradient(g, x, kernel, window)
     return dx, dw
-
-
-_conv.defvjp(_conv_fwd, conv_cotangents)

@@ -30,6 +30,7 @@ References:
 import jax
 import jax.numpy as jnp
 
+from nnlab.kernels.derivatives import reverse_rule
 from nnlab.ops.convolution import conv
 from nnlab.ops.estimators import dorefa_quantizer
 from nnlab.ops.products import int8_conv, signed_conv
@@ -88,15 +89,15 @@ def quantize_gradient(key: jax.Array, y: jax.Array, bits: int) -> jax.Array:
     The cotangent of an image that has nothing but zeros stays zero.
     """
 
-    @jax.custom_vjp
-    def identity(key, y):
+    @reverse_rule
+    def gradient_quantizer(key, y):
         return y
 
     def bwd(key, g):
         return None, _stochastic_rounding(key, g, bits)
 
-    identity.defvjp(lambda key, y: (y, key), bwd)
-    return identity(key, y)
+    gradient_quantizer.defvjp(lambda key, y: (gradient_quantizer(key, y), key), bwd)
+    return gradient_quantizer(key, y)
 
 
 def _stochastic_rounding(key, g, bits):

@@ -43,30 +43,35 @@ References:
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nnlab.kernels.derivatives import reverse_rule
 from nnlab.ops.binary import sign_ste
-from nnlab.ops.scaled import signs_by_filter, signs_by_layer
+from nnlab.ops.scaled import by_filter, signs_by_filter, signs_by_layer
 from nnlab.ops.straight_through import stored_in, straight_through
 
 Mode = Literal["activations", "weights"]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _sloped(slope: Callable[..., jax.Array], option: float | None, value, x) -> jax.Array:
+@functools.partial(reverse_rule, nondiff_argnums=(0, 1))
+def _estimator(slope: Callable[..., jax.Array], option: float | None, value, x) -> jax.Array:
     """`value`, whose cotangent times `slope(x, option)` goes to x."""
     return value
 
 
-def _sloped_bwd(slope, option, x, g):
+def _estimator_bwd(slope, option, x, g):
     return None, (_widened(g) * slope(_widened(x), option)).astype(x.dtype)
 
 
-_sloped.defvjp(lambda slope, option, value, x: (value, x), _sloped_bwd)
+def _estimator_fwd(slope, option, value, x):
+    return _estimator(slope, option, value, x), x
+
+
+_estimator.defvjp(_estimator_fwd, _estimator_bwd)
 
 
 def _widened(x):
@@ -101,24 +106,24 @@ def ste_sign(x: jax.Array, clip_value: float | None = 1.0) -> jax.Array:
     """Sign (1) of `x` (any shape, floating), slope (2); the default is `binary.sign_ste`."""
     if clip_value == 1:
         return sign_ste(x)
-    return _sloped(_inside, clip_value, sign_ste(lax.stop_gradient(x)), x)
+    return _estimator(_inside, clip_value, sign_ste(lax.stop_gradient(x)), x)
 
 
 def approx_sign(x: jax.Array) -> jax.Array:
     """Sign (1) of `x` (any shape, floating), slope (3)."""
-    return _sloped(_triangle, 1.0, sign_ste(lax.stop_gradient(x)), x)
+    return _estimator(_triangle, 1.0, sign_ste(lax.stop_gradient(x)), x)
 
 
 def swish_sign(x: jax.Array, beta: float = 5.0) -> jax.Array:
     """Sign (1) of `x` (any shape, floating), slope (4), which is negative past abs(bx) = 2.4."""
-    return _sloped(_swish, beta, sign_ste(lax.stop_gradient(x)), x)
+    return _estimator(_swish, beta, sign_ste(lax.stop_gradient(x)), x)
 
 
 def ste_heaviside(x: jax.Array, clip_value: float | None = 1.0) -> jax.Array:
     """Step (5) of `x` (any shape, floating), 0 at 0; slope (2)."""
     held = lax.stop_gradient(x)
     step = jnp.where(jnp.isnan(held), held, (held > 0).astype(x.dtype))  # (5)
-    return _sloped(_inside, clip_value, step, x)
+    return _estimator(_inside, clip_value, step, x)
 
 
 def ste_tern(
@@ -133,7 +138,7 @@ def ste_tern(
     """
     held = lax.stop_gradient(x)
     threshold = ternary_threshold(held) if ternary_weight_networks else threshold_value
-    return _sloped(_inside, clip_value, ternarize(held, threshold), x)
+    return _estimator(_inside, clip_value, ternarize(held, threshold), x)
 
 
 def ternary_threshold(w: jax.Array) -> jax.Array:
@@ -157,7 +162,8 @@ def magnitude_aware_sign(x: jax.Array, clip_value: float | None = 1.0) -> jax.Ar
     `nnlab.ops.bireal` multiplies by the scale after the product, for the same value.
     """
     signs, scale = signs_by_filter(lax.stop_gradient(x))
-    return scale * _sloped(_inside, clip_value, signs, x)
+    estimated: Any = _estimator(_inside, clip_value, signs, x)
+    return by_filter(scale, x) * estimated
 
 
 def dorefa_quantizer(x: jax.Array, k_bit: int = 2, mode: Mode = "activations") -> jax.Array:
@@ -175,7 +181,7 @@ def dorefa_quantizer(x: jax.Array, k_bit: int = 2, mode: Mode = "activations") -
         raise ValueError(f"k_bit must be an integer from 1 to 8, not {k_bit!r}.")
     if mode == "activations":
         value = _round(jnp.clip(_widened(lax.stop_gradient(x)), 0, 1), k_bit)  # (9)
-        return _sloped(_inside_unit, 1.0, value.astype(x.dtype), x)
+        return _estimator(_inside_unit, 1.0, value.astype(x.dtype), x)
     if mode != "weights":
         raise ValueError(f'mode must be "activations" or "weights", not {mode!r}.')
     if k_bit == 1:
@@ -204,7 +210,7 @@ def _stored_dorefa(bits):
     return stored_in(bits, quantizer)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+@functools.partial(reverse_rule, nondiff_argnums=(1,))
 def _dorefa_weights(w, bits):
     return _stored_dorefa(bits)(w)
 

@@ -32,6 +32,7 @@ from jax.typing import ArrayLike
 
 from nnlab.kernels import adder as l1
 from nnlab.kernels import lp_adder as kernels
+from nnlab.kernels.derivatives import reverse_rule
 from nnlab.ops.adder import adder_conv
 from nnlab.ops.front import over_windows
 from nnlab.ops.squared_distance import squared_distance_conv
@@ -70,7 +71,7 @@ def _powers(x: jax.Array, kernel: jax.Array, p: jax.Array, window) -> jax.Array:
     return _lp_adder_conv(x, kernel, p.astype(x.dtype), window)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(reverse_rule, nondiff_argnums=(3,))
 def _lp_adder_conv(x, kernel, p, window) -> jax.Array:
     return lax.cond(  # (1)
         p == 1,

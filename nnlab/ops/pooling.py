@@ -42,6 +42,7 @@ from jax import lax
 
 from nnlab.errors import InputError
 from nnlab.kernels.batch import auto_sharded
+from nnlab.kernels.derivatives import linear_map, reverse_rule
 from nnlab.kernels.window import Window
 from nnlab.ops.windows import Padding, pair, window_of
 
@@ -157,7 +158,7 @@ def stochastic_pool(
     taps, moves = _windows("stochastic_pool", x, window, strides, padding)
     shape = x.shape[0], *moves.positions(x.shape[1:], taps), x.shape[3]
     uniform = jax.random.uniform(key, shape, jnp.promote_types(x.dtype, jnp.float32))
-    return auto_sharded(lambda x, uniform: _draw(x, uniform, taps, moves), x, uniform)
+    return auto_sharded(lambda x, uniform: _stochastic_pool(x, uniform, taps, moves), x, uniform)
 
 
 def expected_pool(
@@ -233,6 +234,7 @@ def _to_chosen(
     if moves.strides == taps:  # windows do not overlap
         n, rows, columns, channels = g.shape
         places = jnp.arange(taps[0] * taps[1], dtype=jnp.int8).reshape(taps[0], 1, taps[1], 1)
+        places = lax.broadcast_to_rank(places, 6)
         here = chosen[:, :, None, :, None] == places
         x = jnp.where(here, g[:, :, None, :, None], 0)
         x = x.reshape(n, rows * down, columns * right, channels)
@@ -264,29 +266,36 @@ def _first_largest(x: jax.Array, y: jax.Array, taps: Taps, moves: Window) -> jax
     return first
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _max_pool(x: jax.Array, taps: Taps, moves: Window) -> jax.Array:
     return functools.reduce(jnp.maximum, _pixels(x, taps, moves, -jnp.inf))  # (1)
 
 
-def _max_pool_fwd(x, taps, moves):
+@_max_pool.defjvp
+def _max_pool_jvp(taps, moves, primals, tangents):
+    [x] = primals
     y: Any = _max_pool(x, taps, moves)
-    return y, (_first_largest(x, y, taps, moves), x[:0])
+    size = x.shape[1:3]
 
+    def run(residuals, operands):
+        [first], [t] = residuals, operands
+        chosen, *others = _pixels(t, taps, moves, 0.0)
+        for place, pixel in enumerate(others, 1):
+            chosen = jnp.where(first == place, pixel, chosen)
+        return [chosen]
 
-def _max_pool_bwd(taps, moves, residuals, g):
-    first, x = residuals
-    return (_to_chosen(g, first, taps, moves, x.shape[1:3]),)
+    def transpose(residuals, cotangents):
+        [first], [g] = residuals, cotangents
+        return [_to_chosen(g, first, taps, moves, size)]
 
-
-_max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
+    return y, linear_map(run, transpose, [_first_largest(x, y, taps, moves)], tangents, [y])[0]
 
 
 def _indices(x: jax.Array, y: jax.Array, taps: Taps, moves: Window) -> jax.Array:
     first = _first_largest(x, y, taps, moves).astype(jnp.int32)
     (down, right), ((top, _), (left, _)) = moves.strides, moves.padding
-    rows = jnp.arange(y.shape[1])[:, None, None] * down - top + first // taps[1]
-    columns = jnp.arange(y.shape[2])[:, None] * right - left + first % taps[1]
+    rows = jnp.arange(y.shape[1])[None, :, None, None] * down - top + first // taps[1]
+    columns = jnp.arange(y.shape[2])[None, None, :, None] * right - left + first % taps[1]
     # A window of nothing but NaN or -inf chooses its first pixel, which may be one of padding.
     rows, columns = rows.clip(0, x.shape[1] - 1), columns.clip(0, x.shape[2] - 1)
     return (rows * x.shape[2] + columns).astype(jnp.int32)
@@ -295,16 +304,16 @@ def _indices(x: jax.Array, y: jax.Array, taps: Taps, moves: Window) -> jax.Array
 def _places(indices: jax.Array, size: tuple[int, int]):
     """Index arrays [batch, pixels, channels] by `indices`."""
     batch, _, _, channels = indices.shape
-    flat = indices.reshape(batch, -1, channels)
+    flat = lax.collapse(indices, 1, 3)
     flat = jnp.where(flat < 0, size[0] * size[1], flat)  # not Python's index from the end
-    return jnp.arange(batch)[:, None, None], flat, jnp.arange(channels)
+    return jnp.arange(batch)[:, None, None], flat, jnp.arange(channels)[None, None]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(reverse_rule, nondiff_argnums=(2,))
 def _max_unpool(y: jax.Array, indices: jax.Array, size: tuple[int, int]) -> jax.Array:
     batch, _, _, channels = y.shape
     images = jnp.zeros((batch, size[0] * size[1], channels), y.dtype)
-    values = y.reshape(batch, -1, channels)
+    values = lax.collapse(y, 1, 3)
     images = images.at[_places(indices, size)].set(values, mode="drop")
     return images.reshape(batch, *size, channels)
 
@@ -314,9 +323,7 @@ def _max_unpool_fwd(y, indices, size):
 
 
 def _max_unpool_bwd(size, indices, g):
-    batch, _, _, channels = g.shape
-    g = g.reshape(batch, -1, channels)
-    dy = g.at[_places(indices, size)].get(mode="fill", fill_value=0)  # (2)
+    dy = lax.collapse(g, 1, 3).at[_places(indices, size)].get(mode="fill", fill_value=0)  # (2)
     return dy.reshape(indices.shape), None
 
 
@@ -342,19 +349,19 @@ def _choose(x, uniform, taps, moves):
     return jnp.where(finite, y, total).astype(x.dtype), jnp.where(finite, chosen, jnp.int8(-1))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _draw(x: jax.Array, uniform: jax.Array, taps: Taps, moves: Window) -> jax.Array:
+@functools.partial(reverse_rule, nondiff_argnums=(2, 3))
+def _stochastic_pool(x: jax.Array, uniform: jax.Array, taps: Taps, moves: Window) -> jax.Array:
     return _choose(x, uniform, taps, moves)[0]
 
 
-def _draw_fwd(x, uniform, taps, moves):
+def _stochastic_pool_fwd(x, uniform, taps, moves):
     y, chosen = _choose(x, uniform, taps, moves)
     return y, (chosen, x[:0])
 
 
-def _draw_bwd(taps, moves, residuals, g):
+def _stochastic_pool_bwd(taps, moves, residuals, g):
     chosen, x = residuals
     return _to_chosen(g, chosen, taps, moves, x.shape[1:3]), None
 
 
-_draw.defvjp(_draw_fwd, _draw_bwd)
+_stochastic_pool.defvjp(_stochastic_pool_fwd, _stochastic_pool_bwd)

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from nnlab.kernels.batch import match_varying
+from nnlab.kernels.derivatives import reverse_rule
 
 
 def power_activation(y: jax.Array, alpha: jax.Array) -> jax.Array:
@@ -49,19 +50,19 @@ def power_activation(y: jax.Array, alpha: jax.Array) -> jax.Array:
             raise TypeError(f"power_activation expects a floating {name}, not {array.dtype}.")
     y, alpha = match_varying(y, alpha)
     wide = jnp.promote_types(y.dtype, jnp.float32)
-    return _power(y.astype(wide), alpha.astype(wide)).astype(y.dtype)
+    return _power_activation(y.astype(wide), alpha.astype(wide)).astype(y.dtype)
 
 
-@jax.custom_vjp
-def _power(y, alpha) -> jax.Array:
+@reverse_rule
+def _power_activation(y, alpha) -> jax.Array:
     return jnp.sign(y) * jnp.exp(alpha * jnp.log(jnp.abs(y)))  # (1)
 
 
-def _power_fwd(y, alpha):
-    return _power(y, alpha), (y, alpha)
+def _power_activation_fwd(y, alpha):
+    return _power_activation(y, alpha), (y, alpha)
 
 
-def _power_bwd(residuals, g):
+def _power_activation_bwd(residuals, g):
     y, alpha = residuals
     zero = y == 0
     size = jnp.where(zero, 1, jnp.abs(y))
@@ -72,4 +73,4 @@ def _power_bwd(residuals, g):
     return dy, dalpha
 
 
-_power.defvjp(_power_fwd, _power_bwd)
+_power_activation.defvjp(_power_activation_fwd, _power_activation_bwd)

@@ -19,6 +19,7 @@ import functools
 import jax
 
 from nnlab.kernels.convolution import convolve
+from nnlab.kernels.derivatives import reverse_rule
 from nnlab.kernels.window import Window
 from nnlab.ops.convolution import conv_cotangents
 from nnlab.ops.front import Product as Product
@@ -34,12 +35,12 @@ def _product(name: str) -> Product:
     forward.__name__ = name
     named = jax.jit(forward, static_argnames="window")
 
-    @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+    @functools.partial(reverse_rule, nondiff_argnums=(2,))
     def product(x, kernel, window):
         return named(x, kernel, window=window)
 
     def product_fwd(x, kernel, window):
-        return named(x, kernel, window=window), (x, kernel)
+        return product(x, kernel, window), (x, kernel)
 
     product.defvjp(product_fwd, conv_cotangents)
 

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from nnlab.errors import InputError
+from nnlab.kernels.derivatives import linear_map
 
 
 def local_response_norm(
@@ -68,14 +69,10 @@ def _window_sums(x: jax.Array, before: int, after: int) -> jax.Array:
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3, 4))
 def _normalized(x: jax.Array, size: int, alpha: float, beta: float, k: float) -> jax.Array:
     d = k + alpha * _window_sums(x * x, size // 2, (size - 1) // 2)
     return x * jnp.exp(-beta * jnp.log(d))  # (1); jnp.power is one scalar call a number on a CPU
-
-
-def _normalized_fwd(x, size, alpha, beta, k):
-    return _normalized(x, size, alpha, beta, k), x
 
 
 def _normalized_bwd(size, alpha, beta, k, x, g):
@@ -83,7 +80,20 @@ def _normalized_bwd(size, alpha, beta, k, x, g):
     d = k + alpha * _window_sums(x * x, before, after)
     scaled = g * jnp.exp(-beta * jnp.log(d))
     shared = _window_sums(scaled * x / d, after, before)
-    return (scaled - 2 * alpha * beta * x * shared,)  # (2)
+    return scaled - 2 * alpha * beta * x * shared  # (2)
 
 
-_normalized.defvjp(_normalized_fwd, _normalized_bwd)
+@_normalized.defjvp
+def _normalized_jvp(size, alpha, beta, k, primals, tangents):
+    def run(residuals, operands):
+        [x], [t] = residuals, operands
+        before, after = size // 2, (size - 1) // 2
+        d = k + alpha * _window_sums(x * x, before, after)
+        shared = _window_sums(x * t, before, after)
+        return [jnp.exp(-beta * jnp.log(d)) * (t - 2 * alpha * beta * x / d * shared)]
+
+    def transpose(residuals, cotangents):
+        return [_normalized_bwd(size, alpha, beta, k, *residuals, *cotangents)]
+
+    y: Any = _normalized(*primals, size, alpha, beta, k)
+    return y, linear_map(run, transpose, primals, tangents, [y])[0]

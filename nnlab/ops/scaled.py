@@ -30,11 +30,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
+from nnlab.kernels.derivatives import reverse_rule
 from nnlab.ops.binary import sign_ste
 from nnlab.ops.convolution import conv_cotangents
 from nnlab.ops.front import Product, check_operands, over_windows
-from nnlab.ops.straight_through import stored_in
+from nnlab.ops.straight_through import stored_in, straight_through
 
 ScaledQuantizer = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 Rule = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -50,6 +52,11 @@ def _signs_by_layer(w):
 
 signs_by_filter = stored_in(1, _signs_by_filter)
 signs_by_layer = stored_in(1, _signs_by_layer)
+
+
+def by_filter(scale: jax.Array, like: jax.Array) -> jax.Array:
+    """Give a scale [out] the rank of `like` [..., out]; a scalar stays one."""
+    return lax.broadcast_to_rank(scale, like.ndim) if scale.ndim else scale
 
 
 def straight(w: jax.Array, scale: jax.Array, g: jax.Array) -> jax.Array:
@@ -81,34 +88,34 @@ def scaled_conv(
     name = getattr(product, "__name__", "scaled_conv")
     check_operands(name, x, kernel)
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
-    quantised: Any = _codes(kernel.astype(dtype), quantizer, rule)
+    quantised: Any = _quantized_weights(kernel.astype(dtype), quantizer, rule)
     body = functools.partial(_scaled_product, product)
     return over_windows(name, body, x, *quantised, **window)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _codes(w, quantizer, rule):
+@functools.partial(reverse_rule, nondiff_argnums=(1, 2))
+def _quantized_weights(w, quantizer, rule):
     """Codes and scale; what comes back as the cotangent of the codes is that of q."""
     return quantizer(w)
 
 
-def _codes_fwd(w, quantizer, rule):
-    codes, scale = quantizer(w)
-    return (codes, scale), (w, scale)
+def _quantized_weights_fwd(w, quantizer, rule):
+    quantised: Any = _quantized_weights(w, quantizer, rule)
+    return quantised, (w, quantised[1])
 
 
-def _codes_bwd(quantizer, rule, residuals, cotangents):
+def _quantized_weights_bwd(quantizer, rule, residuals, cotangents):
     return (rule(*residuals, cotangents[0]),)  # (3)
 
 
-_codes.defvjp(_codes_fwd, _codes_bwd)
+_quantized_weights.defvjp(_quantized_weights_fwd, _quantized_weights_bwd)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 4))
+@functools.partial(reverse_rule, nondiff_argnums=(0, 4))
 def _scaled_product(product, x, codes, scale, window) -> jax.Array:
     strides, padding, dilation = window
     y = product(x, codes, strides=strides, padding=padding, kernel_dilation=dilation)
-    return scale * y  # (1)
+    return by_filter(scale, y) * y  # (1)
 
 
 def _scaled_product_fwd(product, x, codes, scale, window):
@@ -117,7 +124,8 @@ def _scaled_product_fwd(product, x, codes, scale, window):
 
 def _scaled_product_bwd(product, window, residuals, g):
     x, codes, scale = residuals
-    dx, dq = conv_cotangents(window, (x, scale * codes), g)  # (2)
+    q = straight_through(by_filter(scale, codes) * codes, codes)  # (3) starts from q's cotangent
+    dx, dq = conv_cotangents(window, (x, q), g)  # (2)
     return dx, dq, jnp.zeros_like(scale)
 
 

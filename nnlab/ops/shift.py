@@ -38,6 +38,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nnlab.kernels.derivatives import reverse_rule
 from nnlab.ops.products import shift_conv
 from nnlab.ops.straight_through import stored_in, straight_through
 
@@ -109,7 +110,7 @@ def _stored_q(bits: int) -> Callable[[jax.Array], jax.Array]:
     def quantizer(w):
         mantissa, exponent = jnp.frexp(jnp.abs(w).astype(jnp.float32))  # abs(w) = m 2^e, m < 1
         # log2 m rounds up beyond -1/2; the float32 nearest to the root of 1/2 lies below it.
-        exponent -= mantissa <= jnp.float32(math.sqrt(0.5))
+        exponent -= (mantissa <= jnp.float32(math.sqrt(0.5))).astype(exponent.dtype)
         exponent = jnp.where(jnp.isinf(w), 0, exponent)
         return jnp.sign(w) * _power_of_two(exponent, bits, w.dtype)  # (1)
 
@@ -132,7 +133,7 @@ def _power_of_two(exponent, bits, dtype):
     return lax.bitcast_convert_type((exponent + 127) << 23, jnp.float32).astype(dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(reverse_rule, nondiff_argnums=(2,))
 def _shift_ps(shift, sign, bits):
     return _stored_ps(bits)(shift, sign)
 

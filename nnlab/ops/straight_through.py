@@ -19,27 +19,31 @@ from typing import Any
 
 import jax
 
+from nnlab.kernels.derivatives import reverse_rule
+
 Quantizer = Callable[[jax.Array], jax.Array]
 
 
-@jax.custom_vjp
+@reverse_rule
 def straight_through(value: jax.Array, x: jax.Array) -> jax.Array:
     """Return `value`; its cotangent goes to `x` as it is (1). Both have one shape and dtype."""
     return value
 
 
-straight_through.defvjp(lambda value, x: (value, None), lambda _, g: (None, g))
+straight_through.defvjp(lambda value, x: (straight_through(value, x), None), lambda _, g: (None, g))
 
 
 def quantize_cotangent(quantizer: Quantizer) -> Quantizer:
     """Return the identity whose cotangent passes through `quantizer` (2)."""
 
-    @jax.custom_vjp
-    def identity(x):
+    @reverse_rule
+    def quantized_cotangent(x):
         return x
 
-    identity.defvjp(lambda x: (x, None), lambda _, g: (quantizer(g),))
-    return identity
+    quantized_cotangent.defvjp(
+        lambda x: (quantized_cotangent(x), None), lambda _, g: (quantizer(g),)
+    )
+    return quantized_cotangent
 
 
 def stored_in(bits: int, quantizer: Callable[..., Any]) -> Callable[..., Any]:

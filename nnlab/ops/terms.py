@@ -28,6 +28,7 @@ from typing import Any
 import jax
 
 from nnlab.kernels import terms as kernels
+from nnlab.kernels.derivatives import reverse_rule
 from nnlab.kernels.terms import Function as Function
 from nnlab.kernels.terms import Term as Term
 from nnlab.ops.front import check_dense_operands, over_rows, over_windows
@@ -77,7 +78,7 @@ def term_conv(x: jax.Array, kernel: jax.Array, term: Term, **window: Any) -> jax
     return over_windows("term_conv", body, x, kernel, **window, widen=True)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@functools.partial(reverse_rule, nondiff_argnums=(2, 3))
 def _term_conv(x, kernel, window, term) -> jax.Array:
     return kernels.term_conv(x, kernel, window=window, term=term)  # (1)
 

@@ -13,6 +13,7 @@ import functools
 import math
 import operator
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,7 @@ Score = Callable[[dict[str, float]], float]
 # A signal waits for at most this:
 _SECONDS = 1.0  # of training, or one step
 _EXAMPLES = 1000  # of evaluation
+_LABELS = ", as it is if a label is none of the classes"
 
 
 def best_accuracy(tested: dict[str, float]) -> float:
@@ -106,6 +108,8 @@ def fit(
     keep: int = 2,
     patience: int | None = None,
     score: Score = best_accuracy,
+    diagnose: bool = True,
+    statistics: Callable[[State], State] | None = None,
 ) -> Trained:
     """Train for `epochs` passes over `train`, and evaluate on `test` after each.
 
@@ -127,6 +131,10 @@ def fit(
         patience: stop once more epochs than this in a row have not improved on the best score.
         score: a function of what `evaluate` returns, larger being better: `best_accuracy`,
             `least_loss`, ….
+        diagnose: before the first step, print what of the network cannot learn
+            (`nnlab.training.diagnose`), where `step` is what `train_step` returns.
+        statistics: takes those of normalisations anew before each evaluation
+            (`nnlab.training.fresh_statistics`), for networks that move fast, as adders do.
 
     Raises:
         InputError: the next batch cannot be read (the state is saved); or the folder holds
@@ -150,6 +158,8 @@ def fit(
         if not now.ended(epochs, patience):
             with contextlib.ExitStack() as stack:
                 with signals.immediate():
+                    if diagnose and now.step == 0:
+                        now.diagnose(step, train, epochs)
                     advance = stack.enter_context(train.compile(step, now.state, mesh))
                     pieces = _compiled_pieces(evaluate, now.state, test, mesh)
                 record = stack.enter_context(folder.metrics(name, after=now.last_epoch_end))
@@ -161,7 +171,7 @@ def fit(
 
                 count, saved = 1, time.monotonic()
                 while not now.ended(epochs, patience):
-                    due = False
+                    due, tested = False, None
                     if now.within_epoch:
                         if checkpoint_steps:
                             count = min(count, checkpoint_steps - now.step % checkpoint_steps)
@@ -169,7 +179,11 @@ def fit(
                         report(**now.figures(), examples_per_second=train.batch_size / seconds)
                         count = max(1, int(_SECONDS / seconds))
                         due = bool(checkpoint_steps) and now.step % checkpoint_steps == 0
-                    elif (tested := _mean_over_pieces(pieces, now.state, stop)) is not None:
+                    else:
+                        if statistics is not None:
+                            now.state = statistics(now.state)
+                        tested = _mean_over_pieces(pieces, now.state, stop)
+                    if tested is not None:
                         now.close_epoch(tested)
                         record(step=now.step, **{key: v[-1] for key, v in now.history.items()})
                         due = now.best_epoch * now.steps_per_epoch == now.step
@@ -252,6 +266,17 @@ class _Training:
             stopping = stopping.update(-score)  # Flax stops when a loss no longer falls
         return len(scores) >= epochs or stopping.should_stop
 
+    def diagnose(self, step: Step, train: Feed, epochs: int) -> None:
+        """Print what of the network cannot learn."""
+        if hosts.is_writer() and train.first is not None and hasattr(step, "diagnose"):
+            variables = jax.device_get(
+                {"params": self.state.params, "batch_stats": self.state.batch_stats}
+            )
+            look: Any = step
+            steps = epochs * self.steps_per_epoch
+            for fault in look.diagnose(variables, train.first(), steps=steps):
+                print(f"{self.name}: {fault}", file=sys.stderr, flush=True)
+
     def train(self, advance: Advance, count: int) -> float:
         """Take up to `count` steps, and return the seconds that one took."""
         start = time.perf_counter()
@@ -277,7 +302,7 @@ class _Training:
             name = leaf_name(self.state, leaf)
             what = f"{name} of {self.name} is not finite at step {self.step + 1}"
             if name == "loss":  # which is the first thing that a label touches
-                what += ", as it is if a label is none of the classes"
+                what += _LABELS
             raise self._diverged(what)
         return seconds / made
 
@@ -294,12 +319,12 @@ class _Training:
         """Move the epoch's means and its test into the history."""
         if not math.isfinite(tested["loss"]):
             what = f"The test loss of {self.name} is {tested['loss']} after step {self.step}"
-            raise self._diverged(what)
+            raise self._diverged(what + _LABELS if math.isnan(tested["loss"]) else what)
         figures = {f"train_{key}": value for key, value in self._means().items()}
         figures |= {f"test_{key}": value for key, value in tested.items()}
         figures["seconds"] = self.sums["seconds"]
-        if isinstance(self.state.opt_state, optax.ApplyIfFiniteState):
-            figures["skipped"] = int(self.state.opt_state.total_notfinite)
+        if skips := optax.tree.get_all_with_path(self.state.opt_state, "total_notfinite"):
+            figures["skipped"] = max(int(skipped) for _, skipped in skips)
         for key, value in figures.items():
             self.history.setdefault(key, []).append(value)
         self.sums = {}

@@ -22,7 +22,8 @@ from flax.typing import Dtype
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
-from nnlab.layers.recurrent import Cell, LSTMCell
+from nnlab.files.borrowing import Gates, Place, names_of
+from nnlab.layers.recurrent import Cell, GRUCell, LSTMCell
 from nnlab.layers.sequences import Bidirectional, Recurrent, Stacked
 
 
@@ -111,3 +112,28 @@ class LanguageModel(nn.Module):
         names = "features layers cell arithmetic classifier norm dropout recurrent_dropout dtype"
         options = {name: getattr(self, name) for name in names.split()}
         return RecurrentNet(self.symbols, **options, name="network")(x, train, lengths)
+
+
+@names_of(RecurrentNet, LanguageModel)
+def torch_names(
+    model: RecurrentNet | LanguageModel,
+    recurrent: str = "lstm",
+    classifier: str = "fc",
+    embedding: str = "embedding",
+) -> dict[str, Place]:
+    """Return the names that a PyTorch module has for every layer, for `nnlab.files.borrow`.
+
+    Args:
+        model: of `LSTMCell`, `GRUCell` or `SimpleCell` without `norm`.
+        recurrent: what the module calls its `torch.nn.LSTM`, `GRU` or `RNN` (with tanh).
+        classifier, embedding: what it calls the `torch.nn.Linear` after it, and the
+            `torch.nn.Embedding` before it.
+    """
+    names: dict[str, Place] = {"classifier": classifier}
+    gru = issubclass(model.cell, GRUCell)
+    for layer in range(model.layers):
+        names[f"cell{layer + 1}"] = Gates(recurrent, f"_l{layer}", gru)
+        names[f"back{layer + 1}"] = Gates(recurrent, f"_l{layer}_reverse", gru)
+    if isinstance(model, RecurrentNet):
+        return names
+    return {f"network/{here}": there for here, there in names.items()} | {"embedding": embedding}

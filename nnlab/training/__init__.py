@@ -2,6 +2,7 @@
 
 from nnlab._moved import forward
 from nnlab.training.distillation import Distillation, distillation_loss, student_accuracy
+from nnlab.training.doctor import Fault, diagnose
 from nnlab.training.epochs import (
     generated_steps,
     steps_per_epoch,
@@ -21,6 +22,7 @@ from nnlab.training.losses import (
     with_auxiliary,
 )
 from nnlab.training.parallel import data_mesh
+from nnlab.training.statistics import fresh_statistics
 from nnlab.training.steps import (
     Batch,
     State,
@@ -34,13 +36,16 @@ from nnlab.training.transfer import transfer
 __all__ = [
     "Batch",
     "Distillation",
+    "Fault",
     "Feed",
     "State",
     "accuracy",
     "cross_entropy",
     "data_mesh",
+    "diagnose",
     "distillation_loss",
     "evaluation",
+    "fresh_statistics",
     "generated",
     "generated_steps",
     "in_batches",

@@ -45,11 +45,12 @@ def evaluation(
         mesh: compute a part of each batch on each of its devices, as in `train_steps`.
 
     Raises:
-        InputError: when `evaluate` is called, the inputs differ in their number of examples.
+        InputError: when `evaluate` is called, arrays differ in their number of examples.
     """
 
     @jax.jit
     def evaluate(state: State, data: Batch) -> Metrics:
+        shared_size(data)
         variables = {"params": weights(state), "batch_stats": state.batch_stats}
 
         def apply(examples):

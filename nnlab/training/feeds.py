@@ -48,11 +48,13 @@ class Feed(NamedTuple):
         steps_per_epoch: full batches per epoch.
         compile: `with compile(step, state, mesh) as advance`; only the step, shapes and placement
             of the state matter. `advance` reuses the memory of the state that it is given.
+        first: reads some examples, as a batch has them; None where there is no such way.
     """
 
     batch_size: int
     steps_per_epoch: int
     compile: Callable[[Step, State, Mesh | None], contextlib.AbstractContextManager[Advance]]
+    first: Callable[[], Batch] | None = None
 
 
 def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
@@ -75,7 +77,7 @@ def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
         run = _jit(program, mesh).lower(state, arrays, 1).compile()
         yield _advance(lambda state, count: run(state, arrays, count), steps)
 
-    return Feed(batch_size, steps, compile)
+    return Feed(batch_size, steps, compile, lambda: jax.tree.map(lambda a: a[:batch_size], data))
 
 
 def generated(make: Callable[[jax.Array], Batch], steps_per_epoch: int) -> Feed:
@@ -101,7 +103,7 @@ def generated(make: Callable[[jax.Array], Batch], steps_per_epoch: int) -> Feed:
         run = _jit(generated_steps(step, make, steps_per_epoch), None).lower(state, 1).compile()
         yield _advance(run, steps_per_epoch)
 
-    return Feed(batch_size, steps_per_epoch, compile)
+    return Feed(batch_size, steps_per_epoch, compile, lambda: make(jax.random.key(0)))
 
 
 def _advance(run: Callable[[State, int], tuple[State, Any]], steps: int) -> Advance:
@@ -125,7 +127,11 @@ def streamed(stream: Stream) -> Feed:
         InputError: the batch is larger than the data; or, on compilation, the devices of the mesh
             do not divide the batch, or there is a carried state.
     """
-    steps = stream.steps_per_epoch
+    steps, alone = stream.steps_per_epoch, dataclasses.replace(stream, workers=0)
+
+    def first() -> Batch:
+        with contextlib.closing(to_device(alone.batches(0), None)) as batches:
+            return next(batches)
 
     @contextlib.contextmanager
     def compile(step: Step, state: State, mesh: Mesh | None) -> Iterator[Advance]:
@@ -138,7 +144,7 @@ def streamed(stream: Stream) -> Feed:
             return contextlib.closing(to_device(stream.batches(int(state.step)), sharding))
 
         # Workers start after compilation, during which a signal would have to wait.
-        with reading(dataclasses.replace(stream, workers=0)) as batches:
+        with reading(alone) as batches:
             run = _jit(step, mesh).lower(state, next(batches)).compile()
         with reading(stream) as batches:
             failed: list[Exception] = []
@@ -163,7 +169,7 @@ def streamed(stream: Stream) -> Feed:
 
             yield advance
 
-    return Feed(stream.batch_size, steps, compile)
+    return Feed(stream.batch_size, steps, compile, first)
 
 
 def _jit(program: Callable, mesh: Mesh | None) -> Any:

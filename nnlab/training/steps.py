@@ -9,6 +9,7 @@ state to the bit. All randomness comes from `state.key`, folded with the step (a
 dropout) or with the epoch (order of the examples); the key itself never changes.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,11 +19,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from nnlab.data.batches import shared_size
+from nnlab.data.batches import check_shape, shared_size
 from nnlab.errors import InputError
 from nnlab.kernels.batch import match_varying
 from nnlab.layers.sequences import no_carry
 from nnlab.optim.freezing import fill, frozen_paths, without
+from nnlab.training.doctor import diagnose
 from nnlab.training.losses import cross_entropy
 
 Batch = tuple[Any, Any]  # inputs and labels, each any tree of arrays [examples, ...]
@@ -121,7 +123,12 @@ def _carry(model: nn.Module, variables: Any, inputs: Any, streams: int) -> Any:
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> Metrics:
-    """Return {"accuracy"}: the part of labels [...] with the largest of logits [..., classes]."""
+    """Return {"accuracy"}: the part of labels [...] with the largest of logits [..., classes].
+
+    Raises:
+        InputError: there is not one label for each row of logits.
+    """
+    check_shape("labels for the accuracy of logits", labels, logits.shape[:-1])
     return {"accuracy": jnp.mean(logits.argmax(-1) == labels)}
 
 
@@ -166,7 +173,8 @@ def train_step(
             `nnlab.optim.majority_vote`; by default their mean.
 
     Returns:
-        The step. Its metrics are scalars: "loss" and those of `metrics`, means over the batch
+        The step, whose attribute `diagnose` is `nnlab.training.diagnose` of this model, loss and
+        augmentation. Its metrics are scalars: "loss" and those of `metrics`, means over the batch
         in training mode before the update, and "nonfinite", int32: -1, or the number of the first
         leaf of `Watched` that is not finite, which `leaf_name` turns into a name.
 
@@ -244,6 +252,9 @@ def train_step(
         bad = _first_nonfinite(watched)
         return _select(bad < 0, after, state), measured | {"nonfinite": bad}
 
+    step.diagnose = functools.partial(  # pyright: ignore[reportFunctionMemberAccess]
+        diagnose, model, loss=loss, augment=augment
+    )
     return step
 
 
@@ -298,5 +309,13 @@ def _first_nonfinite(tree: Any) -> jax.Array:
     return jnp.where(bad.any(), bad.argmax(), -1).astype(jnp.int32)
 
 
-def _select(condition: jax.Array, true: Any, false: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), true, false)
+def _select(condition: jax.Array, new: Any, old: Any) -> Any:
+    """Return the new leaves, in the dtypes of the old, or the old ones.
+
+    In 64 bits running statistics of wide activations would otherwise become wide themselves.
+    """
+
+    def select(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(condition, a if a.dtype == b.dtype else a.astype(b.dtype), b)
+
+    return jax.tree.map(select, new, old)

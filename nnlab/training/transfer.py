@@ -26,7 +26,7 @@ def transfer(
 
     Args:
         trained: the collections "params" and, with BatchNorm, "batch_stats" of a model that equals
-            the new one except for the replaced layers, from a checkpoint or `nnlab.models.borrow`.
+            the new one except for the replaced layers, from a checkpoint or `nnlab.files.borrow`.
         state: from `nnlab.training.init` for the new model. Step, key and replaced arrays are kept.
         optimizer: the optimiser of `state`, which starts afresh on the transferred parameters.
         replace: `replace(path)`, true for arrays that stay fresh, by paths such as "Dense_0/kernel"

@@ -31,9 +31,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
+from jax import lax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
-from nnlab.files.borrowing import Flattened
+from nnlab.files.borrowing import Flattened, names_of
 from nnlab.layers.grouped import GroupedConv
 from nnlab.layers.normalization import batch_norm
 from nnlab.ops.adaptive_pooling import adaptive_avg_pool
@@ -109,7 +110,7 @@ class AlexNet(nn.Module):
                 self.sow("intermediates", f"pool{layer}", x)
 
         x = adaptive_avg_pool(x, 6)
-        x = x.reshape(x.shape[0], -1)
+        x = lax.collapse(x, 1)
         for name, features in (("fc6", self.hidden), ("fc7", self.hidden), ("fc8", self.classes)):
             if name == "fc8":
                 self.sow("intermediates", "features", x)
@@ -136,6 +137,7 @@ ungrouped_alexnet = functools.partial(
 original_alexnet = functools.partial(ungrouped_alexnet, groups=2)
 
 
+@names_of(AlexNet)
 def torch_names(model: AlexNet) -> dict[str, str | Flattened]:
     """Return torchvision's names of the layers of its `alexnet`; for the original, Caffe's names.
 

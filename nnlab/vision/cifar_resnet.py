@@ -20,7 +20,8 @@ depth  AdderNet   option A   option B
 
 References:
     He et al., Deep Residual Learning, CVPR 2016, https://arxiv.org/abs/1512.03385, section 4.2;
-    Idelbayev, https://github.com/akamaster/pytorch_resnet_cifar10, for the names of `torch_names`.
+    Idelbayev, https://github.com/akamaster/pytorch_resnet_cifar10, and Chen,
+    https://github.com/chenyaofo/pytorch-cifar-models, for names of `torch_names`.
     Chen et al., AdderNet, CVPR 2020, https://arxiv.org/abs/1912.13200, and its code (resnet20.py).
     Song et al., AdderSR, CVPR 2021, https://arxiv.org/abs/2009.08891, and Liu et al., Bi-Real Net,
     ECCV 2018, https://arxiv.org/abs/1808.00278, section 3.2, for shortcuts of every convolution.
@@ -36,6 +37,7 @@ from flax.typing import Dtype
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
+from nnlab.files.borrowing import names_of
 from nnlab.layers.normalization import batch_norm
 
 
@@ -176,27 +178,42 @@ class CifarResNet(nn.Module):
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def torch_names(model: CifarResNet) -> dict[str, str]:
-    """Return Idelbayev's name of every layer, for `nnlab.files.borrowing.borrow`.
+@names_of(CifarResNet)
+def torch_names(
+    model: CifarResNet, like: Literal["idelbayev", "torchvision"] | None = None
+) -> dict[str, str]:
+    """Return the name that published code has for every layer, for `nnlab.files.borrow`.
+
+    Args:
+        model: with shortcuts of blocks.
+        like: Idelbayev's code has a shortcut and a `linear`. Torchvision's names, a downsample and
+            an `fc`, are those of AdderNet's code and of Chen's pytorch-cifar-models (option B). By
+            default Idelbayev's where the classifier has a bias, and AdderNet's otherwise.
 
     Raises:
-        InputError: the network is not one of He et al.
+        InputError: there are no such names, or the shortcuts go around convolutions.
     """
-    if model.normalize_logits or model.shortcuts != "block":
+    like = like or ("torchvision" if model.normalize_logits else "idelbayev")
+    if like not in ("idelbayev", "torchvision") or model.shortcuts != "block":
         raise InputError(
-            'there are PyTorch names for normalize_logits=False and shortcuts="block" only, not '
-            f"{model.normalize_logits} and {model.shortcuts!r}."
+            'there are PyTorch names like "idelbayev" or "torchvision" for shortcuts="block", not '
+            f"{like!r} for {model.shortcuts!r}."
         )
-    names = {"Conv_0": "conv1", "BatchNorm_0": "bn1", "Dense_0": "linear"}
+    shortcut, fc = {"idelbayev": ("shortcut", "linear"), "torchvision": ("downsample", "fc")}[like]
+    first, conv = (type(each.conv(1, 1)).__name__ for each in (model.first, model.arithmetic))
+    dense = type(model.classifier.dense(1)).__name__
+    names = {f"{first}_0": "conv1", "BatchNorm_0": "bn1", f"{dense}_0": fc}
+    if model.normalize_logits:
+        names["BatchNorm_1"] = "bn2"
     blocks = (model.depth - 2) // 6
     for number in range(3 * blocks):
         stage, block = divmod(number, blocks)
         here, there = f"BasicBlock_{number}/", f"layer{stage + 1}.{block}."
         layers = [("conv1", "bn1"), ("conv2", "bn2")]
         if model.projection and stage > 0 and block == 0:
-            layers.append(("shortcut.0", "shortcut.1"))
-        for place, (conv, norm) in enumerate(layers):
-            names[f"{here}Conv_{place}"] = f"{there}{conv}"
+            layers.append((f"{shortcut}.0", f"{shortcut}.1"))
+        for place, (name, norm) in enumerate(layers):
+            names[f"{here}{conv}_{place}"] = f"{there}{name}"
             names[f"{here}BatchNorm_{place}"] = f"{there}{norm}"
     return names
 

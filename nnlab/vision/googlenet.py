@@ -26,9 +26,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
+from jax import lax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
-from nnlab.files.borrowing import Flattened
+from nnlab.files.borrowing import Flattened, names_of
 from nnlab.layers.normalization import batch_norm
 from nnlab.ops.adaptive_pooling import adaptive_avg_pool
 from nnlab.ops.pooling import max_pool
@@ -89,7 +90,7 @@ class AuxiliaryHead(nn.Module):
         shared = self.norm, self.dtype, self.axis_name
         x = adaptive_avg_pool(x, 4)
         x = ConvUnit(Unit("conv", 128), conv, activation, *shared, name="conv")(x, train)
-        x = x.reshape(x.shape[0], -1)
+        x = lax.collapse(x, 1)
         x = self.classifier.dense(1024, use_bias=True, dtype=self.dtype, name="fc1")(x)
         if self.norm_hidden:
             x = batch_norm(train, self.dtype, self.axis_name, name="bn1")(x)
@@ -192,6 +193,7 @@ class GoogLeNet(nn.Module):
         )
 
 
+@names_of(GoogLeNet)
 def torch_names(model: GoogLeNet) -> dict[str, str | Flattened]:
     """Return torchvision's names of the layers of its `googlenet`, for `borrow`.
 

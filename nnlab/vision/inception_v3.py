@@ -22,6 +22,7 @@ from flax.typing import Dtype
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
+from nnlab.files.borrowing import names_of
 from nnlab.ops.pooling import max_pool
 from nnlab.vision.inception import (
     Branch,
@@ -231,6 +232,7 @@ class InceptionV3(nn.Module):
         return Outputs(x, tuple(auxiliary)) if self.auxiliary and train else x
 
 
+@names_of(InceptionV3)
 def torch_names(model: InceptionV3) -> dict[str, str]:
     """Return torchvision's names of the layers of its `inception_v3`, for `borrow`.
 

@@ -24,6 +24,7 @@ References:
     He et al., Deep Residual Learning, CVPR 2016, https://arxiv.org/abs/1512.03385, table 1.
     Xie et al., ResNeXt, CVPR 2017, https://arxiv.org/abs/1611.05431, table 1.
     torchvision (resnet.py), whose weights give the same logits here (`torch_names`).
+    Chen et al., AdderNet, CVPR 2020, https://arxiv.org/abs/1912.13200, and its code (resnet50.py).
     Chen et al., A Simple Framework for Contrastive Learning, ICML 2020,
     https://arxiv.org/abs/2002.05709, appendix B.9, for the stem of 32×32 images.
 """
@@ -38,6 +39,7 @@ from flax.typing import Dtype
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
+from nnlab.files.borrowing import names_of
 from nnlab.layers.grouped import GroupedConv
 from nnlab.layers.normalization import batch_norm
 from nnlab.ops.pooling import max_pool
@@ -111,7 +113,8 @@ class ResNet(nn.Module):
     and `classifier` (float by default). `dtype` is the dtype of the computation, by default that of
     images and parameters together; parameters, running statistics and logits are always float32.
     With `axis_name`, BatchNorm takes the batches of all devices along that mapped axis as one; by
-    default each device normalises its own. The classifier has a bias and no normalisation.
+    default each device normalises its own. The classifier has a bias, and with `normalize_logits`
+    BatchNorm after it, as in AdderNet's code.
 
     `stage_sizes` are the numbers of blocks: basic blocks, or with `bottleneck` those that return
     four times as many channels. `features` is the width of the first convolution and of the first
@@ -141,6 +144,7 @@ class ResNet(nn.Module):
     remat: bool = False
     dtype: Dtype | None = None
     axis_name: str | None = None
+    normalize_logits: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -162,6 +166,8 @@ class ResNet(nn.Module):
         x = x.mean(axis=(1, 2))
         self.sow("intermediates", "features", x)
         x = self.classifier.dense(self.classes, use_bias=True, dtype=self.dtype, name="fc")(x)
+        if self.normalize_logits:
+            return norm(dtype=None, name="bn2")(x)  # of float32 statistics, hence float32
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
     def _block(self, stage: int, strides: int, name: str) -> nn.Module:
@@ -192,9 +198,12 @@ class ResNet(nn.Module):
             )
 
 
+@names_of(ResNet)
 def torch_names(model: ResNet) -> dict[str, str]:
-    """Return torchvision's name of every layer, for `nnlab.files.borrowing.borrow`."""
+    """Return torchvision's and AdderNet's name of every layer, for `nnlab.files.borrow`."""
     names = {"conv1": "conv1", "bn1": "bn1", "fc": "fc"}
+    if model.normalize_logits:
+        names["bn2"] = "bn2"
     for stage, blocks in enumerate(model.stage_sizes, start=1):
         for block in range(blocks):
             here, there = f"stage{stage}_block{block}/", f"layer{stage}.{block}."

@@ -32,6 +32,7 @@ from flax.typing import Dtype
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
+from nnlab.files.borrowing import names_of
 from nnlab.layers.normalization import batch_norm
 from nnlab.ops.pooling import max_pool
 
@@ -145,6 +146,7 @@ squeezenet1_0 = functools.partial(SqueezeNet, "1.0")
 squeezenet1_1 = functools.partial(SqueezeNet, "1.1")
 
 
+@names_of(SqueezeNet)
 def torch_names(model: SqueezeNet) -> dict[str, str]:
     """Return torchvision's names of the layers of `squeezenet1_0` and `squeezenet1_1`."""
     names = {"conv1": "features.0", "conv10": "classifier.1"}

@@ -26,10 +26,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
+from jax import lax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
-from nnlab.files.borrowing import Flattened
+from nnlab.files.borrowing import Flattened, names_of
 from nnlab.layers.normalization import batch_norm
 from nnlab.ops.adaptive_pooling import adaptive_avg_pool
 from nnlab.ops.pooling import max_pool
@@ -98,7 +99,7 @@ class VGG(nn.Module):
             self.sow("intermediates", f"pool{stage}", x)
 
         x = adaptive_avg_pool(x, 7)
-        x = x.reshape(x.shape[0], -1)
+        x = lax.collapse(x, 1)
         for name, features in (("fc6", self.hidden), ("fc7", self.hidden), ("fc8", self.classes)):
             if name == "fc8":
                 self.sow("intermediates", "features", x)
@@ -123,6 +124,7 @@ vgg16_bn = functools.partial(VGG, 16, norm=True)
 vgg19_bn = functools.partial(VGG, 19, norm=True)
 
 
+@names_of(VGG)
 def torch_names(model: VGG) -> dict[str, str | Flattened]:
     """Return torchvision's names of the layers of `vgg11` to `vgg19` and `vgg11_bn` to `vgg19_bn`.
 

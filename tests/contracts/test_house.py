@@ -98,6 +98,12 @@ def test_nothing_imports_commands():
             assert not {other for other in imported if _room(other) in above - {""}}, module
 
 
+def test_rules_say_that_they_have_no_forward_mode():
+    """They are all made by the one decorator that does."""
+    bare = {module for module, path in FILES.items() if "jax.custom_vjp" in path.read_text()}
+    assert bare == {"nnlab.kernels.derivatives"}
+
+
 def _outside(path: Path) -> set[str]:
     """What a file imports from other distributions when it is imported."""
     found = set()

@@ -70,18 +70,14 @@ def _save_resnet18() -> None:
     import jax.numpy as jnp
     import torch
 
+    from nnlab.files import lend
     from nnlab.models import resnet18
     from nnlab.vision.resnet import torch_names
 
-    there = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-    layers = torch_names(resnet18())
-    shapes = jax.eval_shape(resnet18().init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
-    tensors = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
-        *layer, kind = [key.key for key in path[1:]]
-        shape = (*leaf.shape[:-3:-1], *leaf.shape[:-2]) if leaf.ndim > 1 else leaf.shape
-        tensors[f"{layers['/'.join(layer)]}.{there.get(kind, kind)}"] = torch.zeros(shape)
-    torch.save(tensors, "resnet18.pth")
+    model = resnet18()
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+    arrays = lend(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes), torch_names(model))
+    torch.save({name: torch.tensor(array) for name, array in arrays.items()}, "resnet18.pth")
 
 
 @by_name

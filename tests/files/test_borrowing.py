@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from nnlab.arithmetics import ADDER, FLOAT, Arithmetic
+from nnlab.arithmetics import ADDER, BINARY, FLOAT, Arithmetic
 from nnlab.errors import InputError
 from nnlab.files import read_state_dict
-from nnlab.files.borrowing import Flattened, borrow
+from nnlab.files.borrowing import Flattened, borrow, lend
 from nnlab.layers.grouped import GroupedConv
 from nnlab.layers.normalization import batch_norm
 
@@ -119,11 +119,13 @@ def test_arrays_have_the_dtypes_of_the_model(state_dict):
 
 def test_what_is_missing_or_left_over_is_named(state_dict):
     less = {name: array for name, array in state_dict.items() if name != "features.1.running_mean"}
-    assert "lacks features.1.running_mean, expected for bn1" in refusal(less)
+    assert refusal(less).endswith("the model, which needs features.1.running_mean.")
     more = state_dict | {"extra.weight": IMAGES}
-    assert "holds extra.weight, which the model does not have" in refusal(more)
+    assert refusal(more).endswith("the model, which has no extra.weight.")
     many = state_dict | {f"aux{i}.weight": IMAGES for i in range(5)}
     assert "aux0.weight, aux1.weight, aux2.weight …" in refusal(many)
+    both = refusal(less | {"extra.weight": IMAGES})
+    assert "needs features.1.running_mean and has no extra.weight." in both
     unnamed = {layer: name for layer, name in NAMES.items() if layer != "fc2"}
     assert "no entry for fc2/kernel" in refusal(state_dict, unnamed)
     twice = NAMES | {"bn1": "features.0"}
@@ -157,5 +159,18 @@ def test_an_image_of_another_size_is_not_taken_for_the_right_one(state_dict):
     assert "expected inputs from 5 channels of 3 by 3" in refusal(state_dict, names)
 
 
-def test_weights_of_products_are_not_those_of_distances(state_dict):
-    assert "no entry for conv1/" in refusal(state_dict, arithmetic=ADDER)
+def test_weights_of_products_are_not_those_of_distances_but_may_start_them(state_dict):
+    named = "needs features.0.adder, features.3.adder and has no features.0.weight, features.3"
+    assert named in refusal(state_dict, arithmetic=ADDER)
+    for arithmetic, kind in ((ADDER, "adder_kernel"), (BINARY, "binary_kernel")):
+        started = borrow(variables(arithmetic), state_dict, NAMES, start=True)
+        there = state_dict["features.3.weight"].transpose(2, 3, 1, 0)
+        np.testing.assert_array_equal(started["params"]["conv2"][kind], there)
+
+
+def test_what_is_lent_is_what_was_borrowed(state_dict):
+    lent = lend(borrow(variables(), state_dict, NAMES), NAMES)
+    assert lent.keys() == state_dict.keys() - {"features.1.num_batches_tracked"}
+    for name, array in lent.items():
+        np.testing.assert_array_equal(array, state_dict[name])
+        assert array.flags.c_contiguous  # safetensors would write others as if they were

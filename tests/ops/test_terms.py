@@ -124,13 +124,28 @@ def test_float64_stays_float64():
         (lambda x, w: (x * w).sum(), "has a reduce_sum"),
         (lambda x, w: x, r"an array of shape \(5, 1\)"),
         (lambda x: x, "1 positional argument but 2"),
-        (lambda x, w: x @ w, "dot_general requires"),
+        (lambda x, w: x @ w, "has a dot_general"),
         ("max", "function of x and w, not 'max'"),
     ],
 )
 def test_what_is_not_elementwise_is_refused(value, reason):
     with pytest.raises(InputError, match=f"^value must be .*{reason}.*\\.$"):
         Term(value)
+
+
+def test_the_rule_has_derivatives_of_its_own_and_no_forward_mode():
+    op = functools.partial(term_dense, term=Term(lambda x, w: jnp.sqrt(1 + (x - w) ** 2)))
+    x, kernel = normal(0, 2, 3), normal(1, 3, 2)
+
+    def penalty(op):
+        return lambda x: jnp.sum(jax.grad(lambda x: jnp.sin(op(x, kernel)).sum())(x) ** 2)
+
+    with kernels.use("xla"), jax.numpy_rank_promotion("raise"):
+        ours = jax.jit(jax.grad(penalty(op)))(x)
+        with pytest.raises(InputError, match="term_conv has a gradient rule"):
+            jax.jvp(lambda x: op(x, kernel), (x,), (x,))
+    written_out = term_sum(lambda x, w: jnp.sqrt(1 + (x - w) ** 2))
+    np.testing.assert_allclose(ours, jax.jit(jax.grad(penalty(written_out)))(x), 1e-4, 1e-5)
 
 
 def test_a_rule_may_be_a_constant():

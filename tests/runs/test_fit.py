@@ -188,7 +188,7 @@ def test_steps_that_apply_if_finite_skips_are_counted(folder):
     def spoil(key, images):  # the augmentation of some steps, by the luck of their keys
         return jnp.where(jax.random.uniform(key) < 0.2, jnp.nan, images)
 
-    parts = stepping(optax.apply_if_finite(SGD, max_consecutive_errors=3), augment=spoil)
+    parts = stepping(optax.chain(optax.apply_if_finite(SGD, 3)), augment=spoil)
     trained = fitted(folder, **parts)
     state, history = trained.last, trained.history
     skipped = int(optax.tree_utils.tree_get(state.opt_state, "total_notfinite"))

@@ -10,14 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 
 from nnlab import training
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.costs import count, stored_bytes
 from nnlab.costs.summary import summarize
 from nnlab.errors import InputError
-from nnlab.layers import GravesLSTMCell, GRUCell
+from nnlab.files import borrow, lend
+from nnlab.layers import GravesLSTMCell, GRUCell, LSTMCell, SimpleCell
 from nnlab.models import LanguageModel, RecurrentNet, load_model
+from nnlab.sequences.recurrent_net import torch_names
 
 # What takes time is to compile, not to run.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -188,3 +191,57 @@ def test_a_network_learns_what_only_a_state_can_tell():
     run = jax.jit(training.generated_steps(training.train_step(model, adam), make, 300))
     _, metrics = run(state, 300)
     assert metrics["accuracy"][-20:].mean() > 0.99
+
+
+class TorchNet(torch.nn.Module):
+    """A user's module: symbols, a recurrent layer and a linear one, all of them with biases."""
+
+    def __init__(self, kind, layers, bidirectional):
+        super().__init__()
+        torch.manual_seed(0)
+        self.symbols = torch.nn.Embedding(5, N)
+        options = {"bidirectional": bidirectional, "batch_first": True}
+        self.rnn = getattr(torch.nn, kind)(N, N, layers, **options)
+        self.out = torch.nn.Linear(2 * N if bidirectional else N, 5)
+
+    def forward(self, x):
+        return self.out(self.rnn(self.symbols(x))[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "cell", "bidirectional"),
+    [("LSTM", LSTMCell, True), ("GRU", GRUCell, False), ("RNN", SimpleCell, False)],
+)
+def test_weights_of_pytorch_give_its_outputs(kind, cell, bidirectional):
+    theirs = TorchNet(kind, 2, bidirectional)
+    state_dict = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
+    embedded = jnp.asarray(state_dict["symbols.weight"])[SYMBOLS]
+    if bidirectional:
+        del state_dict["symbols.weight"]
+        model: Any = RecurrentNet(5, N, 2, cell, bidirectional=True)
+    else:
+        model, embedded = LanguageModel(5, N, 2, cell), SYMBOLS
+    names = torch_names(model, "rnn", "out", "symbols")
+    borrowed = borrow(shapes(model, embedded), state_dict, names)
+    with torch.no_grad():
+        expected = theirs(torch.tensor(SYMBOLS)).numpy()
+    assert np.ptp(expected, axis=(0, 1)).min() > 0.01
+    np.testing.assert_allclose(jit(model.apply)(borrowed, embedded), expected, rtol=0, atol=1e-6)
+    again = borrow(shapes(model, embedded), lend(borrowed, names), names)
+    jax.tree.map(np.testing.assert_array_equal, borrowed, again)
+
+
+def test_weights_of_another_recurrent_layer_are_refused():
+    theirs = TorchNet("LSTM", 1, False)
+    state_dict = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
+    for model, said in (
+        (LanguageModel(5, N, 1, GRUCell), "rnn.bias_ih_l0 has shape [32], in the order here [32]"),
+        (
+            LanguageModel(5, N, 2),
+            "LanguageModel, which needs rnn.bias_hh_l1, rnn.bias_ih_l1, rnn.weight_hh_l1 …",
+        ),
+        (LanguageModel(5, N, 1, norm=True), "no entry for network/cell1/cell_norm/scale"),
+    ):
+        with pytest.raises(InputError) as error:
+            borrow(shapes(model, SYMBOLS), state_dict, torch_names(model, "rnn", "out", "symbols"))
+        assert said in str(error.value)

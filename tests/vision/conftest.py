@@ -11,6 +11,7 @@ import optax
 import pytest
 import torch
 
+from nnlab import kernels
 from nnlab.files.borrowing import Names, borrow
 from nnlab.optim import adder_recipe
 from nnlab.training import State, train_step
@@ -108,6 +109,32 @@ def _randomised(network: torch.nn.Module) -> torch.nn.Module:
     return network.eval()
 
 
+class _Adder2d(torch.nn.Module):
+    """AdderNet's layer, by its definition."""
+
+    def __init__(self, inputs, features, window, stride=1, padding=0):
+        super().__init__()
+        self.adder = torch.nn.Parameter(torch.randn(features, inputs, window, window))
+        self.window, self.sides = (window, stride), (padding,) * 4
+
+    def forward(self, x):
+        x = torch.nn.functional.pad(x, self.sides)
+        x = x.unfold(2, *self.window).unfold(3, *self.window)  # [n, in, height, width, kh, kw]
+        return -(x[:, None] - self.adder[:, :, None, None]).abs().sum((2, 5, 6))
+
+
+def _normalised(network: torch.nn.Module, images: np.ndarray) -> torch.nn.Module:
+    torch.manual_seed(0)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 1.0
+            torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(layer.bias, -0.2, 0.2)
+    with torch.no_grad():
+        network.train()(torch.from_numpy(images).permute(0, 3, 1, 2))
+    return network.eval()
+
+
 def _assert_same_outputs(ours: Any, theirs: Any, images: np.ndarray) -> None:
     with torch.no_grad():
         outputs = theirs(torch.from_numpy(images).permute(0, 3, 1, 2))
@@ -127,11 +154,12 @@ def _assert_borrowed_logits(
     shapes: Any = None,
     **options: Any,
 ) -> Any:
-    shapes = shapes or jax.eval_shape(model.init, jax.random.key(0), images)
-    arrays = {name: array.numpy() for name, array in theirs.state_dict().items()}
-    borrowed = borrow(shapes, arrays, names)
-    run = _quick_jit(functools.partial(model.apply, **options))
-    _assert_same_outputs(functools.partial(run, borrowed), theirs, images)
+    with kernels.use("cpu"):
+        shapes = shapes or jax.eval_shape(model.init, jax.random.key(0), images)
+        arrays = {name: array.numpy() for name, array in theirs.state_dict().items()}
+        borrowed = borrow(shapes, arrays, names)
+        run = _quick_jit(functools.partial(model.apply, **options))
+        _assert_same_outputs(functools.partial(run, borrowed), theirs, images)
     return borrowed
 
 
@@ -199,6 +227,21 @@ def randomised():
     biases from -0.2 to 0.2.
     """
     return _randomised
+
+
+@pytest.fixture(scope="session")
+def adder2d():
+    """`adder2d(inputs, features, window, stride, padding)` of AdderNet's code, in PyTorch."""
+    return _Adder2d
+
+
+@pytest.fixture(scope="session")
+def normalised():
+    """`normalised(network, images)`: a PyTorch network in evaluation mode, with their statistics.
+
+    Distances are far from 0, and drawn statistics would leave nothing of them after a ReLU.
+    """
+    return _normalised
 
 
 @pytest.fixture(scope="session")

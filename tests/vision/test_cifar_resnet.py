@@ -14,6 +14,7 @@ from flax.traverse_util import flatten_dict
 from torch import nn
 from torch.nn import functional
 
+from nnlab import kernels
 from nnlab.arithmetics import (
     ADDER,
     ADDER_SR,
@@ -21,9 +22,11 @@ from nnlab.arithmetics import (
 )
 from nnlab.costs import count
 from nnlab.errors import InputError
+from nnlab.files import borrow, lend
 from nnlab.models import (
     CifarResNet,
     he_resnet20,
+    resnet18,
     resnet20,
 )
 from nnlab.training import cross_entropy
@@ -195,62 +198,107 @@ def test_a_step_of_option_a_reaches_every_parameter(arithmetic, assert_a_step_mo
     assert_a_step_moves_everything(network, (4, 5, 4, 1))
 
 
-class TorchBlock(nn.Module):
-    """A block of Idelbayev's pytorch_resnet_cifar10."""
-
-    def __init__(self, inputs, features, stride, projection):
+class Padded(nn.Module):
+    def __init__(self, channels):
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, features, 3, stride, 1, bias=False)
+        self.channels = channels
+
+    def forward(self, x):
+        return functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.channels, self.channels))
+
+
+class TorchBlock(nn.Module):
+    """A block of published code, whose shortcut has the name `shortcut`."""
+
+    def __init__(self, inputs, features, stride, conv, shortcut, projection):
+        super().__init__()
+        self.conv1 = conv(inputs, features, 3, stride, 1)
         self.bn1 = nn.BatchNorm2d(features)
-        self.conv2 = nn.Conv2d(features, features, 3, 1, 1, bias=False)
+        self.conv2 = conv(features, features, 3, 1, 1)
         self.bn2 = nn.BatchNorm2d(features)
-        self.features, self.shortcut = features, nn.Sequential()
-        self.padded = inputs != features and not projection
+        beside = nn.Sequential()
         if inputs != features and projection:
-            projected = nn.Conv2d(inputs, features, 1, stride, bias=False)
-            self.shortcut = nn.Sequential(projected, nn.BatchNorm2d(features))
+            beside = nn.Sequential(conv(inputs, features, 1, stride), nn.BatchNorm2d(features))
+        elif inputs != features:
+            beside = Padded(features // 4)
+        setattr(self, shortcut, beside)
+        self.shortcut_name = shortcut
 
     def forward(self, x):
         y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
-        if self.padded:
-            sides = self.features // 4
-            return torch.relu(y + functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, sides, sides)))
-        return torch.relu(y + self.shortcut(x))
+        return torch.relu(y + getattr(self, self.shortcut_name)(x))
 
 
 class TorchResNet(nn.Module):
-    """A network of Idelbayev's pytorch_resnet_cifar10."""
+    """A network of published code, by the names of its state dict.
 
-    def __init__(self, depth, projection, classes=10):
+    Idelbayev's pytorch_resnet_cifar10, Chen's pytorch-cifar-models, or AdderNet's with `adder2d`.
+    """
+
+    def __init__(self, depth, projection, code="Idelbayev", adder2d=None, classes=10):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
+        conv = adder2d or functools.partial(nn.Conv2d, bias=False)
         inputs, stages = 16, []
         for features in (16, 32, 64):
             blocks = []
             for _ in range((depth - 2) // 6):
                 stride = 1 if inputs == features else 2
-                blocks.append(TorchBlock(inputs, features, stride, projection))
+                shortcut = "shortcut" if code == "Idelbayev" else "downsample"
+                blocks.append(TorchBlock(inputs, features, stride, conv, shortcut, projection))
                 inputs = features
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3 = stages
-        self.linear = nn.Linear(64, classes)
+        self.last = ["linear" if code == "Idelbayev" else "fc"]
+        setattr(self, self.last[0], nn.Linear(64, classes))
+        if adder2d:
+            self.last = ["fc", "bn2"]
+            self.fc, self.bn2 = nn.Conv2d(64, classes, 1, bias=False), nn.BatchNorm2d(classes)
 
     def forward(self, x):
         x = torch.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        return self.linear(x.mean((2, 3)))
+        x = self.layer3(self.layer2(self.layer1(x))).mean((2, 3))
+        for name in self.last:
+            layer = getattr(self, name)
+            x = layer(x) if isinstance(layer, nn.Linear) else layer(x.view(len(x), -1, 1, 1))
+        return x.flatten(1)
 
 
-@pytest.mark.parametrize(("projection", "depth"), [(False, 8), (True, 14)])
-def test_pytorch_weights_give_its_logits(projection, depth, randomised, assert_borrowed_logits):
+@pytest.mark.parametrize(
+    ("code", "projection", "depth"), [("Idelbayev", False, 8), ("Chen", True, 14)]
+)
+def test_pytorch_weights_give_its_logits(
+    code, projection, depth, randomised, assert_borrowed_logits
+):
     model = CifarResNet(depth, projection=projection, normalize_logits=False)
     images = np.random.default_rng(0).normal(size=(2, 9, 8, 3)).astype(np.float32)
-    theirs = randomised(TorchResNet(depth, projection))
-    borrowed = assert_borrowed_logits(model, torch_names(model), theirs, images)
+    theirs = randomised(TorchResNet(depth, projection, code))
+    names = torch_names(model, "idelbayev" if code == "Idelbayev" else "torchvision")
+    borrowed = assert_borrowed_logits(model, names, theirs, images)
     # Nothing in the table but what the model has.
     paths = flatten_dict(borrowed["params"])
-    assert set(torch_names(model)) == {"/".join(path[:-1]) for path in paths}
+    assert set(names) == {"/".join(path[:-1]) for path in paths}
+    if projection:  # which Idelbayev calls otherwise
+        assert torch_names(model)["BasicBlock_2/Conv_2"] == "layer2.0.shortcut.0"
+
+
+def test_weights_of_addernets_code_give_its_logits(adder2d, normalised, assert_borrowed_logits):
+    images = np.random.default_rng(0).normal(size=(3, 9, 8, 3)).astype(np.float32)
+    theirs = normalised(TorchResNet(8, True, "AdderNet", adder2d), images)
+    model = CifarResNet(8, arithmetic=ADDER)
+    borrowed = assert_borrowed_logits(model, torch_names(model), theirs, images)
+    assert "adder_kernel" in borrowed["params"]["BasicBlock_2"]["AdderConv_2"]  # the downsample
+
+
+def test_a_cnn_starts_its_addernet():
+    cnn, adder = CifarResNet(8), CifarResNet(8, arithmetic=ADDER, classifier=ADDER)
+    with kernels.use("cpu"):
+        cnn_shapes, shapes = variables(cnn), variables(adder)
+    trained = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5), cnn_shapes)
+    state_dict = lend(trained, torch_names(cnn))
+    started = borrow(shapes, state_dict, torch_names(adder), start=True)
+    assert {float(leaf.min()) for leaf in jax.tree.leaves(started)} == {0.5}
 
 
 @pytest.mark.parametrize(
@@ -266,8 +314,10 @@ def test_bad_options(options):
         variables(CifarResNet(**options))
 
 
-def test_there_are_pytorch_names_for_the_networks_of_he_et_al_alone():
-    by_convolution = CifarResNet(8, shortcuts="convolution", normalize_logits=False)
-    for model in (resnet20(), by_convolution):
-        with pytest.raises(InputError):
-            torch_names(model)
+def test_there_are_no_pytorch_names_of_other_networks():
+    by_convolution = CifarResNet(8, shortcuts="convolution")
+    others: Any = (by_convolution, None), (resnet20(), "Chen"), (resnet18(), None)
+    for model, like in others:
+        with pytest.raises(InputError) as error:
+            torch_names(model, like)
+    assert "CifarResNet, not of a ResNet" in str(error.value)

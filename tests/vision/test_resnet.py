@@ -111,7 +111,7 @@ def test_a_step_reaches_every_parameter(kind, arithmetic, assert_a_step_moves_ev
 class TorchBlock(nn.Module):
     """Torchvision's BasicBlock or Bottleneck."""
 
-    def __init__(self, inputs, features, width, groups, stride, bottleneck):
+    def __init__(self, inputs, features, width, groups, stride, bottleneck, conv):
         super().__init__()
         outputs = 4 * features if bottleneck else features
         kinds = [
@@ -122,15 +122,14 @@ class TorchBlock(nn.Module):
         if not bottleneck:
             kinds = [(inputs, features, 3, stride, 1), (features, features, 3, 1, 1)]
         for number, (size_in, size_out, window, step, parts) in enumerate(kinds, start=1):
-            layer = nn.Conv2d(
-                size_in, size_out, window, step, window // 2, groups=parts, bias=False
-            )
+            options = {"groups": parts} if parts > 1 else {}
+            layer = conv(size_in, size_out, window, step, window // 2, **options)
             setattr(self, f"conv{number}", layer)
             setattr(self, f"bn{number}", nn.BatchNorm2d(size_out))
         self.count = len(kinds)
         self.downsample = nn.Identity()
         if stride != 1 or inputs != outputs:
-            projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            projection = conv(inputs, outputs, 1, stride)
             self.downsample = nn.Sequential(projection, nn.BatchNorm2d(outputs))
 
     def forward(self, x):
@@ -142,34 +141,38 @@ class TorchBlock(nn.Module):
 
 
 class TorchResNet(nn.Module):
-    """Torchvision's ResNet of a model's options, by the names of its state dict."""
+    """Torchvision's or AdderNet's ResNet of a model's options, by the names of its state dict."""
 
-    def __init__(self, model):
+    def __init__(self, model, adder2d=None):
         super().__init__()
         features, growth = model.features, 4 if model.bottleneck else 1
         self.conv1 = nn.Conv2d(3, features, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(features)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         inputs, stages = features, []
+        conv = adder2d or functools.partial(nn.Conv2d, bias=False)
         for stage, blocks in enumerate(model.stage_sizes):
             channels = features * 2**stage
             width = int(channels * model.width_per_group / 64) * model.groups
             layers = []
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
-                layers.append(
-                    TorchBlock(inputs, channels, width, model.groups, stride, model.bottleneck)
-                )
+                kind = model.groups, stride, model.bottleneck, conv
+                layers.append(TorchBlock(inputs, channels, width, *kind))
                 inputs = channels * growth
             stages.append(f"layer{stage + 1}")
             setattr(self, stages[-1], nn.Sequential(*layers))
         self.fc = nn.Linear(inputs, model.classes)
+        if adder2d:
+            self.fc, self.bn2 = nn.Conv2d(inputs, model.classes, 1), nn.BatchNorm2d(model.classes)
         self.stages = stages
 
     def forward(self, x):
         x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
         for stage in self.stages:
             x = getattr(self, stage)(x)
+        if isinstance(self.fc, nn.Conv2d):
+            return self.bn2(self.fc(x.mean((2, 3), keepdim=True))).flatten(1)
         return self.fc(x.mean((2, 3)))
 
 
@@ -186,6 +189,18 @@ def test_torchvision_weights_give_its_logits(kind, randomised, assert_borrowed_l
     assert set(torch_names(model)) == {
         "/".join(path[:-1]).removesuffix("/Conv_0") for path in paths
     }
+
+
+def test_weights_of_addernets_code_give_its_logits(adder2d, normalised, assert_borrowed_logits):
+    options: Any = SMALL["bottleneck"] | {"stage_sizes": (1, 1)}
+    model = ResNet(5, ADDER, normalize_logits=True, **options)
+    images = np.random.default_rng(0).normal(size=(3, 17, 16, 3)).astype(np.float32)
+    theirs = normalised(TorchResNet(model, adder2d), images)
+    borrowed = assert_borrowed_logits(model, torch_names(model), theirs, images)
+    # Torchvision's, a BatchNorm of the classes more
+    assert (
+        size(borrowed["params"]) == size(shapes(ResNet(5, ADDER, **options), TINY)["params"]) + 10
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,118 @@
+"""Name what of a network cannot learn, from one batch with fresh weights.
+
+    python -m nnlab doctor resnet20 --arithmetic adder
+    python -m nnlab doctor my_module:MyNetwork --input-shape 32 32 3
+
+Inputs are random numbers, labels random classes; the loss is the cross-entropy where a network
+gives a number a class, and the mean squared error otherwise. `nnlab.runs.fit` does the same with
+your data and loss before the first step, and `nnlab.training.diagnose` in Python. The exit status
+is 1 where a fault is found.
+"""
+
+import dataclasses
+import importlib
+import sys
+from typing import Annotated, Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnlab import training
+from nnlab.arithmetics import NAMED
+from nnlab.commands import summary
+from nnlab.errors import InputError, needs
+from nnlab.models import ZOO
+from nnlab.runs.fields import PositiveInt, Seed, check_fields
+from nnlab.runs.script import run
+
+with needs("runs"):
+    import tyro
+
+_EXAMPLES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|MODULE:CLASS")]
+    """A network of `nnlab summary`, or a Flax module of yours that takes no arguments."""
+    arithmetic: str = "float"
+    """Arithmetic of a network of nnlab's."""
+    input_shape: tuple[PositiveInt, ...] = ()
+    """Shape of one input (default: as published)."""
+    steps: PositiveInt = 1000
+    """Steps that the training will have."""
+    seed: Seed = 0
+
+    def __post_init__(self):
+        check_fields(self)
+        if ":" in self.model:
+            if not self.input_shape:
+                raise InputError(f"{self.model} needs --input-shape, such as 32 32 3.")
+            if self.arithmetic != "float":
+                raise InputError(
+                    "--arithmetic is for networks of nnlab's; give your class its own."
+                )
+        else:
+            summary.Config(self.model, self.arithmetic)
+
+
+def model_of(config: Config) -> nn.Module:
+    """Build the model.
+
+    Raises:
+        InputError: there is none of that name, or it needs arguments.
+    """
+    if ":" not in config.model:
+        entry = ZOO[config.model]
+        return entry.make(arithmetic=NAMED[config.arithmetic])
+    module, name = config.model.split(":", 1)
+    sys.path.insert(0, "")
+    try:
+        made = getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{config.model} cannot be made: {error}.") from error
+    if not isinstance(made, nn.Module):
+        raise InputError(
+            f"{config.model} gives {type(made).__name__}, expected a flax.linen.Module."
+        )
+    return made
+
+
+def _loss(outputs: Any, targets: Any) -> jax.Array:
+    outputs = getattr(outputs, "logits", outputs)
+    if jnp.issubdtype(targets.dtype, jnp.integer):
+        return training.cross_entropy(outputs, targets)
+    return jnp.square(outputs - targets).mean()
+
+
+def main(config: Config) -> None:
+    model, rng = model_of(config), np.random.default_rng(config.seed)
+    entry = ZOO.get(config.model)
+    dtype = jnp.dtype(entry.dtype if entry else jnp.float32)
+    shape = config.input_shape or (entry.shape if entry else ())
+    inputs: Any = rng.normal(size=(_EXAMPLES, *shape)).astype(np.float32)
+    if jnp.issubdtype(dtype, jnp.integer):
+        inputs = rng.integers(0, 10, inputs.shape).astype(dtype)
+    try:
+        outputs, variables = jax.jit(model.init_with_output)(jax.random.key(config.seed), inputs)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{config.model} does not take inputs of {'x'.join(map(str, shape))}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    *places, classes = outputs.shape
+    targets: Any = rng.integers(0, classes, places)
+    if len(places) > 1 and dtype == jnp.float32:
+        targets = rng.normal(size=outputs.shape).astype(np.float32)
+    faults = training.diagnose(model, variables, (inputs, targets), _loss, steps=config.steps)
+    for fault in faults:
+        print(fault)
+    if faults:
+        raise SystemExit(1)
+    print(f"{config.model}: nothing is found that cannot learn.")
+
+
+if __name__ == "__main__":
+    run(main, Config)

@@ -1,0 +1,354 @@
+"""What of a network cannot learn, found on one batch before the first step.
+
+    for fault in diagnose(model, variables, (inputs, labels)):
+        print(fault)
+
+One forward and one backward pass look at every layer, which is a call of a Flax module with
+parameters of its own:
+
+=========================  ========================================================================
+fault                      how it is seen
+=========================  ========================================================================
+numbers that are not       of a parameter, of what a layer gives, of the loss
+  finite
+the same for every         what a layer gets or gives differs between examples by a millionth of its
+  example                  size at most: dead activations, layers that take signs of one sign only
+multiples of one another   what a layer gives, where its inputs have one sign: signs again, with a
+                           scale for each position
+far from zero              numbers lie around a mean of 15 times their deviation from example to
+                           example, as adder layers give without a normalisation after them
+outputs that saturate      the loss is 15 times that of a guess
+probabilities              the outputs are of one softmax, and the loss takes another
+filters that stay equal    all filters of a layer are the same, and so are their gradients
+no gradient                that of a parameter is below 1e-10 of the largest
+statistics that lag        of a normalisation: they do not move, or more than half of their start
+                           is left in them at the end
+=========================  ========================================================================
+
+Silence does not mean that a network learns.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnlab.data.batches import shared_size
+from nnlab.errors import InputError
+from nnlab.training.losses import cross_entropy
+
+_EXAMPLES = 16
+_SEEN = "seen by nnlab.training.doctor"
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+class Fault(NamedTuple):
+    """One fault.
+
+    Attributes:
+        where: path of the layer or parameter, or what else has the fault.
+        what: how it shows, and what to do.
+    """
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where} {self.what}"
+
+
+class _Call(NamedTuple):
+    """A layer's name, the numbers of what it got and gave, or None where there are no floats."""
+
+    name: str
+    inputs: dict[str, Any] | None
+    outputs: dict[str, Any] | None
+
+
+def diagnose(
+    model: nn.Module,
+    variables: Any,
+    batch: tuple[Any, Any],
+    loss: Callable[[Any, Any], jax.Array] = cross_entropy,
+    *,
+    augment: Callable[[jax.Array, Any], Any] | None = None,
+    steps: int = 100,
+) -> list[Fault]:
+    """Look for what cannot learn, as in this module's text; nothing is changed.
+
+    Args:
+        model: called as `model(inputs, train=True)`, with the random stream "dropout".
+        variables: its "params" and "batch_stats", fresh or trained.
+        batch: (inputs, labels), arrays [examples, ...] or trees of them; 16 examples are taken.
+        loss, augment: as in `nnlab.training.train_step`.
+        steps: of the training, after which running statistics must be those of its end.
+
+    Returns:
+        The faults, the first of each chain of consequences; empty if there is none.
+    """
+    try:
+        size = min(shared_size(batch), _EXAMPLES)
+        batch = jax.tree.map(lambda a: jnp.asarray(a[:size]), batch)
+    except InputError:
+        pass  # one example without an axis of examples, such as a graph
+    modules: dict[str, nn.Module] = {}
+    rest = {kind: tree for kind, tree in variables.items() if kind != "params"}
+
+    def objective(params, inputs, labels, key):
+        with nn.intercept_methods(_watching(modules)):
+            outputs, updates = model.apply(
+                {"params": params, **rest},
+                inputs,
+                train=True,
+                mutable=["batch_stats", _SEEN],
+                rngs={"dropout": key},
+            )
+        return loss(outputs, labels), (outputs, updates)
+
+    def look(params, batch, key):
+        inputs, labels = batch
+        if augment is not None:
+            inputs = augment(key, inputs)
+        (value, (outputs, updates)), grads = jax.value_and_grad(objective, has_aux=True)(
+            params, inputs, labels, key
+        )
+        return value, _some(outputs), _some(inputs), updates, grads
+
+    found = jax.jit(look, compiler_options=_QUICK)(variables["params"], batch, jax.random.key(0))
+    value, outputs, inputs, updates, grads = jax.device_get(found)
+    outputs, inputs, seen = _numbers(outputs), _numbers(inputs), updates.get(_SEEN, {})
+    calls = [
+        _Call(name, *map(_numbers, arrays))
+        for name, module in modules.items()
+        for arrays in _at(seen, module.path)[:1]
+    ]
+    params = variables["params"]
+    broken = _not_finite(params, calls, float(value))
+    if broken:
+        return broken
+    silent = _same_for_all(calls, inputs, outputs)
+    faults = [*silent, *_equal_filters(params, grads)]
+    faults += _far(calls, outputs) or _multiples(calls) or _saturated(float(value), outputs)
+    faults += [] if silent else _without_gradient(grads)
+    return faults + _lagging(modules, variables, updates, steps)
+
+
+def _watching(modules: dict[str, nn.Module]) -> Callable[..., Any]:
+    """An interceptor that keeps the numbers of every layer in the collection `_SEEN`."""
+
+    def watch(method: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext):
+        y = method(*args, **kwargs)
+        module = context.module
+        if context.method_name == "__call__" and _own(module):
+            modules.setdefault("/".join(module.path) or type(module).__name__, module)
+            given = [a for a in jax.tree.leaves((args, kwargs)) if isinstance(a, jax.Array)]
+            module.sow(_SEEN, "numbers", (_some(given[0] if given else None), _some(y)))
+        return y
+
+    return watch
+
+
+def _own(module: nn.Module) -> list[str]:
+    params = module.variables.get("params", {})
+    return [name for name, leaf in params.items() if not hasattr(leaf, "items")]
+
+
+def _at(tree: Any, path: tuple[str, ...]) -> tuple[Any, ...]:
+    for key in path:
+        tree = tree.get(key, {})
+    return tree.get("numbers", ())
+
+
+def _some(x: Any) -> jax.Array | None:
+    """Of [examples, ..., features] 16 places along each axis but the last; None of other things."""
+    if not (isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating) and x.ndim > 1):
+        return None
+    if x.size == 0 or len(x) < 2:
+        return None
+    return x[(slice(_EXAMPLES), *(slice(None, None, -(-size // 16)) for size in x.shape[1:-1]))]
+
+
+def _numbers(x: Any) -> dict[str, Any] | None:
+    """What is looked at of a result of `_some`."""
+    if x is None:
+        return None
+    x = np.asarray(x, np.float32)
+    middle = x[(slice(None), *(size // 2 for size in x.shape[1:-1]))]  # [examples, features]
+    lengths = np.sqrt(np.square(middle).sum(axis=-1, keepdims=True))
+    directions = middle / np.where(lengths > 0, lengths, 1)
+    alike = np.where(lengths[:, 0] > 0, directions @ directions[lengths.argmax()], 1)
+    return {
+        "low": x.min(),
+        "high": x.max(),
+        "mean": x.mean(dtype=np.float64),
+        "deviation": x.std(axis=0).mean(),
+        "varies": (np.ptp(x, axis=0) > 1e-6 * abs(x).max(axis=0)).any(),
+        "alike": alike.min() if x.shape[-1] > 1 else 0.0,
+        "finite": np.isfinite(x).all(),
+        "features": x.shape[-1],
+        "sums": abs(x.sum(axis=-1) - 1).max(),
+    }
+
+
+def _difference(w: Any) -> float:
+    """By how much of their size the filters of a kernel [..., out] differ; 1 of other arrays."""
+    w = np.asarray(w, np.float32)
+    if w.ndim < 2 or w.shape[-1] < 2 or w.size == w.shape[-1]:
+        return 1.0
+    return float(np.ptp(w, axis=-1).max(initial=0) / max(abs(w).max(initial=0), 1e-30))
+
+
+def _not_finite(params: Any, calls: list[_Call], loss: float) -> list[Fault]:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not np.isfinite(np.asarray(leaf, np.float32)).all():
+            return [Fault(_name(path), "holds a number that is not finite.")]
+    for name, x, y in calls:
+        if x is not None and not x["finite"]:
+            return [Fault(name, "gets numbers that are not finite.")]
+        if y is not None and not y["finite"]:
+            return [Fault(name, "gives numbers that are not finite.")]
+    if not np.isfinite(loss):
+        return [Fault("The loss", f"is {loss}, as it is if a label is none of the classes.")]
+    return []
+
+
+def _same_for_all(calls: list[_Call], inputs: Any, outputs: Any) -> list[Fault]:
+    if inputs is not None and not inputs["varies"]:
+        return [Fault("The batch", "holds the same input in every example.")]
+    before = None
+    for name, x, y in calls:
+        if x is not None and not x["varies"]:
+            why = "an activation lets nothing through"
+            if before is not None and before.outputs is not None and before.outputs["high"] <= 0:
+                why = (
+                    f"{before.name} gives no positive number, of which a ReLU leaves nothing; "
+                    "put a normalisation between them"
+                )
+            return [Fault(name, f"gets the same input for every example: {why}.")]
+        if y is not None and not y["varies"]:
+            return [Fault(name, f"gives the same for every example{_signs(x)}.")]
+        before = _Call(name, x, y)
+    if outputs is not None and not outputs["varies"]:
+        return [Fault("The network", "gives the same for every example.")]
+    return []
+
+
+def _signs(x: dict[str, Any] | None) -> str:
+    if x is None or x["low"] < 0 < x["high"]:
+        return ""
+    never = "negative" if x["low"] >= 0 else "positive"
+    return (
+        f": its inputs are never {never}, so that it sees nothing if it takes their signs; give it "
+        "inputs of both signs, from a normalisation without a ReLU after it"
+    )
+
+
+def _multiples(calls: list[_Call]) -> list[Fault]:
+    return [
+        Fault(name, f"gives multiples of one and the same output{_signs(x)}.")
+        for name, x, y in calls
+        if x is not None and y is not None and y["varies"] and _signs(x)
+        if y["alike"] > 1 - 1e-6 and x["alike"] < 1 - 1e-6
+    ][:1]
+
+
+def _far(calls: list[_Call], outputs: Any) -> list[Fault]:
+    for name, x, y in calls:
+        if x is not None and x["varies"] and _is_far(x) and name != calls[0].name:
+            if y is None or not _is_far(y):
+                continue  # the layer is the normalisation
+            return [Fault(name, f"gets inputs {_around(x)}; normalise what comes before it.")]
+    if outputs is not None and outputs["varies"] and _is_far(outputs):
+        return [Fault("The network", f"gives outputs {_around(outputs)}; normalise them.")]
+    return []
+
+
+def _is_far(x: dict[str, Any]) -> bool:
+    return bool(abs(x["mean"]) > 15 * x["deviation"])
+
+
+def _around(x: dict[str, Any]) -> str:
+    return f"around {x['mean']:.4g} that differ by {x['deviation']:.2g} between examples"
+
+
+def _saturated(loss: float, outputs: Any) -> list[Fault]:
+    if outputs is None:
+        return []
+    if outputs["low"] >= 0 and outputs["sums"] < 1e-3:
+        return [
+            Fault(
+                "The network",
+                "gives probabilities, of which the loss takes the softmax again; leave it out.",
+            )
+        ]
+    guess = math.log(max(outputs["features"], 2))
+    if loss > 15 * guess:
+        far = max(abs(outputs["low"]), abs(outputs["high"]))
+        return [
+            Fault(
+                "The network",
+                f"starts at a loss of {loss:.3g}, where a guess has {guess:.3g}: its outputs reach "
+                f"{far:.3g}; normalise or scale them.",
+            )
+        ]
+    return []
+
+
+def _equal_filters(params: Any, grads: Any) -> list[Fault]:
+    what = "holds the same filter again and again, and their gradients are the same; draw it."
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return [
+        Fault(_name(path), what)
+        for (path, leaf), gradient in zip(leaves, jax.tree.leaves(grads), strict=True)
+        if _difference(leaf) == 0 and _difference(gradient) < 1e-5
+    ][:1]
+
+
+def _without_gradient(grads: Any) -> list[Fault]:
+    leaves = jax.tree_util.tree_leaves_with_path(grads)
+    sizes = {
+        _name(path): float(abs(np.asarray(g, np.float32)).max(initial=0)) for path, g in leaves
+    }
+    names = [name for name, size in sizes.items() if size <= 1e-10 * max(sizes.values())]
+    if not names:
+        return []
+    more = f" and {len(names) - 1} more parameters" if len(names) > 1 else ""
+    verb = "get" if more else "gets"
+    return [
+        Fault(
+            names[0] + more,
+            f"{verb} no gradient: the loss does not depend on it, or what comes after it has none.",
+        )
+    ]
+
+
+def _lagging(
+    modules: dict[str, nn.Module], variables: Any, updates: Any, steps: int
+) -> list[Fault]:
+    found = []
+    for name, module in modules.items():
+        if not isinstance(module, nn.BatchNorm):
+            continue
+        old, new = variables.get("batch_stats", {}), updates.get("batch_stats", {})
+        for key in module.path:
+            old, new = old.get(key, {}), new.get(key, {})
+        left = module.momentum**steps
+        if all(np.array_equal(old[leaf], new[leaf]) for leaf in old if leaf in new):
+            found.append(Fault(name, "does not take the statistics of a training batch."))
+        elif left > 0.5:
+            found.append(
+                Fault(
+                    name,
+                    f"still has {100 * left:.0f} % of its first statistics after {steps} steps; "
+                    f"its momentum of {module.momentum} is too large for so few.",
+                )
+            )
+    return found[:1]
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return "/".join(str(getattr(key, "key", key)) for key in path)
