@@ -2,8 +2,8 @@
 
 A function such as `lambda x, w: -jnp.abs(x - w)` is traced with two scalars, and the functions that
 it calls are written out in place. What is left, without steps that nothing needs and without
-products with 1, which derivatives are full of, is what one term costs (`nnlab.costs`) and what a
-library of it is made of (`nnlab.kernels.term_source`).
+products with 1 and the like, which derivatives are full of, is what one term costs (`nnlab.costs`)
+and what a library of it is made of (`nnlab.kernels.term_source`).
 """
 
 import hashlib
@@ -103,34 +103,72 @@ def _write_out(
 
 def _place(equation: Any, operands: tuple[Place, ...], steps: list[Step]) -> Place:
     """Where the result of an equation is: a constant, an operand, or a new step."""
-    name, first = equation.primitive.name, operands[0] if operands else 0
-    if name == "mul":
-        for one, other in (operands, operands[::-1]):
-            if not isinstance(one, int) and one.ndim == 0 and one == 1:
-                return other
-    result: Any = equation.outvars[0].aval
-    if not isinstance(first, int) and name in ("neg", "convert_element_type"):
+    name, result = equation.primitive.name, equation.outvars[0].aval
+    first, *others = operands if operands else (0,)
+    if name == "mul" and (_is_number(first, 1) or _is_number(others[0], 1)):
+        return others[0] if _is_number(first, 1) else first
+    if isinstance(first, np.ndarray) and name in ("neg", "convert_element_type"):
         return np.asarray(-first if name == "neg" else first, result.dtype)
-    if name == "div" and (choice := _powers_of_two(operands[1], steps)):
-        # The derivative of a maximum has 1 or 2 there. A quotient takes as long as ten products.
-        steps.append(choice)
-        operands = (first, len(steps) + 1)
-        steps.append(Step(lax.mul_p, {}, operands, result))
-    else:
-        steps.append(Step(equation.primitive, equation.params, operands, result))
+    added = _simpler(name, operands, steps, result)
+    steps += added or [Step(equation.primitive, equation.params, operands, result)]
     return len(steps) + 1
 
 
-def _powers_of_two(place: Place, steps: list[Step]) -> Step | None:
-    """The choice among reciprocals where a place holds one among powers of two."""
-    step = steps[place - 2] if isinstance(place, int) and place > 1 else None
-    if step is None or step.primitive.name != "select_n":
-        return None
-    which, *cases = step.operands
-    constants = [case for case in cases if not isinstance(case, int)]
-    if len(constants) < len(cases) or any(abs(np.frexp(c)[0]) != 0.5 for c in constants):
-        return None
-    return step._replace(operands=(which, *(np.asarray(1 / c, c.dtype) for c in constants)))
+def _simpler(name: str, operands: Sequence[Place], steps: list[Step], result: Any) -> list[Step]:
+    """Fewer or quicker steps with the same result, or none: the derivatives of extrema need it.
+
+    There JAX asks whether a maximum is one operand, takes 1 or 0, and divides by 2 in case it is
+    the other one as well.
+    """
+    for first, second in (operands, operands[::-1]) if len(operands) == 2 else ():
+        of_second = _step(second, steps)
+        if of_second is None:
+            continue
+        extremum, cases = of_second.primitive.name, of_second.operands
+        if name == "eq" and extremum in ("max", "min"):  # also where one is NaN
+            relation = lax.ge_p if extremum == "max" else lax.le_p
+            for one, other in (cases, cases[::-1]):
+                if _is_same(first, one):
+                    return [Step(relation, {}, (first, other), result)]
+        if extremum != "select_n":
+            continue
+        if name == "mul" and _is_finite(first, steps):
+            zero, one = (any(_is_number(c, n) for c in cases[1:]) for n in (0, 1))
+            if zero and one:
+                chosen = (first if _is_number(c, 1) else c for c in cases[1:])
+                return [of_second._replace(operands=(cases[0], *chosen))]
+        powers = [c for c in cases[1:] if not isinstance(c, int) and abs(np.frexp(c)[0]) == 0.5]
+        if name == "div" and second is operands[1] and len(powers) == 2:
+            inverse = of_second._replace(operands=(cases[0], *(np.divide(1, c) for c in powers)))
+            factors = (first, len(steps) + 2)
+            product = _simpler("mul", factors, [*steps, inverse], result)
+            return [inverse, *(product or [Step(lax.mul_p, {}, factors, result)])]
+    return []
+
+
+def _step(place: Place, steps: Sequence[Step]) -> Step | None:
+    return steps[place - 2] if isinstance(place, int) and place > 1 else None
+
+
+def _is_number(place: Place, number: float) -> bool:
+    return isinstance(place, np.ndarray) and place.ndim == 0 and bool(place == number)
+
+
+def _is_same(one: Place, other: Place) -> bool:
+    if isinstance(one, int) or isinstance(other, int):
+        return isinstance(one, int) and isinstance(other, int) and one == other
+    return one.ndim == 0 and _is_number(other, one.item())
+
+
+def _is_finite(place: Place, steps: Sequence[Step]) -> bool:
+    """Whether a place is known to hold finite numbers: constants and choices among them."""
+    if not isinstance(place, int):
+        return bool(np.isfinite(place).all())
+    step = _step(place, steps)
+    return step is not None and (
+        step.primitive.name == "select_n"
+        and all(_is_finite(case, steps) for case in step.operands[1:])
+    )
 
 
 def needed(steps: Sequence[Step], result: Place) -> Program:

@@ -24,6 +24,7 @@ from nnlab.errors import InputError
 from nnlab.kernels import native, selection, term_products
 from nnlab.kernels.adder_xla import filter_sum, input_sum, window_sum
 from nnlab.kernels.batch import sum_over_images
+from nnlab.kernels.derivatives import differentiated_as
 from nnlab.kernels.term_libraries import add
 from nnlab.kernels.term_programs import Function, program_of
 from nnlab.kernels.term_source import Kind, NotNativeError, source_of
@@ -170,7 +171,9 @@ def _kernel(term: Term, kind: Kind) -> Callable[..., jax.Array]:
             sum_of = input_sum if kind == "input_rule" else filter_sum
             return sum_of(function, g, x, weights, window)
 
-        body = sum_over_images(xla) if kind == "filter_rule" and not has_tables else xla
+        body = xla
+        if kind == "filter_rule" and not has_tables:
+            body = differentiated_as(sum_over_images(xla), xla)
         return selection.by_platform(body, *operands, native=_native(term, kind, window, operands))
 
     has_tables = bool(jax.make_jaxpr(function)(_SCALAR, _SCALAR).consts)  # a partition takes none

@@ -190,9 +190,15 @@ def test_a_program_is_what_a_term_costs():
     # JAX's derivative of a product multiplies with a tangent of 1, and computes the value as well.
     slope = Term(lambda x, w: x * w - jnp.abs(x)).part("filter_rule")
     assert program_of(slope).steps == () and program_of(slope).result == 0
-    slope = Term(jnp.maximum).part("input_rule")  # in which JAX divides by 1 or 2
-    assert "div" not in [step.primitive.name for step in program_of(slope).steps]
-    assert [program_of(slope)(*jnp.float32([x, 3])) for x in (2, 3, 4)] == [0, 0.5, 1]
+    for extremum, relation, values in (
+        (jnp.maximum, "ge", [0, 0.5, 1]),
+        (jnp.minimum, "le", [1, 0.5, 0]),
+    ):
+        slope = program_of(Term(extremum).part("input_rule"))  # in which JAX divides by 1 or 2
+        names = [step.primitive.name for step in slope.steps]
+        assert sorted(names) == [relation, relation, "select_n", "select_n"]
+        x, three = jnp.asarray([2, 3, 4, np.nan]), jnp.asarray(3.0)
+        assert [slope(a, three) for a in x] == [*values, 0]
     names = [s.primitive.name for s in program_of(lambda x, w: jnp.clip(w - x, -1, 1)).steps]
     assert names == ["sub", "max", "min"]
     first, second = (program_of(lambda x, w, c=c: x * w + c).digest for c in (1.0, 2.0))
