@@ -135,7 +135,6 @@ def _own_term(found: Mapping) -> Tables:
         "processor time, in that of the adder's own kernel": _pivot(
             rows, sort, "body", "of its processor time"
         ),
-        "time, in that of the adder's own kernel": _pivot(rows, sort, "body", "of the adder"),
         "memory of forward and backward pass / MB": _pivot(
             whole, lambda row: f"{row['layer']}, {row['term']}", "body", "megabytes"
         ),

@@ -1,6 +1,8 @@
 """What does a layer of one's own term cost, beside the adder's own kernels?
 
-Answer: ANSWER
+Answer: In processor time, AdderNet's term takes 0.99 to 1.21 of the adder's own kernels as a native
+loop and up to 2.7 by XLA; one that ends at 1 up to 1.24 and 2.6. A maximum takes 1.3 forward, and
+1.6 to 2.6 for its gradients.
 
 A ResNet-20 layer (3×3, 16 to 16 channels, 32² pixels) and a dense one (784 to 256), float32, in
 three terms made by `nnlab.ops.terms.Term`: AdderNet's own, written as a user writes it; a distance
@@ -12,7 +14,11 @@ measured in one process and in turn; times are medians. The obvious way to write
 all pairs of inputs and weights, sums, and leaves the gradients to JAX. Memory is what the compiled
 program of forward and backward pass needs beside operands and results.
 
-PROFILE
+What is left is work: beside the adder's distance, clip and matrix product (three, three and one
+vector instruction a term) the maximum has four forward, where a NaN must stay one, and six a
+gradient: two comparisons, two choices, a product and a sum. The filter gradient of AdderNet's
+x - w is a matrix product in every body. The committed run shared its two cores with other programs,
+so that the time that passed says little, and stands in the result alone.
 
     python experiments/benchmarks/own_term.py
 """

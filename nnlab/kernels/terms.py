@@ -62,7 +62,7 @@ class Term:
     input_rule: Function | None = None
 
     def __post_init__(self):
-        for kind, function in dataclasses.asdict(self).items():
+        for kind, function in vars(self).items():
             if function is not None or kind == "value":
                 _check(kind, function)
 
@@ -155,9 +155,7 @@ def term_of_kernel(name: str) -> Function | None:
 
 @functools.cache
 def _kernel(term: Term, kind: Kind) -> Callable[..., jax.Array]:
-    function = term.part(kind)
-
-    parts = _parts(term, kind)
+    function, parts = term.part(kind), _parts(term, kind)
 
     def kernel(*operands: jax.Array, window: Window) -> jax.Array:
         if parts and operands[0].dtype == jnp.float32:  # as the program was traced
