@@ -124,6 +124,23 @@ def _anomaly_hdfs(found: Mapping) -> Tables:
     }
 
 
+def _own_term(found: Mapping) -> Tables:
+    rows = [row for row in found["rows"] if row["body"] != "adder's own"]
+    whole = [row for row in found["rows"] if row["pass"] == "forward + backward"]
+
+    def sort(row: Mapping) -> str:
+        return f"{row['layer']}, {row['pass']}, {row['term']}"
+
+    return {
+        "processor time, in that of the adder's own kernel": _pivot(
+            rows, sort, "body", "of its processor time"
+        ),
+        "memory of forward and backward pass / MB": _pivot(
+            whole, lambda row: f"{row['layer']}, {row['term']}", "body", "megabytes"
+        ),
+    }
+
+
 def _ntm(found: Mapping) -> Tables:
     rows = []
     for run in found["runs"]:
@@ -260,6 +277,7 @@ TABLES: dict[str, Callable[[Mapping], Tables]] = {
     },
     "memory": _memory,
     "ntm": _ntm,
+    "own_term": _own_term,
     "pipeline": lambda found: {
         "images a second": _pivot(
             [row | {"images": round(row["images_per_second"])} for row in found["rows"]],

@@ -11,6 +11,10 @@ To try a variant, replace a field; to define your own arithmetic, wrap its op:
     rough = dataclasses.replace(ADDER, conv=functools.partial(AdderConv, filter_rule="sign"))
     mine = of_product(my_op, name="mine")
 
+or say what a term of its sums is, for which the kit has fast loops:
+
+    near = of_term(lambda x, w: -jnp.minimum(jnp.abs(x - w), 1), name="near")
+
 Each arithmetic below works in dense layers and in convolutions of sequences, images and volumes.
 """
 
@@ -52,6 +56,7 @@ from nnlab.ops.formats import FLOAT8_E4M3, FLOAT8_E5M2, Format, formatted, posit
 from nnlab.ops.products import Product
 from nnlab.ops.shift import shift_q_conv
 from nnlab.ops.squared_distance import squared_distance_conv
+from nnlab.ops.terms import Function, Term, term_conv
 from nnlab.ops.ternary import ternary_conv
 from nnlab.ops.winograd_adder import winograd_adder_conv
 from nnlab.ops.xnor import xnor_conv
@@ -83,6 +88,13 @@ class Arithmetic:
     needs_norm: bool = True
     shortcuts: Literal["block", "convolution"] = "block"
 
+    def __post_init__(self):
+        if self.about:  # what `help` and an editor show
+            object.__setattr__(self, "__doc__", f"{self.name}: {self.about}.")
+
+    def __repr__(self) -> str:
+        return f"<Arithmetic {self.name}{': ' * bool(self.about)}{self.about}>"
+
 
 def of_product(
     op: Product,
@@ -106,6 +118,53 @@ def of_product(
     conv = functools.partial(ProductConv, op=op, **options)
     dense = functools.partial(ProductDense, op=op, **options)
     return Arithmetic(conv, dense, activation, name, about, needs_norm, shortcuts)
+
+
+def of_term(
+    value: Function | Term,
+    filter_rule: Function | None = None,
+    input_rule: Function | None = None,
+    *,
+    activation: Callable[[jax.Array], jax.Array] = nn.relu,
+    name: str | None = None,
+    about: str | None = None,
+    needs_norm: bool = True,
+    shortcuts: Literal["block", "convolution"] = "block",
+    **options,
+) -> Arithmetic:
+    """Make the arithmetic whose layers sum `value(x, w)` over the inputs of a window.
+
+    The sums are fast in dense layers and along one to three axes: no array of
+    [positions, in, out] exists, and on a CPU a term of simple steps becomes a native loop
+    (`nnlab.kernels.term_status` says whether). Operations are counted step by step.
+
+    Args:
+        value: elementwise function of inputs and weights, arrays that broadcast, written with
+            `jax.numpy`; or a `nnlab.ops.terms.Term`, which holds all three functions.
+        filter_rule: the same; a weight's cotangent is the sum of it times the output's. By default
+            the derivative of `value` by w.
+        input_rule: the same for inputs.
+        activation, needs_norm, shortcuts: see `Arithmetic`.
+        name: by default that of `value`, unless it is a lambda.
+        about: by default the first line of its docstring.
+        **options: kernel_name and kernel_init of `nnlab.layers.ProductConv`. The name decides how
+            weights learn; "adder_kernel" with `nn.initializers.normal(1.0)` suits distances.
+
+    Raises:
+        InputError: a function is not elementwise or not of two arrays.
+    """
+    term = value if isinstance(value, Term) else Term(value, filter_rule, input_rule)
+    called = getattr(term.value, "__name__", "custom")
+    lines = (getattr(term.value, "__doc__", None) or "").strip().splitlines()
+    return of_product(
+        functools.partial(term_conv, term=term),
+        activation=activation,
+        name=name or ("custom" if called == "<lambda>" else called),
+        about=about if about is not None else "".join(lines[:1]).rstrip("."),
+        needs_norm=needs_norm,
+        shortcuts=shortcuts,
+        **options,
+    )
 
 
 FLOAT = Arithmetic(

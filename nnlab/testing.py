@@ -208,6 +208,34 @@ def _assert_refuses(name, op, bad, pattern):
         raise AssertionError(f"{name}({call}) raised nothing, but {pattern!r} was expected.")
 
 
+def term_sum(
+    term: Function,
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "SAME",
+    kernel_dilation: int | Sequence[int] = 1,
+) -> Function:
+    """Make the sum of an elementwise `term(x, w)` over windows of images, by brute force.
+
+    What it makes takes x and kernel, images [batch, height, width, in] and filters
+    [kh, kw, in, out] or vectors [..., in] and a matrix [in, out], and is the value of
+    `nnlab.ops.terms.term_conv` or `term_dense`, or a potential of its rules:
+
+        term = Term(value, filter_rule, input_rule)
+        check_gradient_rule(functools.partial(term_conv, term=term), [x, kernel],
+            value=term_sum(value), potentials=[term_sum(of_inputs), term_sum(of_weights)])
+    """
+
+    def of(x: ArrayLike, kernel: ArrayLike) -> jax.Array:
+        if jnp.ndim(kernel) == 2:
+            return term(jnp.asarray(x)[..., None], jnp.asarray(kernel)).sum(-2)
+        options: Any = dict(strides=strides, padding=padding, kernel_dilation=kernel_dilation)
+        windows = image_windows(x, jnp.shape(kernel)[:2], **options)
+        return term(windows[..., None], jnp.asarray(kernel)).sum((3, 4, 5))
+
+    return of
+
+
 def image_windows(
     x: ArrayLike,
     kernel_size: Sequence[int],

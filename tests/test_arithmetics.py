@@ -32,10 +32,12 @@ from nnlab.arithmetics import (
     deep_shift_q,
     dorefa,
     lp_adder,
+    of_term,
 )
-from nnlab.costs import stored_bytes
+from nnlab.costs import count, stored_bytes
 from nnlab.layers import AdderConv, AdderDense, BinaryDense
 from nnlab.models import SmallCNN
+from nnlab.ops.terms import Term
 
 IMAGES: Any = np.asarray(np.random.default_rng(0).normal(size=(2, 6, 5, 3)), np.float32)
 
@@ -202,3 +204,43 @@ def test_bounded_activations():
     assert dorefa(1, 2).activation(x).tolist() == [0, 0, 0.5, 1]
     assert XNOR.activation(x).tolist() == [-1, -0.5, 0.5, 1]
     assert BIREAL.activation(x).tolist() == BINARY_SWISH.activation(x).tolist() == x.tolist()
+
+
+def near(x, w):
+    """Negative distance, of 1 at most.
+
+    More of it.
+    """
+    return -jnp.minimum(jnp.abs(x - w), 1)
+
+
+def test_an_arithmetic_says_what_it_is():
+    assert repr(ADDER) == "<Arithmetic adder: -|x - w| (AdderNet, CVPR 2020)>"
+    assert ADDER.__doc__ == "adder: -|x - w| (AdderNet, CVPR 2020)."
+    mine = of_term(near)
+    assert repr(mine) == "<Arithmetic near: Negative distance, of 1 at most>"
+    renamed = dataclasses.replace(mine, name="mine", about="")
+    assert repr(renamed) == "<Arithmetic mine>" and renamed.__doc__ == Arithmetic.__doc__
+    assert repr(of_term(lambda x, w: x * w)) == "<Arithmetic custom>"
+
+
+def test_layers_of_an_own_term_count_each_of_its_steps():
+    mine = of_term(near, kernel_name="adder_kernel", kernel_init=jax.nn.initializers.ones)
+    conv: Any = mine.conv(4, (3, 3))
+    y, variables = jax.eval_shape(conv.init_with_output, jax.random.key(0), IMAGES)
+    assert variables["params"]["adder_kernel"].shape == (3, 3, 3, 4)
+    terms = y.size * 27
+
+    def gradients(variables, x):
+        return jax.vjp(conv.apply, variables, x)[1](jnp.ones(y.shape))
+
+    with kernels.use("xla"):  # without a C++ compiler
+        totals = count(conv.apply, variables, IMAGES).totals()  # a difference, a minimum, the sum
+    assert (totals["additions"], totals["comparisons"]) == (2 * terms, terms)
+    rules = Term(near, lambda x, w: x - w, lambda x, w: jnp.clip(w - x, -1, 1))
+    conv = of_term(rules).conv(4, (3, 3))
+    variables = {"params": {"kernel": variables["params"]["adder_kernel"]}}
+    with kernels.use("xla"):
+        totals = count(gradients, variables, IMAGES).totals()
+    assert totals["additions"] == 6 * terms  # forward as well
+    assert totals["multiplications"] == 2 * terms and totals["comparisons"] == 3 * terms

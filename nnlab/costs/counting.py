@@ -21,9 +21,12 @@ counted: normalisation, activations, a forgotten upcast. The conventions are tho
 
 The kernels of nnlab are written for speed, with blocks, phases and padding of their own, so they
 are not entered but recognised by the name of their jitted function and counted by the table
-`_KERNELS`. A program is counted as traced, including dead code that the compiler would remove.
+`_KERNELS`; those of an own term (`nnlab.ops.terms`) by their names as well, and by the steps of
+the term, each once a term. A program is counted as traced, including dead code that the compiler
+would remove.
 """
 
+import functools
 import math
 import re
 from collections import Counter
@@ -47,6 +50,7 @@ from nnlab.costs.primitives import (
 )
 from nnlab.errors import InputError
 from nnlab.kernels.derivatives import program_of
+from nnlab.kernels.terms import term_of_kernel
 
 UNKNOWN = "unknown"
 
@@ -92,7 +96,8 @@ def count(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Counts:
 # one term costs, at the dtype of the first array unless the table names another. A function of
 # that name with another number of arrays is something else (the transpose that JAX derives from a
 # straight-through gradient keeps the name) and is entered.
-_KERNELS: dict[str, tuple[int, dict[tuple[str, str | None], int]]] = {
+_Cost = tuple[int, dict[tuple[str, str | None], int]]
+_KERNELS: dict[str, _Cost] = {
     # (x, kernel) -> y; |x - w| is a difference, an absolute value for nothing, and a sum
     "adder_conv": (2, {(ADDITION, None): 2}),
     # (g, x, kernel) -> dx; a difference, its clip at both ends, the product with g, and a sum
@@ -142,11 +147,33 @@ _KERNELS: dict[str, tuple[int, dict[tuple[str, str | None], int]]] = {
 
 
 def kernel_name(equation: JaxprEqn) -> str | None:
-    """Return the name in `_KERNELS` that an equation calls, or None."""
-    name = equation.params.get("name")
-    if equation.primitive.name == "jit" and name in _KERNELS:
-        return name if len(equation.invars) == _KERNELS[name][0] else None
+    """Return the name of the kernel that an equation calls, or None."""
+    name = str(equation.params.get("name"))
+    if equation.primitive.name == "jit" and (cost := _cost_of(name)):
+        return name if len(equation.invars) == cost[0] else None
     return None
+
+
+def _cost_of(name: str) -> _Cost | None:
+    return _KERNELS.get(name) or _cost_of_own_term(name)
+
+
+@functools.cache
+def _cost_of_own_term(name: str) -> _Cost | None:
+    function = term_of_kernel(name)
+    if function is None:
+        return None
+    two = jax.ShapeDtypeStruct((2,), jnp.float32)  # one would be taken for a loop's bookkeeping
+    tally = _jaxpr(jax.make_jaxpr(jax.vmap(function))(two, two).jaxpr)
+    operands = 3 if name.endswith("_gradient") else 2
+    if operands == 3:
+        tally[MULTIPLICATION, "float32"] += 2
+    tally[ADDITION, "float32"] += 2
+    own = {
+        (kind, None if dtype == "float32" else dtype): number // 2
+        for (kind, dtype), number in tally.items()
+    }
+    return operands, own
 
 
 def bits_at_rest(equation: JaxprEqn) -> int | None:
@@ -179,8 +206,10 @@ def _kernel(name: str, arrays: Arrays) -> Counter:
         # kh kw in terms; vmap may put its axis before these.
         y = first if name.endswith("_gradient") else arrays.results[0]
         terms = y.size * math.prod(last.shape[-4:-1])
-    costs = _KERNELS[name][1].items()
-    return Counter({(kind, dtype or first.dtype.name): n * terms for (kind, dtype), n in costs})
+    _, cost = _cost_of(name) or (0, {})
+    return Counter(
+        {(kind, dtype or first.dtype.name): n * terms for (kind, dtype), n in cost.items()}
+    )
 
 
 def _jaxpr(jaxpr: Jaxpr) -> Counter:

@@ -12,13 +12,13 @@ Distances are taken as written, :math:`|x - w|`, which is exact for large offset
 NaN; on the CPU it runs at the speed of the identity :math:`2\sum\max(x, w) - \sum x - \sum w`.
 
 Arguments and results are those of the functions of the same names in `nnlab.kernels.adder`.
-Narrow floats are widened to float32 first. The three sums themselves, `negative_sum`, `input_sum`
-and `filter_sum`, take any term, and serve other arithmetics as well.
+Narrow floats are widened to float32 first. The sums themselves, `window_sum`, `negative_sum`,
+`input_sum` and `filter_sum`, take any term, and serve other arithmetics as well.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from jax.typing import DTypeLike
 from nnlab.kernels.window import Window
 
 _TERMS = 32  # unrolled into one expression; 16 to 48 measured alike on AVX2 and AVX-512
+_LANES = 2**14  # accumulators of `filter_sum`; XLA keeps each of `_TERMS` as large where it is dear
 
 
 def _blocks(channels: int, taps: int) -> tuple[int, int]:
@@ -89,6 +90,23 @@ def negative_sum(
     dtype: DTypeLike,
 ) -> jax.Array:
     """`-sum_k term(x_k, w_k)` over every window; a term is of `dtype`, and 0 for two zeros."""
+    return window_sum(term, x, kernel, window, dtype, sign=-1, zeros_add_nothing=True)
+
+
+def window_sum(
+    term: Term,
+    x: jax.Array,
+    kernel: jax.Array,
+    window: Window,
+    dtype: DTypeLike,
+    *,
+    sign: Literal[1, -1] = 1,
+    zeros_add_nothing: bool = False,
+) -> jax.Array:
+    """`sign * sum_k term(x_k, w_k)` over every window; a term is of `dtype`.
+
+    It is faster where `term(0, 0)` is known to be 0, since blocks are filled up with such terms.
+    """
     n, _, _, channels = x.shape
     kh, kw, _, features = kernel.shape
     (sh, sw), pads, (dh, dw) = window
@@ -98,7 +116,7 @@ def negative_sum(
         return acc
 
     blocks, size = _blocks(channels, kw)
-    extra = blocks * size - channels  # channels of zeros on both sides, whose terms are zero
+    extra = blocks * size - channels  # channels of zeros on both sides, whose terms do not count
     x = jnp.pad(x, ((0, 0), *pads, (0, extra)))
     kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, extra), (0, 0)))
 
@@ -112,15 +130,16 @@ def negative_sum(
 
     def trip(t, carry):
         acc, rows, taps = carry
-        terms = [
-            term(
-                rows[:, :, j * dw : j * dw + (out_w - 1) * sw + 1 : sw, c, None],
-                lax.broadcast_to_rank(taps[j, c], 4),
-            )
-            for j in range(kw)
-            for c in range(size)
-        ]
-        return acc - _chained_sum(terms), *window_at(t + 1)
+
+        def term_at(j, c):
+            inputs = rows[:, :, j * dw : j * dw + (out_w - 1) * sw + 1 : sw, c, None]
+            value = term(inputs, lax.broadcast_to_rank(taps[j, c], 4))
+            if zeros_add_nothing or c < size - extra:
+                return value
+            return jnp.where(t % blocks < blocks - 1, value, jnp.zeros((), dtype))
+
+        total = _chained_sum([term_at(j, c) for j in range(kw) for c in range(size)])
+        return acc + total if sign == 1 else acc - total, *window_at(t + 1)
 
     return lax.fori_loop(0, kh * blocks, trip, (acc, *window_at(0)))[0]
 
@@ -131,6 +150,40 @@ def adder_conv_input_gradient(
 ) -> jax.Array:
     """See `nnlab.kernels.adder.adder_conv_input_gradient`."""
     return input_sum(lambda x, w: _RULES[rule](w - x), g, x, kernel, window)
+
+
+class _Phase(NamedTuple):
+    """Every `stride`-th pixel along an axis, and the taps through which windows hold them.
+
+    Attributes:
+        first: the first pixel.
+        pixels: their number.
+        taps: tap number and, between the pixel's and the window's place, the distance in windows.
+        spare: how many windows to add before and after those that there are (fewer than none: to
+            leave out), so that tap i of pixel k reads number `reach - distance_i + k`.
+    """
+
+    first: int
+    pixels: int
+    taps: list[tuple[int, int]]
+    spare: tuple[int, int, int]
+
+    @property
+    def reach(self) -> int:
+        return self.taps[-1][1]
+
+
+def _phases(size: int, windows: int, taps: int, stride: int, pad: int, dilation: int):
+    """The phases along an axis that have pixels and taps."""
+    for phase in range(stride):
+        first = (phase - pad) % stride
+        pixels = -(-(size - first) // stride)
+        held = [divmod(i * dilation, stride) for i in range(taps)]
+        found = [(i, distance) for i, (distance, rest) in enumerate(held) if rest == phase]
+        if found and pixels > 0:
+            before = found[-1][1] - (first + pad) // stride
+            after = pixels + found[-1][1] - before - windows
+            yield _Phase(first, pixels, found, (before, after, 0))
 
 
 def input_sum(
@@ -148,50 +201,49 @@ def input_sum(
     if 0 in (g.size, kernel.size):
         return jnp.zeros_like(x)
 
-    rows = max(out_h + (kh - 1) * dh // sh, -(-(top + height) // sh))
-    columns = max(out_w + (kw - 1) * dw // sw, -(-(left + width) // sw))
-    reach = (kw - 1) * dw // sw
-    spare = ((0, 0, 0), (top, rows * sh - height - top, 0), (left, columns * sw - width - left, 0))
-    zero = jnp.zeros((), x.dtype)
-    phased = lax.pad(x, zero, (*spare, (0, 0, 0))).reshape(n, rows, sh, columns, sw, channels)
     blocks, size = _blocks(features, kw)
     extra = blocks * size - features
-    g = jnp.pad(g, ((0, 0), (0, 0), (reach, columns - out_w), (0, extra)))
-    kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, extra))).swapaxes(2, 3)
+    # A slope may be infinite at 0, and 0 times that is NaN.
+    kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, extra)), mode="edge").swapaxes(2, 3)
+    zero = jnp.zeros((), x.dtype)
 
-    def row_of_taps(row, dx):
-        corner = (0, row * dh // sh, row * dh % sh, 0, 0, 0)
-        shape = (n, out_h, 1, columns, sw, channels)
-        pixels = lax.dynamic_slice(phased, corner, shape)[:, :, 0]
+    def sum_of(rows: _Phase, columns: _Phase) -> jax.Array:
+        pixels = x[:, rows.first :: sh, columns.first :: sw]
+        around = lax.pad(g, zero, [(0, 0, 0), rows.spare, columns.spare, (0, extra, 0)])
+        tap_of_row, distances = (jnp.asarray(numbers) for numbers in zip(*rows.taps, strict=True))
 
-        def block_at(block):
+        def block_at(t):
+            row, block = t // blocks, t % blocks
+            corner = (0, rows.reach - distances[row], 0, block * size)
+            shape = (n, rows.pixels, around.shape[2], size)
+            taps = (tap_of_row[row], 0, block * size, 0)
             return (
-                lax.dynamic_slice_in_dim(g, block * size, size, axis=3),
-                lax.dynamic_slice(kernel, (row, 0, block * size, 0), (1, kw, size, channels))[0],
+                lax.dynamic_slice(around, corner, shape),
+                lax.dynamic_slice(kernel, taps, (1, kw, size, channels))[0],
             )
 
-        def phase(p, cotangents, taps):
+        def trip(t, carry):
+            acc, cotangents, taps = carry
             terms = [
-                cotangents[:, :, reach - j * dw // sw :, o, None][:, :, :columns]
-                * term(pixels[:, :, :, p], lax.broadcast_to_rank(taps[j, o], 4))
-                for j in range(kw)
-                if j * dw % sw == p
+                cotangents[:, :, start : start + columns.pixels, o, None]
+                * term(pixels, lax.broadcast_to_rank(taps[j, o], 4))
+                for j, start in ((j, columns.reach - distance) for j, distance in columns.taps)
                 for o in range(size)
             ]
-            return _chained_sum(terms) if terms else jnp.zeros_like(pixels[:, :, :, p])
+            return acc + _chained_sum(terms), *block_at(t + 1)
 
-        def trip(block, carry):
-            acc, *operands = carry
-            acc = acc + jnp.stack([phase(p, *operands) for p in range(sw)], axis=3)
-            return acc, *block_at(block + 1)
+        start = (_zeros(pixels.shape, x), *block_at(0))
+        sums = lax.fori_loop(0, len(rows.taps) * blocks, trip, start)[0]
+        spread = [
+            (phase.first, length - phase.first - (phase.pixels - 1) * step - 1, step - 1)
+            for phase, length, step in ((rows, height, sh), (columns, width, sw))
+        ]
+        return lax.pad(sums, zero, [(0, 0, 0), *spread, (0, 0, 0)])
 
-        acc = lax.fori_loop(0, blocks, trip, (jnp.zeros_like(pixels), *block_at(0)))[0]
-        total = lax.dynamic_slice(dx, corner, shape) + acc[:, :, None]
-        return lax.dynamic_update_slice(dx, total, corner)
-
-    dx = lax.fori_loop(0, kh, row_of_taps, jnp.zeros_like(phased))
-    dx = dx.reshape(n, rows * sh, columns * sw, channels)
-    return dx[:, top : top + height, left : left + width]
+    vertical = list(_phases(height, out_h, kh, sh, top, dh))
+    horizontal = list(_phases(width, out_w, kw, sw, left, dw))
+    parts = [sum_of(rows, columns) for rows in vertical for columns in horizontal]
+    return functools.reduce(jnp.add, parts) if parts else jnp.zeros_like(x)
 
 
 @_widening
@@ -216,7 +268,7 @@ def filter_sum(
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     positions = n * out_h * out_w
     # Sums in `lanes` separate accumulators, enough of them to fill vectors and threads.
-    lanes = max(1, min(64, 2048 // (channels * features), positions // _TERMS))
+    lanes = max(1, min(256, _LANES // (channels * features), positions // _TERMS))
     trips = -(-positions // (lanes * _TERMS))
     spare = ((0, trips * lanes * _TERMS - positions), (0, 0))
     cotangents = jnp.pad(g.reshape(positions, features), spare)
@@ -226,7 +278,7 @@ def filter_sum(
         corner = (0, index // kw * dh, index % kw * dw, 0)
         shape = (n, (out_h - 1) * sh + 1, (out_w - 1) * sw + 1, channels)
         pixels = lax.dynamic_slice(x, corner, shape)[:, ::sh, ::sw].reshape(positions, channels)
-        pixels = jnp.pad(pixels, spare).reshape(trips, lanes, _TERMS, channels)
+        pixels = jnp.pad(pixels, spare, mode="edge").reshape(trips, lanes, _TERMS, channels)
         weights = lax.broadcast_to_rank(kernel[index // kw, index % kw], 3)
 
         def block_at(t):

@@ -17,9 +17,12 @@ HANDLERS = ("nnlab_conv", "nnlab_conv_input_gradient", "nnlab_conv_filter_gradie
 
 
 def conv(
-    x: jax.Array, kernel: jax.Array, *, rule: Literal["distance", "product"], window: Window
+    x: jax.Array, kernel: jax.Array, *, rule: Literal["distance", "product"] | str, window: Window
 ) -> jax.Array:
-    """`sum_k -|x_k - w_k|` or `sum_k x_k w_k` over every window, [batch, out height, …, out]."""
+    """`sum_k -|x_k - w_k|` or `sum_k x_k w_k` over every window, [batch, out height, …, out].
+
+    Here and below a rule may also be an own term's, by the name that `term_libraries.add` gave it.
+    """
     positions = window.positions(x.shape[1:], kernel.shape)
 
     def call(x, kernel):
@@ -34,7 +37,7 @@ def conv_input_gradient(
     x: jax.Array,
     kernel: jax.Array,
     *,
-    rule: Literal["clip", "sign", "product"],
+    rule: Literal["clip", "sign", "product"] | str,
     window: Window,
 ) -> jax.Array:
     """`sum_o g_o rule(w_o - x)`, or `sum_o g_o w_o`, over the windows that hold a pixel, as x."""
@@ -50,7 +53,7 @@ def conv_filter_gradient(
     x: jax.Array,
     kernel: jax.Array,
     *,
-    rule: Literal["sign", "product"],
+    rule: Literal["sign", "product"] | str,
     window: Window,
 ) -> jax.Array:
     """`sum_p g_p sign(x_p - w)`, or `sum_p g_p x_p`, over all positions, as the kernel."""

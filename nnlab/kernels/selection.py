@@ -41,6 +41,7 @@ _lock = threading.Lock()
 class _Library(NamedTuple):
     instructions: str  # "" without a library
     problem: str
+    loaded: Any = None
 
 
 def status() -> dict[str, dict[str, str]]:
@@ -50,7 +51,7 @@ def status() -> dict[str, dict[str, str]]:
     The last two take float32 and narrower floats, or the integers in their names; float64 stays
     with XLA.
     """
-    cpu = f"native ({_library().instructions})" if _chooses_native() else "xla"
+    cpu = f"native ({_library().instructions})" if chooses_native() else "xla"
     gpu = "pallas" if _chooses_pallas() else "xla"
     return {
         name: {"cpu": cpu, "gpu": gpu if name in _PALLAS else "xla", "tpu": "xla"}
@@ -80,20 +81,19 @@ def use(body: Body) -> AbstractContextManager[Any]:
 def by_platform(
     xla: Callable[..., jax.Array],
     *operands: jax.Array,
-    native: Callable[..., jax.Array],
+    native: Callable[..., jax.Array] | None,
     pallas: Callable[..., jax.Array] | None = None,
     dtypes: Collection[DTypeLike] = FLOATS,
 ) -> jax.Array:
     """Run `native` in a CPU's part of the program, `pallas` in an Nvidia GPU's, else `xla`.
 
     The first two see arrays of one dtype out of `dtypes`, none of them empty, and have the
-    derivatives of `xla`.
+    derivatives of `xla`. A kernel has no native body here if that is None.
     """
     operands = tuple(match_varying(*operands))
     bodies = {}
-    given = {operand.dtype for operand in operands}
-    if len(given) == 1 and given <= set(dtypes) and all(operand.size for operand in operands):
-        if _chooses_native():
+    if are_native(operands, dtypes):
+        if native is not None and chooses_native():
             bodies["cpu"] = native
         if pallas is not None and _chooses_pallas():
             bodies["cuda"] = pallas
@@ -108,7 +108,19 @@ def by_platform(
     return lax.platform_dependent(*operands, **alike, default=xla) if alike else xla(*operands)
 
 
-def _chooses_native() -> bool:
+def are_native(operands: Collection[jax.Array], dtypes: Collection[DTypeLike] = FLOATS) -> bool:
+    """Whether native bodies take these operands."""
+    given = {operand.dtype for operand in operands}
+    return len(given) == 1 and given <= set(dtypes) and all(operand.size for operand in operands)
+
+
+def is_for_cpu() -> bool:
+    """Whether the program that is traced will run on a CPU, as far as one can tell."""
+    return jax.default_backend() == "cpu" or _forced.value in ("native", "cpu")
+
+
+def chooses_native() -> bool:
+    """Whether a CPU's part of a program may take native bodies; says once if none were built."""
     if _forced.value == "xla":
         return False
     if not _library().instructions and jax.default_backend() == "cpu":
@@ -139,6 +151,16 @@ def _say_what_is_missing() -> None:
     )
 
 
+def instructions() -> str:
+    """The instruction set of the native bodies, "" where there are none."""
+    return _library().instructions
+
+
+def library() -> Any:
+    """The library of the native bodies, as `ctypes` loads it."""
+    return _library().loaded
+
+
 def _library() -> _Library:
     with _lock:
         return _load()
@@ -166,4 +188,4 @@ def _load() -> _Library:
             "NNLAB_KERNELS_ISA names an instruction set that this processor does not have;"
             " expected avx512, avx2 or sse2 on x86-64, neon on aarch64."
         )
-    return _Library(instructions.decode(), "")
+    return _Library(instructions.decode(), "", library)

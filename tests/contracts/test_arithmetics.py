@@ -17,7 +17,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from nnlab import kernels, training
-from nnlab.arithmetics import NAMED, Arithmetic, lp_adder, of_product
+from nnlab.arithmetics import NAMED, Arithmetic, lp_adder, of_product, of_term
 from nnlab.costs import count
 from nnlab.models import MLP, SmallCNN, load_model, save_model
 from nnlab.ops.formats import FLOAT8_E4M3, posit, scaled
@@ -27,6 +27,7 @@ from nnlab.optim import adder_recipe
 ARITHMETICS = NAMED | {
     "lp_adder": lp_adder(lambda step: 1.5 + 0 * step),
     "sparse": of_product(n_m_sparse(n=1, m=2)),
+    "own": of_term(lambda x, w: 0.5 - jnp.maximum(x, w)),
 }
 BATCH, SIZES, INPUTS, FEATURES = 4, (6, 4, 3), 3, 8
 TAPS, STRIDES, PADS, DILATION = (2, 2, 3), (2, 1, 1), ((1, 2), (0, 1), (1, 0)), (1, 2, 1)
@@ -155,6 +156,7 @@ REFERENCES: dict[str, Any] = {
     "adder_posit8": formatted(distance, scaled(POSIT8), POSIT8),
     "lp_adder": lambda v, x, w: -(np.abs(v(x)[..., None] - w) ** 1.5).sum(-2),
     "sparse": lambda v, x, w: v(x) @ one_of_two(w),
+    "own": lambda v, x, w: (0.5 - np.maximum(v(x)[..., None], w)).sum(-2),
 }
 PRODUCT, DISTANCE, ADDITION = (1, 1, 0, 0, 0), (0, 2, 0, 0, 0), (0, 1, 0, 0, 0)
 XNOR = SHIFT = 0, 1, 0, 1, 0
@@ -163,7 +165,7 @@ TERMS = dict.fromkeys(NAMED, PRODUCT) | dict.fromkeys(["xnor", "bireal", "binary
 TERMS |= dict.fromkeys(["adder", "winograd_adder", "adder_sr", "adder_posit8"], DISTANCE)
 TERMS |= dict.fromkeys(["binary_connect", "ternary", "dorefa_1_2"], ADDITION)
 TERMS |= {"binary": XNOR, "conjugate_adder": (0, 1, 1, 0, 0), "lp_adder": (0, 2, 0, 0, 1)}
-TERMS |= dict.fromkeys(["shift_q", "shift_ps"], SHIFT) | {"sparse": PRODUCT}
+TERMS |= dict.fromkeys(["shift_q", "shift_ps"], SHIFT) | {"sparse": PRODUCT, "own": (0, 2, 1, 0, 0)}
 
 SIGNS: Any = {"binary", "binary_connect", "binary_swish"}  # whose weights are stored as such
 
@@ -172,6 +174,7 @@ NAMES = list(ARITHMETICS)
 ALIKE = {"posit16", "float8", "dorefa_4_4_8", "adder_sr", "binary_swish", "adder_posit8"}
 SLOW = {(name, axes) for name in ALIKE for axes in (1, 2, 3)}
 SLOW |= {(name, axes) for name in ("posit8", "lp_adder") for axes in (1, 2)}
+SLOW |= {("own", axes) for axes in (0, 1, 2, 3)}
 IN_SPACE = [
     pytest.param(name, axes, marks=[pytest.mark.slow] if (name, axes) in SLOW else [])
     for name in NAMES

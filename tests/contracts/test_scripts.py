@@ -119,6 +119,7 @@ def test_bad_numbers_are_one_sentence_before_any_folder_is_made(
         ("benchmarks/memory", ["--batch", "6"], ["--batch", "4", "6"]),
         ("benchmarks/memory", ["--depths", "9"], ["--depths", "6 n + 2", "9"]),
         ("benchmarks/memory", ["--variants", "fast"], ["--variants", "fast", "plain"]),
+        ("benchmarks/own_term", ["--terms", "far"], ["--terms", "far", "near"]),
         ("benchmarks/speed", ["--layers", "lenet5-7"], ["--layers", "lenet5-7", "lenet5-16"]),
         ("benchmarks/speed", ["--networks", "lenet"], ["--networks", "lenet", "resnet20"]),
         ("deployment/deploy_adder", ["--bits", "9"], ["--bits", "2 to 8", "9"]),

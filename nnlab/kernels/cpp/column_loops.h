@@ -2,6 +2,7 @@
 #pragma once
 
 #include "loops.h"
+#include "term.h"
 #include "tiles.h"
 #include "vectors.h"
 
@@ -22,7 +23,7 @@ inline void range_of(const Columns& all, const int64_t (&index)[kRuns], int64_t&
 
 template <class V, int kRuns, int kChannels, Rule kRule>
 void columns_block(const Columns& all, int64_t channel) {
-  constexpr bool kSelf = kRule == Rule::kClip || kRule == Rule::kSign;
+  constexpr bool kSelf = takes_self(kRule);
   const V one = hidden_one<V>();
   for (int64_t start = 0; start < all.count; start += kRuns) {
     const Tile<kRuns> tile(start, all.count);
@@ -38,7 +39,7 @@ void columns_block(const Columns& all, int64_t channel) {
       for (int c = 0; c < kChannels; ++c) {
         if constexpr (kSelf) {
           const V x = self[p][c] = load<V>(all.self + at(p, c));
-          total[p][c] = x == x ? V{} : x;  // what `clip` may lose
+          if constexpr (kRule != Rule::kSlope) total[p][c] = x == x ? V{} : x;  // as `clip` may not
         }
       }
     }
@@ -60,6 +61,10 @@ void columns_block(const Columns& all, int64_t channel) {
             } else if constexpr (kRule == Rule::kDistance) {
               const V d = absolute(subtract(a, weight, one, true));
               sums[p][c] = subtract(sums[p][c], d, one, p % 4 == 3);
+            } else if constexpr (kRule == Rule::kValue) {
+              sums[p][c] += term(a, weight, one);
+            } else if constexpr (kRule == Rule::kSlope) {
+              sums[p][c] += a * term(self[p][c], weight, one);
             } else {
               const V d = subtract(weight, self[p][c], one, (p + c) % 2 == 0);
               sums[p][c] += a * (kRule == Rule::kClip ? clip(d, one) : sign(d, one));
@@ -78,23 +83,13 @@ void columns_block(const Columns& all, int64_t channel) {
 
 template <class V, int kMany, Rule kRule>
 void columns_of(const Columns& all) {
-  constexpr bool kSelf = kRule == Rule::kClip || kRule == Rule::kSign;
+  constexpr bool kSelf = takes_self(kRule);
   int64_t c = 0;
   for (; c + 3 <= all.channels && all.channels - c != 4; c += 3)
     columns_block<V, kMany / 2, 3, kRule>(all, c);
   for (; c + 2 <= all.channels; c += 2)
     columns_block<V, kSelf ? kMany / 2 : kMany, 2, kRule>(all, c);
   if (c < all.channels) columns_block<V, kMany, 1, kRule>(all, c);
-}
-
-template <class V, int kMany>
-void columns_by(const Columns& all, Rule rule) {
-  switch (rule) {
-    case Rule::kDistance: return columns_of<V, kMany, Rule::kDistance>(all);
-    case Rule::kProduct: return columns_of<V, kMany, Rule::kProduct>(all);
-    case Rule::kClip: return columns_of<V, kMany, Rule::kClip>(all);
-    case Rule::kSign: return columns_of<V, kMany, Rule::kSign>(all);
-  }
 }
 
 }  // namespace

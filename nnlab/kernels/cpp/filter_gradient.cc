@@ -1,4 +1,5 @@
-// dw_ko = sum_p g_po sign(x_pk - w_ko), or g_po x_pk, over all positions p, padding included.
+// dw_ko = sum_p g_po sign(x_pk - w_ko), g_po x_pk, or g_po times the slope of an own term, over all
+// positions p, padding included.
 #include "geometry.h"
 #include "kernels.h"
 #include "parallel.h"

@@ -2,14 +2,15 @@
 #pragma once
 
 #include "loops.h"
+#include "term.h"
 #include "tiles.h"
 #include "vectors.h"
 
 namespace nnlab {
 namespace {
 
-// Cotangents times sign(value - w) or value: several sums at a time, of rows of the kernel or else
-// of every second or fourth position.
+// Cotangents times sign(value - w), value or the slope of an own term: several sums at a time, of
+// rows of the kernel or else of every second or fourth position.
 template <class V, int kVectors>
 struct FilterGradient {
   static void run(const Rows& all, const float* packed, int64_t channel, Rule rule) {
@@ -19,10 +20,15 @@ struct FilterGradient {
       if constexpr (kMost > 8) row = blocks<8, Rule::kProduct>(all, packed, channel, row);
       rest<Rule::kProduct>(all, packed, channel, row);
     } else {
-      int64_t row = 0;
-      if constexpr (kVectors == 1) row = blocks<kAlone, Rule::kSign>(all, packed, channel, 0);
-      rest<Rule::kSign>(all, packed, channel, row);
+      differences<Rule::kSign>(all, packed, channel);
     }
+  }
+
+  template <Rule kRule>
+  static void differences(const Rows& all, const float* packed, int64_t channel) {
+    int64_t row = 0;
+    if constexpr (kVectors == 1) row = blocks<kAlone, kRule>(all, packed, channel, 0);
+    rest<kRule>(all, packed, channel, row);
   }
 
   template <Rule kRule>
@@ -60,7 +66,11 @@ struct FilterGradient {
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v) {
           const V g = load<V>(packed + p * kWidth + v * lanes_of<V>);
-          sums[chain][r][v] += g * (kRule == Rule::kProduct ? x : sign(x - kernel[r][v], one));
+          if constexpr (kRule == Rule::kSlope) {
+            sums[chain][r][v] += g * term(x, kernel[r][v], one);
+          } else {
+            sums[chain][r][v] += g * (kRule == Rule::kProduct ? x : sign(x - kernel[r][v], one));
+          }
         }
       }
     };

@@ -1,6 +1,9 @@
 // What XLA calls, and the choice of an instruction set.
 #include <cstdlib>
 #include <cstring>
+#include <map>
+#include <mutex>
+#include <string>
 #include <string_view>
 
 #include "handling.h"
@@ -43,22 +46,43 @@ const Loops* chosen() {
   return loops;
 }
 
-ffi::ErrorOr<Rule> rule_of(std::string_view name) {
-  if (name == "distance") return Rule::kDistance;
-  if (name == "product") return Rule::kProduct;
-  if (name == "clip") return Rule::kClip;
-  if (name == "sign") return Rule::kSign;
-  return ffi::Unexpected(ffi::Error::InvalidArgument("unknown rule"));
+// Loops of own terms, from libraries that are compiled for them.
+struct Terms {
+  std::mutex mutex;
+  std::map<std::string, const Loops*, std::less<>> loops;
+
+  static Terms& all() {
+    static Terms& terms = *new Terms;  // outlives whatever still runs at the end of the process
+    return terms;
+  }
+};
+
+struct Sum {
+  const Loops* loops;
+  Rule rule;
+};
+
+// What a name means; that of an own term, `of_term`.
+ffi::ErrorOr<Sum> sum_of(std::string_view name, Rule of_term) {
+  if (name == "distance") return Sum{chosen(), Rule::kDistance};
+  if (name == "product") return Sum{chosen(), Rule::kProduct};
+  if (name == "clip") return Sum{chosen(), Rule::kClip};
+  if (name == "sign") return Sum{chosen(), Rule::kSign};
+  Terms& terms = Terms::all();
+  const std::lock_guard<std::mutex> lock(terms.mutex);
+  const auto found = terms.loops.find(name);
+  if (found != terms.loops.end()) return Sum{found->second, of_term};
+  return ffi::Unexpected(ffi::Error::InvalidArgument("a rule that this process does not know"));
 }
 
 ffi::Error run_forward(ffi::ThreadPool pool, Window window, std::string_view name, Array x,
                        Array kernel, Result y) {
   const auto shape = shape_of(chosen(), window, x, kernel, *y);
   if (shape.has_error()) return shape.error();
-  const auto rule = rule_of(name);
-  if (rule.has_error()) return rule.error();
+  const auto sum = sum_of(name, Rule::kValue);
+  if (sum.has_error()) return sum.error();
   return reporting([&] {
-    forward(pool, *chosen(), *shape, *rule, x.typed_data(), kernel.typed_data(), y->typed_data());
+    forward(pool, *sum->loops, *shape, sum->rule, x.typed_data(), kernel.typed_data(), y->typed_data());
   });
 }
 
@@ -69,11 +93,11 @@ ffi::Error run_gradient(ffi::ThreadPool pool, Window window, std::string_view na
                         Array x, Array kernel, Result result) {
   const auto shape = shape_of(chosen(), window, x, kernel, g);
   if (shape.has_error()) return shape.error();
-  const auto rule = rule_of(name);
-  if (rule.has_error()) return rule.error();
+  const auto sum = sum_of(name, Rule::kSlope);
+  if (sum.has_error()) return sum.error();
   return reporting([&] {
-    kGradient(pool, *chosen(), *shape, *rule, g.typed_data(), x.typed_data(), kernel.typed_data(),
-              result->typed_data());
+    kGradient(pool, *sum->loops, *shape, sum->rule, g.typed_data(), x.typed_data(),
+              kernel.typed_data(), result->typed_data());
   });
 }
 
@@ -83,6 +107,13 @@ ffi::Error run_gradient(ffi::ThreadPool pool, Window window, std::string_view na
 
 // The instruction set in use, or null if the one that is asked for is not there.
 extern "C" const char* nnlab_instruction_set() { return chosen() ? chosen()->name : nullptr; }
+
+// Makes the loops of an own term known, for good, by a name for `rule` in the calls below.
+extern "C" void nnlab_add_term(const char* name, const Loops* loops) {
+  Terms& terms = Terms::all();
+  const std::lock_guard<std::mutex> lock(terms.mutex);
+  terms.loops.emplace(name, loops);
+}
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(nnlab_conv, run_forward,
                               ffi::Ffi::Bind()

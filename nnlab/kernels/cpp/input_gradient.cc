@@ -1,4 +1,5 @@
-// dx_pc = sum over the windows that hold pixel p of g_o rule(w_co - x_pc), or g_o w_co.
+// dx_pc = sum over the windows that hold pixel p of g_o rule(w_co - x_pc), g_o w_co, or g_o times
+// the slope of an own term, which is expected to be finite.
 //
 // Along an axis, pixel number `stride * m + phase - pad` is held through tap i by the window number
 // m - (dilation * i - phase) / stride, for those i where the division leaves no remainder. So the
@@ -122,7 +123,7 @@ void input_gradient(xla::ffi::ThreadPool& pool, const Loops& loops, const Shape&
   const Shape s = given.flattened();
   const Axis vertical{s.h, s.oh, s.kh, s.sh, s.top, s.dh};
   const Axis horizontal{s.w, s.ow, s.kw, s.sw, s.left, s.dw};
-  if (!all_finite(kernel, s.kh * s.kw * s.ci * s.co)) {
+  if (rule != Rule::kSlope && !all_finite(kernel, s.kh * s.kw * s.ci * s.co)) {
     share(pool, s.n * s.h, [&](int64_t row) {
       const int64_t start = row * s.w * s.ci;
       row_by_definition(s, vertical, horizontal, rule, g, x + start, kernel, row, dx + start);

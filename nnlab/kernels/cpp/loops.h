@@ -12,6 +12,8 @@ enum class Rule {
   kProduct,   // a w
   kClip,      // a clip(w - x, -1, 1), gradient of the input
   kSign,      // a sign(w - x), gradient of the input; a sign(x - w), gradient of the kernel
+  kValue,     // term(a, w), of an own term
+  kSlope,     // a term(x, w), gradient of the input or of the kernel
 };
 
 // Positions that one task works on, and the terms of the sum at each of them.
