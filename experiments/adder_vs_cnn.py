@@ -57,7 +57,7 @@ def main(config: Config) -> None:
     dataset = vision.load(config.dataset, config.data_dir)
     train, test = vision.standardized(dataset)
     steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
-    with config.open() as record:
+    with config.open(reasons=runs.COSINE) as record:
         networks = []
         for name, arithmetic in ARITHMETICS.items():
             model = SmallCNN(dataset.classes, arithmetic, classifier=arithmetic)

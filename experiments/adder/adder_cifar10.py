@@ -68,7 +68,7 @@ def main(config: Config) -> None:
     mesh = join(config)
     feed, test, classes = feed_and_test(config)
     free = "checkpoint_minutes", "workers", "coordinator", "processes", "process"
-    with config.open(*free) as record:
+    with config.open(*free, reasons=runs.COSINE) as record:
         for name in config.networks:
             model = resnet20(classes, ARITHMETICS[name])
             optimizer = adder_recipe(config.epochs * feed.steps_per_epoch, config.learning_rate)

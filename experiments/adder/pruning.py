@@ -80,7 +80,7 @@ def main(config: Config) -> None:
     dataset = vision.load(config.dataset, config.data_dir)
     train, test = ((vision.pad_to(x, 32, 32), y) for x, y in vision.standardized(dataset))
     steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
-    with config.open() as record:
+    with config.open(reasons=runs.COSINE) as record:
 
         def trained(name, model, *pruning) -> training.State:
             optimizer = optax.chain(adder_recipe(steps, config.learning_rate), *pruning)
