@@ -27,6 +27,7 @@ TOPICS = {
     "memory": "Memory and algorithms",
     "text": "Text",
     "anomaly": "Anomalies in series and logs",
+    "images": "Images of your own",
     "deployment": "Deployment and cost",
     "benchmarks": "Speed and memory",
 }

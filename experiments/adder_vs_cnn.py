@@ -29,18 +29,16 @@ from nnlab.figures.plots import Network
 from nnlab.figures.report import write_report
 from nnlab.models import SmallCNN
 from nnlab.optim import adder_rate, adder_recipe
-from nnlab.runs.fields import DataDir, Fraction, Positive, PositiveInt, Seed
+from nnlab.runs.fields import Fraction, Positive, PositiveInt, Seed
 from nnlab.runs.script import run
 
 ARITHMETICS = {"CNN": FLOAT, "AdderNet": ADDER, "BNN": BINARY}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(runs.Run):
+class Config(vision.ImageRun):
     out: str = "runs/adder_vs_cnn"
-    dataset: str = "digits"
-    """digits, mnist, fashion_mnist, cifar10 or tfds:NAME."""
-    data_dir: DataDir = None
+    dataset: vision.ImageSet = "digits"
     epochs: PositiveInt = 40
     batch_size: PositiveInt = 64
     learning_rate: Positive = 0.1
@@ -54,13 +52,13 @@ class Config(runs.Run):
 
 
 def main(config: Config) -> None:
-    dataset = vision.load(config.dataset, config.data_dir)
-    train, test = vision.standardized(dataset)
+    images = config.images()
+    train, test = images.train, images.test
     steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
-    with config.open(reasons=runs.COSINE) as record:
+    with config.open(notes=images.notes, reasons=runs.COSINE) as record:
         networks = []
         for name, arithmetic in ARITHMETICS.items():
-            model = SmallCNN(dataset.classes, arithmetic, classifier=arithmetic)
+            model = SmallCNN(images.classes, arithmetic, classifier=arithmetic)
             network, row = train_and_measure(name, model, train, test, steps, config, record.folder)
             networks.append(network)
             record.row(row)
@@ -68,7 +66,7 @@ def main(config: Config) -> None:
         record.result(about)
         write_report(
             record.folder.report,
-            title=f"One network, three arithmetics: {dataset.name}",
+            title=f"One network, three arithmetics: {images.name}",
             networks=networks,
             table=record.rows(),
             config=dataclasses.asdict(config),

@@ -16,9 +16,8 @@ def main() -> None:
     with console():
         found = [module.name for module in pkgutil.iter_modules(commands.__path__)]
         if len(sys.argv) > 1 and sys.argv[1] in found:
-            name = sys.argv.pop(1)
-            sys.argv[0] = f"nnlab {name}"
-            runpy.run_module(f"nnlab.commands.{name}", run_name="__main__")
+            # As the main module, so that its docstrings are found, which --help shows.
+            runpy.run_module(f"nnlab.commands.{sys.argv.pop(1)}", None, "__main__", alter_sys=True)
             return
         print(f"usage: nnlab {{{','.join(found)}}} [-h] …\n")
         for name in found:

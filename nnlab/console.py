@@ -21,7 +21,7 @@ def console() -> Iterator[None]:
     Raises:
         SystemExit: with status 2 after an `InputError`, 1 after a `DivergedError` or a
             `CheckpointError`, 128 plus the number of the signal after an `Interrupted`, 130 after
-            Ctrl-C.
+            Ctrl-C; also 2 where JAX has not the platform that JAX_PLATFORMS asks for.
     """
     for descriptor in range(3):  # or the next file that is opened gets a standard stream's number
         try:
@@ -42,6 +42,10 @@ def console() -> Iterator[None]:
         raise _said(error, 1) from error
     except Interrupted as error:
         raise _said(error, 128 + error.signal) from error
+    except RuntimeError as error:  # JAX has no class of its own for it
+        if not str(error).startswith(("Unable to initialize backend", "Unknown backend")):
+            raise
+        raise _said(error, 2) from error
     except KeyboardInterrupt as error:
         raise SystemExit(130) from error
 

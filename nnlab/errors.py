@@ -5,8 +5,10 @@ The core needs jax, flax, optax and chex. Whatever else a function imports belon
 """
 
 import contextlib
+import operator
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 
 class InputError(ValueError):
@@ -14,6 +16,16 @@ class InputError(ValueError):
 
     The message is one sentence that names what was given and what was expected.
     """
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raise `InputError` unless the argument `name` is an integer of at least `least`."""
+    try:
+        holds = not isinstance(value, bool) and operator.index(value) >= least
+    except TypeError:  # NaN fails every comparison, so that a loop up to it never ends
+        holds = False
+    if not holds:
+        raise InputError(f"{name} must be an integer of at least {least}, not {value!r}.")
 
 
 class MissingPackageError(InputError, ImportError):

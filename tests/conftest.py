@@ -163,6 +163,23 @@ def write_mnist():
     return write
 
 
+@pytest.fixture(scope="session")
+def write_pictures():
+    """`write_pictures(folder, …)` writes a folder of reddish, greenish and bluish pictures."""
+    from PIL import Image
+
+    def write(folder, classes=10, each=4, size=32):
+        rng = np.random.default_rng(0)
+        for number in range(classes):
+            (folder / f"class{number}").mkdir(parents=True)
+            hue = 60 + 130 * np.eye(3)[number % 3]
+            for picture in range(each):
+                pixels = (hue + rng.uniform(-50, 50, (size, size, 3))).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"class{number}" / f"{picture}.png")
+
+    return write
+
+
 @pytest.fixture
 def original_data() -> Path:
     """The folder of the original public files; tests that need it are skipped without it."""

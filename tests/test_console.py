@@ -49,6 +49,13 @@ with console(), open({str(tmp_path / "file")!r}, "w") as file:
     assert (tmp_path / "file").read_text() == ""
 
 
+def test_a_platform_that_is_not_there_gets_one_sentence():
+    code = "from nnlab.console import console\nwith console():\n import jax\n jax.devices()"
+    status, said = ended(code, JAX_PLATFORMS="abacus")
+    assert status == 2 and "Traceback" not in said
+    assert said.startswith("Unable to initialize backend 'abacus'")
+
+
 def test_errors_end_with_their_sentence_and_status():
     code = """
 import signal
@@ -64,3 +71,10 @@ with console(): raise {}
     ):
         assert ended(code.format(error)) == (status, "No.\n")
     assert ended(code.format("KeyboardInterrupt")) == (130, "")
+
+
+def test_help_is_that_of_the_command():
+    command = [sys.executable, "-m", "nnlab", "doctor", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "usage: nnlab doctor" in shown and "Name what of a network cannot learn" in shown
+    assert "Arithmetic of a network of nnlab's" in shown  # the docstring of a field

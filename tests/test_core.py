@@ -8,8 +8,9 @@ import textwrap
 import pytest
 
 OPTIONAL = (  # but for rich and Orbax, which flax itself imports
-    *("array_record", "cloudpickle", "drain3", "flatbuffers", "grain", "matplotlib", "pooch"),
-    *("safetensors", "sklearn", "tensorboardX", "tensorflow_datasets", "torch", "tqdm", "tyro"),
+    *("PIL", "array_record", "cloudpickle", "drain3", "flatbuffers", "grain", "matplotlib"),
+    *("pooch", "safetensors", "sklearn", "tensorboardX", "tensorflow_datasets", "torch", "tqdm"),
+    "tyro",
 )
 
 
@@ -40,6 +41,7 @@ def test_the_core_needs_no_optional_package_and_the_rest_names_its_extra():
             "deployment": lambda: deployment.load_program("x"),
             "figures": lambda: importlib.import_module("nnlab.figures.plots"),
             "files": lambda: files.read_state_dict("x.safetensors"),
+            "images": lambda: vision.read_picture("x.png"),
             "runs": lambda: script.run(print, int),
             "series": lambda: series.mine_templates([]),
             "torch": lambda: files.read_state_dict("x.pt"),

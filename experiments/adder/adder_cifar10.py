@@ -19,16 +19,15 @@ import dataclasses
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from nnlab import data, runs, training, vision
+from nnlab import runs, training, vision
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
 from nnlab.figures.plots import Curve, figure_curves
 from nnlab.models import resnet20
 from nnlab.optim import adder_recipe
 from nnlab.runs import hosts
-from nnlab.runs.fields import Count, DataDir, Positive, PositiveInt, Seed
+from nnlab.runs.fields import Count, Positive, PositiveInt, Seed
 from nnlab.runs.script import run
 from nnlab.training.epochs import check_divides
 
@@ -37,12 +36,10 @@ PUBLISHED = {"CNN": 92.25, "AdderNet": 91.84, "BNN": 84.87}  # after 400 epochs
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(runs.Run):
+class Config(vision.ImageRun):
     out: str = "runs/adder_cifar10"
     networks: tuple[Literal["CNN", "AdderNet", "BNN"], ...] = ("CNN", "AdderNet", "BNN")
-    dataset: str = "cifar10"
-    """cifar10, or for a quick look digits, mnist, fashion_mnist or tfds:NAME."""
-    data_dir: DataDir = None
+    dataset: vision.ImageSet = "cifar10"
     epochs: PositiveInt = 400
     batch_size: PositiveInt = 256
     learning_rate: Positive = 0.1
@@ -53,7 +50,8 @@ class Config(runs.Run):
     checkpoint_minutes: Positive = 5.0
     """Minutes between checkpoints."""
     stream: bool = False
-    """Read images from disk as they are needed, instead of holding all in memory."""
+    """Read images from disk as they are needed, instead of holding all in memory; folders and sets
+    of TensorFlow Datasets that would take more than 2 GB are streamed in any case."""
     workers: Count = 0
     """Processes that read for --stream; with 0 a thread reads."""
     coordinator: str | None = None
@@ -66,21 +64,22 @@ class Config(runs.Run):
 
 def main(config: Config) -> None:
     mesh = join(config)
-    feed, test, classes = feed_and_test(config)
+    images = config.images(stream=config.stream or None)
+    feed = images.feed(config.batch_size, config.seed, config.workers)
     free = "checkpoint_minutes", "workers", "coordinator", "processes", "process"
-    with config.open(*free, reasons=runs.COSINE) as record:
+    with config.open(*free, notes=images.notes, reasons=runs.COSINE) as record:
         for name in config.networks:
-            model = resnet20(classes, ARITHMETICS[name])
+            model = resnet20(images.classes, ARITHMETICS[name])
             optimizer = adder_recipe(config.epochs * feed.steps_per_epoch, config.learning_rate)
             if config.on_nan == "skip":
                 optimizer = optax.apply_if_finite(optimizer, max_consecutive_errors=10)
             history = runs.fit(
                 name,
-                training.init(jax.random.key(config.seed), model, optimizer, test[0]),
+                training.init(jax.random.key(config.seed), model, optimizer, images.test[0]),
                 training.train_step(model, optimizer, augment=vision.random_crop_and_flip),
                 training.evaluation(model, mesh=mesh),
                 feed,
-                test,
+                images.test,
                 epochs=config.epochs,
                 folder=record.folder,
                 mesh=mesh,
@@ -105,21 +104,6 @@ def join(config: Config) -> jax.sharding.Mesh | None:
         hosts.initialize(known, config.processes, config.process)
     check_divides(jax.device_count(), config.batch_size)
     return training.data_mesh() if jax.device_count() > 1 else None
-
-
-def feed_and_test(config: Config) -> tuple[training.Feed, training.Batch, int]:
-    """Return what to train on, the test images and labels, and the number of classes."""
-    if not config.stream:
-        dataset = vision.load(config.dataset, config.data_dir)
-        train, test = vision.standardized(dataset)
-        return training.in_memory(train, config.batch_size), test, dataset.classes
-    records = vision.record_source(config.dataset, config.data_dir)
-    standardize = vision.standardizer(*vision.record_statistics(records))
-    stream = data.Stream(records, config.batch_size, config.seed, config.workers, standardize)
-    held_out = vision.record_source(config.dataset, config.data_dir, "test")
-    images, labels = held_out.gather(range(len(held_out)))
-    test = jnp.asarray(standardize(images)), jnp.asarray(labels)
-    return training.streamed(stream), test, records.classes
 
 
 if __name__ == "__main__":

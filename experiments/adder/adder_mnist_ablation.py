@@ -71,13 +71,15 @@ class Config(Run):
     learning_rate: Positive = 0.1
     """Peak learning rate of SGD (cosine decay)."""
     data_dir: DataDir = None
+    train_images: vision.TrainImages = None
 
 
 def main(config: Config) -> None:
     mnist = vision.load("mnist", config.data_dir)
-    train, test = ((vision.pad_to(x, 32, 32), y) for x, y in vision.standardized(mnist))
+    images = vision.prepared(mnist, train_images=config.train_images, border=(32, 32))
+    train, test = images.train, images.test
     steps = config.epochs * steps_per_epoch(train, config.batch_size)
-    with config.open(reasons=COSINE) as record:
+    with config.open(notes=images.notes, reasons=COSINE) as record:
         for cell, seed in itertools.product(config.cells, config.seeds):
             model, rate = network(cell)
             optimizer = adder_recipe(steps, config.learning_rate, nesterov=True, rate=rate)

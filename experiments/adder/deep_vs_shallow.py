@@ -52,6 +52,7 @@ class Config(runs.Run):
     datasets: Annotated[tuple[str, ...], SomeOf(DATASETS)] = ("fashion_mnist", "cifar10")
     """Some of digits, mnist, fashion_mnist, cifar10."""
     data_dir: DataDir = None
+    train_images: vision.TrainImages = None
     networks: Annotated[tuple[str, ...], SomeOf(ARITHMETICS)] = ("CNN", "AdderNet")
     layers: Some[PositiveInt] = (1, 2, 4, 8)
     """Convolutions a stage; a network has three times as many layers, and two more."""
@@ -68,7 +69,9 @@ def main(config: Config) -> None:
     with config.open(reasons=runs.COSINE) as record:
         for name in config.datasets:
             dataset = vision.load(name, config.data_dir)
-            train, test = vision.standardized(dataset)
+            images = vision.prepared(dataset, train_images=config.train_images)
+            train, test = images.train, images.test
+            folder = dataclasses.replace(record.folder, notes=images.notes)
             kinds = [(layers, False) for layers in config.layers] + [(max(config.layers), True)]
             for network, (layers, shortcuts) in itertools.product(config.networks, kinds):
                 widths = widths_of(config.parameters, layers, train[0].shape[-1], dataset.classes)
@@ -77,7 +80,7 @@ def main(config: Config) -> None:
                 row = {"data": name, "network": network, "layers": 3 * layers + 2}
                 row |= {"shortcuts": "yes" if shortcuts else "no"}
                 row |= {"widths": "-".join(map(str, widths))}
-                record.row(row | trained(row, model, train, test, config, record.folder))
+                record.row(row | trained(row, model, train, test, config, folder))
         record.figure(figure(record.rows()))
         figures.print_table(record.rows())
 

@@ -47,7 +47,7 @@ from nnlab.ops.adder import adder_conv
 from nnlab.ops.convolution import conv
 from nnlab.ops.sparse import magnitude_mask, n_m_mask, n_m_sparse
 from nnlab.optim import adder_recipe, cubic_sparsity, prune
-from nnlab.runs.fields import DataDir, Fraction, Positive, PositiveInt, Seed
+from nnlab.runs.fields import Fraction, Positive, PositiveInt, Seed
 from nnlab.runs.script import run
 
 Name = Literal["CNN", "AdderNet"]
@@ -61,12 +61,10 @@ NETWORKS: dict[Name, tuple[Any, dict[str, Any]]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(runs.Run):
+class Config(vision.ImageRun):
     out: str = "runs/pruning"
     networks: tuple[Name, ...] = ("CNN", "AdderNet")
-    dataset: str = "digits"
-    """digits, mnist or fashion_mnist."""
-    data_dir: DataDir = None
+    dataset: vision.ImageSet = "digits"
     sparsities: tuple[Fraction, ...] = (0.5, 0.75, 0.9)
     """Shares of the weights to prune."""
     epochs: PositiveInt = 20
@@ -77,10 +75,10 @@ class Config(runs.Run):
 
 
 def main(config: Config) -> None:
-    dataset = vision.load(config.dataset, config.data_dir)
-    train, test = ((vision.pad_to(x, 32, 32), y) for x, y in vision.standardized(dataset))
+    images = config.images(border=(32, 32))
+    train, test = images.train, images.test
     steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
-    with config.open(reasons=runs.COSINE) as record:
+    with config.open(notes=images.notes, reasons=runs.COSINE) as record:
 
         def trained(name, model, *pruning) -> training.State:
             optimizer = optax.chain(adder_recipe(steps, config.learning_rate), *pruning)
@@ -101,7 +99,7 @@ def main(config: Config) -> None:
 
         for name in config.networks:
             op, options = NETWORKS[name]
-            model = LeNet5(dataset.classes, of_product(op, **options))
+            model = LeNet5(images.classes, of_product(op, **options))
             dense = trained(name, model)
             measure(name, "none", 0.0, model, dense)
             kernel = np.asarray(dense.params["ProductDense_0"][options["kernel_name"]])
@@ -116,7 +114,7 @@ def main(config: Config) -> None:
             two_of_four = functools.partial(n_m_mask, n=2, m=4)
             state = dense._replace(params=pruned(dense.params, two_of_four))
             measure(name, "one-shot 2:4", 0.5, model, state)
-            sparse = LeNet5(dataset.classes, of_product(n_m_sparse(op), **options))
+            sparse = LeNet5(images.classes, of_product(n_m_sparse(op), **options))
             state = trained(f"{name}_2_of_4", sparse)
             state = state._replace(params=pruned(state.params, two_of_four))
             measure(name, "2:4", 0.5, sparse, state)

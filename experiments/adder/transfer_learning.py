@@ -43,7 +43,7 @@ from nnlab.figures.plots import COLOURS
 from nnlab.models import resnet20
 from nnlab.optim import adder_recipe, freeze
 from nnlab.runs.checkpoints import Checkpoints
-from nnlab.runs.fields import DataDir, Positive, PositiveInt, Seed, Some, SomeOf
+from nnlab.runs.fields import Positive, PositiveInt, Seed, Some, SomeOf
 from nnlab.runs.script import run
 
 ARITHMETICS = {"CNN": FLOAT, "AdderNet": ADDER}
@@ -52,16 +52,14 @@ CLASSIFIER = re.compile(r"(Dense_0|BatchNorm_1)/").match
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(runs.Run):
+class Config(vision.ImageRun):
     out: str = "runs/transfer_learning"
     pretrained: str = "runs/adder_cifar10"
     """Run folder of adder_cifar10.py, with the networks to start from."""
     networks: Annotated[tuple[str, ...], SomeOf(ARITHMETICS)] = ("CNN", "AdderNet")
     ways: Annotated[tuple[str, ...], SomeOf(WAYS)] = WAYS
     """Some of scratch, fine-tuned and frozen."""
-    dataset: str = "fashion_mnist"
-    """fashion_mnist, mnist or digits."""
-    data_dir: DataDir = None
+    dataset: vision.ImageSet = "fashion_mnist"
     labels: Some[PositiveInt] = (10, 100, 1000)
     """Labelled images of each class."""
     seeds: Some[Seed] = (0, 1)
@@ -75,14 +73,13 @@ class Config(runs.Run):
 
 
 def main(config: Config) -> None:
-    train, (test_images, test_labels) = splits(config)
-    test = rgb(test_images), test_labels
-    classes = int(train[1].max()) + 1
-    images = classes * max(config.labels)
+    found = config.images(border=(32, 32), border_first=True)  # black around the digits
+    train, test = found.train, (rgb(found.test[0]), found.test[1])
+    images = found.classes * max(config.labels)
     numbers = jnp.arange(images), jnp.arange(images)
     steps = config.epochs * training.steps_per_epoch(numbers, config.batch_size)
     trained = {name: pretrained(name, config) for name in config.networks}
-    with config.open() as record:
+    with config.open(notes=notes(found)) as record:
         # Each network's program of a way serves all its numbers of labels and all seeds.
         jax.config.update("jax_compilation_cache_dir", str(record.folder.path / "compiled"))
         record.result({"steps": steps})
@@ -92,7 +89,7 @@ def main(config: Config) -> None:
             picked = chosen(train[1], count, images, seed)
             feed = training.in_memory((rgb(train[0][picked]), train[1][picked]), config.batch_size)
             for name, way in itertools.product(config.networks, config.ways):
-                model = resnet20(classes, ARITHMETICS[name])
+                model = resnet20(found.classes, ARITHMETICS[name])
                 optimizer = adder_recipe(steps, config.learning_rate)
                 if way == "frozen":
                     optimizer = freeze(optimizer, lambda path: not CLASSIFIER(path))
@@ -134,18 +131,16 @@ def pretrained(name: str, config: Config) -> dict[str, Any]:
     )
 
 
-def splits(config: Config) -> tuple[training.Batch, training.Batch]:
-    """Return training and test images, padded with black to 32×32, and their labels."""
-    dataset = vision.load(config.dataset, config.data_dir)
-    train, test = (
-        split._replace(images=np.asarray(vision.pad_to(split.images, 32, 32)))
-        for split in (dataset.train, dataset.test)
-    )
-    return vision.standardized(dataset._replace(train=train, test=test))
+def notes(found: vision.Images) -> dict[str, Any]:
+    """Return what the networks' files say of their images, which `rgb` gives three channels."""
+    how = found.preparation
+    mean, std = (each * (3 // how.channels) for each in (how.mean, how.std))
+    how = dataclasses.replace(how, channels=3, mean=mean, std=std)
+    return dataclasses.replace(found, preparation=how).notes
 
 
 def rgb(images: jax.Array) -> jax.Array:
-    return jnp.repeat(images, 3, axis=-1)
+    return jnp.repeat(images, 3 // images.shape[-1], axis=-1)
 
 
 def chosen(labels: jax.Array, count: int, images: int, seed: int) -> np.ndarray:

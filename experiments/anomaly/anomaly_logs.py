@@ -40,6 +40,7 @@ import numpy as np
 import optax
 
 from nnlab import figures, runs, series, training
+from nnlab.data.locate import takes_no_folder
 from nnlab.errors import InputError
 from nnlab.figures.panels import Line, Panel, figure_panels
 from nnlab.files import SavedModel
@@ -93,6 +94,8 @@ class Config(runs.Run):
 
 
 def main(config: Config) -> None:
+    if config.file is not None:
+        takes_no_folder("--file", "its path", config.data_dir)
     table = series.read_log(
         config.file or hdfs_log(config.data_dir),
         config.log_format,

@@ -38,6 +38,7 @@ import optax
 
 from nnlab import figures, runs, training
 from nnlab.arithmetics import NAMED
+from nnlab.data.locate import takes_no_folder
 from nnlab.errors import InputError
 from nnlab.figures.panels import Line, Panel, figure_panels
 from nnlab.files import SavedModel
@@ -110,6 +111,10 @@ class Config(runs.Run):
 def main(config: Config) -> None:
     table, windows = read(config)
     print(table.report())
+    if config.time:
+        back = np.diff(table.columns[config.time]) < np.timedelta64(0)
+        if places := int(back.sum()):
+            print(f"Timestamps that go back: {places:,}; rows keep the order of the file.")
     stop = round(config.train * len(table))
     fitted = stop - round(config.held_out * stop)
     check_enough(len(table), fitted, stop - fitted, config)
@@ -166,6 +171,7 @@ def read(config: Config) -> tuple[Table, Sequence[tuple[int, int]]]:
         if missing:
             raise InputError(f"{NAB_SERIES} has the columns value, timestamp, not {missing}.")
         return Table(kinds, {name: columns[name] for name in kinds}), series.windows
+    takes_no_folder("--file", "its path", config.data_dir)
     if is_json(config):
         return read_json_lines(config.file, kinds, max_malformed=config.max_malformed), ()
     return read_csv(

@@ -46,6 +46,7 @@ from control_charts import CLASSES, control_charts
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from nnlab import figures, runs, training
+from nnlab.data.locate import takes_no_folder
 from nnlab.errors import InputError
 from nnlab.layers import GravesLSTMCell
 from nnlab.models import RecurrentNet, load_model, save_model
@@ -78,6 +79,11 @@ class Config(runs.Run):
     longest: PositiveInt = 200
     """Most steps of a piece of a NAB series."""
     seed: Seed = 123
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "windows" not in self.tasks:
+            takes_no_folder("charts", "a generator of random numbers", self.data_dir)
 
 
 def main(config: Config) -> None:

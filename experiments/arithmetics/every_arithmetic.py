@@ -49,20 +49,17 @@ from nnlab.arithmetics import NAMED, lp_adder
 from nnlab.errors import InputError
 from nnlab.models import CifarResNet, LeNet5
 from nnlab.optim import adder_recipe
-from nnlab.runs.fields import DataDir, Positive, PositiveInt, Seed, SomeOf
+from nnlab.runs.fields import Positive, PositiveInt, Seed, SomeOf
 from nnlab.runs.script import run
 
 NAMES = (*NAMED, "lp_adder")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(runs.Run):
+class Config(vision.ImageRun):
     out: str = "runs/every_arithmetic"
     arithmetics: Annotated[tuple[str, ...], SomeOf(NAMES)] = NAMES
     """Names as in `nnlab.arithmetics.NAMED`, and lp_adder."""
-    dataset: str = "mnist"
-    """mnist, fashion_mnist, digits, cifar10 or tfds:NAME."""
-    data_dir: DataDir = None
     network: Literal["lenet5", "resnet"] = "lenet5"
     depth: int = 8
     """Layers of the ResNet, 6 n + 2."""
@@ -81,16 +78,14 @@ class Config(runs.Run):
 
 
 def main(config: Config) -> None:
-    dataset = vision.load(config.dataset, config.data_dir)
-    train, test = vision.standardized(dataset)
-    if config.network == "lenet5":
-        train, test = ((vision.pad_to(x, 32, 32), y) for x, y in (train, test))
+    images = config.images(border=(32, 32) if config.network == "lenet5" else None)
+    train, test = images.train, images.test
     augment = vision.random_crop_and_flip if config.network == "resnet" else None
     steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
     histories = {}
-    with config.open(reasons=runs.COSINE) as record:
+    with config.open(notes=images.notes, reasons=runs.COSINE) as record:
         for name in config.arithmetics:
-            model = network(name, dataset.classes, steps, config)
+            model = network(name, images.classes, steps, config)
             optimizer = adder_recipe(
                 steps, config.learning_rate, binary_learning_rate=config.binary_learning_rate
             )

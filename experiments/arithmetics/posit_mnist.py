@@ -34,8 +34,8 @@ from nnlab.arithmetics import ADDER_POSIT8, FLOAT8, POSIT8, POSIT16, Arithmetic,
 from nnlab.models import LeNet5
 from nnlab.ops.formats import BFLOAT16, FLOAT8_E5M2, Format, posit, scaled
 from nnlab.optim import adder_recipe, rounded
-from nnlab.runs import COSINE, Run, fit
-from nnlab.runs.fields import Count, DataDir, Positive, PositiveInt, Seed
+from nnlab.runs import COSINE, fit
+from nnlab.runs.fields import Count, Positive, PositiveInt, Seed
 from nnlab.runs.script import run
 from nnlab.training import evaluation, in_memory, init, steps_per_epoch, train_step
 
@@ -52,14 +52,11 @@ CELLS: dict[Cell, tuple[Arithmetic, Format | None, Format | None]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Run):
+class Config(vision.ImageRun):
     out: str = "runs/posit_mnist"
     cells: tuple[Cell, ...] = get_args(Cell)
     seeds: tuple[Seed, ...] = (0,)
     """Every cell is trained once with each seed."""
-    dataset: str = "mnist"
-    """mnist, fashion_mnist or digits."""
-    data_dir: DataDir = None
     epochs: PositiveInt = 3
     warm_up_epochs: Count = 1
     """How many of the epochs of posit8-warm-up are in float32."""
@@ -69,15 +66,15 @@ class Config(Run):
 
 
 def main(config: Config) -> None:
-    dataset = vision.load(config.dataset, config.data_dir)
-    train, test = ((vision.pad_to(x, 32, 32), y) for x, y in vision.standardized(dataset))
+    images = config.images(border=(32, 32))
+    train, test = images.train, images.test
     epoch = steps_per_epoch(train, config.batch_size)
     optimizer = adder_recipe(config.epochs * epoch, config.learning_rate, nesterov=True)
 
     def network(arithmetic: Arithmetic) -> LeNet5:
-        return LeNet5(dataset.classes, arithmetic, first=arithmetic, classifier=arithmetic)
+        return LeNet5(images.classes, arithmetic, first=arithmetic, classifier=arithmetic)
 
-    with config.open(reasons=COSINE) as record:
+    with config.open(notes=images.notes, reasons=COSINE) as record:
         for cell, seed in itertools.product(config.cells, config.seeds):
             arithmetic, gradients, weights = CELLS[cell]
             model = network(arithmetic)

@@ -45,6 +45,7 @@ from nnlab.runs.run_folder import RunFolder
 from nnlab.runs.script import run
 from nnlab.training.evaluation import in_batches
 from nnlab.vision.cifar_resnet import torch_names
+from nnlab.vision.datasets import cifar
 
 
 class Source(NamedTuple):
@@ -80,7 +81,7 @@ class Config(runs.Run):
     """Folder with the CIFAR-10 files; by default they are found or downloaded."""
     epochs: PositiveInt = 2
     """Epochs of a training here."""
-    training_images: PositiveInt = 20_000
+    train_images: PositiveInt = 20_000
     """Training images of a training here."""
     batch_size: PositiveInt = 128
     learning_rate: Positive = 0.1
@@ -92,21 +93,23 @@ class Config(runs.Run):
 
 def main(config: Config) -> None:
     source = SOURCES[config.source]
+    prepare = preparation(source)
     model = getattr(models, config.network)(**source.options)
     data, names = vision.load("cifar10", config.data_dir), torch_names(model, source.like)
-    images, labels = normalised(data.test.images, source), data.test.labels
+    images, labels = prepare(data.test.images), data.test.labels
+    notes = {"classes": list(data.class_names), "images": prepare.as_notes()}
     shapes = jax.eval_shape(model.init, jax.random.key(0), images[:1])
 
     def borrowed(path: str | Path) -> Any:
         return files.borrow(shapes, files.read_state_dict(path), names)
 
     given = borrowed(config.weights) if config.weights else None  # before there is a folder
-    with config.open() as record:
+    with config.open(notes=notes) as record:
         variables = given or borrowed(trained_here(model, data, config, record.folder))
-        calibration = normalised(data.train.images[: config.calibration_images], source)
+        calibration = prepare(data.train.images[: config.calibration_images])
         integers = deployment.quantize(model, variables, calibration)
         path = record.folder.path / "int8.safetensors"
-        deployment.save_network(path, integers, overwrite=True)
+        deployment.save_network(path, integers, about=notes, overwrite=True)
         sizes = sum(leaf.nbytes for leaf in jax.tree.leaves(variables)), path.stat().st_size
         applies = functools.partial(model.apply, variables), deployment.run(integers)
         decided = [classes(apply, images) for apply in applies]
@@ -128,10 +131,9 @@ def percent(right: np.ndarray) -> float:
     return round(100 * float(right.mean()), 2)
 
 
-def normalised(images: np.ndarray, source: Source) -> jax.Array:
-    """Return the images as the network was trained on them."""
-    mean, std = (np.array(numbers, np.float32) for numbers in (source.mean, source.std))
-    return vision.standardize(vision.to_float(images), mean, std)
+def preparation(source: Source) -> vision.Preparation:
+    """Return what makes images as the network was trained on them."""
+    return vision.Preparation(cifar.HEIGHT, cifar.WIDTH, cifar.CHANNELS, source.mean, source.std)
 
 
 def trained_here(
@@ -143,8 +145,8 @@ def trained_here(
 
     source = SOURCES[config.source]
     train, test = (
-        (normalised(split.images[:most], source), jnp.asarray(split.labels[:most]))
-        for split, most in ((data.train, config.training_images), (data.test, None))
+        (preparation(source)(split.images[:most]), jnp.asarray(split.labels[:most]))
+        for split, most in ((data.train, config.train_images), (data.test, None))
     )
     steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
     optimizer = adder_recipe(steps, config.learning_rate)

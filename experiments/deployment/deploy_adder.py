@@ -64,6 +64,7 @@ class Config(runs.Run):
     networks: tuple[Literal["lenet5", "resnet20"], ...] = ("lenet5", "resnet20")
     bits: tuple[int, ...] = (8, 6, 5, 4)
     """Bits of the adder layers' inputs and weights."""
+    train_images: vision.TrainImages = None
     mnist_dir: str | None = None
     """Folder with the MNIST files; by default they are found or downloaded."""
     cifar_dir: str | None = None
@@ -89,11 +90,12 @@ class Config(runs.Run):
 
 
 def main(config: Config) -> None:
-    sets = {network: data(network, config) for network in config.networks}
+    sets = {network: images_of(network, config) for network in config.networks}
     with config.open() as record:
-        for network, (train, test) in sets.items():
-            found = variants(network, train, test, config, record.folder)
-            images, labels = np.array(test[0]), np.array(test[1])
+        for network, data in sets.items():
+            folder = dataclasses.replace(record.folder, notes=data.notes)
+            found = variants(network, data.train, data.test, config, folder)
+            images, labels = map(np.array, data.test)
             parts = np.split(images, range(500, len(images), 500))
             rates = {}
             for batch in BATCHES:
@@ -111,12 +113,13 @@ def main(config: Config) -> None:
         figures.print_table(record.rows())
 
 
-def data(network: str, config: Config) -> Any:
-    """Return the training and test data of a network."""
+def images_of(network: str, config: Config) -> vision.Images:
+    """Return the data of a network."""
     if network == "resnet20":
-        return vision.standardized(vision.load("cifar10", config.cifar_dir))
-    mnist = vision.standardized(vision.load("mnist", config.mnist_dir))
-    return tuple((vision.pad_to(x, 32, 32), y) for x, y in mnist)
+        cifar10 = vision.load("cifar10", config.cifar_dir)
+        return vision.prepared(cifar10, train_images=config.train_images)
+    mnist = vision.load("mnist", config.mnist_dir)
+    return vision.prepared(mnist, train_images=config.train_images, border=(32, 32))
 
 
 class Variant(NamedTuple):
@@ -186,7 +189,7 @@ def variants(network: str, train, test, config: Config, folder) -> dict[str, Var
         variables = trained(network, name, model, train, test, config, folder)
         apply = functools.partial(model.apply, variables)
         path = files / f"{name}.safetensors"
-        save_model(path, model, variables, image, overwrite=True)
+        save_model(path, model, variables, image, notes=folder.notes, overwrite=True)
         layers = model_layers(model, variables, image)
         found[f"{name} float32"] = Variant(
             jax.jit(apply),
@@ -202,7 +205,7 @@ def variants(network: str, train, test, config: Config, folder) -> dict[str, Var
             integer = deployment.quantize(model, variables, calibration, **options)
             variant = f"{name} int{bits}" if bits > 1 else f"{name} packed"
             path = files / f"{variant.replace(' ', '_')}.safetensors"
-            save_network(path, integer, overwrite=True)
+            save_network(path, integer, about=dict(folder.notes), overwrite=True)
             apply = deployment.run(integer)
             found[variant] = Variant(
                 jax.jit(apply),

@@ -60,6 +60,7 @@ OPTIMIZERS = {
 @dataclasses.dataclass(frozen=True)
 class Config(runs.Run):
     out: str = "runs/sign_direction"
+    train_images: vision.TrainImages = None
     epochs: PositiveInt = 20
     batch_size: PositiveInt = 64
     learning_rate: Positive = 0.1
@@ -74,7 +75,8 @@ class Config(runs.Run):
 
 
 def main(config: Config) -> None:
-    train, _ = vision.standardized(vision.load("digits", None))
+    images = vision.prepared(vision.load("digits"), train_images=config.train_images)
+    train = images.train
     with config.open() as record:
         rows = formulas(jax.random.key(config.seed), config.draws)
         networks = {

@@ -43,6 +43,7 @@ WEIGHT_DECAY = 5e-4
 @dataclasses.dataclass(frozen=True)
 class Config(Run):
     out: str = "runs/sign_optimizers"
+    train_images: vision.TrainImages = None
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 64
     seeds: Some[Seed] = (0, 1, 2)
@@ -50,7 +51,8 @@ class Config(Run):
 
 
 def main(config: Config) -> None:
-    train, test = vision.standardized(vision.load("digits", None))
+    images = vision.prepared(vision.load("digits"), train_images=config.train_images)
+    train, test = images.train, images.test
     steps = config.epochs * steps_per_epoch(train, config.batch_size)
     with config.open() as record:
         for name, optimizer in optimizers(steps).items():

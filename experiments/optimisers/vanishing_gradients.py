@@ -121,6 +121,7 @@ NAMES = tuple(row.name for row in ROWS)
 @dataclasses.dataclass(frozen=True)
 class Config(runs.Run):
     out: str = "runs/vanishing_gradients"
+    train_images: vision.TrainImages = None
     networks: Annotated[tuple[str, ...], SomeOf(NAMES)] = NAMES
     depth: PositiveInt = 24
     """Hidden layers."""
@@ -133,7 +134,8 @@ class Config(runs.Run):
 
 
 def main(config: Config) -> None:
-    train, test = vision.standardized(vision.load("digits", None))
+    images = vision.prepared(vision.load("digits"), train_images=config.train_images)
+    train, test = images.train, images.test
     training.steps_per_epoch(train, config.batch_size)  # raises if the batch is too large
     rows = [row for row in ROWS if row.name in config.networks]
     with config.open() as record:

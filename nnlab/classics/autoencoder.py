@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from nnlab.arithmetics import FLOAT, Arithmetic
+from nnlab.data.batches import check_shape
 from nnlab.errors import InputError
 
 
@@ -53,5 +54,10 @@ class AutoEncoder(nn.Module):
 
 
 def reconstruction_error(outputs: jax.Array, windows: jax.Array) -> jax.Array:
-    """Return the root of the mean squared difference of each window, [batch]."""
+    """Return the root of the mean squared difference of each window, [batch].
+
+    Raises:
+        InputError: the two differ in shape.
+    """
+    check_shape("outputs", outputs, windows.shape)
     return jnp.sqrt(jnp.mean(jnp.square(outputs - windows), axis=-1))

@@ -32,6 +32,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Dtype, Initializer
+from jax import lax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
@@ -76,7 +77,7 @@ class MLP(nn.Module):
         start = {} if self.kernel_init is None else {"kernel_init": self.kernel_init}
         options = {"dtype": self.dtype, **start}
         activation = self.activation or self.arithmetic.activation
-        x = x.reshape(x.shape[0], -1)
+        x = lax.collapse(x, 1)
         for number in range(1, self.depth + 1):
             layers = self.first if number == 1 else self.arithmetic
             name = f"dense{number}"

@@ -16,10 +16,11 @@ yet. What was there before the first watch gets no scores, unless with --from-st
 when it has its end.
 
 The state of the watch, with all that the network remembers, is saved in RUN after every anomaly,
-every ten seconds, and at the end, which may also be a SIGTERM or SIGINT. The same command goes on
-from there, and neither repeats nor leaves out an anomaly. After a kill -9 the lines since the last
-save are scored again: no anomaly is lost, and those since then are shown a second time. Malformed
-lines are reported on standard error; more than --max-malformed of the last lines end the watch.
+every ten seconds, and at the end, which may also be a SIGTERM, SIGINT or SIGHUP. The same command
+goes on from there, and neither repeats nor leaves out an anomaly. After a kill -9 the lines since
+the last save are scored again: no anomaly is lost, and those since then are shown a second time.
+Malformed lines are reported on standard error; more than --max-malformed of the last lines end the
+watch.
 """
 
 import contextlib

@@ -6,6 +6,7 @@ senders and receivers [batch, edges], int32, and a mask [batch, nodes], bool. Th
 in rank and dtype, but entry i of the first axis belongs to example i in all of them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,8 +23,8 @@ def shared_size(tree: Any, axis: int = 0) -> int:
         axis: number of the shared axis, from 0.
 
     Raises:
-        InputError: the tree has no array, an array lacks the axis, two differ in its size, or it
-            is 0.
+        InputError: the tree has no array, an array holds no numbers or lacks the axis, two differ
+            in its size, or it is 0.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     if not leaves:
@@ -32,6 +33,8 @@ def shared_size(tree: Any, axis: int = 0) -> int:
     sizes = []
     for path, leaf in leaves:
         shape = np.shape(leaf)
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biufcV":  # V: ml_dtypes
+            raise InputError(f"{_name(path)} holds {leaf.dtype}, expected numbers.")
         if len(shape) <= axis:
             raise InputError(
                 f"all arrays of a batch must share axis {axis}, but {_name(path)} has shape "
@@ -46,6 +49,27 @@ def shared_size(tree: Any, axis: int = 0) -> int:
     if not sizes[0]:
         raise InputError(f"{_name(first)} has shape {list(np.shape(leaves[0][1]))}: no examples.")
     return sizes[0]
+
+
+def check_shape(name: str, array: Any, shape: Sequence[int]) -> None:
+    """Raise `InputError` unless an array has the shape that others ask for.
+
+    JAX would repeat the one that is smaller, and compare each label with all predictions.
+
+    Args:
+        name: of the array, in the plural.
+        array: an array, a tracer or a `jax.ShapeDtypeStruct`; only its shape matters.
+        shape: the one expected.
+    """
+    if np.shape(array) != tuple(shape):
+        raise InputError(f"{name} have shape {list(np.shape(array))}, expected {list(shape)}.")
+
+
+def check_some(tree: Any) -> None:
+    """Raise `InputError` if no array of a tree has examples; they need not share an axis."""
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
+    if shapes and all(shape and not shape[0] for shape in shapes):
+        raise InputError(f"a batch has shape {list(shapes[0])}: no examples.")
 
 
 def _name(path: Any) -> str:

@@ -1,6 +1,7 @@
 """Find the files of a data set on disk, or download them into the cache.
 
-These folders and their usual sub-folders are searched in this order: the `data_dir` of the call,
+The `data_dir` of a call is the only place that is then searched, with its usual sub-folders: who
+names a folder does not want other files without a word. Without one, these are searched in order:
 the environment variable `NNLAB_DATA_DIR`, `/usr/share/datasets` (where Debian's packages put data)
 and the cache (`~/.cache/nnlab` on Linux; `XDG_CACHE_HOME` moves it).
 """
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 from nnlab.data import download
 from nnlab.errors import InputError, needs
-from nnlab.paths import reading, user_path
+from nnlab.paths import printable, reading, user_path
 
 
 class Source(NamedTuple):
@@ -38,18 +39,29 @@ def locate(source: Source, data_dir: str | os.PathLike | None) -> list[Path]:
     """Find or download the files of one of the source's file sets, in the order of that set.
 
     Raises:
-        InputError: no folder holds them and they cannot be downloaded; lists every folder.
+        InputError: the `data_dir` does not hold them; or there is none, no folder holds them and
+            they cannot be downloaded. The error lists every folder.
         MissingPackageError: pooch, which knows the cache, is not installed.
     """
-    cache = _cache()
+    cache, roots = None, given_roots(data_dir)
+    if data_dir is None:
+        cache = _cache()
+        roots = [*roots, Path("/usr/share/datasets"), *filter(None, [cache])]
     looked = []
-    for root in [*given_roots(data_dir), Path("/usr/share/datasets"), *filter(None, [cache])]:
+    for root in roots:
         for folder in [root, *(root / name for name in source.folders)]:
             for files in source.file_sets:
                 with reading(folder):
                     if all((folder / file).is_file() for file in files):
                         return [folder / file for file in files]
             looked.append(_describe(folder, source))
+    wanted = " or ".join(", ".join(files) for files in source.file_sets)
+    if data_dir is not None:
+        raise InputError(
+            f"{source.name} is in none of {', '.join(looked)}; put {wanted} into one of these "
+            "folders, or leave data_dir (--data-dir) out to have it searched elsewhere or "
+            "downloaded"
+        )
     home = (cache or Path()) / source.folders[0]
     try:
         if cache is None:
@@ -58,17 +70,29 @@ def locate(source: Source, data_dir: str | os.PathLike | None) -> list[Path]:
             download.fetch([mirror + file for mirror in source.mirrors], md5, home / file)
     except InputError as error:
         raise InputError(
-            f"{source.name} is in none of {', '.join(looked)} and {error}; put "
-            f"{' or '.join(', '.join(files) for files in source.file_sets)} into one of these "
-            "folders, or name the folder that holds them with data_dir or NNLAB_DATA_DIR"
+            f"{source.name} is in none of {', '.join(looked)} and {error}; put {wanted} into one "
+            "of these folders, or name the folder that holds them with data_dir or NNLAB_DATA_DIR"
         ) from error
     return [home / file for file in source.md5]
 
 
 def given_roots(data_dir: str | os.PathLike | None) -> list[Path]:
-    """Return the folders that the user named: `data_dir`, then the environment variable."""
-    named = [data_dir, os.environ.get("NNLAB_DATA_DIR")]
-    return [user_path(root) for root in named if root]
+    """Return the folders that the user named: `data_dir`, or that of the environment variable."""
+    named = os.environ.get("NNLAB_DATA_DIR") or None if data_dir is None else data_dir
+    return [] if named is None else [user_path(named)]
+
+
+def takes_no_folder(name: str, where: str, data_dir: str | os.PathLike | None) -> None:
+    """Refuse the folder that was given for a data set that is read from elsewhere.
+
+    Raises:
+        InputError: `data_dir` is not None; says where the data set `name` is read from.
+    """
+    if data_dir is not None:
+        raise InputError(
+            f"{name} is read from {where} and not from {printable(data_dir)}; leave data_dir "
+            "(--data-dir) out."
+        )
 
 
 def find_given(

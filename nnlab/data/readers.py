@@ -24,7 +24,7 @@ from nnlab.errors import InputError, needs
 
 READ_AHEAD = 2  # batches that each reader reads in advance
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _dataset: Any = None  # in a reader, what it reads, or why it cannot be had
 

@@ -31,7 +31,7 @@ import numpy as np
 
 from nnlab.data import readers
 from nnlab.data.access import RandomAccess
-from nnlab.errors import InputError, needs
+from nnlab.errors import InputError, check_count, needs
 
 HostBatches = Generator[tuple[Any, Any], None, None]  # inputs and labels, trees of NumPy arrays
 DeviceBatches = Generator[tuple[Any, Any], None, None]  # the same, of JAX arrays
@@ -68,8 +68,7 @@ class Stream:
 
     def __post_init__(self):
         for name, least in (("batch_size", 1), ("seed", 0), ("workers", 0), ("processes", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}")
+            check_count(name, getattr(self, name), least)
         if self.seed >= 2**32:
             raise InputError(f"seed is {self.seed}, expected at most {2**32 - 1}")
         if not 0 <= self.process < self.processes:

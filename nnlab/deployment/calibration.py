@@ -48,7 +48,7 @@ def recorded(
 
     Raises:
         InputError: a layer is of another kind, the variables or images do not fit or are not
-            finite, or no image or no sensible quantile is given.
+            finite, or no image, images of zeros or no sensible quantile is given.
     """
     _check(variables, images, quantile)
     batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
@@ -113,8 +113,14 @@ def _check(variables: Any, images: Any, quantile: float) -> None:
             "calibration takes images [n, height, width, channels] or [n, features], not of shape "
             f"{np.shape(images)}."
         )
-    if not np.isfinite(np.asarray(images, np.float32)).all():
+    dtype = getattr(images, "dtype", type(images).__name__)
+    if not (hasattr(images, "dtype") and jnp.issubdtype(images.dtype, jnp.number)):
+        raise InputError(f"calibration takes an array of numbers, not {dtype}.")
+    most = np.abs(np.asarray(images, np.float32)).max()
+    if not np.isfinite(most):
         raise InputError("an image has a number that is not finite, expected finite ones.")
+    if most < np.finfo(np.float32).tiny:
+        raise InputError("the images for calibration hold nothing but 0, expected such as come.")
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         if not np.isfinite(np.asarray(leaf, np.float32)).all():
             name = "/".join(str(getattr(key, "key", key)) for key in path)

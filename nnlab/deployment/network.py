@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from nnlab.data.batches import check_some
 from nnlab.deployment.bounds import FLOAT_EXACT, accumulator_bounds
 from nnlab.deployment.graph import Arrays, Images, IntegerNetwork, Node, window_attributes
 from nnlab.errors import InputError
@@ -26,7 +27,8 @@ def run(network: IntegerNetwork) -> Callable[[Images], jax.Array]:
 
     Returns:
         A function of images [batch, height, width, channels], float32 or uint8 numbers, that gives
-        the last node's value, for a whole network float32 logits [batch, classes].
+        the last node's value, for a whole network float32 logits [batch, classes]. It raises
+        `InputError` where there are no images or a layer gets another number of channels.
 
     Raises:
         InputError: a node is not as the table says, or could leave int32.
@@ -41,12 +43,21 @@ def run_nodes(network: IntegerNetwork) -> Callable[[Images], dict[str, jax.Array
     steps = [(node, node_function(node, network.arrays)) for node in network.nodes]
 
     def evaluate(images: Images) -> dict[str, jax.Array]:
+        check_some(images)
         values = {"images": jnp.asarray(images)}
         for node, step in steps:
+            _check_channels(node, network.arrays, values[node.inputs[0]])
             values[node.name] = step(*(values[name] for name in node.inputs))
         return values
 
     return evaluate
+
+
+def _check_channels(node: Node, arrays: Arrays, x: jax.Array) -> None:
+    if node.op in ("conv", "dense", "adder_conv", "adder_dense"):
+        channels = arrays[node.arrays["kernel"]].shape[-2]
+        if x.shape[-1] != channels:  # which a convolution would take for groups
+            raise InputError(f"{node.name} gets {x.shape[-1]} channels, expected {channels}.")
 
 
 def resting_dtype(low: int, high: int) -> np.dtype:
@@ -74,12 +85,18 @@ def _quantize(attributes, arrays, x):
     return _clamped(attributes, jnp.nan_to_num(scaled))
 
 
+def _by_channel(array: np.ndarray, x: jax.Array) -> jax.Array:
+    """Give integers [channels] the type and the rank of `x` in int32, [..., channels]."""
+    return lax.broadcast_to_rank(jnp.asarray(array, jnp.int32), x.ndim)
+
+
 def _requantize(attributes, arrays, x):
-    shift = arrays["shift"]
-    half = (1 << shift) >> 1
-    product = (x.astype(jnp.int32) - arrays["center"]) * arrays["multiplier"]
-    scaled = lax.shift_right_arithmetic(product + half, jnp.broadcast_to(shift, product.shape))
-    return _clamped(attributes, scaled + arrays["offset"])  # (1)
+    own = arrays | {"half": (1 << arrays["shift"]) >> 1}
+    own = {role: _by_channel(array, x) for role, array in own.items()}
+    product = (x.astype(jnp.int32) - own["center"]) * own["multiplier"]
+    shift = jnp.broadcast_to(own["shift"], product.shape)
+    scaled = lax.shift_right_arithmetic(product + own["half"], shift)
+    return _clamped(attributes, scaled + own["offset"])  # (1)
 
 
 def _add(attributes, arrays, x, y):
@@ -160,8 +177,9 @@ def _adder_dense(attributes, arrays, x):
 
 
 def _pack_signs(attributes, arrays, x):
-    positive = x.astype(jnp.int32) * arrays["sign"] >= arrays["threshold"]
-    return pack_signs(jnp.where(positive, 1.0, -1.0))  # (2)
+    sign, threshold = (_by_channel(arrays[role], x) for role in ("sign", "threshold"))
+    positive = x.astype(jnp.int32) * sign >= threshold
+    return pack_signs(jnp.where(positive, jnp.float32(1), jnp.float32(-1)))  # (2)
 
 
 def _binary_conv(attributes, arrays, x):
@@ -206,7 +224,7 @@ def _sum(attributes, arrays, x):
             f"a network made for {attributes['positions']} positions before its classifier got "
             f"{x.shape[1]} by {x.shape[2]}."
         )
-    return x.astype(jnp.int32).sum(axis=(1, 2))
+    return x.sum(axis=(1, 2), dtype=jnp.int32)
 
 
 _OPS: dict[str, Callable[..., jax.Array]] = {
@@ -226,7 +244,7 @@ _OPS: dict[str, Callable[..., jax.Array]] = {
     "or_pool": functools.partial(_pool, jnp.bitwise_or),
     "sum_pool": _sum_pool,
     "sum": _sum,
-    "flatten": lambda attributes, arrays, x: x.reshape(x.shape[0], -1),
+    "flatten": lambda attributes, arrays, x: lax.collapse(x, 1),
     "dequantize": lambda attributes, arrays, x: (
         x.astype(jnp.float32) * jnp.float32(attributes["step"])
     ),

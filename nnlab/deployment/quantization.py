@@ -104,7 +104,8 @@ def quantized_filters(
 
 def check_options(bits: int, groups: int, scheme: str) -> None:
     """Raise unless bits, groups and scheme are as in this module's text."""
-    if not 2 <= bits <= 8 or groups < 1 or scheme not in ("redistribution", "shared"):
+    whole = isinstance(bits, int | np.integer) and isinstance(groups, int | np.integer)
+    if not whole or not 2 <= bits <= 8 or groups < 1 or scheme not in ("redistribution", "shared"):
         raise InputError(
             f"an adder network takes 2 to 8 bits, 1 group or more and the scheme redistribution or "
             f"shared, not {bits}, {groups} and {scheme!r}."

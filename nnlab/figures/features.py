@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nnlab.data.batches import check_shape
 from nnlab.errors import InputError
 
 
@@ -64,8 +65,12 @@ def class_plane(features: ArrayLike, labels: ArrayLike) -> Plane:
     Its axes are the two leading principal axes of the class means [classes, d] about their mean.
     The features themselves are not centred: the origin stays the origin, and rays from it stay
     rays. Two-dimensional features are returned as they are.
+
+    Raises:
+        InputError: there is not one label for each feature.
     """
     x, labels = _matrix(features), np.asarray(labels)
+    check_shape("labels", labels, (len(x),))
     if x.shape[1] == 2:
         return Plane(x, 1.0)
     means = np.stack([x[labels == c].mean(axis=0) for c in np.unique(labels)])

@@ -6,8 +6,10 @@ They look like the figures of `nnlab.figures.plots`, and are a figure that owns 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 from numpy.typing import ArrayLike
 
+from nnlab.data.batches import check_shape
 from nnlab.errors import InputError, needs
 from nnlab.figures.plots import COLOURS, INK, STYLE
 
@@ -48,7 +50,8 @@ def figure_panels(panels: Sequence[Panel]) -> Figure:
     """Draw the panels, three in a row.
 
     Raises:
-        InputError: there is no panel, one has no line, or a colour is out of range.
+        InputError: there is no panel, one has no line, a line has more x than y or the other way
+            round, or a colour is out of range.
     """
     if not panels or not all(panel.lines for panel in panels):
         raise InputError(
@@ -64,6 +67,7 @@ def figure_panels(panels: Sequence[Panel]) -> Figure:
         unused.remove()
     for axes, panel in zip(places, panels, strict=False):
         for line in panel.lines:
+            check_shape(f"y of {line.name or 'a line'}", line.y, np.shape(line.x))
             axes.plot(
                 line.x,
                 line.y,

@@ -113,7 +113,10 @@ def negative_sum(
     def trip(t, carry):
         acc, rows, taps = carry
         terms = [
-            term(rows[:, :, j * dw : j * dw + (out_w - 1) * sw + 1 : sw, c, None], taps[j, c])
+            term(
+                rows[:, :, j * dw : j * dw + (out_w - 1) * sw + 1 : sw, c, None],
+                lax.broadcast_to_rank(taps[j, c], 4),
+            )
             for j in range(kw)
             for c in range(size)
         ]
@@ -170,7 +173,7 @@ def input_sum(
         def phase(p, cotangents, taps):
             terms = [
                 cotangents[:, :, reach - j * dw // sw :, o, None][:, :, :columns]
-                * term(pixels[:, :, :, p], taps[j, o])
+                * term(pixels[:, :, :, p], lax.broadcast_to_rank(taps[j, o], 4))
                 for j in range(kw)
                 if j * dw % sw == p
                 for o in range(size)
@@ -224,7 +227,7 @@ def filter_sum(
         shape = (n, (out_h - 1) * sh + 1, (out_w - 1) * sw + 1, channels)
         pixels = lax.dynamic_slice(x, corner, shape)[:, ::sh, ::sw].reshape(positions, channels)
         pixels = jnp.pad(pixels, spare).reshape(trips, lanes, _TERMS, channels)
-        weights = kernel[index // kw, index % kw]
+        weights = lax.broadcast_to_rank(kernel[index // kw, index % kw], 3)
 
         def block_at(t):
             return pixels[t], cotangents[t]

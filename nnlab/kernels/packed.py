@@ -63,11 +63,11 @@ def _binary_conv_packed(
         return lax.population_count(x ^ w).astype(jnp.int32)
 
     # A padded pixel is a word of zeros, which disagrees with every one of the kernel.
-    ones = lax.population_count(kernel).astype(jnp.int32).sum(axis=2)
+    ones = lax.population_count(kernel).astype(jnp.int32).sum(axis=2, dtype=jnp.int32)
     rows, columns = (_inside(x, kernel, window, axis) for axis in (0, 1))
     agreeing_with_zeros = jnp.einsum("ri,cj,ijo->rco", rows, columns, channels - 2 * ones)
-    ceiling = agreeing_with_zeros + 2 * ones.sum(axis=(0, 1))
-    return ceiling + 2 * negative_sum(disagreeing, x, kernel, window, jnp.int32)
+    ceiling = agreeing_with_zeros + 2 * ones.sum(axis=(0, 1), dtype=jnp.int32)[None, None]
+    return ceiling[None] + 2 * negative_sum(disagreeing, x, kernel, window, jnp.int32)
 
 
 def _inside(x: jax.Array, kernel: jax.Array, window: Window, axis: int) -> np.ndarray:

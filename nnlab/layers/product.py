@@ -35,6 +35,7 @@ import jax.numpy as jnp
 import optax
 from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
+from jax import lax
 
 from nnlab.layers.initializers import uniform_between
 from nnlab.ops.adder import FilterRule, InputRule, adder_conv
@@ -77,7 +78,7 @@ class _Layer(nn.Module):
             return y
         zeros = nn.initializers.zeros
         bias = self.param("bias", zeros, (self.features,), self.param_dtype)
-        return y + bias.astype(y.dtype)
+        return y + lax.broadcast_to_rank(bias.astype(y.dtype), y.ndim)
 
 
 class ProductConv(_Layer):

@@ -31,6 +31,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Dtype, Initializer
+from jax import lax
 
 from nnlab.ops.recurrent import (
     Peepholes,
@@ -83,7 +84,7 @@ class Cell(nn.RNNCellBase):
         return nn.LayerNorm(use_bias=False, use_fast_variance=False, dtype=self.dtype)
 
     def _bias_init(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        return jnp.zeros(shape)
+        return jnp.zeros(shape, jnp.float32)
 
     def _products(
         self, x: jax.Array, h: jax.Array, kept: jax.Array | None
@@ -96,7 +97,7 @@ class Cell(nn.RNNCellBase):
         x, s = self.input(x), self.recurrent(h if kept is None else h * kept.astype(h.dtype))
         if self.norm:
             x, s = self.input_norm(x), self.recurrent_norm(s)
-        return x + self.bias.astype(x.dtype), s
+        return x + lax.broadcast_to_rank(self.bias.astype(x.dtype), x.ndim), s
 
     @nn.nowrap
     def initialize_carry(self, rng: jax.Array, input_shape: tuple[int, ...]) -> Any:
@@ -127,7 +128,7 @@ class GRUCell(Cell):
 
     def setup(self):
         super().setup()
-        self.recurrent_bias = self.param("recurrent_bias", nn.initializers.zeros, (self.features,))
+        self.recurrent_bias = self.param("recurrent_bias", self._bias_init, (self.features,))
 
     def __call__(self, carry, inputs, kept=None):
         x, s = self._products(inputs, carry, kept)
@@ -151,7 +152,8 @@ class LSTMCell(Cell):
             self.cell_norm = self._layer_norm()
 
     def _bias_init(self, key, shape):
-        return jnp.zeros(shape).at[self.features : 2 * self.features].set(self.forget_bias)
+        zeros = super()._bias_init(key, shape)
+        return zeros.at[self.features : 2 * self.features].set(self.forget_bias)
 
     def _peepholes(self) -> Peepholes | None:
         return None
@@ -173,9 +175,9 @@ class GravesLSTMCell(LSTMCell):
 
     def setup(self):
         super().setup()
-        zeros = nn.initializers.zeros
         self.peepholes = [
-            self.param(f"{gate}_peephole", zeros, (self.features,)) for gate in Peepholes._fields
+            self.param(f"{gate}_peephole", nn.initializers.zeros, (self.features,), jnp.float32)
+            for gate in Peepholes._fields
         ]
 
     def _peepholes(self):

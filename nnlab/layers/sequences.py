@@ -59,7 +59,7 @@ class Recurrent(nn.Module):
             if not isinstance(self.cell, Cell):
                 name = type(self.cell).__name__
                 raise InputError(f"dropout of states needs a cell of nnlab.layers, not {name}.")
-            ones = jnp.ones((len(x), self.cell.features))
+            ones = jnp.ones((len(x), self.cell.features), jnp.float32)
             kept = nn.Dropout(self.dropout, deterministic=False, name="dropout")(ones)
 
         def step(cell: Any, carry: Any, of_step: Any) -> tuple[Any, jax.Array]:
@@ -94,6 +94,8 @@ class Recurrent(nn.Module):
 
     def _start(self, x: jax.Array) -> Any:
         zeros = self.cell.initialize_carry(jax.random.key(0), (len(x), x.shape[-1]))
+        if getattr(self.cell, "dtype", None) is None:  # the computation's is then that of inputs
+            zeros = jax.tree.map(lambda z: z.astype(jnp.promote_types(z.dtype, x.dtype)), zeros)
         if self.reverse or not self.has_variable("carry", "state"):
             return zeros
         carried = self.get_variable("carry", "state")

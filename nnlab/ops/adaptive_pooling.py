@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from nnlab.errors import InputError
 from nnlab.ops.windows import pair
@@ -58,7 +59,7 @@ def spatial_pyramid_pool(x: jax.Array, bins: Sequence[int] = (4, 2, 1)) -> jax.A
     if len(bins) == 0:
         raise InputError("spatial_pyramid_pool needs one level of bins or more, not none.")
     levels = [adaptive_max_pool(x, level) for level in bins]
-    return jnp.concatenate([level.reshape(x.shape[0], -1) for level in levels], axis=1)
+    return jnp.concatenate([lax.collapse(level, 1) for level in levels], axis=1)
 
 
 def _pooled(

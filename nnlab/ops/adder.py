@@ -36,6 +36,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from nnlab.kernels import adder as kernels
 from nnlab.kernels.convolution import convolve_filter_gradient, convolve_input_gradient
@@ -145,8 +146,8 @@ def _full_filter_gradient(g, x, w, window):
     if (
         w.shape[:2] == x.shape[1:3] == (1, 1)
     ):  # dense: as matrices, which XLA rounds as it always has
-        return (products[0, 0] - w[0, 0] * g[:, 0, 0].sum(axis=0))[None, None]
-    return products - w * g.sum(axis=(0, 1, 2))
+        return (products[0, 0] - w[0, 0] * g[:, 0, 0].sum(axis=0)[None])[None, None]
+    return products - w * lax.broadcast_to_rank(g.sum(axis=(0, 1, 2)), 4)
 
 
 def _adder_conv_bwd(window, filter_rule, input_rule, residuals, g):

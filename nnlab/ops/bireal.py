@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from nnlab.ops.binary import binary_conv
 from nnlab.ops.estimators import approx_sign
-from nnlab.ops.scaled import scaled_conv, signs_by_filter
+from nnlab.ops.scaled import by_filter, scaled_conv, signs_by_filter
 
 
 def bireal_conv(x: jax.Array, kernel: jax.Array, **window) -> jax.Array:
@@ -47,4 +47,4 @@ def bireal_conv(x: jax.Array, kernel: jax.Array, **window) -> jax.Array:
 
 
 def _magnitude_aware(w, scale, g):
-    return jnp.where(jnp.abs(w) <= 1, g * scale, 0)  # (3)
+    return jnp.where(jnp.abs(w) <= 1, g * by_filter(scale, w), 0)  # (3)

@@ -43,7 +43,7 @@ References:
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ from jax import lax
 
 from nnlab.kernels.derivatives import reverse_rule
 from nnlab.ops.binary import sign_ste
-from nnlab.ops.scaled import signs_by_filter, signs_by_layer
+from nnlab.ops.scaled import by_filter, signs_by_filter, signs_by_layer
 from nnlab.ops.straight_through import stored_in, straight_through
 
 Mode = Literal["activations", "weights"]
@@ -162,7 +162,8 @@ def magnitude_aware_sign(x: jax.Array, clip_value: float | None = 1.0) -> jax.Ar
     `nnlab.ops.bireal` multiplies by the scale after the product, for the same value.
     """
     signs, scale = signs_by_filter(lax.stop_gradient(x))
-    return scale * _estimator(_inside, clip_value, signs, x)
+    estimated: Any = _estimator(_inside, clip_value, signs, x)
+    return by_filter(scale, x) * estimated
 
 
 def dorefa_quantizer(x: jax.Array, k_bit: int = 2, mode: Mode = "activations") -> jax.Array:

@@ -179,7 +179,7 @@ def _center(x: jax.Array) -> jax.Array:
     """The exponent c of (2), int32, of the finite numbers; 0 if all are zeros."""
     some = (x != 0) & jnp.isfinite(x)
     logs = jnp.where(some, jnp.log2(jnp.where(some, jnp.abs(x), 1.0)), 0.0)
-    return jnp.round(logs.sum() / jnp.maximum(some.sum(), 1)).astype(jnp.int32)
+    return jnp.round(logs.sum() / jnp.maximum(some.sum(), 1).astype(logs.dtype)).astype(jnp.int32)
 
 
 def _power_of_two(exponent: jax.Array) -> jax.Array:

@@ -234,6 +234,7 @@ def _to_chosen(
     if moves.strides == taps:  # windows do not overlap
         n, rows, columns, channels = g.shape
         places = jnp.arange(taps[0] * taps[1], dtype=jnp.int8).reshape(taps[0], 1, taps[1], 1)
+        places = lax.broadcast_to_rank(places, 6)
         here = chosen[:, :, None, :, None] == places
         x = jnp.where(here, g[:, :, None, :, None], 0)
         x = x.reshape(n, rows * down, columns * right, channels)
@@ -293,8 +294,8 @@ def _max_pool_jvp(taps, moves, primals, tangents):
 def _indices(x: jax.Array, y: jax.Array, taps: Taps, moves: Window) -> jax.Array:
     first = _first_largest(x, y, taps, moves).astype(jnp.int32)
     (down, right), ((top, _), (left, _)) = moves.strides, moves.padding
-    rows = jnp.arange(y.shape[1])[:, None, None] * down - top + first // taps[1]
-    columns = jnp.arange(y.shape[2])[:, None] * right - left + first % taps[1]
+    rows = jnp.arange(y.shape[1])[None, :, None, None] * down - top + first // taps[1]
+    columns = jnp.arange(y.shape[2])[None, None, :, None] * right - left + first % taps[1]
     # A window of nothing but NaN or -inf chooses its first pixel, which may be one of padding.
     rows, columns = rows.clip(0, x.shape[1] - 1), columns.clip(0, x.shape[2] - 1)
     return (rows * x.shape[2] + columns).astype(jnp.int32)
@@ -303,16 +304,16 @@ def _indices(x: jax.Array, y: jax.Array, taps: Taps, moves: Window) -> jax.Array
 def _places(indices: jax.Array, size: tuple[int, int]):
     """Index arrays [batch, pixels, channels] by `indices`."""
     batch, _, _, channels = indices.shape
-    flat = indices.reshape(batch, -1, channels)
+    flat = lax.collapse(indices, 1, 3)
     flat = jnp.where(flat < 0, size[0] * size[1], flat)  # not Python's index from the end
-    return jnp.arange(batch)[:, None, None], flat, jnp.arange(channels)
+    return jnp.arange(batch)[:, None, None], flat, jnp.arange(channels)[None, None]
 
 
 @functools.partial(reverse_rule, nondiff_argnums=(2,))
 def _max_unpool(y: jax.Array, indices: jax.Array, size: tuple[int, int]) -> jax.Array:
     batch, _, _, channels = y.shape
     images = jnp.zeros((batch, size[0] * size[1], channels), y.dtype)
-    values = y.reshape(batch, -1, channels)
+    values = lax.collapse(y, 1, 3)
     images = images.at[_places(indices, size)].set(values, mode="drop")
     return images.reshape(batch, *size, channels)
 
@@ -322,9 +323,7 @@ def _max_unpool_fwd(y, indices, size):
 
 
 def _max_unpool_bwd(size, indices, g):
-    batch, _, _, channels = g.shape
-    g = g.reshape(batch, -1, channels)
-    dy = g.at[_places(indices, size)].get(mode="fill", fill_value=0)  # (2)
+    dy = lax.collapse(g, 1, 3).at[_places(indices, size)].get(mode="fill", fill_value=0)  # (2)
     return dy.reshape(indices.shape), None
 
 

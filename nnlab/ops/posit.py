@@ -127,7 +127,7 @@ def _rounded(magnitude: jax.Array, n: int, es: int) -> jax.Array:
     cut = _cut(k, n, es)
     # With the whole exponent cut, the last bit is the one that ends the regime.
     last = jnp.where(cut == _FRACTION + es, k < 0, (t >> cut) & 1 == 1)
-    return (t + (1 << (cut - 1)) - 1 + last) >> cut << cut
+    return (t + (1 << (cut - 1)) - 1 + last.astype(t.dtype)) >> cut << cut
 
 
 def _cut(k: jax.Array, n: int, es: int) -> jax.Array:

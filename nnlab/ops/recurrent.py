@@ -37,6 +37,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 
 class Peepholes(NamedTuple):
@@ -57,6 +58,7 @@ def gru_step(h: jax.Array, x: jax.Array, s: jax.Array, bias: jax.Array) -> jax.A
     x_r, x_z, x_n = jnp.split(x, 3, axis=-1)
     s_r, s_z, s_n = jnp.split(s, 3, axis=-1)
     r, z = jax.nn.sigmoid(x_r + s_r), jax.nn.sigmoid(x_z + s_z)  # (2)
+    bias = lax.broadcast_to_rank(bias, s_n.ndim)
     return (1 - z) * jnp.tanh(x_n + r * (s_n + bias)) + z * h  # (3)
 
 
@@ -70,6 +72,7 @@ def lstm_step(
     """Cell and state [..., n] of (5) and (6), of the last cell and products [..., 4 n]."""
     i, f, g, o = jnp.split(x + s, 4, axis=-1)
     if peepholes is not None:
+        peepholes = Peepholes(*(lax.broadcast_to_rank(weights, c.ndim) for weights in peepholes))
         i, f = i + peepholes.input * c, f + peepholes.forget * c
     c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)  # (4), (5)
     if peepholes is not None:

@@ -30,6 +30,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from nnlab.kernels.derivatives import reverse_rule
 from nnlab.ops.binary import sign_ste
@@ -51,6 +52,11 @@ def _signs_by_layer(w):
 
 signs_by_filter = stored_in(1, _signs_by_filter)
 signs_by_layer = stored_in(1, _signs_by_layer)
+
+
+def by_filter(scale: jax.Array, like: jax.Array) -> jax.Array:
+    """Give a scale [out] the rank of `like` [..., out]; a scalar stays one."""
+    return lax.broadcast_to_rank(scale, like.ndim) if scale.ndim else scale
 
 
 def straight(w: jax.Array, scale: jax.Array, g: jax.Array) -> jax.Array:
@@ -109,7 +115,7 @@ _quantized_weights.defvjp(_quantized_weights_fwd, _quantized_weights_bwd)
 def _scaled_product(product, x, codes, scale, window) -> jax.Array:
     strides, padding, dilation = window
     y = product(x, codes, strides=strides, padding=padding, kernel_dilation=dilation)
-    return scale * y  # (1)
+    return by_filter(scale, y) * y  # (1)
 
 
 def _scaled_product_fwd(product, x, codes, scale, window):
@@ -118,7 +124,7 @@ def _scaled_product_fwd(product, x, codes, scale, window):
 
 def _scaled_product_bwd(product, window, residuals, g):
     x, codes, scale = residuals
-    q = straight_through(scale * codes, codes)  # (3) starts from the cotangent of q
+    q = straight_through(by_filter(scale, codes) * codes, codes)  # (3) starts from q's cotangent
     dx, dq = conv_cotangents(window, (x, q), g)  # (2)
     return dx, dq, jnp.zeros_like(scale)
 

@@ -110,7 +110,7 @@ def _stored_q(bits: int) -> Callable[[jax.Array], jax.Array]:
     def quantizer(w):
         mantissa, exponent = jnp.frexp(jnp.abs(w).astype(jnp.float32))  # abs(w) = m 2^e, m < 1
         # log2 m rounds up beyond -1/2; the float32 nearest to the root of 1/2 lies below it.
-        exponent -= mantissa <= jnp.float32(math.sqrt(0.5))
+        exponent -= (mantissa <= jnp.float32(math.sqrt(0.5))).astype(exponent.dtype)
         exponent = jnp.where(jnp.isinf(w), 0, exponent)
         return jnp.sign(w) * _power_of_two(exponent, bits, w.dtype)  # (1)
 

@@ -49,7 +49,7 @@ def magnitude_mask(w: jax.Array, sparsity: ArrayLike) -> jax.Array:
     """
     order = jnp.argsort(jnp.abs(lax.stop_gradient(w)).ravel(), stable=True)
     rank = jnp.zeros_like(order).at[order].set(jnp.arange(w.size))
-    return rank.reshape(w.shape) >= jnp.round(jnp.asarray(sparsity) * w.size)
+    return rank.reshape(w.shape) >= jnp.round(jnp.asarray(sparsity) * w.size).astype(rank.dtype)
 
 
 def n_m_mask(w: jax.Array, n: int, m: int, axis: int = -2) -> jax.Array:
@@ -73,6 +73,7 @@ def n_m_mask(w: jax.Array, n: int, m: int, axis: int = -2) -> jax.Array:
     groups = groups.reshape(*rows.shape[:-1], -1, m)
     one, other = groups[..., :, None], groups[..., None, :]
     before = jnp.tri(m, k=-1, dtype=bool)  # of equal ones the first is the smaller
+    before = lax.broadcast_to_rank(before, one.ndim)
     rank = ((other < one) | ((other == one) & before)).sum(-1)
     kept = (rank >= m - n).reshape(*rows.shape[:-1], -1)[..., : rows.shape[-1]]
     return jnp.moveaxis(kept, -1, axis)

@@ -58,7 +58,8 @@ def _squared(x: jax.Array, w: jax.Array, window: Window) -> jax.Array:
     strides, padding, dilation = window
     products = conv(x, w, strides=strides, padding=padding, kernel_dilation=dilation)
     squares = _sums_over_windows(jnp.square(x).sum(axis=3, keepdims=True), w.shape, window)
-    return 2 * products - squares - jnp.square(w).sum(axis=(0, 1, 2))  # (1)
+    of_weights = lax.broadcast_to_rank(jnp.square(w).sum(axis=(0, 1, 2)), 4)
+    return 2 * products - squares - of_weights  # (1)
 
 
 def _sums_over_windows(x: jax.Array, kernel_shape: Sequence[int], window: Window) -> jax.Array:

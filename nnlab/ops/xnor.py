@@ -37,7 +37,7 @@ from jax import lax
 from nnlab.ops.binary import binary_conv, sign_ste
 from nnlab.ops.front import check_operands
 from nnlab.ops.products import signed_conv
-from nnlab.ops.scaled import scaled_conv, signs_by_filter
+from nnlab.ops.scaled import by_filter, scaled_conv, signs_by_filter
 
 FilterRule = Literal["paper", "code"]
 
@@ -88,9 +88,11 @@ def _input_scale(x, kernel_shape, window):
 
 
 def _paper_rule(w, scale, g):
-    return g * (1 / math.prod(w.shape[:-1]) + scale * (jnp.abs(w) <= 1))  # (4)
+    inside = (jnp.abs(w) <= 1).astype(w.dtype)
+    return g * (1 / math.prod(w.shape[:-1]) + by_filter(scale, w) * inside)  # (4)
 
 
 def _code_rule(w, scale, g):
-    inside = jnp.abs(w) < 1
-    return g * (1 / math.prod(w.shape[:-1]) + scale * inside) * (1 - 1 / w.shape[-2])  # (5)
+    inside = (jnp.abs(w) < 1).astype(w.dtype)
+    slope = 1 / math.prod(w.shape[:-1]) + by_filter(scale, w) * inside
+    return g * slope * (1 - 1 / w.shape[-2])  # (5)

@@ -58,6 +58,8 @@ def freeze(
 
     def init(params):
         leaves = jax.tree_util.tree_leaves_with_path(params)
+        if params and not leaves:  # `optax.tree.map_params` asks where parameters lie in the state
+            return FreezeState(frozen, optimizer.init(params))  # a leaf stands for any paths
         paths = [path_name(path) for path, _ in leaves]
         held = FrozenPaths(path for path in paths if frozen(path))
         if len(held) in (0, len(paths)):
@@ -92,19 +94,22 @@ def frozen_paths(opt_state: optax.OptState) -> frozenset[str]:
 
 def path_name(path: jax.tree_util.KeyPath) -> str:
     """Return the path of a leaf as text, such as "Dense_0/kernel"."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return jax.tree_util.keystr(_unboxed(path), simple=True, separator="/")
 
 
 def leaf_name(path: jax.tree_util.KeyPath) -> str:
     """Return the name that a leaf is known by: the last in its path, "" if there is none.
 
-    Places in lists and tuples are no names, nor is the "value" of a box such as `nn.Partitioned`.
+    Places in lists and tuples are no names.
     """
-    names = [getattr(key, "key", getattr(key, "name", None)) for key in path]
-    words = [name for name in names if isinstance(name, str)]
-    if len(words) > 1 and isinstance(path[-1], jax.tree_util.GetAttrKey) and words[-1] == "value":
-        words.pop()
-    return words[-1] if words else ""
+    names = [getattr(key, "key", getattr(key, "name", None)) for key in _unboxed(path)]
+    return next((name for name in reversed(names) if isinstance(name, str)), "")
+
+
+def _unboxed(path: jax.tree_util.KeyPath) -> jax.tree_util.KeyPath:
+    """Leave out the "value" of a box such as `nn.Partitioned`, which `nnx.Optimizer` takes off."""
+    boxed = len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value")
+    return path[:-1] if boxed else path
 
 
 def without(tree: Any, paths: frozenset[str]) -> Any:

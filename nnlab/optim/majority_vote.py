@@ -67,9 +67,10 @@ def _count(slices: jax.Array, mine: jax.Array) -> jax.Array:
     """Count the votes [words] on the signs of all devices [devices, words]; ties as in `mine`."""
     margin = 2 * _bits(slices).sum(axis=0, dtype=jnp.int32) - len(slices)  # (1)
     plus = jnp.where(margin == 0, _bits(mine), margin > 0)
-    return jnp.sum(plus.astype(jnp.uint32) << _PLACES, axis=-1, dtype=jnp.uint32)
+    return jnp.sum(plus.astype(jnp.uint32) << _PLACES[None], axis=-1, dtype=jnp.uint32)
 
 
 def _bits(words: jax.Array) -> jax.Array:
     """Unpack words [..., n] to booleans [..., n, 32], in the order of `pack_signs`."""
-    return (words[..., None] >> _PLACES) & 1 == 1
+    places = lax.broadcast_to_rank(_PLACES, words.ndim + 1)
+    return (words[..., None] >> places) & 1 == 1

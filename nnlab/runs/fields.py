@@ -56,6 +56,7 @@ def _integer(low: int, high: int) -> Check:
 # NaN fails every comparison.
 Positive = Annotated[float, Check("a positive finite number", lambda x: 0 < x < math.inf)]
 Fraction = Annotated[float, Check("a number from 0 to 1", lambda x: 0 <= x <= 1)]
+Share = Annotated[float, Check("a number between 0 and 1", lambda x: 0 < x < 1)]
 PositiveInt = Annotated[int, _integer(1, 2**31 - 1)]
 Count = Annotated[int, _integer(0, 2**31 - 1)]
 Seed = Annotated[int, _integer(0, 2**32 - 1), Doc("Seed of everything that is drawn at random.")]

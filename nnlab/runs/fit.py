@@ -1,10 +1,11 @@
 """The training loop around compiled steps: metrics, progress, checkpoints and three ways to end.
 
 A training ends when its epochs are over (or its patience), when it is asked to stop (SIGTERM,
-SIGINT), or when a number is not finite. However it ends, killed outright included, its folder holds
-a checkpoint to continue from, and a resumed training reaches the same bits as an unbroken one. For
-that a checkpoint holds all that the loop knows: the state, the history of past epochs, and the sums
-of the metrics since the last one. Whether to stop early is derived anew from the history.
+SIGINT, SIGHUP), or when a number is not finite. However it ends, killed outright included, its
+folder holds a checkpoint to continue from, and a resumed training reaches the same bits as an
+unbroken one. For that a checkpoint holds all that the loop knows: the state, the history of past
+epochs, and the sums of the metrics since the last one. Whether to stop early is derived anew from
+the history.
 """
 
 import contextlib
@@ -27,11 +28,12 @@ from flax.training.early_stopping import EarlyStopping
 from jax.sharding import Mesh
 
 from nnlab.data.batches import shared_size
-from nnlab.errors import DivergedError, InputError, Interrupted
-from nnlab.runs import hosts, signals
+from nnlab.errors import DivergedError, InputError, Interrupted, check_count
+from nnlab.runs import hosts, networks, signals
 from nnlab.runs.checkpoints import Checkpoints, restore
 from nnlab.runs.progress import progress as progress_line
 from nnlab.runs.run_folder import RunFolder
+from nnlab.training.evaluation import Evaluation
 from nnlab.training.feeds import Advance, Feed
 from nnlab.training.parallel import replicate
 from nnlab.training.steps import Batch, Metrics, State, Step, leaf_name
@@ -43,6 +45,7 @@ Score = Callable[[dict[str, float]], float]
 # A signal waits for at most this:
 _SECONDS = 1.0  # of training, or one step
 _EXAMPLES = 1000  # of evaluation
+_LABELS = ", as it is if a label is none of the classes"
 
 
 def best_accuracy(tested: dict[str, float]) -> float:
@@ -112,6 +115,10 @@ def fit(
 ) -> Trained:
     """Train for `epochs` passes over `train`, and evaluate on `test` after each.
 
+    In the end the network that `nnlab.training.evaluation` measures is written into the folder, if
+    a file can name its model, for `nnlab.models.load_model` and `nnlab predict`: that of the last
+    epoch or, with patience, of the best.
+
     Args:
         name: the network's name on its progress line, in its metrics and for its checkpoints.
         state, step, evaluate: from `nnlab.training.steps`.
@@ -119,8 +126,9 @@ def fit(
         test: (inputs, labels), arrays or trees of them; images checked by
             `nnlab.vision.check_arrays`.
         epochs: the number of passes.
-        folder: receives metrics after every epoch, and checkpoints. If it is being resumed, the
-            training continues from its newest checkpoint of that name.
+        folder: receives metrics after every epoch, checkpoints, and the network with the folder's
+            notes. If it is being resumed, the training continues from its newest checkpoint of
+            that name.
         mesh: the devices to train on (`nnlab.training.data_mesh`), by default the first one.
             With several processes each calls `fit` alike; all read the folder, process 0 writes.
         checkpoint_minutes: the time between checkpoints.
@@ -136,13 +144,22 @@ def fit(
             (`nnlab.training.fresh_statistics`), for networks that move fast, as adders do.
 
     Raises:
-        InputError: the next batch cannot be read (the state is saved); or the folder holds
+        InputError: a number of epochs, minutes or steps is none, or the name is none of a folder;
+            or the next batch cannot be read (the state is saved); or the folder holds
             checkpoints of that name and is not being resumed, there are several processes and no
             mesh, or `test` has no examples or arrays of different numbers of them.
         DivergedError: a number is not finite; the state before that step is saved.
-        Interrupted: by SIGTERM or SIGINT; the state is saved.
+        Interrupted: by SIGTERM, SIGINT or SIGHUP; the state is saved.
         CheckpointError: a checkpoint cannot be written, or none of those there can be read.
     """
+    check_count("epochs", epochs)
+    check_count("keep", keep)
+    check_count("checkpoint_steps", 1 if checkpoint_steps is None else checkpoint_steps)
+    check_count("patience", 0 if patience is None else patience, least=0)
+    if not checkpoint_minutes >= 0:
+        raise InputError(f"checkpoint_minutes must be at least 0, not {checkpoint_minutes}.")
+    if name in ("", "..") or Path(name).name != name:
+        raise InputError(f"{name!r} is not a network's name, expected one that a folder can have.")
     if mesh is None and jax.process_count() > 1:
         raise InputError(
             f"{jax.process_count()} processes train as one on a mesh of all their devices; "
@@ -200,7 +217,13 @@ def fit(
                         )
                 now.save()
     best = now.best_epoch
-    return Trained(now.state, now.history, best, checkpoints.path(best * now.steps_per_epoch))
+    done = Trained(now.state, now.history, best, checkpoints.path(best * now.steps_per_epoch))
+    if isinstance(evaluate, Evaluation):
+        early = patience is not None
+        variables = evaluate.variables(done.best if early else done.last)
+        reached = now.scores[best - 1 if early else -1]
+        networks.keep(folder, name, evaluate.model, variables, test[0], reached)
+    return done
 
 
 class _Training:
@@ -301,7 +324,7 @@ class _Training:
             name = leaf_name(self.state, leaf)
             what = f"{name} of {self.name} is not finite at step {self.step + 1}"
             if name == "loss":  # which is the first thing that a label touches
-                what += ", as it is if a label is none of the classes"
+                what += _LABELS
             raise self._diverged(what)
         return seconds / made
 
@@ -318,12 +341,12 @@ class _Training:
         """Move the epoch's means and its test into the history."""
         if not math.isfinite(tested["loss"]):
             what = f"The test loss of {self.name} is {tested['loss']} after step {self.step}"
-            raise self._diverged(what)
+            raise self._diverged(what + _LABELS if math.isnan(tested["loss"]) else what)
         figures = {f"train_{key}": value for key, value in self._means().items()}
         figures |= {f"test_{key}": value for key, value in tested.items()}
         figures["seconds"] = self.sums["seconds"]
-        if isinstance(self.state.opt_state, optax.ApplyIfFiniteState):
-            figures["skipped"] = int(self.state.opt_state.total_notfinite)
+        if skips := optax.tree.get_all_with_path(self.state.opt_state, "total_notfinite"):
+            figures["skipped"] = max(int(skipped) for _, skipped in skips)
         for key, value in figures.items():
             self.history.setdefault(key, []).append(value)
         self.sums = {}

@@ -58,7 +58,10 @@ class Run:
 
     @contextlib.contextmanager
     def open(
-        self, *may_differ: str, reasons: Mapping[str, str] | None = None
+        self,
+        *may_differ: str,
+        notes: Mapping[str, Any] | None = None,
+        reasons: Mapping[str, str] | None = None,
     ) -> Iterator["Record"]:
         """Open the run's folder, write the configuration into it, and yield its record.
 
@@ -69,6 +72,8 @@ class Run:
             may_differ: fields that may have other values when the run is resumed, besides those
                 of `Run` and `data_dir`: `"epochs"` where the optimiser does not depend on it, so
                 that a longer run may go on from a shorter one, and `"patience"`.
+            notes: what users of its networks need to know and JSON can hold, such as names of
+                classes and how inputs are prepared; `fit` writes it into their files.
             reasons: why other fields may not, such as `COSINE`; the refusal says it.
 
         Raises:
@@ -78,7 +83,7 @@ class Run:
             self.out, self, self.overwrite, self.resume, may_differ, EPOCHS | dict(reasons or {})
         )
         try:
-            record = Record(folder, self)
+            record = Record(dataclasses.replace(folder, notes=dict(notes or {})), self)
             yield record
             record.result({"finished": True})
         finally:

@@ -6,7 +6,8 @@ metrics.jsonl     one JSON object a line: network, step and its figures
 tensorboard/      the finite ones as TensorBoard events, one sub-folder a network
 checkpoints/      training states (`nnlab.runs.checkpoints`)
 curves.png        learning curves, from some scripts
-network.*         `network.safetensors`, the trained network (`nnlab.models.save_model`)
+network.*         `network.safetensors`, the trained network, of several the best one
+networks/         each trained network by its name (`nnlab.runs.networks`)
 result.json       the result, written last; it is there whole or not at all
 report.html       the report (`nnlab.figures.report`)
 ================  ==================================================================
@@ -31,7 +32,7 @@ from nnlab.paths import printable, reason, user_path, writing
 from nnlab.runs import hosts
 
 _WRITTEN = (
-    *("metrics.jsonl", "tensorboard", "checkpoints"),
+    *("metrics.jsonl", "tensorboard", "checkpoints", "networks"),
     *("curves.png", "network.safetensors", "result.json", "report.html"),
 )
 # Left by a kill while writing.
@@ -48,10 +49,12 @@ class RunFolder:
     Attributes:
         path: the folder.
         resume: whether trainings in it continue from their newest checkpoints.
+        notes: what the files of its networks say beside the networks.
     """
 
     path: Path
     resume: bool = False
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", user_path(self.path))
@@ -132,8 +135,13 @@ class RunFolder:
 
     @property
     def network(self) -> Path:
-        """The file for the trained network (`nnlab.models.save_model`), if a script saves it."""
+        """The file of the trained network, of several the best one (`nnlab.models.load_model`)."""
         return self.path / "network.safetensors"
+
+    @property
+    def networks(self) -> Path:
+        """The folder for the files of all trained networks."""
+        return self.path / "networks"
 
     @property
     def report(self) -> Path:

@@ -1,6 +1,7 @@
-"""SIGTERM and SIGINT as a question that a training loop asks between two of its steps.
+"""SIGTERM, SIGINT and SIGHUP as a question that a training loop asks between two of its steps.
 
-A scheduler takes a machine away with SIGTERM, a user with Ctrl-C. While a compiled program runs no
+A scheduler takes a machine away with SIGTERM, a user with Ctrl-C, and a terminal or a connection
+that is closed with SIGHUP, unless it is ignored, as under `nohup`. While a compiled program runs no
 Python code does, so programs are kept short, and where one cannot be (compilation, which changes
 nothing that would have to be saved) the signals have their immediate effect.
 """
@@ -10,7 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextlib.contextmanager
@@ -44,6 +45,8 @@ def _handlers(handler) -> Iterator[dict]:
     try:
         if threading.current_thread() is threading.main_thread():
             for each in _SIGNALS:
+                if each is signal.SIGHUP and signal.getsignal(each) is signal.SIG_IGN:
+                    continue
                 before[each] = signal.signal(each, handler)
         yield before
     finally:

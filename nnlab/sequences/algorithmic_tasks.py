@@ -49,10 +49,10 @@ def copy(key: jax.Array, batch: int, lengths: tuple[int, int] = (1, 20), bits: i
         length_key, words_key = jax.random.split(key)
         length = jax.random.randint(length_key, (), shortest, longest + 1)
         words = _words(words_key, longest, bits, length)
-        ends = jnp.arange(longest + 1) == length
+        ends = (jnp.arange(longest + 1) == length).astype(jnp.float32)
         shown = jnp.column_stack([jnp.pad(words, ((0, 1), (0, 0))), ends])
         wanted = lax.dynamic_update_slice(
-            jnp.zeros((2 * longest + 1, bits)), words, (length + 1, 0)
+            jnp.zeros((2 * longest + 1, bits), jnp.float32), words, (length + 1, 0)
         )
         time = jnp.arange(2 * longest + 1)
         return _episode(shown, wanted, (time > length) & (time <= 2 * length))
@@ -81,14 +81,14 @@ def repeat_copy(
         length = jax.random.randint(length_key, (), shortest, longest + 1)
         count = jax.random.randint(repeats_key, (), fewest, most + 1)
         words = _words(words_key, longest, bits, length)
-        ends = jnp.arange(longest + 1) == length
-        number = ends * (count - 5.5) / jnp.sqrt(8.25)
+        ends = (jnp.arange(longest + 1) == length).astype(jnp.float32)
+        number = ends * (count.astype(jnp.float32) - 5.5) / jnp.sqrt(8.25)
         shown = jnp.column_stack([jnp.pad(words, ((0, 1), (0, 0))), ends, number])
         time = jnp.arange(steps)
         last = length + 1 + length * count
-        copied = (time > length) & (time < last)
+        copied = ((time > length) & (time < last)).astype(jnp.float32)
         again = words[(time - length - 1) % length] * copied[:, None]
-        wanted = jnp.column_stack([again, time == last])
+        wanted = jnp.column_stack([again, (time == last).astype(jnp.float32)])
         return _episode(shown, wanted, (time > length) & (time <= last))
 
     return _batch(episode, key, batch)
@@ -109,15 +109,17 @@ def associative_recall(
         count_key, query_key, words_key = jax.random.split(key, 3)
         count = jax.random.randint(count_key, (), fewest, most + 1)
         query = jax.random.randint(query_key, (), 0, count - 1)
-        words = jax.random.bernoulli(words_key, shape=(most, WORDS_OF_ITEM, bits)) * 1.0
-        shown = jnp.zeros((most, block, bits + 2)).at[:, 1:, :bits].set(words)
-        shown = shown.at[:, 0, bits].set(1) * (jnp.arange(most) < count)[:, None, None]
-        asked = jnp.zeros((block + 1, bits + 2)).at[1:block, :bits].set(words[query])
+        drawn = jax.random.bernoulli(words_key, shape=(most, WORDS_OF_ITEM, bits))
+        words = drawn.astype(jnp.float32)
+        shown = jnp.zeros((most, block, bits + 2), jnp.float32).at[:, 1:, :bits].set(words)
+        given = (jnp.arange(most) < count).astype(jnp.float32)
+        shown = shown.at[:, 0, bits].set(1) * given[:, None, None]
+        asked = jnp.zeros((block + 1, bits + 2), jnp.float32).at[1:block, :bits].set(words[query])
         asked = asked.at[jnp.array([0, block]), bits + 1].set(1)
         shown = jnp.pad(shown.reshape(-1, bits + 2), ((0, 2 * block), (0, 0)))
         shown = lax.dynamic_update_slice(shown, asked, (block * count, 0))
         first = block * count + block + 1
-        wanted = jnp.zeros((len(shown), bits))
+        wanted = jnp.zeros((len(shown), bits), jnp.float32)
         wanted = lax.dynamic_update_slice(wanted, words[query + 1], (first, 0))
         time = jnp.arange(len(shown))
         return _episode(shown, wanted, (time >= first) & (time < first + WORDS_OF_ITEM))
@@ -175,7 +177,8 @@ def ngram_estimates(inputs: jax.Array) -> jax.Array:
             return (context, counts), jnp.where(time >= ORDER - 2, estimate, 0.0)
 
         steps = jnp.arange(len(sequence)), sequence[:, 0].astype(jnp.int32)
-        return lax.scan(look, (jnp.array(0), jnp.zeros((contexts, 2))), steps)[1][:, None]
+        start = jnp.array(0), jnp.zeros((contexts, 2), jnp.float32)
+        return lax.scan(look, start, steps)[1][:, None]
 
     return jax.vmap(estimates)(inputs)
 
@@ -194,7 +197,7 @@ def priority_sort(
         words_key, priority_key = jax.random.split(key)
         all_words = _words(words_key, words, bits, words)
         priorities = jax.random.uniform(priority_key, (words,), minval=-1, maxval=1)
-        ends = jnp.arange(words + 1) == words
+        ends = (jnp.arange(words + 1) == words).astype(jnp.float32)
         shown = jnp.pad(all_words, ((0, 1), (0, 0)))
         shown = jnp.column_stack([shown, ends, jnp.pad(priorities, (0, 1))])
         order = jnp.argsort(-priorities)[:kept]
@@ -215,12 +218,12 @@ def binary_addition(key: jax.Array, batch: int, lengths: tuple[int, int] = (1, 8
 
         def add(carry, pair):
             total = carry + pair.sum()
-            return (total >= 2) * 1.0, total % 2
+            return (total >= 2).astype(total.dtype), total % 2
 
-        total = lax.scan(add, jnp.zeros(()), jnp.pad(numbers, ((0, 1), (0, 0))))[1]
-        ends = jnp.arange(longest + 1) == length
+        total = lax.scan(add, jnp.float32(0), jnp.pad(numbers, ((0, 1), (0, 0))))[1]
+        ends = (jnp.arange(longest + 1) == length).astype(jnp.float32)
         shown = jnp.column_stack([jnp.pad(numbers, ((0, 1), (0, 0))), ends])
-        wanted = jnp.zeros((2 * longest + 2, 1))
+        wanted = jnp.zeros((2 * longest + 2, 1), jnp.float32)
         wanted = lax.dynamic_update_slice(wanted, total[:, None], (length + 1, 0))
         time = jnp.arange(2 * longest + 2)
         return _episode(shown, wanted, (time > length) & (time <= 2 * length + 1))

@@ -38,7 +38,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from nnlab.data.locate import Source, find_given, locate
+from nnlab.data.locate import Source, find_given, locate, takes_no_folder
 from nnlab.errors import InputError
 from nnlab.paths import reading, user_path
 from nnlab.sequences.java import without_comments
@@ -91,11 +91,12 @@ def load_text(name: str, data_dir: str | os.PathLike | None = None) -> Corpus:
     Args:
         name: one of `CORPORA`, or the path of a file of UTF-8 text or of a folder of such files,
             in which all are read, also in its folders, except for hidden ones.
-        data_dir: where to look for the corpora first.
+        data_dir: where to look for the corpora; by default they are found or downloaded.
 
     Raises:
         InputError: there is no such corpus, it cannot be found, downloaded or read as UTF-8, a
-            file is empty or holds `SEPARATOR`, or there is too little for all parts.
+            file is empty or holds `SEPARATOR`, there is too little for all parts, or `data_dir` is
+            given for a path.
     """
     match name:
         case "tinyshakespeare":
@@ -108,6 +109,8 @@ def load_text(name: str, data_dir: str | os.PathLike | None = None) -> Corpus:
             return _of_folder(name, _java(data_dir), "*.java", without_comments)
     path = user_path(name)
     with reading(path):
+        if path.exists():
+            takes_no_folder(name, "the path in its name", data_dir)
         if path.is_dir():
             return _of_folder(path.resolve().name, path, "*", str)
         if path.is_file():

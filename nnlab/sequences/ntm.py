@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
@@ -42,7 +43,7 @@ from nnlab.sequences.addressing import address, read, write
 
 
 class NTMState(NamedTuple):
-    """The state of a Neural Turing Machine between two steps, float32.
+    """The state of a Neural Turing Machine between two steps, float32 at least.
 
     Attributes:
         memory: [batch, N, W].
@@ -98,7 +99,7 @@ class NTMCell(nn.Module):
         addresses, written = (reads + writes) * (size + self.offsets + 3), 2 * writes * size
         said = nn.Dense(addresses + written, name="heads")(h)
         said = jnp.clip(said, -self.clip, self.clip)
-        heads = said[:, :addresses].reshape(batch, reads + writes, -1)
+        heads = said[:, :addresses].reshape(batch, reads + writes, size + self.offsets + 3)
         erase, add = jnp.split(said[:, addresses:].reshape(batch, 2 * writes, size), 2, axis=1)
         weightings = address(
             state.memory,
@@ -169,8 +170,12 @@ class NTM(nn.Module):
             )
         heads = self.read_heads + self.write_heads
         start = nn.initializers.normal(1.0)  # a uniform one would make all locations alike
-        self.first_reads = self.param("first_reads", start, (self.read_heads, self.size))
-        self.first_weightings = self.param("first_weightings", start, (heads, self.locations))
+        self.first_reads = self.param(
+            "first_reads", start, (self.read_heads, self.size), jnp.float32
+        )
+        self.first_weightings = self.param(
+            "first_weightings", start, (heads, self.locations), jnp.float32
+        )
         # In the backward pass a step is computed again, instead of kept with all its arrays of
         # the size of the memory: half the time on a CPU.
         scanned = nn.scan(
@@ -199,8 +204,11 @@ class NTM(nn.Module):
         self.sow("intermediates", "write_weightings", weightings[:, :, self.read_heads :])
         return logits
 
-    def start(self, batch: int) -> NTMState:
-        """Return the state before the first step of `batch` sequences."""
+    def start(self, batch: int, dtype: DTypeLike = jnp.float32) -> NTMState:
+        """Return the state before the first step of `batch` sequences of a dtype.
+
+        The state is float32 at least.
+        """
         carries = ()
         if self.controller is not None:
             cell = self.controller(self.width, parent=None)
@@ -210,16 +218,19 @@ class NTM(nn.Module):
         def for_all(one: jax.Array) -> jax.Array:
             return jnp.broadcast_to(one, (batch, *one.shape))
 
-        return NTMState(
+        state = NTMState(
             jnp.full((batch, self.locations, self.size), self.fill),
             for_all(jnp.tanh(self.first_reads)),
             for_all(jax.nn.softmax(self.first_weightings)),
             carries,
         )
+        wide = jnp.promote_types(dtype, jnp.float32)
+        return jax.tree.map(lambda leaf: leaf.astype(wide), state)
 
     def unroll(self, x: jax.Array, state: NTMState | None = None) -> Unrolled:
         """Take the steps of x [batch, time, m] from a state, by default that of the start."""
         if x.ndim != 3:
             raise InputError(f"an NTM takes [batch, time, features], not {list(x.shape)}.")
-        state, (logits, weightings) = self.cell(self.start(len(x)) if state is None else state, x)
+        state = self.start(len(x), x.dtype) if state is None else state
+        state, (logits, weightings) = self.cell(state, x)
         return Unrolled(logits, weightings, state)

@@ -70,8 +70,9 @@ def init(short: int = 10, long: int = 8000, block: int = 100) -> State:
             f"short={short}, long={long}, block={block} were given; expected positive lengths, long"
             " a multiple of block and greater than short."
         )
-    zeros = jnp.zeros(long // block)
-    return State(jnp.zeros((), jnp.int32), jnp.zeros(short), zeros, zeros, zeros)
+    zeros = jnp.zeros(long // block, jnp.float32)
+    recent = jnp.zeros(short, jnp.float32)
+    return State(jnp.zeros((), jnp.int32), recent, zeros, zeros, zeros)
 
 
 def update(
@@ -110,7 +111,7 @@ def update(
     total = count.sum()
     mu = (count * mean).sum() / total
     variance = (squares + count * jnp.square(mean - mu)).sum() / total  # Chan
-    mu_short = recent.sum() / jnp.minimum(after.rows, short)
+    mu_short = recent.sum() / jnp.minimum(after.rows, short).astype(recent.dtype)
     z = (mu_short - mu) / jnp.maximum(jnp.sqrt(variance), floor)  # (1)
     z = jnp.where(after.rows > warm_up, z, 0.0)
     log_q = log_ndtr(-z)

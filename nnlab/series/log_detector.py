@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from nnlab.data.batches import check_shape
 from nnlab.errors import InputError
 from nnlab.files.saved import SavedModel
 from nnlab.series.detector import (
@@ -37,11 +38,16 @@ Memory = Mapping[str, tuple[int, ...]]  # the recent events of each session, the
 
 
 def surprises(model: NextEvent, variables: Any, before: jax.Array, events: jax.Array) -> jax.Array:
-    """Surprises [n], in nats and at most `MOST`, of events int32 [n] after others [n, window]."""
+    """Surprises [n], in nats and at most `MOST`, of events int32 [n] after others [n, window].
+
+    Raises:
+        InputError: there is not one event for each window.
+    """
+    check_shape("events", events, before.shape[:-1])
     logits = model.apply(variables, before)
     assert isinstance(logits, jax.Array)
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, events)
-    return jnp.where(events < model.events, jnp.minimum(nats, MOST), MOST)
+    return jnp.where((events >= 0) & (events < model.events), jnp.minimum(nats, MOST), MOST)
 
 
 class LogDetector:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nnlab.data.batches import check_shape
 from nnlab.errors import InputError
 from nnlab.series.rows import (
     Kind,
@@ -83,7 +84,12 @@ def sessions_by_name(
     Returns:
         The events of each name, names in the order in which they first come; and the number of
         lines without a name, which are in no session.
+
+    Raises:
+        InputError: there is not one event a line.
     """
+    contents, events = list(contents), list(events)
+    check_shape("events", events, [len(contents)])
     pattern = re.compile(name)
     sessions: dict[str, list[int]] = {}
     nameless = 0

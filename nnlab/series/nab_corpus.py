@@ -21,6 +21,7 @@ import numpy as np
 from nnlab.data.locate import find_given
 from nnlab.errors import InputError
 from nnlab.paths import reading, user_path
+from nnlab.series.nab import row_values
 
 WINDOWS = "labels/combined_windows.json"
 
@@ -44,7 +45,7 @@ class Series(NamedTuple):
 def load_nab(data_dir: str | os.PathLike | None = None) -> list[Series]:
     """Read every file that the labels name, in the order of the names.
 
-    Looks in `data_dir` and in `NNLAB_DATA_DIR`, and in their folders "nab" and "NAB".
+    Looks in `data_dir`, or without it in `NNLAB_DATA_DIR`, and in its folders "nab" and "NAB".
 
     Raises:
         InputError: the corpus is in none of them, or a file cannot be read as described above.
@@ -76,21 +77,31 @@ def read_series(root: Path, name: str, windows: list[list[str]]) -> Series:
     if not rows or not np.isfinite(values).all():
         bad = int(np.sum(~np.isfinite(values)))
         raise InputError(f"{path} has {len(rows)} rows, {bad} of them not finite, expected some.")
-    return Series(name, times, values, [_rows(path, times, window) for window in windows])
+    if np.isnat(times).any():
+        raise InputError(f"{path} has a row without a time.")
+    found = [_rows(path, times, window) for window in windows]
+    try:
+        row_values(len(rows), found)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return Series(name, times, values, found)
 
 
 def _windows(path: Path) -> list[tuple[str, list[list[str]]]]:
     with reading(path):
         text = path.read_bytes()
     try:
-        return sorted(json.loads(text.decode("utf-8-sig")).items())
+        windows = sorted(json.loads(text.decode("utf-8-sig")).items())
     except (ValueError, AttributeError) as error:
         raise InputError(f"{path} is not a JSON object of windows: {error}") from error
+    if not windows:
+        raise InputError(f"{path} names no file, expected one or more.")
+    return windows
 
 
 def _rows(path: Path, times: np.ndarray, window: list[str]) -> tuple[int, int]:
     try:
         first, last = (int(np.flatnonzero(times == np.datetime64(t, "s"))[0]) for t in window)
-    except (ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError) as error:
         raise InputError(f"{path} has no rows for the window {window}.") from error
     return first, last

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from nnlab.arithmetics import FLOAT, Arithmetic
+from nnlab.data.batches import check_shape
 from nnlab.errors import InputError
 from nnlab.layers.recurrent import Cell, LSTMCell
 from nnlab.layers.sequences import Recurrent, Stacked
@@ -86,7 +87,12 @@ class NextValue(nn.Module):
 
 
 def surprise(outputs: jax.Array, values: jax.Array) -> jax.Array:
-    """Compute |e| of (1) from outputs [..., 2] and the values [...] that came."""
+    """Compute |e| of (1) from outputs [..., 2] and the values [...] that came.
+
+    Raises:
+        InputError: there is not one value for each output.
+    """
+    check_shape("values", values, outputs.shape[:-1])
     return jnp.abs(values - outputs[..., 0]) * jnp.exp(-outputs[..., 1])  # (1)
 
 

@@ -14,7 +14,7 @@ iterator that waits for the next whole line.
 
 References:
     RFC 4180 (CSV), but for line breaks inside quotes; https://jsonlines.org;
-    RFC 3339 and ISO 8601 as `datetime.datetime.fromisoformat` reads them.
+    RFC 3339 and ISO 8601 as `datetime.datetime.fromisoformat` reads them, and 24:00.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from nnlab.errors import InputError
@@ -35,6 +35,14 @@ BLANK = "is blank"
 DELIMITERS = (",", ";", "\t", "|")
 _LENIENT = 0.1  # share of the characters of a line that may be replaced
 _COMMA = re.compile(r"\s*[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?\s*")  # a number with a decimal comma
+# `fromisoformat` takes any character between date and time, so that it reads the zone of a date,
+# 2024-12-31-05:00, as a time of day and some counts of milliseconds as dates; and any fraction as
+# one of a second, where ISO 8601 means that of the last number.
+_STAMP = re.compile(
+    r"([0-9]{4}-?(?:[0-9]{2}-?[0-9]{2}|W[0-9]{2}(?:-?[0-9])?))"
+    r"(?:[Tt_ \t]([0-9]{2})(:?[0-9]{2}(?::?[0-9]{2}(?:[.,][0-9]+)?)?)?"
+    r"( ?(?:[Zz]|[+-][0-9]{2}(?::?[0-9]{2}(?::?[0-9]{2})?)?))?)?"
+)
 _THOUSANDS = re.compile(r"\s*[+-]?[0-9]{1,3},[0-9]{3}\s*")
 
 
@@ -68,6 +76,7 @@ def csv_rows(
     decimal: str = ".",
     first_line: int = 1,
     source: object = "the CSV",
+    zones: dict[str, bool] | None = None,
 ) -> Iterator[Row | Malformed]:
     """Read the rows of a CSV file one by one.
 
@@ -79,6 +88,9 @@ def csv_rows(
         decimal: the decimal mark of numbers, "." or ",".
         first_line: the number of the first of `lines`.
         source: what the error names.
+        zones: whether the timestamps of a column have a time zone; those that differ are malformed.
+            Columns that are not in it are entered with their first timestamp. By default a column
+            may have both.
 
     Raises:
         InputError: the delimiter or the decimal mark is none, there is no header, it names a column
@@ -108,13 +120,17 @@ def csv_rows(
             places = [i for i, name in enumerate(names) if kinds.get(name) == "number"]
             for i in places:
                 values[i] = _with_point(values[i], names[i])
-        return _typed(dict(zip(names, values, strict=True)), kinds, in_text=True)
+        return _typed(dict(zip(names, values, strict=True)), kinds, zones, in_text=True)
 
     yield from _rows(numbered, cells)
 
 
 def json_rows(
-    lines: Iterable[bytes], kinds: Mapping[str, Kind], *, first_line: int = 1
+    lines: Iterable[bytes],
+    kinds: Mapping[str, Kind],
+    *,
+    first_line: int = 1,
+    zones: dict[str, bool] | None = None,
 ) -> Iterator[Row | Malformed]:
     """Read the rows of a file of JSON objects, one a line, one by one.
 
@@ -122,6 +138,7 @@ def json_rows(
         lines: with or without their line ends; a byte order mark before one is ignored.
         kinds: the keys to read and the kind of each; timestamps are texts.
         first_line: the number of the first of `lines`.
+        zones: as for `csv_rows`.
     """
 
     def cells(line: bytes) -> dict[str, Cell]:
@@ -134,7 +151,7 @@ def json_rows(
             raise ValueError(f"is {_shown(row)}, expected a JSON object")
         if missing := [name for name in kinds if name not in row]:
             raise ValueError(f"has the keys {listed(row)}, expected also {listed(missing)}")
-        return _typed(row, kinds, in_text=False)
+        return _typed(row, kinds, zones, in_text=False)
 
     yield from _rows(enumerate(lines, first_line), cells)
 
@@ -238,11 +255,18 @@ def _rows(
             yield Malformed(number, str(error))
 
 
-def _typed(values: Mapping[str, Any], kinds: Mapping[str, Kind], in_text: bool) -> dict[str, Cell]:
-    return {name: _cell(name, values[name], kind, in_text) for name, kind in kinds.items()}
+def _typed(
+    values: Mapping[str, Any],
+    kinds: Mapping[str, Kind],
+    zones: dict[str, bool] | None,
+    *,
+    in_text: bool,
+) -> dict[str, Cell]:
+    zones = {} if zones is None else zones
+    return {name: _cell(name, values[name], kind, zones, in_text) for name, kind in kinds.items()}
 
 
-def _cell(name: str, value: Any, kind: Kind, in_text: bool) -> Cell:
+def _cell(name: str, value: Any, kind: Kind, zones: dict[str, bool], in_text: bool) -> Cell:
     expected = _EXPECTED[kind]
     try:
         if kind == "number":
@@ -252,8 +276,11 @@ def _cell(name: str, value: Any, kind: Kind, in_text: bool) -> Cell:
                     return number
                 expected = "a finite number"
         elif kind == "timestamp":
-            time = datetime.fromisoformat(value.strip())
-            return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+            time = _time(value.strip())
+            has_zone = time.tzinfo is not None
+            if zones.setdefault(name, has_zone) == has_zone:
+                return time.astimezone(UTC).replace(tzinfo=None) if has_zone else time
+            expected = f"a timestamp {'without' if has_zone else 'with'} a time zone, as above"
         elif isinstance(value, str):
             value.encode()
             return value
@@ -262,6 +289,16 @@ def _cell(name: str, value: Any, kind: Kind, in_text: bool) -> Cell:
     except (AttributeError, ValueError, OverflowError):
         pass
     raise ValueError(f"has {name} = {_shown(value)}, expected {expected}")
+
+
+def _time(text: str) -> datetime:
+    match = _STAMP.fullmatch(text)
+    if match is None:
+        raise ValueError("not ISO 8601")
+    day, hour, rest, zone = match.groups(default="")
+    days = int(hour == "24" and not rest.strip("0:.,"))
+    clock = f"T{'00' if days else hour}{rest}{zone.strip().upper()}" if hour else ""
+    return datetime.fromisoformat(day + clock) + timedelta(days)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -62,7 +62,7 @@ def inputs_of(before: jax.Array, clock: jax.Array) -> jax.Array:
     clocks = jnp.broadcast_to(clock[..., None, :], (*turned.shape[:-1], clock.shape[-1]))
     parts = [turned, clocks]
     if columns > 1:
-        parts.append(jnp.broadcast_to(jnp.eye(columns), turned.shape))
+        parts.append(jnp.broadcast_to(jnp.eye(columns, dtype=turned.dtype), turned.shape))
     return jnp.concatenate(parts, axis=-1)
 
 
@@ -72,8 +72,8 @@ def init(model: NextValue, variables: Any, columns: int, clock: int, short: int)
     Raises:
         InputError: `short` is not from 1 to 7,999.
     """
-    values = jnp.zeros(columns)
-    inputs = inputs_of(values, jnp.zeros(clock))[:, None]
+    values = jnp.zeros(columns, jnp.float32)
+    inputs = inputs_of(values, jnp.zeros(clock, jnp.float32))[:, None]
     carry = no_carry(model, variables, inputs)
     one = anomaly_likelihood.init(short)
     errors = jax.tree.map(lambda leaf: jnp.stack([leaf] * columns), one)
@@ -117,7 +117,7 @@ def steps(
         state, score = step(model, variables, state, rows[i])
         return state, scores.at[i].set(score)
 
-    scores = jnp.full((len(rows), len(state.values)), jnp.nan)
+    scores = jnp.full((len(rows), len(state.values)), jnp.nan, jnp.float32)
     return jax.lax.fori_loop(0, count, body, (state, scores))
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import gzip
 import itertools
 import os
+import stat
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -92,7 +93,7 @@ def read_csv(
         form = dialect_of(first, kinds, choice if delimiter is None else [delimiter])
         form = form if decimal is None else form._replace(decimal=decimal)
         every = itertools.chain(first, lines)
-        rows = csv_rows(every, kinds, delimiter=form.delimiter, decimal=form.decimal, source=path)
+        rows = csv_rows(every, kinds, **form._asdict(), source=path, zones={})
         return dataclasses.replace(gathered(rows, kinds, max_malformed, path), dialect=form)
 
 
@@ -101,7 +102,7 @@ def read_json_lines(
 ) -> Table:
     """Read a whole file of JSON objects, one a line; arguments and errors are `read_csv`'s."""
     with opened(path) as lines:
-        return gathered(json_rows(lines, kinds), kinds, max_malformed, path)
+        return gathered(json_rows(lines, kinds, zones={}), kinds, max_malformed, path)
 
 
 def table_of(kinds: Mapping[str, Kind], rows: Sequence[Mapping[str, Cell]]) -> Table:
@@ -146,12 +147,22 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Iterator[bytes]]:
         InputError: there is none, or it cannot be read to its end.
     """
     path = user_path(path)
-    with reading(path), path.open("rb") as file:
+    with reading(path), open(path, "rb", opener=_opened_at_once) as file:
         zipped = file.peek(2)[:2] == b"\x1f\x8b"
         try:
             yield iter(gzip.GzipFile(fileobj=file) if zipped else file)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise InputError(f"{path} is not a whole gzip file: {error}.") from error
+
+
+def _opened_at_once(path: str, flags: int) -> int:
+    """Open a file for `open`; a pipe that nobody writes to is empty, and does not wait for ever."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # such as /dev/zero, which has no end
+        os.close(descriptor)
+        raise InputError(f"{path} is a device, expected a file.")
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def _report(malformed: int, first: Sequence[Malformed]) -> str:

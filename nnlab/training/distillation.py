@@ -46,6 +46,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from nnlab.data.batches import check_shape
 from nnlab.errors import InputError
 from nnlab.layers import Conv
 from nnlab.layers.normalization import batch_norm
@@ -90,7 +91,7 @@ class Distillation(nn.Module):
         student, distances = _recorded(self.student, images, train)
         teacher, products = _recorded(self.teacher, images, train)
         _check(distances, products)
-        total = jnp.zeros(())
+        total = jnp.zeros((), jnp.float32)
         for distance, product in zip(distances, products, strict=True):
             if distance.weights == _ADDER:
                 terms = distance.terms
@@ -113,7 +114,8 @@ def distillation_loss(
         temperature: divides both networks' logits in the cross-entropy against the teacher.
 
     Raises:
-        InputError: an argument is negative, alpha above 1 or temperature 0.
+        InputError: an argument is negative, alpha above 1 or temperature 0; or, when the loss is
+            called, shapes differ.
     """
     if not 0 <= alpha <= 1:
         raise InputError(f"alpha must be from 0 to 1, not {alpha}.")
@@ -123,6 +125,7 @@ def distillation_loss(
         raise InputError(f"temperature must be above 0, not {temperature}.")
 
     def loss(outputs: Outputs, labels: jax.Array) -> jax.Array:
+        check_shape("the teacher's logits", outputs.teacher, outputs.student.shape)
         taught = jax.nn.softmax(lax.stop_gradient(outputs.teacher) / temperature)
         soft = optax.softmax_cross_entropy(outputs.student / temperature, taught).mean()
         hard = cross_entropy(outputs.student, labels)
@@ -145,7 +148,9 @@ class _Kernel(nn.Module):
 
     @nn.compact
     def __call__(self, exponents: jax.Array, train: bool) -> jax.Array:
-        width = self.scale * jnp.exp(self.param("log_width", nn.initializers.zeros, ()))
+        width = self.scale * jnp.exp(
+            self.param("log_width", nn.initializers.zeros, (), jnp.float32)
+        )
         y = jnp.exp(exponents.astype(jnp.float32) / width)
         y = Conv(y.shape[-1], (1, 1))(y)
         return nn.relu(batch_norm(train, axis_name=self.axis_name)(y))

@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nnlab.data.batches import shared_size
-from nnlab.errors import InputError
+from nnlab.errors import InputError, check_count
 from nnlab.training.steps import (
     Batch,
     Metrics,
@@ -26,9 +26,10 @@ def steps_per_epoch(data: Batch, batch_size: int) -> int:
     """Return the number of full batches in `data`, a tree of arrays [examples, ...].
 
     Raises:
-        InputError: `data` does not fill one batch, or its arrays differ in their number of
-            examples.
+        InputError: `data` does not fill one batch, its arrays differ in their number of examples,
+            or `batch_size` is no integer of at least 1.
     """
+    check_count("--batch-size", batch_size)
     examples = shared_size(data)
     if batch_size > examples:
         raise InputError(f"--batch-size must be at most the {examples} examples, not {batch_size}.")
@@ -167,6 +168,7 @@ def train_epoch(step: Step, batch_size: int) -> Step:
 
     Metrics are [steps per epoch]. A state in the middle of an epoch is taken to that epoch's end.
     """
+    check_count("--batch-size", batch_size)
     run = train_steps(step, batch_size)
     return jax.jit(lambda state, data: run(state, data, steps_per_epoch(data, batch_size)))
 

@@ -1,5 +1,6 @@
 """Evaluation of a network on many examples, one batch at a time to save memory."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from nnlab.data.batches import shared_size
+from nnlab.errors import check_count
 from nnlab.training.epochs import split_batch
 from nnlab.training.losses import cross_entropy
 from nnlab.training.steps import (
@@ -21,6 +23,29 @@ from nnlab.training.steps import (
 )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A compiled function `evaluate(state, (inputs, labels)) -> metrics` that knows its network.
+
+    Attributes:
+        model: what it evaluates.
+        weights: the parameters of a state that it evaluates.
+        program: the function, from `jax.jit`.
+    """
+
+    model: nn.Module
+    weights: Callable[[State], Any]
+    program: Any
+
+    def __call__(self, state: State, data: Batch) -> Metrics:
+        return self.program(state, data)
+
+    def variables(self, state: State) -> dict[str, Any]:
+        """Return the variables of the model that it evaluates."""
+        found = {"params": self.weights(state), "batch_stats": state.batch_stats}
+        return {name: tree for name, tree in found.items() if tree}
+
+
 def evaluation(
     model: nn.Module,
     loss: Loss = cross_entropy,
@@ -29,7 +54,7 @@ def evaluation(
     *,
     metrics: Callable[[Any, Any], Metrics] = accuracy,
     mesh: Mesh | None = None,
-) -> Callable[[State, Batch], Metrics]:
+) -> Evaluation:
     """Return `evaluate(state, (inputs, labels)) -> metrics`, compiled, over all examples.
 
     Inputs and labels are arrays [examples, ...] or any trees of them. The model runs in evaluation
@@ -45,11 +70,12 @@ def evaluation(
         mesh: compute a part of each batch on each of its devices, as in `train_steps`.
 
     Raises:
-        InputError: when `evaluate` is called, the inputs differ in their number of examples.
+        InputError: when `evaluate` is called, arrays differ in their number of examples.
     """
 
     @jax.jit
     def evaluate(state: State, data: Batch) -> Metrics:
+        shared_size(data)
         variables = {"params": weights(state), "batch_stats": state.batch_stats}
 
         def apply(examples):
@@ -58,7 +84,7 @@ def evaluation(
         outputs = in_batches(apply, data[0], batch_size, mesh=mesh)
         return {"loss": loss(outputs, data[1]), **metrics(outputs, data[1])}
 
-    return evaluate
+    return Evaluation(model, weights, evaluate)
 
 
 def in_batches(
@@ -76,8 +102,10 @@ def in_batches(
     or are split over the devices in order, do not travel, except for an incomplete last batch.
 
     Raises:
-        InputError: the arrays differ in their number of examples.
+        InputError: the arrays differ in their number of examples, or `batch_size` is no integer of
+            at least 1.
     """
+    check_count("batch_size", batch_size)
     if mesh is not None:
         devices = mesh.shape["data"]
         batch_size = max(batch_size // devices, 1) * devices

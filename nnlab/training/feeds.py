@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from nnlab.data.batches import shared_size
 from nnlab.data.stream import DeviceBatches, Stream, to_device
-from nnlab.errors import InputError
+from nnlab.errors import InputError, check_count
 from nnlab.training.epochs import (
     check_divides,
     check_nothing_carried,
@@ -92,8 +92,7 @@ def generated(make: Callable[[jax.Array], Batch], steps_per_epoch: int) -> Feed:
         InputError: `steps_per_epoch` is below 1, or the arrays of a batch differ in their number of
             examples; or, on compilation, there is a mesh or a carried state.
     """
-    if steps_per_epoch < 1:
-        raise InputError(f"steps_per_epoch must be at least 1, not {steps_per_epoch}.")
+    check_count("steps_per_epoch", steps_per_epoch)
     batch_size = shared_size(jax.eval_shape(make, jax.random.key(0)))
 
     @contextlib.contextmanager

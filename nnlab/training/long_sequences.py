@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from nnlab.data.batches import shared_size
-from nnlab.errors import InputError
+from nnlab.errors import check_count
 from nnlab.layers.sequences import no_carry
+from nnlab.training.evaluation import Evaluation
 from nnlab.training.losses import cross_entropy
 from nnlab.training.steps import (
     Batch,
@@ -28,7 +29,7 @@ def long_evaluation(
     weights: Callable[[State], Any] = lambda state: state.params,
     *,
     metrics: Callable[[Any, Any], Metrics] = accuracy,
-) -> Callable[[State, Batch], Metrics]:
+) -> Evaluation:
     """Return `evaluate(state, (inputs, labels)) -> metrics`, compiled, over whole sequences.
 
     The result is that of `nnlab.training.evaluation`, for inputs and labels [sequences, time, ...],
@@ -40,8 +41,7 @@ def long_evaluation(
         InputError: `length` is below 1; or, when `evaluate` is called, arrays differ in their
             number of sequences or of time steps.
     """
-    if length < 1:
-        raise InputError(f"length must be at least 1, not {length}.")
+    check_count("length", length)
 
     @jax.jit
     def evaluate(state: State, data: Batch) -> Metrics:
@@ -66,7 +66,7 @@ def long_evaluation(
             total = jax.tree.map(lambda t, m: t + m * rest, total, found)
         return jax.tree.map(lambda t: t / steps, total)
 
-    return evaluate
+    return Evaluation(model, weights, evaluate)
 
 
 def _pieces(array: jax.Array, count: int, length: int) -> jax.Array:

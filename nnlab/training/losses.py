@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nnlab.data.batches import check_shape
 from nnlab.errors import InputError
 
 
@@ -15,7 +16,15 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     It is NaN if a label is none of the classes, 0 to `logits.shape[-1]` - 1: JAX takes an index
     beyond an axis as another one, and the network would learn a wrong class.
+
+    Raises:
+        InputError: the labels are not integers, one for each row of logits.
     """
+    if not hasattr(labels, "dtype"):
+        raise InputError(f"labels are a {type(labels).__name__}, expected an array.")
+    check_shape("labels", labels, logits.shape[:-1])
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise InputError(f"labels are {labels.dtype}, expected integers, the numbers of classes.")
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     is_class = (labels >= 0) & (labels < logits.shape[-1])
     return jnp.where(is_class, nats, jnp.nan).mean()

@@ -98,8 +98,10 @@ def fresh_statistics(
                     for name in ("mean", "var")
                 }
                 mean = of["mean"].mean(axis=0)
-                var = (of["var"] + jnp.square(of["mean"] - mean)).mean(axis=0)  # (1)
-                stats = _with(stats, path, {"mean": mean, "var": var})
+                var = (of["var"] + jnp.square(of["mean"] - mean[None])).mean(axis=0)  # (1)
+                taken = {"mean": mean, "var": var}
+                taken = {name: leaf.astype(old[name].dtype) for name, leaf in taken.items()}
+                stats = _with(stats, path, taken)
         return state._replace(batch_stats=stats)
 
     return lambda state: renew(state, parts)

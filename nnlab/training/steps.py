@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from nnlab.data.batches import shared_size
-from nnlab.errors import InputError
+from nnlab.data.batches import check_shape, check_some, shared_size
+from nnlab.errors import InputError, check_count
 from nnlab.kernels.batch import match_varying
 from nnlab.layers.sequences import no_carry
 from nnlab.optim.freezing import fill, frozen_paths, without
@@ -87,8 +87,8 @@ def init(
             default every batch starts from zeros.
 
     Raises:
-        InputError: `streams` is given, and the arrays differ in their number of examples or the
-            model has no recurrent layer that carries a state.
+        InputError: there are no examples; or `streams` is given, and the arrays differ in their
+            number of examples or the model has no recurrent layer that carries a state.
     """
 
     @jax.jit
@@ -105,6 +105,7 @@ def init(
 
 def _first_example(inputs: Any) -> Any:
     """Return the first example of a tree of arrays, or the tree if they share no such axis."""
+    check_some(inputs)
     try:
         shared_size(inputs)
     except InputError:
@@ -123,7 +124,12 @@ def _carry(model: nn.Module, variables: Any, inputs: Any, streams: int) -> Any:
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> Metrics:
-    """Return {"accuracy"}: the part of labels [...] with the largest of logits [..., classes]."""
+    """Return {"accuracy"}: the part of labels [...] with the largest of logits [..., classes].
+
+    Raises:
+        InputError: there is not one label for each row of logits.
+    """
+    check_shape("labels for the accuracy of logits", labels, logits.shape[:-1])
     return {"accuracy": jnp.mean(logits.argmax(-1) == labels)}
 
 
@@ -174,15 +180,16 @@ def train_step(
         leaf of `Watched` that is not finite, which `leaf_name` turns into a name.
 
     Raises:
-        InputError: `accumulate` is below 1; or, when the step is called, `accumulate` is above 1
-            and does not divide the batch, or its arrays differ in their number of examples; or
-            there is a carried state and `accumulate` is above 1 or `axis_name` is given.
+        InputError: `accumulate` is below 1; or, when the step is called, the batch has no examples;
+            `accumulate` is above 1 and does not divide the batch, or its arrays differ in their
+            number of examples; or there is a carried state and `accumulate` is above 1 or
+            `axis_name` is given.
     """
-    if accumulate < 1:
-        raise InputError(f"accumulate must be at least 1, not {accumulate}.")
+    check_count("accumulate", accumulate)
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         inputs, labels = batch
+        check_some(inputs)
         carried = {"carry": state.carry} if state.carry else {}
         if carried and (accumulate > 1 or axis_name is not None):
             raise InputError(
@@ -304,5 +311,13 @@ def _first_nonfinite(tree: Any) -> jax.Array:
     return jnp.where(bad.any(), bad.argmax(), -1).astype(jnp.int32)
 
 
-def _select(condition: jax.Array, true: Any, false: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), true, false)
+def _select(condition: jax.Array, new: Any, old: Any) -> Any:
+    """Return the new leaves, in the dtypes of the old, or the old ones.
+
+    In 64 bits running statistics of wide activations would otherwise become wide themselves.
+    """
+
+    def select(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(condition, a if a.dtype == b.dtype else a.astype(b.dtype), b)
+
+    return jax.tree.map(select, new, old)

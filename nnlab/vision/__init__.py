@@ -8,6 +8,9 @@ from nnlab.vision.datasets.dataset import (
     check_arrays,
 )
 from nnlab.vision.datasets.sources import load, record_source
+from nnlab.vision.image_run import ImageRun, Images, ImageSet, TrainImages, prepared
+from nnlab.vision.pictures import Resize, read_picture
+from nnlab.vision.preparation import Preparation
 from nnlab.vision.transforms import (
     Whitening,
     channel_statistics,
@@ -25,8 +28,14 @@ from nnlab.vision.transforms import (
 
 __all__ = [
     "Dataset",
+    "ImageRun",
+    "ImageSet",
+    "Images",
+    "Preparation",
     "Records",
+    "Resize",
     "Split",
+    "TrainImages",
     "Whitening",
     "channel_statistics",
     "check_arrays",
@@ -35,9 +44,11 @@ __all__ = [
     "load",
     "pad_to",
     "pca_whiten",
+    "prepared",
     "random_crop",
     "random_crop_and_flip",
     "random_flip",
+    "read_picture",
     "record_source",
     "record_statistics",
     "standardize",

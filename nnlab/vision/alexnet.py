@@ -31,6 +31,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
+from jax import lax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.files.borrowing import Flattened, names_of
@@ -109,7 +110,7 @@ class AlexNet(nn.Module):
                 self.sow("intermediates", f"pool{layer}", x)
 
         x = adaptive_avg_pool(x, 6)
-        x = x.reshape(x.shape[0], -1)
+        x = lax.collapse(x, 1)
         for name, features in (("fc6", self.hidden), ("fc7", self.hidden), ("fc8", self.classes)):
             if name == "fc8":
                 self.sow("intermediates", "features", x)

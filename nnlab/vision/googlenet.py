@@ -26,6 +26,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
+from jax import lax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.files.borrowing import Flattened, names_of
@@ -89,7 +90,7 @@ class AuxiliaryHead(nn.Module):
         shared = self.norm, self.dtype, self.axis_name
         x = adaptive_avg_pool(x, 4)
         x = ConvUnit(Unit("conv", 128), conv, activation, *shared, name="conv")(x, train)
-        x = x.reshape(x.shape[0], -1)
+        x = lax.collapse(x, 1)
         x = self.classifier.dense(1024, use_bias=True, dtype=self.dtype, name="fc1")(x)
         if self.norm_hidden:
             x = batch_norm(train, self.dtype, self.axis_name, name="bn1")(x)

@@ -16,6 +16,7 @@ import functools
 import flax.linen as nn
 import jax
 from flax.typing import Dtype
+from jax import lax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.layers.normalization import batch_norm
@@ -47,7 +48,7 @@ class LeNet5(nn.Module):
             x = layers.conv(features, (5, 5), padding="VALID", dtype=self.dtype)(x)
             x = activation(norm()(x))
             x = max_pool(x)
-        x = x.reshape(x.shape[0], -1)
+        x = lax.collapse(x, 1)
         for features in (120, 84):
             x = self.arithmetic.dense(features, dtype=self.dtype)(x)
             x = activation(norm()(x))

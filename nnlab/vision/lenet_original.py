@@ -44,6 +44,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype
+from jax import lax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
@@ -66,9 +67,11 @@ class Subsampling(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         maps = x.shape[-1:]
-        coefficient = self.param("coefficient", nn.initializers.constant(0.25), maps)
-        bias = self.param("bias", nn.initializers.zeros, maps)
+        quarter, zeros = nn.initializers.constant(0.25), nn.initializers.zeros
+        coefficient = self.param("coefficient", quarter, maps, jnp.float32)
+        bias = self.param("bias", zeros, maps, jnp.float32)
         x, coefficient, bias = promote_dtype(x, coefficient, bias, dtype=self.dtype)
+        coefficient, bias = (lax.broadcast_to_rank(a, x.ndim) for a in (coefficient, bias))
         return 4 * nn.avg_pool(x, (2, 2), (2, 2)) * coefficient + bias
 
 
@@ -139,13 +142,13 @@ class OriginalLeNet5(nn.Module):
             x = jnp.concatenate([*parts, conv(1, **window, name="c3_six")(x)], axis=-1)
         x = subsample(squash(x, "c3"), "s4")
         x = squash(conv(120, **window, name="c5")(x), "c5")
-        x = x.reshape(x.shape[0], -1)
+        x = lax.collapse(x, 1)
         x = squash(self.arithmetic.dense(84, **options, name="f6")(x), "f6")
         self.sow("intermediates", "features", x)
 
         wide = jnp.promote_types(x.dtype, jnp.float32)
         if not self.full:
-            return -jnp.square(x.astype(wide)[:, None] - codes(self.classes)).sum(axis=-1)
+            return -jnp.square(x.astype(wide)[:, None] - codes(self.classes)[None]).sum(axis=-1)
         x = self.classifier.dense(self.classes, **options, name="output")(x)
         return (norm(name="output_bn")(x) if self.norm else x).astype(wide)
 

@@ -10,6 +10,7 @@ import functools
 import flax.linen as nn
 import jax
 from flax.typing import Dtype
+from jax import lax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.layers.normalization import batch_norm
@@ -44,7 +45,7 @@ class SmallCNN(nn.Module):
             x = self.arithmetic.conv(width, (3, 3), dtype=self.dtype)(x)
             x = activation(norm()(x))
             x = max_pool(x)
-        x = x.reshape(x.shape[0], -1)
+        x = lax.collapse(x, 1)
         self.sow("intermediates", "features", x)
         x = self.classifier.dense(self.classes, dtype=self.dtype)(x)
         return norm(dtype=None)(x)  # of float32 statistics, hence float32

@@ -32,8 +32,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from nnlab.data.access import RandomAccess
+from nnlab.data.batches import check_shape
 from nnlab.errors import InputError
 from nnlab.vision.datasets.dataset import Dataset, Split, check_arrays
 
@@ -103,7 +105,16 @@ def _statistics(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 def standardize(
     images: jax.Array, mean: jax.Array | np.ndarray, std: jax.Array | np.ndarray
 ) -> jax.Array:
-    """Apply (1) to images [..., channels], with the training images' mean and std [channels]."""
+    """Apply (1) to images [..., channels], with the training images' mean and std [channels].
+
+    Raises:
+        InputError: images have another number of channels than mean or std.
+    """
+    for name, each in (("means", mean), ("deviations", std)):
+        if np.size(each) > 1:  # one may serve all channels
+            check_shape(name, each, images.shape[-1:])
+    dtype = jnp.promote_types(images.dtype, jnp.float32)
+    mean, std = (lax.broadcast_to_rank(jnp.asarray(a, dtype), images.ndim) for a in (mean, std))
     return (images - mean) / std  # (1)
 
 
@@ -190,7 +201,7 @@ def fit_whitening(images: jax.Array, epsilon: float | jax.Array = 1e-5) -> White
         )
     x = jnp.reshape(images, (len(images), -1)).astype(jnp.promote_types(images.dtype, jnp.float32))
     mean = x.mean(axis=0)
-    centred = x - mean
+    centred = x - mean[None]
     covariance = jnp.matmul(centred.T, centred, precision="highest") / (len(x) - 1)
     variance, basis = jnp.linalg.eigh(covariance)  # (2)
     variance = jnp.maximum(variance, 0)  # rounding can take a zero below zero
@@ -199,13 +210,13 @@ def fit_whitening(images: jax.Array, epsilon: float | jax.Array = 1e-5) -> White
 
 def decorrelate(images: jax.Array, fit: Whitening) -> jax.Array:
     """Apply (3): images [n, ...] in the basis of principal components, [n, d], largest first."""
-    centred = images.reshape(len(images), -1) - fit.mean
+    centred = images.reshape(len(images), -1) - fit.mean[None]
     return jnp.matmul(centred, fit.basis, precision="highest")  # (3)
 
 
 def pca_whiten(images: jax.Array, fit: Whitening) -> jax.Array:
     """Apply (4): images [n, ...] as principal components of unit variance, [n, d]."""
-    return decorrelate(images, fit) / jnp.sqrt(fit.variance + fit.epsilon)  # (4)
+    return decorrelate(images, fit) / jnp.sqrt(fit.variance + fit.epsilon)[None]  # (4)
 
 
 def zca_whiten(images: jax.Array, fit: Whitening) -> jax.Array:
@@ -223,11 +234,19 @@ def pad_to(images: jax.Array | np.ndarray, height: int, width: int) -> jax.Array
     Raises:
         InputError: the images are larger than that.
     """
-    rows, columns = height - images.shape[-3], width - images.shape[-2]
+    return jnp.pad(images, margins(images.shape, height, width))
+
+
+def margins(shape: tuple[int, ...], height: int, width: int) -> list[tuple[int, int]]:
+    """Return what `pad_to` adds before and after each axis of images of this shape.
+
+    Raises:
+        InputError: they are larger than that.
+    """
+    rows, columns = height - shape[-3], width - shape[-2]
     if rows < 0 or columns < 0:
         raise InputError(
-            f"images are {images.shape[-3]} by {images.shape[-2]} pixels, "
-            f"expected at most {height} by {width}"
+            f"images are {shape[-3]} by {shape[-2]} pixels, expected at most {height} by {width}"
         )
-    margins = [(rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0)]
-    return jnp.pad(images, [(0, 0)] * (images.ndim - 3) + margins)
+    added = [(rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0)]
+    return [(0, 0)] * (len(shape) - 3) + added

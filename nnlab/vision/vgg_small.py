@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
+from jax import lax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.layers.normalization import batch_norm
@@ -48,7 +49,7 @@ class VGGSmall(nn.Module):
             x = self.arithmetic.conv(features, (3, 3), dtype=self.dtype)(x)
             x = max_pool(x)
             x = self.arithmetic.activation(norm()(x))
-        x = x.reshape(x.shape[0], -1)
+        x = lax.collapse(x, 1)
         self.sow("intermediates", "features", x)
         x = self.classifier.dense(self.classes, use_bias=True, dtype=self.dtype)(x)
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -21,6 +21,8 @@ import pytest
 from nnlab import kernels, runs, training
 from nnlab.runs.checkpoints import save
 from nnlab.runs.script import run
+from nnlab.training.evaluation import Evaluation
+from nnlab.vision import Preparation
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SCRIPTS = sorted(
@@ -102,6 +104,16 @@ def test_bad_numbers_are_one_sentence_before_any_folder_is_made(
         ("adder_vs_cnn", ["--batch-size", "2000"], ["2000", "1437"]),
         ("adder_vs_cnn", ["--dataset", "mnits"], ["mnits", "digits", "cifar10"]),
         ("adder_vs_cnn", ["--out", "/proc/nnlab/run"], ["/proc/nnlab/run"]),
+        ("adder_vs_cnn", ["--data-dir", "nowhere"], ["digits", "nowhere", "--data-dir"]),
+        ("adder_vs_cnn", ["--test-share", "0.5"], ["--test-share", "folder:PATH", "digits"]),
+        ("anomaly/anomaly_logs", ["--file", "a.log", "--data-dir", "b"], ["--file", "--data-dir"]),
+        ("anomaly/anomaly_series", ["--file", "a.csv", "--data-dir", "b"], ["--file", "b"]),
+        ("anomaly/tutorial_lstm", ["--tasks", "charts", "--data-dir", "b"], ["charts", "b;"]),
+        ("text/char_lm", ["--corpus", "/proc/version", "--data-dir", "b"], ["version", "b;"]),
+        ("adder_vs_cnn", ["--train-images", "2000"], ["--train-images", "1437", "2000"]),
+        ("images/fine_tune", [], ["--weights", "resnet18"]),
+        ("images/fine_tune", ["--network", "vgg16"], ["--network", "resnet18", "vgg16"]),
+        ("images/fine_tune", ["--weights", "none.safetensors"], ["none.safetensors"]),
         ("arithmetics/every_arithmetic", ["--arithmetics", "moon"], ["adder", "moon"]),
         ("arithmetics/every_arithmetic", ["--depth", "9"], ["--depth", "6 n + 2", "9"]),
         ("benchmarks/memory", ["--batch", "6"], ["--batch", "4", "6"]),
@@ -160,6 +172,11 @@ def untrained(monkeypatch, load_script):
         inspect.signature(real_fit).bind(
             *(name, state, step, evaluate, train, test), epochs=epochs, folder=folder, **options
         )
+        if "train_images" in json.loads((folder.path / "config.json").read_text()):
+            assert isinstance(evaluate, Evaluation)  # so that the network is kept, and says
+            notes = folder.notes  # how its images are prepared
+            assert Preparation.of_notes(notes["images"]).shape == test[0].shape[1:]
+            assert len(notes["classes"]) > int(test[1].max())
         if not metrics:
             batch = jax.tree.map(lambda array: np.asarray(array)[:4], test)
             with kernels.use("cpu"):
@@ -303,12 +320,15 @@ def test_the_weights_of_every_arithmetic(untrained, ended, tmp_path):
 
 
 @pytest.mark.slow
-def test_transfer_from_a_run_of_adder_cifar10(untrained, ended, tmp_path, monkeypatch):
+def test_transfer_from_a_run_of_adder_cifar10(
+    untrained, ended, write_pictures, tmp_path, monkeypatch
+):
     monkeypatch.setattr(jax.config, "update", lambda *_: None)  # no cache in this process
     trained, out = tmp_path / "trained", tmp_path / "run"
     script = untrained("adder/adder_cifar10")
-    monkeypatch.setattr(script, "feed_and_test", color_images)
-    assert ended(script, ["--networks", "CNN", "--epochs", "1", "--out", trained])[0] == 0
+    write_pictures(tmp_path / "colours")
+    args = ["--dataset", f"folder:{tmp_path / 'colours'}", "--batch-size", "8", "--epochs", "1"]
+    assert ended(script, [*args, "--networks", "CNN", "--out", trained])[0] == 0
     args = ["--dataset", "digits", "--labels", "2", "4", "--seeds", "0", "1", "--epochs", "1"]
     args += ["--networks", "CNN", "--ways", "frozen", "--batch-size", "8", "--out", out]
     script = untrained("adder/transfer_learning")
@@ -319,10 +339,3 @@ def test_transfer_from_a_run_of_adder_cifar10(untrained, ended, tmp_path, monkey
     assert ran == [(2, 0), (2, 1), (4, 0)] and result["steps"] == 5  # of 40 images
     assert column(result, "seeds") == [(2,), (1,)]
     assert (out / "curves.png").is_file()
-
-
-def color_images(config):
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=(8, 32, 32, 3)).astype(np.float32)
-    data = jax.device_put((images, np.arange(8, dtype=np.int32)))
-    return training.in_memory(data, 8), data, 10

@@ -35,6 +35,8 @@ def test_another_axis():
         ((np.zeros(4), np.zeros(())), r"axis 0, but batch\[1\] has shape \[\]"),
         ((), "at least one array"),
         ((np.zeros((0, 3)), np.zeros(0)), r"batch\[0\] has shape \[0, 3\]: no examples\.$"),
+        ((np.zeros(4), np.array(list("abcd"))), r"batch\[1\] holds <U1, expected numbers"),
+        ((np.zeros(4), np.array([None] * 4)), r"batch\[1\] holds object, expected numbers"),
     ],
 )
 def test_other_trees_are_refused(tree: Any, message):

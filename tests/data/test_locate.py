@@ -39,10 +39,21 @@ def test_order_of_the_roots(tmp_path, monkeypatch):
     assert locate(SOURCE, None) == cached
     named = put(tmp_path / "environment", "images", "labels")
     assert locate(SOURCE, None) == named
-    assert locate(SOURCE, tmp_path / "nowhere") == named
     given = put(tmp_path / "given/toy", "images", "labels")
     assert locate(SOURCE, tmp_path / "given") == given
     assert locate(SOURCE, str(tmp_path / "given")) == given
+
+
+def test_a_folder_that_is_given_is_the_only_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("NNLAB_DATA_DIR", str(tmp_path / "environment"))
+    put(tmp_path / "environment", "images", "labels")
+    put(tmp_path / "given/toy", "labels")
+    with pytest.raises(InputError) as caught:
+        locate(SOURCE, tmp_path / "given")
+    assert str(caught.value).startswith(
+        f"toy is in none of {tmp_path}/given, {tmp_path}/given/toy (which lacks images), "
+        f"{tmp_path}/given/Toy/raw; put images, labels or toy.tar.gz into one of these folders, "
+    )
 
 
 def test_home_is_expanded(tmp_path, monkeypatch):
@@ -60,15 +71,14 @@ def test_downloads_what_is_nowhere(tmp_path, server):
 
 def test_lists_every_folder_and_every_way(tmp_path, monkeypatch):
     monkeypatch.setenv("NNLAB_DATA_DIR", str(tmp_path / "environment"))
-    put(tmp_path / "given/toy", "labels")
+    put(tmp_path / "environment/toy", "labels")
     with pytest.raises(InputError) as caught:
-        locate(SOURCE, tmp_path / "given")
+        locate(SOURCE, None)
     message = str(caught.value)
-    assert message.startswith(f"toy is in none of {tmp_path}/given, ")
+    assert message.startswith(f"toy is in none of {tmp_path}/environment, ")
     for place in (
-        f"{tmp_path}/given/toy (which lacks images), ",
-        f"{tmp_path}/given/Toy/raw, ",
-        f"{tmp_path}/environment, ",
+        f"{tmp_path}/environment/toy (which lacks images), ",
+        f"{tmp_path}/environment/Toy/raw, ",
         "/usr/share/datasets/toy, ",
         f"{tmp_path}/cache/nnlab/Toy/raw and toy.tar.gz could not be downloaded: ",
     ):

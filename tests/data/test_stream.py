@@ -255,11 +255,11 @@ def test_one_sentence_for_too_few_images():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"batch_size": 0}, "batch_size is 0, expected at least 1"),
-        ({"seed": -1}, "seed is -1, expected at least 0"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, not 0."),
+        ({"seed": -1}, "seed must be an integer of at least 0, not -1."),
         ({"seed": 2**32}, "seed is 4294967296, expected at most 4294967295"),
-        ({"workers": -1}, "workers is -1, expected at least 0"),
-        ({"processes": 0}, "processes is 0, expected at least 1"),
+        ({"workers": -1}, "workers must be an integer of at least 0, not -1."),
+        ({"processes": 0}, "processes must be an integer of at least 1, not 0."),
         ({"process": 2, "processes": 2}, "process is 2, expected 0 to 1"),
         ({"process": -1}, "process is -1, expected 0 to 0"),
         ({"processes": 3}, "batch_size is 4, expected a multiple of the 3 processes"),

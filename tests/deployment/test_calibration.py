@@ -10,6 +10,7 @@ import pytest
 
 from nnlab.deployment.calibration import recorded
 from nnlab.deployment.recognition import Layer, Norm
+from nnlab.errors import InputError
 from nnlab.layers import AdderConv
 
 
@@ -71,3 +72,18 @@ def test_what_is_never_negative_has_a_range_from_0():
     model, variables, images = example()
     conv = next(iter(recorded(model, variables, abs(images)).calls.values()))
     assert isinstance(conv, Layer) and conv.low == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda images: images > 0, "an array of numbers, not bool"),
+        (lambda images: images.tolist(), "an array of numbers, not list"),
+        (lambda images: 0 * images, "nothing but 0"),
+        (lambda images: 1e-40 * images, "nothing but 0"),
+    ],
+)
+def test_images_that_say_nothing_of_those_to_come_are_refused(change, said):
+    model, variables, images = example(4)
+    with pytest.raises(InputError, match=said):
+        recorded(model, variables, change(images))

@@ -12,6 +12,7 @@ from nnlab.deployment import (
     run,
     run_nodes,
 )
+from nnlab.errors import InputError
 
 SIDES = [[1, 1], [1, 1]]
 
@@ -104,3 +105,14 @@ def test_every_node_equals_the_reference(seed):
     logits = run(network)(x)
     assert logits.dtype == np.float32 and logits.shape == (3, 4)
     np.testing.assert_array_equal(logits, expected["logits"])
+
+
+def test_images_of_another_network_are_refused():
+    kernel = np.ones((3, 3, 1, 2), np.int8)
+    pixels = Node("pixels", "quantize", ("images",), {"scale": 1.0, "low": 0, "high": 9}, {})
+    conv = Node("conv", "conv", ("pixels",), {"strides": [1, 1], "padding": SIDES}, {"kernel": "w"})
+    evaluate = run(IntegerNetwork((pixels, conv), {"w": kernel}))
+    with pytest.raises(InputError, match="conv gets 2 channels, expected 1"):  # not two groups
+        evaluate(np.ones((1, 4, 4, 2), np.float32))
+    with pytest.raises(InputError, match="no examples"):
+        evaluate(np.ones((0, 4, 4, 1), np.float32))

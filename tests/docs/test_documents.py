@@ -19,7 +19,7 @@ by_name = pytest.mark.parametrize(
     "path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix()
 )
 
-SLOW = {"README", "deployment", "getting_started", "models", "sequences"}
+SLOW = {"README", "deployment", "getting_started", "images", "models", "sequences"}
 TRACED = {  # what is traced in place of compiled and run, and small where it would be large
     "README": [("epoch(state, (", "jax.eval_shape(epoch, state, (")],
     "extending": [("epoch(state, train)", "jax.eval_shape(epoch, state, train)")],
@@ -99,7 +99,8 @@ def test_named_files_and_modules_exist(path):
 def test_commands_exist_with_their_options(path):
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    shared = "".join(file.read_text() for file in (ROOT / "nnlab" / "runs").glob("*.py"))
+    files = [*(ROOT / "nnlab" / "runs").glob("*.py"), ROOT / "nnlab" / "vision" / "image_run.py"]
+    shared = "".join(file.read_text() for file in files)
     for language, block in FENCES.findall(path.read_text()):
         if language in ("python", "yaml"):
             continue

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from nnlab.errors import InputError
 from nnlab.optim import (
@@ -105,6 +106,13 @@ def test_is_found_in_whatever_stands_around(around):
     assert frozen_paths(state) == HELD
     assert bits(params["head"]) != bits(PARAMS["head"])
     chex.assert_trees_all_equal(params["body"], PARAMS["body"])  # -0 may have become 0
+
+
+def test_a_path_is_the_same_in_a_box():
+    """`nnx.Optimizer` makes the state of boxes, and updates what is in them."""
+    boxes = {"a": {"kernel": nnx.Param(jnp.ones(2))}, "b": jnp.ones(2)}
+    state = freeze(optax.sgd(1.0), lambda path: path == "a/kernel").init(boxes)
+    assert frozen_paths(state) == {"a/kernel"}
 
 
 def test_without_it_nothing_is_frozen():

@@ -77,7 +77,7 @@ FEED = in_memory(TRAIN, BATCH)._replace(
 )
 
 
-def fitted(folder, step: Any = STEP, epochs=3, evaluate=EVALUATE, feed=FEED, **options):
+def fitted(folder, step: Any = STEP, epochs=3, evaluate: Any = EVALUATE, feed=FEED, **options):
     options |= {"epochs": epochs, "folder": folder}
     state, test = options.pop("state", start()), options.pop("test", TEST)
     return fit("CNN", state, step, evaluate, feed, test, **options)
@@ -191,7 +191,7 @@ def test_steps_that_apply_if_finite_skips_are_counted(folder):
     def spoil(key, images):  # the augmentation of some steps, by the luck of their keys
         return jnp.where(jax.random.uniform(key) < 0.2, jnp.nan, images)
 
-    parts = stepping(optax.apply_if_finite(SGD, max_consecutive_errors=3), augment=spoil)
+    parts = stepping(optax.chain(optax.apply_if_finite(SGD, 3)), augment=spoil)
     trained = fitted(folder, **parts)
     state, history = trained.last, trained.history
     skipped = int(optax.tree_utils.tree_get(state.opt_state, "total_notfinite"))
@@ -384,3 +384,26 @@ def test_patience_ends_the_run_and_so_it_stays(folder, patience, epochs):
         trained = tiny(folder, 9, evaluate=evaluate, patience=patience)
         assert len(trained.history["test_accuracy"]) == epochs == int(trained.last.step) // 4
         folder = RunFolder(folder.path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"epochs": math.nan}, "epochs must be an integer of at least 1, not nan"),  # without end
+        ({"epochs": 0}, "epochs must be"),
+        ({"epochs": "2"}, "epochs must be an integer of at least 1, not '2'"),
+        ({"keep": 0}, "keep must be"),
+        ({"patience": -1}, "patience must be an integer of at least 0"),
+        ({"checkpoint_steps": 2.5}, "checkpoint_steps must be"),
+        ({"checkpoint_minutes": math.nan}, "checkpoint_minutes must be"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(folder, options, said):
+    with pytest.raises(InputError, match=said):
+        tiny(folder, **({"epochs": 1} | options))
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b"])
+def test_a_name_that_no_folder_has_is_refused(folder, name):
+    with pytest.raises(InputError, match=f"'{name}' is not a network's name"):
+        fit(name, TINY, STEP, EVALUATE, made_up(), TEST, epochs=1, folder=folder)

@@ -11,7 +11,7 @@ import pytest
 from nnlab.runs import signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_deferred_signal_is_an_answer(number):
     before = signal.getsignal(number)
     with signals.deferred() as stop:
@@ -31,6 +31,16 @@ def test_handlers_are_back_when_no_signal_came(within):
     with within():
         assert handlers() != before
     assert handlers() == before
+
+
+def test_a_hangup_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.deferred() as stop, signals.immediate():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop() is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_in_another_thread_nothing_is_held_back():

@@ -39,6 +39,10 @@ def test_a_small_corpus(tmp_path):
         (ROWS.replace("2014-04-01 00:15:00", "noon"), [], "not a time and a number"),
         (ROWS.replace(",3.5", ""), [], "not a time and a number"),
         (ROWS, [["2015-04-01 00:10:00", "2015-04-01 00:25:00"]], "no rows for the window"),
+        (ROWS, [5], "no rows for the window"),
+        (ROWS, [WINDOW[::-1]], "a.csv: Window 0 is from row 5 to row 2"),
+        (ROWS, [WINDOW, WINDOW], "a.csv: Window 1 is"),
+        (ROWS.replace("2014-04-01 00:15:00", ""), [], "a row without a time"),
     ],
 )
 def test_a_file_that_is_not_right_gets_one_sentence(tmp_path, rows, windows, said):
@@ -56,6 +60,9 @@ def test_a_missing_corpus_names_where_it_was_looked_for(tmp_path):
         load_nab(tmp_path)
     (tmp_path / "labels/combined_windows.json").write_text("[]")
     with pytest.raises(InputError, match="not a JSON object"):
+        load_nab(tmp_path)
+    (tmp_path / "labels/combined_windows.json").write_text("{}")
+    with pytest.raises(InputError, match="names no file"):
         load_nab(tmp_path)
 
 

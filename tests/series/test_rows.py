@@ -67,6 +67,36 @@ def test_a_malformed_line_of_csv(line, reason):
 
 
 @pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("20140701T1200", NOON),
+        ("2014-07-01 12:00:00,5 Z", NOON.replace(microsecond=500_000)),
+        ("2014-06-30 24:00", datetime(2014, 7, 1)),
+        ("20140630T240000.0+02", datetime(2014, 6, 30, 22)),
+        ("2014-06-30 24:01", None),
+        ("2014-07-01-05:00", None),  # a date with a time zone, not a time of day
+        ("2014-07-01T12.5", None),  # half past
+        ("1735110200000", None),  # milliseconds since 1970, not the year 1735
+        ("2014-07-01 12:00 PM", None),
+        ("01/07/2014 12:00", None),
+    ],
+)
+def test_a_time_of_day_is_read_as_no_other(text, time):
+    (row,) = csv_rows([b"time", text.encode()], {"time": "timestamp"}, delimiter=";")
+    assert (row.cells["time"] if isinstance(row, Row) else None) == time
+
+
+def test_local_times_and_time_zones_do_not_mix():
+    times = ["2014-07-01 12:00", "2014-07-01 12:00Z", "2014-07-01 13:00"]
+    kinds: dict[str, Kind] = {"time": "timestamp"}
+    said = (3, "has time = '2014-07-01 12:00Z', expected a timestamp without a time zone, as above")
+    assert reasons(csv_rows([b"time", *map(str.encode, times)], kinds, zones={})) == [said]
+    lines = [json.dumps({"time": time}).encode() for time in times]
+    assert [line for line, _ in reasons(json_rows(lines, kinds, zones={}))] == [2]
+    assert not reasons(json_rows(lines, kinds))
+
+
+@pytest.mark.parametrize(
     ("line", "reason"),
     [
         (b'{"time": "2014-07-01", "value": 1}', "has the keys 'time', 'value', expected also 'na"),

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import os
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from nnlab.errors import InputError
 from nnlab.series import Malformed, read_csv, read_json_lines
 from nnlab.series.rows import Kind
+from nnlab.series.tables import opened
 
 KINDS: dict[str, Kind] = {"time": "timestamp", "value": "number", "name": "text"}
 
@@ -131,3 +133,18 @@ def test_a_damaged_gzip_file_is_refused(tmp_path, damage):
     path.write_bytes(damage(gzip.compress(b"value\n" + b"1\n" * 5000)))
     with pytest.raises(InputError, match="is not a whole gzip file"):
         read_csv(path, {"value": "number"})
+
+
+def test_neither_a_device_nor_a_pipe_is_read_for_ever(tmp_path):
+    kinds: dict[str, Kind] = {"value": "number"}
+    with pytest.raises(InputError, match="/dev/zero is a device, expected a file"):
+        read_csv("/dev/zero", kinds)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe is empty"):
+        read_csv(tmp_path / "pipe", kinds)
+    both = os.open(tmp_path / "pipe", os.O_RDWR)  # a writer that is there before, as in <(…)
+    os.write(both, b"value\n1\n")
+    with open(tmp_path / "pipe", "rb") as held, opened(tmp_path / "pipe") as lines:
+        os.close(both)
+        assert list(lines) == [b"value\n", b"1\n"]
+        held.close()

@@ -69,7 +69,7 @@ def test_weights_and_metrics_are_given(state):
 
 
 def test_what_does_not_fit_is_refused(state):
-    with pytest.raises(InputError, match="length must be at least 1, not 0"):
+    with pytest.raises(InputError, match="length must be an integer of at least 1, not 0"):
         training.long_evaluation(Net(), length=0)
     unequal = INPUTS | {"known": INPUTS["known"][:, :8]}, DATA[1]
     with pytest.raises(InputError, match=r"axis 1.* has 11 .* has 8"):

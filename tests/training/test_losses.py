@@ -30,6 +30,22 @@ def test_a_label_that_is_none_of_the_classes_teaches_nothing(label):
     assert np.isnan(quick_entropy(LOGITS, np.array([0, label])))
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (np.array([0, 1, 1]), r"labels have shape \[3\], expected \[2\]"),
+        (np.eye(2, dtype=int), r"labels have shape \[2, 2\], expected \[2\]"),
+        (np.array([[0], [1]]), r"labels have shape \[2, 1\], expected \[2\]"),
+        (np.array([0.0, 1.0]), "labels are float64, expected integers"),
+        (np.array([False, True]), "labels are bool, expected integers"),
+        ([0, 1], "labels are a list, expected an array"),
+    ],
+)
+def test_labels_that_are_not_a_class_for_each_prediction(labels, said):
+    with pytest.raises(InputError, match=said):
+        cross_entropy(LOGITS, labels)
+
+
 def test_a_scalar_in_the_dtype_of_the_logits():
     for dtype in (jnp.float32, jnp.bfloat16):
         value = jax.eval_shape(cross_entropy, LOGITS.astype(dtype), np.array([0, 1], np.int8))

@@ -314,7 +314,7 @@ for images, placed in ((70, parallel.replicate), (64, parallel.shard)):
     np.testing.assert_allclose(got["loss"], expected["loss"], rtol=1e-12)
     np.testing.assert_allclose(got["accuracy"], expected["accuracy"], rtol=1e-12)
     if images == 64:
-        text = evaluate.lower(*args).compile().as_text()
+        text = evaluate.program.lower(*args).compile().as_text()
         assert {op for op, _ in moved(text)} == {"all-reduce"}, [*moved(text)]
 """
 

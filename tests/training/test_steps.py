@@ -156,7 +156,9 @@ def test_gradients_are_averaged_before_the_rate_of_an_adder_layer():
     g = RNG.normal(size=(3, 3)).astype(np.float32)
     parts = np.stack([g, -g / 2])[:, None]
     optimizer = optax.chain(optax.partition({"adder": adder_rate(0.2)}, labels), optax.scale(-1.0))
-    step = train_step(Linear(), optimizer, lambda y, _: y.mean(), axis_name="data")
+    step = train_step(
+        Linear(), optimizer, lambda y, _: y.mean(), axis_name="data", metrics=lambda *_: {}
+    )
     mapped = jax.jit(jax.vmap(step, (None, 0), axis_name="data"))
     after, _ = mapped(linear(optimizer), (parts, np.zeros((2, 1), np.int32)))
     expected = -0.2 * 3 * g / np.linalg.norm(g)
@@ -166,7 +168,13 @@ def test_gradients_are_averaged_before_the_rate_of_an_adder_layer():
 
 def test_devices_draw_differently():
     step = train_step(
-        Linear(), SGD, lambda y, _: y.mean(), noise, axis_name="data", combine=lambda g, _: g
+        Linear(),
+        SGD,
+        lambda y, _: y.mean(),
+        noise,
+        axis_name="data",
+        combine=lambda g, _: g,
+        metrics=lambda *_: {},
     )
     parts = np.ones((2, 1, 3, 3), np.float32), np.zeros((2, 1), np.int32)
     after, _ = jax.jit(jax.vmap(step, (None, 0), axis_name="data"))(linear(SGD), parts)
@@ -174,8 +182,16 @@ def test_devices_draw_differently():
     assert (one != other).all()
 
 
+def test_a_batch_without_examples_is_refused(steps):
+    nobody = jax.tree.map(lambda a: a[:0], DATA)
+    with pytest.raises(InputError, match="no examples"):
+        init(jax.random.key(0), Net(), SGD, nobody[0])
+    with pytest.raises(InputError, match="no examples"):
+        train_step(Net(), SGD)(steps.start, nobody)
+
+
 def test_accumulation_in_parts_that_do_not_fit_is_refused(steps):
-    with pytest.raises(InputError, match=r"^accumulate must be at least 1, not 0\.$"):
+    with pytest.raises(InputError, match=r"^accumulate must be an integer of at least 1, not 0\.$"):
         train_step(Net(), SGD, accumulate=0)
     with pytest.raises(InputError, match=r"batch of 12 examples, not 5"):
         train_step(Net(), SGD, accumulate=5)(steps.start, DATA)

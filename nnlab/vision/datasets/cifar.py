@@ -31,7 +31,11 @@ from nnlab.errors import InputError
 from nnlab.paths import reading
 from nnlab.vision.datasets.dataset import Dataset, Split, checked_split
 
-CLASSES = 10
+CLASS_NAMES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+CLASSES = len(CLASS_NAMES)
 IMAGES_PER_FILE = 10_000
 CHANNELS, HEIGHT, WIDTH = 3, 32, 32
 PIXELS = CHANNELS * HEIGHT * WIDTH
@@ -63,9 +67,8 @@ def load_cifar10(data_dir: str | os.PathLike | None = None) -> Dataset:
     contents = _unpack(files[0]) if len(files) == 1 else [(str(f), _bytes(f)) for f in files]
     *train, test = [_read_file(name, data) for name, data in contents]
     images, labels = zip(*train, strict=True)
-    return Dataset(
-        CIFAR10.name, Split(np.concatenate(images), np.concatenate(labels)), test, CLASSES
-    )
+    train = Split(np.concatenate(images), np.concatenate(labels))
+    return Dataset(CIFAR10.name, train, test, CLASSES, CLASS_NAMES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +84,10 @@ class CifarRecords:
 
     paths: tuple[Path, ...]
     classes: int = CLASSES
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return CLASS_NAMES
 
     @functools.cached_property
     def _files(self) -> list[np.ndarray]:

@@ -16,6 +16,8 @@ import numpy as np
 from nnlab.data.access import RandomAccess
 from nnlab.errors import InputError
 
+DIGIT_NAMES = tuple("0123456789")
+
 
 class Split(NamedTuple):
     """Images and their classes: `images` uint8 [n, height, width, channels], `labels` int32 [n]."""
@@ -25,12 +27,20 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A named data set: what to fit, what to measure on, and the number of classes."""
+    """A named data set: what to fit, what to measure on, and the classes.
+
+    Attributes:
+        name: as in `nnlab.vision.load`.
+        train, test: images and labels.
+        classes: number of classes; labels are below it.
+        class_names: their names, or nothing where they have none.
+    """
 
     name: str
     train: Split
     test: Split
     classes: int
+    class_names: tuple[str, ...] = ()
 
 
 class Records(RandomAccess, Protocol):
@@ -39,6 +49,11 @@ class Records(RandomAccess, Protocol):
     @property
     def classes(self) -> int:
         """Number of classes; labels are below it."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, or nothing where they have none."""
         ...
 
     def gather(self, indices: Sequence[int] | np.ndarray) -> Split:

@@ -8,7 +8,7 @@ Reference:
 import numpy as np
 
 from nnlab.errors import needs
-from nnlab.vision.datasets.dataset import Dataset, Split
+from nnlab.vision.datasets.dataset import DIGIT_NAMES, Dataset, Split
 
 TEST_IMAGES = 360
 
@@ -36,4 +36,5 @@ def load_digits() -> Dataset:
         Split(images[:-TEST_IMAGES], labels[:-TEST_IMAGES]),
         Split(images[-TEST_IMAGES:], labels[-TEST_IMAGES:]),
         classes=10,
+        class_names=DIGIT_NAMES,
     )

@@ -17,30 +17,37 @@ import numpy as np
 from nnlab.data.locate import given_roots
 from nnlab.errors import InputError, needs
 from nnlab.vision.datasets.dataset import Dataset, Split, checked_split
+from nnlab.vision.pictures import Resize
 
 
-def load_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
+def load_tfds(
+    name: str, data_dir: str | os.PathLike | None = None, resize: Resize | None = None
+) -> Dataset:
     """Read the splits `train` and `test`, or `validation` if there is no `test`.
 
     Args:
         name: `NAME[/CONFIG][:VERSION]`, as TensorFlow Datasets writes it.
-        data_dir: searched first, then `NNLAB_DATA_DIR`, then the default of TensorFlow Datasets
-            (`TFDS_DATA_DIR` or `~/tensorflow_datasets`).
+        data_dir: the folder with prepared sets; by default `NNLAB_DATA_DIR`, then the default of
+            TensorFlow Datasets (`TFDS_DATA_DIR` or `~/tensorflow_datasets`).
+        resize: the size to bring images to; by default their own, which must be one.
 
     Returns:
-        Images [height, width, channels] as they were prepared.
+        Images [height, width, channels] as they were prepared, or resized.
 
     Raises:
         InputError: the set is in none of these folders, or not in a format that can be read
             without TensorFlow, or it is not one uint8 image and one class an example, all
-            images of one size.
+            images of one size unless they are resized.
     """
     builder = _find(name, data_dir)
     test = _test_split(builder)
     image, label = _feature_keys(builder)
-    train_split, test_split = (_read(builder, s, image, label, name) for s in ("train", test))
-    classes = builder.info.features[label].num_classes
-    return Dataset(f"tfds:{name}", train_split, test_split, classes)
+    train_split, test_split = (
+        _read(builder, s, image, label, name, resize) for s in ("train", test)
+    )
+    classes = builder.info.features[label]
+    names = tuple(classes.names)
+    return Dataset(f"tfds:{name}", train_split, test_split, classes.num_classes, names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +60,8 @@ class TfdsRecords:
         shape: of every image, [height, width, channels].
         classes: labels are below it.
         place: the folder and the split, for errors.
+        class_names: names of the classes.
+        resize: how images get the shape, or None if they have it.
     """
 
     examples: Any
@@ -61,6 +70,8 @@ class TfdsRecords:
     shape: tuple[int, ...]
     classes: int
     place: str
+    class_names: tuple[str, ...] = ()
+    resize: Resize | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -80,24 +91,28 @@ class TfdsRecords:
             raise InputError(
                 f"{self.place} cannot be read at records {numbers}: {_first_line(error)}"
             ) from error
-        for number, example in zip(numbers, examples, strict=True):
-            _check_shape(self.place, number, example[self.image].shape, self.shape)
+        images = [_sized(example[self.image], self.resize) for example in examples]
+        for number, image, example in zip(numbers, images, examples, strict=True):
+            _check_shape(self.place, number, image.shape, self.shape)
             if not 0 <= example[self.label] < self.classes:
                 raise InputError(
                     f"{self.place}: label {number} is {example[self.label]}, "
                     f"expected 0 to {self.classes - 1}"
                 )
         labels = np.array([example[self.label] for example in examples], np.int32)
-        return Split(np.stack([example[self.image] for example in examples]), labels)
+        return Split(np.stack(images), labels)
 
 
 def tfds_records(
-    name: str, data_dir: str | os.PathLike | None = None, split: str = "train"
+    name: str,
+    data_dir: str | os.PathLike | None = None,
+    split: str = "train",
+    resize: Resize | None = None,
 ) -> TfdsRecords:
     """Open a split of a prepared set; all but its first record is checked when it is read.
 
     Args:
-        name, data_dir: as for `load_tfds`.
+        name, data_dir, resize: as for `load_tfds`.
         split: `train`, or `test`, which is `validation` if there is no `test`.
 
     Raises:
@@ -109,13 +124,14 @@ def tfds_records(
     image, label = _feature_keys(builder)
     place, examples = _open(builder, split, name)
     try:
-        shape = examples[0][image].shape
+        shape = _sized(examples[0][image], resize).shape
     except Exception as error:  # the readers and the decoders have no common base
         raise InputError(
             f"{place} cannot be read after 0 examples: {_first_line(error)}"
         ) from error
-    classes = builder.info.features[label].num_classes
-    return TfdsRecords(examples, image, label, shape, classes, place)
+    classes = builder.info.features[label]
+    names = tuple(classes.names)
+    return TfdsRecords(examples, image, label, shape, classes.num_classes, place, names, resize)
 
 
 def _find(name: str, data_dir: str | os.PathLike | None) -> Any:
@@ -130,7 +146,9 @@ def _find(name: str, data_dir: str | os.PathLike | None) -> Any:
         raise InputError(
             f"tfds:{name} is not a data set's name, expected tfds:NAME[/CONFIG][:VERSION]"
         ) from error
-    roots = [*given_roots(data_dir), constants.get_default_data_dir()]
+    roots = given_roots(data_dir)
+    if data_dir is None:
+        roots = [*roots, constants.get_default_data_dir()]
     for root in roots:
         try:
             return read_only_builder.builder_from_files(name, data_dir=root)
@@ -206,11 +224,17 @@ def _check_shape(place: str, number: int, shape: tuple, first: tuple) -> None:
     if shape != first:
         raise InputError(
             f"{place}: image {number} has shape {shape} and image 0 {first}, "
-            "expected images of one size"
+            "expected images of one size; a size to bring them to (--image-size) lets them differ"
         )
 
 
-def _read(builder: Any, split: str, image: str, label: str, name: str) -> Split:
+def _sized(image: np.ndarray, resize: Resize | None) -> np.ndarray:
+    return image if resize is None else resize(image)
+
+
+def _read(
+    builder: Any, split: str, image: str, label: str, name: str, resize: Resize | None
+) -> Split:
     """Read all examples of one split, in the order of the files."""
     place, examples = _open(builder, split, name)
     n = builder.info.splits[split].num_examples
@@ -218,10 +242,11 @@ def _read(builder: Any, split: str, image: str, label: str, name: str) -> Split:
     i = 0
     try:
         for i, example in enumerate(examples):
+            pixels = _sized(example[image], resize)
             if i == 0:
-                images = np.empty((n, *example[image].shape), np.uint8)
-            _check_shape(place, i, example[image].shape, images.shape[1:])
-            images[i], labels[i] = example[image], example[label]
+                images = np.empty((n, *pixels.shape), np.uint8)
+            _check_shape(place, i, pixels.shape, images.shape[1:])
+            images[i], labels[i] = pixels, example[label]
     except InputError:
         raise
     except Exception as error:  # the readers and the decoders have no common base

@@ -109,11 +109,32 @@ def test_damaged_gzip(tmp_path, damage):
         load(tmp_path)
 
 
-def test_the_two_data_sets_are_told_apart(folder, monkeypatch):
-    md5 = hashlib.md5(LABELS.tobytes()).hexdigest()
-    monkeypatch.setitem(mnist.TRAIN_LABELS_MD5, md5, "fashion_mnist")
-    with pytest.raises(InputError, match=f"^{folder} holds fashion_mnist, expected mnist$"):
-        load(folder)
+def test_the_two_data_sets_are_told_apart_by_the_means_of_their_classes(tmp_path):
+    """Ten noisy pictures of what one of them looks like, which are no file of either."""
+    rng = np.random.default_rng(0)
+    sets = {"mnist": mnist.MNIST, "fashion_mnist": mnist.FASHION_MNIST}
+    for name, means in mnist.CLASS_MEANS.items():
+        blocks = np.array([[int(digit, 16) for digit in each] for each in means]).reshape(10, 7, 7)
+        pixels = np.kron(17 * blocks, np.ones((1, 4, 4))) + rng.normal(0, 60, (10, 28, 28))
+        images = pixels.clip(0, 255).astype(np.uint8)
+        write(tmp_path / name, [idx(images), idx(np.arange(10))] * 2)
+        for other, source in sets.items():
+            if other == name:
+                assert mnist.load_idx(source, tmp_path / name).name == name
+                continue
+            message = f"^{tmp_path / name} holds {name} or a part of it, expected {other}$"
+            with pytest.raises(InputError, match=message):
+                mnist.load_idx(source, tmp_path / name)
+
+
+def test_a_part_of_the_original_mnist_is_not_taken_for_fashion_mnist(original_data, tmp_path):
+    whole = load(original_data)
+    for part in (slice(10), slice(1000, 1010), np.flatnonzero(whole.train.labels == 3)[:50]):
+        images, labels = whole.train.images[part, ..., 0], whole.train.labels[part]
+        write(tmp_path, [idx(images), idx(labels)] * 2)
+        assert len(load(tmp_path).train.labels) == len(labels)
+        with pytest.raises(InputError, match="holds mnist or a part of it, expected fashion_mnist"):
+            mnist.load_idx(mnist.FASHION_MNIST, tmp_path)
 
 
 def test_downloads_the_published_files(tmp_path, server, monkeypatch):
@@ -143,7 +164,7 @@ def test_original_mnist(original_data):
     assert data.train.labels[:5].tolist() == [5, 0, 4, 1, 9]
     assert np.bincount(data.train.labels)[:3].tolist() == [5923, 6742, 5958]
     assert mean_and_deviation(data.train.images) == pytest.approx((0.1307, 0.3081), abs=5e-5)
-    with pytest.raises(InputError, match="holds mnist, expected fashion_mnist"):
+    with pytest.raises(InputError, match="holds mnist or a part of it, expected fashion_mnist"):
         mnist.load_idx(mnist.FASHION_MNIST, original_data / "mnist")
 
 
@@ -160,5 +181,5 @@ def test_original_fashion_mnist():
     assert np.bincount(data.train.labels).tolist() == [6000] * 10
     assert np.bincount(data.test.labels).tolist() == [1000] * 10
     assert mean_and_deviation(data.train.images) == pytest.approx((0.2860, 0.3530), abs=5e-5)
-    with pytest.raises(InputError, match="holds fashion_mnist, expected mnist"):
+    with pytest.raises(InputError, match="holds fashion_mnist or a part of it, expected mnist"):
         mnist.load_idx(mnist.MNIST, DEBIAN)

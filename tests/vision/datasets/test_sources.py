@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from nnlab.errors import InputError
-from nnlab.vision import load, record_source
+from nnlab.vision import Resize, load, record_source
 
 
-@pytest.mark.parametrize("name", ["", "MNIST", "cifar100", "tfds"])
+@pytest.mark.parametrize("name", ["", "MNIST", "cifar100", "tfds", "folder:", "mnist:x"])
 def test_unknown_name(name):
     message = (
         f"^there is no data set '{name}', "
-        "expected digits, mnist, fashion_mnist, cifar10 or tfds:NAME$"
+        "expected digits, mnist, fashion_mnist, cifar10, svhn, tfds:NAME or folder:PATH$"
     )
     with pytest.raises(InputError, match=message):
         load(name)
@@ -20,7 +20,7 @@ def test_unknown_name(name):
 @pytest.mark.parametrize("name", ["", "mnist", "cifar100", "tfds"])
 def test_unknown_records(name):
     message = (
-        f"^there are no records of '{name}', expected cifar10 or tfds:NAME; "
+        f"^there are no records of '{name}', expected cifar10, tfds:NAME or folder:PATH; "
         "nnlab.vision.load reads smaller sets whole$"
     )
     with pytest.raises(InputError, match=message):
@@ -49,8 +49,18 @@ def test_original_cifar10_and_its_records(original_data, monkeypatch):
     np.testing.assert_allclose(means, [0.4914, 0.4822, 0.4465], atol=5e-5)
 
 
-def test_digits_need_no_folder():
+def test_digits_need_no_folder_and_take_none(tmp_path):
     assert load("digits").train.images.shape == (1437, 8, 8, 1)
+    for name in ("digits", f"folder:{tmp_path}"):
+        with pytest.raises(InputError, match=f"^{name} is read from .* not from {tmp_path}; leave"):
+            load(name, tmp_path)
+
+
+def test_every_data_set_takes_another_size():
+    digits = load("digits", resize=Resize(16, 12, "stretch"))
+    assert digits.train.images.shape == (1437, 16, 12, 1) and digits.class_names[3] == "3"
+    with pytest.raises(InputError, match="no records of 'cifar10' to resize"):
+        record_source("cifar10", resize=Resize(16, 16))
 
 
 def test_original_mnist_by_environment_variable(original_data, monkeypatch):

@@ -11,7 +11,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
 from nnlab.errors import InputError
-from nnlab.vision import load, record_source
+from nnlab.vision import Resize, load, record_source
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (7, 5, 4, 3), np.uint8)
@@ -101,7 +101,8 @@ def test_looks_in_the_folder_given_then_the_environment_then_the_default(tmp_pat
     for count, root in enumerate(("tfds", "environment", "given"), start=1):
         split = examples(IMAGES[:count])
         prepare(tmp_path / root, {"train": split, "test": split})
-        assert len(load("tfds:toy", tmp_path / "given").train.labels) == count
+        given = tmp_path / "given" if root == "given" else None  # then no other is looked into
+        assert len(load("tfds:toy", given).train.labels) == count
 
 
 def test_validation_stands_in_for_test(tmp_path):
@@ -118,12 +119,13 @@ def test_grey_images(tmp_path):
 def test_not_prepared(tmp_path, monkeypatch):
     monkeypatch.setenv("NNLAB_DATA_DIR", str(tmp_path / "environment"))
     refuses(
-        f"^tfds:cifar10 is prepared in none of {tmp_path}/given, {tmp_path}/environment, "
+        f"^tfds:cifar10 is prepared in none of {tmp_path}/environment, "
         rf"{tmp_path}/tfds; prepare it with pip install nnlab\[tensorflow\] and "
         "tfds build cifar10 --file_format=array_record --data_dir=FOLDER$",
         "tfds:cifar10",
-        tmp_path / "given",
     )
+    with pytest.raises(InputError, match=f"^tfds:cifar10 is prepared in none of {tmp_path}/given;"):
+        load("tfds:cifar10", tmp_path / "given")
 
 
 @pytest.mark.parametrize("name", ["", "a/b/c!", "no spaces"])
@@ -140,9 +142,17 @@ def test_images_of_several_sizes(tmp_path):
     )
     refuses(
         rf"^{folder} train: image 6 has shape \(4, 4, 3\) and image 0 \(5, 4, 3\), "
-        "expected images of one size$",
+        "expected images of one size; a size to bring them to",
         data_dir=tmp_path,
     )
+    for read in (load("tfds:toy", tmp_path, resize=Resize(3, 6)).train, sized_records(tmp_path)):
+        assert read.images.shape == (len(IMAGES), 3, 6, 3)
+        np.testing.assert_array_equal(read.images[0], Resize(3, 6)(IMAGES[0]))
+
+
+def sized_records(root):
+    records = record_source("tfds:toy", root, resize=Resize(3, 6))
+    return records.gather(range(len(records)))
 
 
 def test_no_test_split(tmp_path):

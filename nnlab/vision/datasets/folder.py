@@ -1,0 +1,241 @@
+"""A folder of pictures as a data set: one folder a class, its name that of the class.
+
+    flowers/daisy/1.jpg, flowers/rose/1.png, …                      split by a share
+    flowers/train/daisy/1.jpg, …, flowers/test/daisy/9.jpg, …       split as it is
+
+Classes are numbered in the order of their names. A folder that holds `train` and one of `test`,
+`val`, `valid` and `validation` (the first of these that is there) is split already. Any other is
+split class by class: pictures in the order of their names, drawn by a seed, a share of them for
+testing but at least one, and at least one to train on.
+
+All pictures have one number of channels: one where every file is grey, otherwise three. They have
+one size, their own if it is the same in all files, or the one that they are brought to. Hidden
+files are passed over; anything else that is no picture is an error, as is a folder in a class.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nnlab.errors import InputError
+from nnlab.paths import reading, user_path
+from nnlab.vision.datasets.dataset import Dataset, Split
+from nnlab.vision.pictures import Resize, is_picture, picture_shape, read_picture
+
+TEST_SHARE = 0.2
+_TESTS = ("test", "val", "valid", "validation")
+_LITTER = ("thumbs.db", "desktop.ini")
+
+
+class Listing(NamedTuple):
+    """The files of a folder: what there is, by split, with nothing of it read.
+
+    Attributes:
+        class_names: names of the classes, in order.
+        train, test: (file, class) of each picture, class by class, in the order of their names.
+    """
+
+    class_names: tuple[str, ...]
+    train: list[tuple[Path, int]]
+    test: list[tuple[Path, int]]
+
+
+def list_folder(
+    path: str | os.PathLike[str], test_share: float = TEST_SHARE, seed: int = 0
+) -> Listing:
+    """Find the pictures below a folder and their classes.
+
+    Args:
+        path: the folder.
+        test_share: the part of each class to test on, unless the folder is split already.
+        seed: draws these.
+
+    Raises:
+        InputError: it is no folder, has fewer than two classes, or a class is empty or too small
+            to be split, or holds something else than pictures; or the two splits have other
+            classes. The file or folder is named.
+    """
+    path = user_path(path)
+    if not 0 < test_share < 1:
+        raise InputError(f"the share to test on is {test_share}, expected between 0 and 1.")
+    with reading(path):
+        if not path.is_dir():
+            raise InputError(f"there is no folder {path}, expected one with a folder a class.")
+        found = {folder.name: folder for folder in _entries(path) if folder.is_dir()}
+        tests = [name for name in _TESTS if name in found]
+        if "train" in found and tests:
+            train, test = _classes(found["train"]), _classes(found[tests[0]], least=1)
+            if unknown := test.keys() - train.keys():
+                raise InputError(
+                    f"{found[tests[0]] / min(unknown)} is of a class that {found['train']} lacks, "
+                    f"expected one of {', '.join(train)}."
+                )
+            numbers = {name: number for number, name in enumerate(train)}
+            train, test = (
+                [(file, numbers[name]) for name, files in split.items() for file in files]
+                for split in (train, test)
+            )
+            return Listing(tuple(numbers), train, test)
+        classes = _classes(path)
+    train, test = [], []
+    for number, (name, files) in enumerate(classes.items()):
+        if len(files) < 2:
+            raise InputError(
+                f"{path / name} holds only {files[0].name}; expected a picture to train on and one "
+                "to test on in each class."
+            )
+        held_out = min(max(round(test_share * len(files)), 1), len(files) - 1)
+        order = np.random.default_rng([seed, number]).permutation(len(files))
+        for into, some in ((test, order[:held_out]), (train, order[held_out:])):
+            into += [(files[i], number) for i in sorted(some)]
+    return Listing(tuple(classes), train, test)
+
+
+def _entries(folder: Path) -> list[Path]:
+    names = sorted(os.listdir(folder))
+    return [folder / n for n in names if not n.startswith(".") and n.lower() not in _LITTER]
+
+
+def _classes(folder: Path, least: int = 2) -> dict[str, list[Path]]:
+    """Return the files of each class of a folder."""
+    classes: dict[str, list[Path]] = {}
+    for entry in _entries(folder):
+        if not entry.is_dir():
+            raise InputError(
+                f"{entry} lies beside the classes; expected pictures within a folder of their "
+                "class."
+            )
+        files = _entries(entry)
+        for file in files:
+            if file.is_dir():
+                raise InputError(f"{file} is a folder within a class, expected pictures alone.")
+            if not is_picture(file):
+                raise InputError(f"{file} is no picture, expected PNG, JPEG or another format.")
+        if not files:
+            raise InputError(f"{entry} is an empty class, expected pictures in it.")
+        classes[entry.name] = files
+    if len(classes) < least:
+        held = f"the class {next(iter(classes))} alone" if classes else "no class"
+        raise InputError(f"{folder} holds {held}, expected at least two folders, one a class.")
+    return classes
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderRecords:
+    """Pictures that stay on disk; `nnlab.vision.datasets.dataset.Records` says what it does.
+
+    Attributes:
+        files: paths of the pictures.
+        labels: their classes.
+        class_names: names of the classes.
+        shape: of every image, [height, width, channels].
+        resize: how pictures get that size, or None if they have it.
+    """
+
+    files: tuple[str, ...]
+    labels: tuple[int, ...]
+    class_names: tuple[str, ...]
+    shape: tuple[int, int, int]
+    resize: Resize | None = None
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Raises `InputError` where a file cannot be read any more or has changed its size."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        image = read_picture(self.files[index], self.shape[-1], self.resize)
+        if image.shape != self.shape:
+            raise _of_another_size(self.files[index], image.shape, self.shape)
+        return image, self.labels[index]
+
+    def gather(self, indices: Sequence[int] | np.ndarray) -> Split:
+        images = np.empty((len(indices), *self.shape), np.uint8)
+        labels = np.empty(len(indices), np.int32)
+        for place, index in enumerate(indices):
+            images[place], labels[place] = self[int(index)]
+        return Split(images, labels)
+
+
+def folder_records(
+    path: str | os.PathLike[str],
+    split: str = "train",
+    *,
+    resize: Resize | None = None,
+    test_share: float = TEST_SHARE,
+    seed: int = 0,
+) -> FolderRecords:
+    """Open a split of a folder of pictures; only the header of each file is read.
+
+    Args:
+        path, test_share, seed: as for `list_folder`.
+        split: `train` or `test`.
+        resize: the size to bring pictures to; by default their own, which must be one.
+
+    Raises:
+        InputError: as for `list_folder`; or a file is no picture or, without `resize`, of another
+            size than the first.
+    """
+    return _both(path, resize, test_share, seed)[0 if split == "train" else 1]
+
+
+def load_folder(
+    path: str | os.PathLike[str],
+    *,
+    resize: Resize | None = None,
+    test_share: float = TEST_SHARE,
+    seed: int = 0,
+) -> Dataset:
+    """Read a folder of pictures into memory.
+
+    Args:
+        path, resize, test_share, seed: as for `folder_records`.
+
+    Raises:
+        InputError: as for `folder_records`, or a picture is damaged; it is named.
+    """
+    both = _both(path, resize, test_share, seed)
+    train, test = (records.gather(range(len(records))) for records in both)
+    return Dataset(f"folder:{path}", train, test, both[0].classes, both[0].class_names)
+
+
+def _both(
+    path: str | os.PathLike[str], resize: Resize | None, test_share: float, seed: int
+) -> tuple[FolderRecords, FolderRecords]:
+    names, *splits = list_folder(path, test_share, seed)
+    shapes = {str(file): picture_shape(file) for split in splits for file, _ in split}
+    channels = max(shape.channels for shape in shapes.values())
+    first, size = next((file, shape[:2]) for file, shape in shapes.items())
+    if resize is not None:
+        size = resize[:2]
+    else:
+        for file, shape in shapes.items():
+            if shape[:2] != size:
+                raise _of_another_size(file, shape, size, f" as {first} is")
+    records = functools.partial(
+        FolderRecords, class_names=names, shape=(*size, channels), resize=resize
+    )
+    train, test = (
+        records(tuple(str(file) for file, _ in split), tuple(label for _, label in split))
+        for split in splits
+    )
+    return train, test
+
+
+def _of_another_size(
+    file: str, shape: Sequence[int], expected: Sequence[int], like: str = ""
+) -> InputError:
+    return InputError(
+        f"{file} is {shape[1]} by {shape[0]} pixels, expected {expected[1]} by {expected[0]}{like};"
+        " a size to bring all pictures to (--image-size) lets them differ."
+    )

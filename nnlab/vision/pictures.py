@@ -1,0 +1,198 @@
+"""Image files as arrays: any format, orientation and depth, at the size that a network takes.
+
+===================  ===========================================================================
+in the file          in the array
+===================  ===========================================================================
+grey, black-white    one channel
+colour, palette      red, green and blue; CMYK is converted
+16 bits a pixel      v / 257, rounded
+transparency         the picture on white
+EXIF orientation     applied: what was up is up
+several pictures     the first
+===================  ===========================================================================
+
+Pillow reads the files; it is in the extra `images`.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from nnlab.errors import InputError, needs
+from nnlab.paths import reading, user_path
+
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".pnm", ".ppm"),
+    *(".tif", ".tiff", ".webp"),
+)
+Fit = Literal["crop", "stretch", "pad"]
+
+_GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: height and width change places
+
+
+class Resize(NamedTuple):
+    """A size, and how a picture of another shape gets it.
+
+    Attributes:
+        height, width: in pixels.
+        fit: "crop" scales until the picture covers the size and cuts off what is over, as much on
+            one side as on the other; "stretch" scales each side by itself; "pad" scales until the
+            picture fits and fills up with black. Scaling is bilinear over the area of each pixel.
+    """
+
+    height: int
+    width: int
+    fit: Fit = "crop"
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Return an image [height, width, channels] of this size, uint8 of 1 or 3 channels.
+
+        Raises:
+            InputError: it is not uint8 or has another number of channels.
+        """
+        with needs("images"):
+            from PIL import Image
+
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3):
+            raise InputError(
+                f"an image to resize is {image.dtype} of shape {list(image.shape)}, expected uint8 "
+                "[height, width, 1 or 3]."
+            )
+        return self._array(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image))
+
+    def _array(self, picture: Any) -> np.ndarray:
+        from PIL import Image, ImageOps
+
+        size, method = (self.width, self.height), Image.Resampling.BILINEAR
+        if picture.size != size:
+            match self.fit:
+                case "crop":
+                    picture = ImageOps.fit(picture, size, method)
+                case "stretch":
+                    picture = picture.resize(size, method)
+                case "pad":
+                    picture = ImageOps.pad(picture, size, method)
+                case _:
+                    raise InputError(
+                        f"fit is {self.fit!r}, expected one of {', '.join(get_args(Fit))}."
+                    )
+        return _channels_last(picture)
+
+
+class Shape(NamedTuple):
+    """What the header of a file says: size in pixels, upright, and 1 or 3 channels."""
+
+    height: int
+    width: int
+    channels: int
+
+
+def picture_shape(path: str | os.PathLike[str]) -> Shape:
+    """Return size and channels of the picture in a file, from its header alone.
+
+    Raises:
+        InputError: it cannot be read, or is no image.
+    """
+    with _opened(path) as picture:
+        width, height = picture.size
+        if picture.getexif().get(_ORIENTATION) in _TURNED:
+            width, height = height, width
+        return Shape(height, width, 1 if picture.mode in _GREY else 3)
+
+
+def read_picture(
+    path: str | os.PathLike[str], channels: int | None = None, resize: Resize | None = None
+) -> np.ndarray:
+    """Read the picture in a file.
+
+    Args:
+        path: a file of one of the formats of `SUFFIXES`, whatever its name.
+        channels: 1 for grey (ITU-R 601-2 luma of a colour picture), 3 for colour; by default as
+            the file has them.
+        resize: the size to bring it to; by default its own.
+
+    Returns:
+        uint8 [height, width, channels].
+
+    Raises:
+        InputError: it cannot be read, is no image, is damaged or cut off, or its numbers are
+            neither of 8 nor of 16 bits.
+    """
+    with _opened(path) as picture:
+        from PIL import ImageOps
+
+        grey = picture.mode in _GREY if channels is None else channels == 1
+        if resize is not None:  # a JPEG is decoded at a half, a quarter or an eighth of its size
+            largest = 2 * max(resize.height, resize.width)
+            picture.draft(None, (largest, largest))
+        picture = ImageOps.exif_transpose(picture)
+        picture = _eight_bits(picture, path)
+        if picture.has_transparency_data:
+            picture = _on_white(picture)
+        mode = "L" if grey else "RGB"
+        picture = picture if picture.mode == mode else picture.convert(mode)
+        return _channels_last(picture) if resize is None else resize._array(picture)
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Open a picture of Pillow; whatever that raises in the block is one sentence."""
+    with needs("images"):
+        from PIL import Image, UnidentifiedImageError
+
+    path = user_path(path)
+    with reading(path):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder, expected an image.")
+        file = path.open("rb")
+    with file:
+        try:
+            yield Image.open(file)
+        except InputError:
+            raise
+        except UnidentifiedImageError as error:
+            what = "is no image that Pillow knows" if file.seek(0, os.SEEK_END) else "is empty"
+            expected = "expected PNG, JPEG or another format"
+            raise InputError(f"{path} {what}; {expected}.") from error
+        except Exception as error:  # Pillow's readers have no common base
+            reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+            raise InputError(f"{path} cannot be read as an image: {reason}.") from error
+
+
+def _eight_bits(picture: Any, path: Any) -> Any:
+    """Return a grey picture of 16 bits, which Pillow may hold as 32, in 8."""
+    if picture.mode != "I" and not picture.mode.startswith("I;16"):
+        if picture.mode == "F":
+            raise InputError(f"{path} holds floating-point pixels, expected 8 or 16 bits.")
+        return picture
+    from PIL import Image
+
+    values = np.asarray(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise InputError(
+            f"{path} holds pixels from {values.min()} to {values.max()}, expected 8 or 16 bits."
+        )
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _on_white(picture: Any) -> Any:
+    from PIL import Image
+
+    picture = picture.convert("RGBA")
+    white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, picture).convert("RGB")
+
+
+def _channels_last(picture: Any) -> np.ndarray:
+    pixels = np.array(picture)
+    return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether a file has the suffix of a format that can be read."""
+    return path.suffix.lower() in SUFFIXES
