@@ -73,7 +73,6 @@ class Plan:
     """What the sweep's folder keeps in `config.json`."""
 
     script: str
-    flags: list[str]
     dimensions: dict[str, list[Any]]
 
 
@@ -245,10 +244,8 @@ def main(flags: Sequence[Flag], config: Config) -> None:
         for name, value in each.values.items():
             if value not in dimensions[name]:
                 dimensions[name].append(value)
-    words = [word for flag, values in flags for word in (flag, *values)]
-    plan = Plan(str(script.absolute()), words, dimensions)
-    free = "dimensions", "flags"
-    folder = RunFolder.create(path, plan, config.overwrite, config.resume, free)
+    plan = Plan(str(script.absolute()), dimensions)
+    folder = RunFolder.create(path, plan, config.overwrite, config.resume, ["dimensions"])
     with contextlib.ExitStack() as stack:
         stack.callback(folder.release)
         failed = sweep(script, runs, config, folder.path, stack.enter_context(signals.deferred()))
