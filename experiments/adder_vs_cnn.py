@@ -55,7 +55,7 @@ def main(config: Config) -> None:
     images = config.images()
     train, test = images.train, images.test
     steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
-    with config.open(notes=images.notes) as record:
+    with config.open(notes=images.notes, reasons=runs.COSINE) as record:
         networks = []
         for name, arithmetic in ARITHMETICS.items():
             model = SmallCNN(images.classes, arithmetic, classifier=arithmetic)

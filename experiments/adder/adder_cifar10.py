@@ -67,7 +67,7 @@ def main(config: Config) -> None:
     images = config.images(stream=config.stream or None)
     feed = images.feed(config.batch_size, config.seed, config.workers)
     free = "checkpoint_minutes", "workers", "coordinator", "processes", "process"
-    with config.open(*free, notes=images.notes) as record:
+    with config.open(*free, notes=images.notes, reasons=runs.COSINE) as record:
         for name in config.networks:
             model = resnet20(images.classes, ARITHMETICS[name])
             optimizer = adder_recipe(config.epochs * feed.steps_per_epoch, config.learning_rate)

@@ -48,7 +48,7 @@ from nnlab.layers import AdderConv, AdderDense
 from nnlab.models import LeNet5
 from nnlab.ops.adder import FilterRule
 from nnlab.optim import adder_rate, adder_recipe
-from nnlab.runs import Run, fit
+from nnlab.runs import COSINE, Run, fit
 from nnlab.runs.fields import DataDir, Positive, PositiveInt, Seed
 from nnlab.runs.script import run
 from nnlab.training import evaluation, in_memory, init, steps_per_epoch, train_step
@@ -79,7 +79,7 @@ def main(config: Config) -> None:
     images = vision.prepared(mnist, train_images=config.train_images, border=(32, 32))
     train, test = images.train, images.test
     steps = config.epochs * steps_per_epoch(train, config.batch_size)
-    with config.open(notes=images.notes) as record:
+    with config.open(notes=images.notes, reasons=COSINE) as record:
         for cell, seed in itertools.product(config.cells, config.seeds):
             model, rate = network(cell)
             optimizer = adder_recipe(steps, config.learning_rate, nesterov=True, rate=rate)

@@ -66,7 +66,7 @@ class Config(runs.Run):
 
 
 def main(config: Config) -> None:
-    with config.open() as record:
+    with config.open(reasons=runs.COSINE) as record:
         for name in config.datasets:
             dataset = vision.load(name, config.data_dir)
             images = vision.prepared(dataset, train_images=config.train_images)

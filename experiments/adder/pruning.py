@@ -78,7 +78,7 @@ def main(config: Config) -> None:
     images = config.images(border=(32, 32))
     train, test = images.train, images.test
     steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
-    with config.open(notes=images.notes) as record:
+    with config.open(notes=images.notes, reasons=runs.COSINE) as record:
 
         def trained(name, model, *pruning) -> training.State:
             optimizer = optax.chain(adder_recipe(steps, config.learning_rate), *pruning)

@@ -113,7 +113,7 @@ def main(config: Config) -> None:
     templates = series.mine_templates(contents[:fitted], config.masks, similarity=config.similarity)
     log = LogTransformation(config.log_format, templates, config.session, config.window)
     events = [templates.event(content) for content in contents]
-    with config.open() as record:
+    with config.open("epochs", "patience") as record:
         parts = [slice(0, fitted), slice(fitted, stop), slice(stop, None)]
         windows = [of_part(log, contents[part], events[part]) for part in parts]
         model = NextEvent(len(templates.templates), config.units, window=config.window)

@@ -124,7 +124,7 @@ def main(config: Config) -> None:
     features = transformation.apply(table)
     arithmetic = NAMED[config.arithmetic]
     model = NextValue(config.units, arithmetic=arithmetic, norm=arithmetic.needs_norm)
-    with config.open() as record:
+    with config.open("epochs", "patience") as record:
         trained = train(model, features[:fitted], features[fitted:stop], config, record.folder)
         variables, history = {"params": trained.best.params}, trained.history
         notes = {

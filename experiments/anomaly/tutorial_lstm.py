@@ -87,7 +87,7 @@ class Config(runs.Run):
 
 
 def main(config: Config) -> None:
-    with config.open() as record:
+    with config.open("epochs", "patience") as record:
         for name in config.tasks:
             record.row(trained(name, config, record.folder))
         for row in record.rows():

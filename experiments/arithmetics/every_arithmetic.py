@@ -83,7 +83,7 @@ def main(config: Config) -> None:
     augment = vision.random_crop_and_flip if config.network == "resnet" else None
     steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
     histories = {}
-    with config.open(notes=images.notes) as record:
+    with config.open(notes=images.notes, reasons=runs.COSINE) as record:
         for name in config.arithmetics:
             model = network(name, images.classes, steps, config)
             optimizer = adder_recipe(

@@ -34,7 +34,7 @@ from nnlab.arithmetics import ADDER_POSIT8, FLOAT8, POSIT8, POSIT16, Arithmetic,
 from nnlab.models import LeNet5
 from nnlab.ops.formats import BFLOAT16, FLOAT8_E5M2, Format, posit, scaled
 from nnlab.optim import adder_recipe, rounded
-from nnlab.runs import fit
+from nnlab.runs import COSINE, fit
 from nnlab.runs.fields import Count, Positive, PositiveInt, Seed
 from nnlab.runs.script import run
 from nnlab.training import evaluation, in_memory, init, steps_per_epoch, train_step
@@ -74,7 +74,7 @@ def main(config: Config) -> None:
     def network(arithmetic: Arithmetic) -> LeNet5:
         return LeNet5(images.classes, arithmetic, first=arithmetic, classifier=arithmetic)
 
-    with config.open(notes=images.notes) as record:
+    with config.open(notes=images.notes, reasons=COSINE) as record:
         for cell, seed in itertools.product(config.cells, config.seeds):
             arithmetic, gradients, weights = CELLS[cell]
             model = network(arithmetic)

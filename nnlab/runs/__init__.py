@@ -3,10 +3,11 @@
 from nnlab.runs.checkpoints import restore, save
 from nnlab.runs.environment import hardware, provenance, versions
 from nnlab.runs.fit import Trained, best_accuracy, fit, least_loss
-from nnlab.runs.run import Record, Run
+from nnlab.runs.run import COSINE, Record, Run
 from nnlab.runs.run_folder import RunFolder
 
 __all__ = [
+    "COSINE",
     "Record",
     "Run",
     "RunFolder",

@@ -152,6 +152,7 @@ def keep(
 
 
 def _score(path: Path) -> float:
+    """That of a network kept here; greater than any of one that the script itself has written."""
     with contextlib.suppress(InputError):  # a damaged one is replaced
-        return container.read(path).about.get("notes", {}).get("score", -np.inf)
+        return container.read(path).about.get("notes", {}).get("score", np.inf)
     return -np.inf

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+EPOCHS = {"epochs": "the learning rate may be scheduled over all epochs"}
+COSINE = {"epochs": "the learning rate falls to 0 as a cosine over all epochs"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """What every script can be asked for; its own configuration adds fields to these.
@@ -53,24 +57,35 @@ class Run:
         check_fields(self)
 
     @contextlib.contextmanager
-    def open(self, *may_differ: str, notes: Mapping[str, Any] | None = None) -> Iterator["Record"]:
+    def open(
+        self,
+        *may_differ: str,
+        notes: Mapping[str, Any] | None = None,
+        reasons: Mapping[str, str] | None = None,
+    ) -> Iterator["Record"]:
         """Open the run's folder, write the configuration into it, and yield its record.
 
-        No other process can open the folder until the block ends.
+        No other process can open the folder until the block ends. If it ends without an error, the
+        result is marked as finished.
 
         Args:
             may_differ: fields that may have other values when the run is resumed, besides those
-                of `Run` and `data_dir`.
+                of `Run` and `data_dir`: `"epochs"` where the optimiser does not depend on it, so
+                that a longer run may go on from a shorter one, and `"patience"`.
             notes: what users of its networks need to know and JSON can hold, such as names of
                 classes and how inputs are prepared; `fit` writes it into their files.
+            reasons: why other fields may not, such as `COSINE`; the refusal says it.
 
         Raises:
             InputError: the folder cannot be used (`RunFolder.create`).
         """
-        aside = ("out", "overwrite", "resume", "data_dir", *may_differ)
-        folder = RunFolder.create(self.out, self, self.overwrite, self.resume, aside)
+        folder = RunFolder.create(
+            self.out, self, self.overwrite, self.resume, may_differ, EPOCHS | dict(reasons or {})
+        )
         try:
-            yield Record(dataclasses.replace(folder, notes=dict(notes or {})), self)
+            record = Record(dataclasses.replace(folder, notes=dict(notes or {})), self)
+            yield record
+            record.result({"finished": True})
         finally:
             folder.release()
 

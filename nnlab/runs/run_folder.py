@@ -22,6 +22,7 @@ import json
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -36,6 +37,7 @@ _WRITTEN = (
 )
 # Left by a kill while writing.
 _PARTIAL = ("config.json.partial", "result.json.partial", "metrics.jsonl.partial")
+_ASIDE = ("out", "data_dir", "overwrite", "resume")  # fields on which no result depends
 _LOCK = ".lock"
 _locks: dict[int, IO[str]] = {}  # the locks that this process holds, by inode
 
@@ -64,7 +66,8 @@ class RunFolder:
         config: Any,
         overwrite: bool = False,
         resume: bool = False,
-        may_differ: Collection[str] = ("out", "data_dir", "overwrite", "resume"),
+        may_differ: Collection[str] = (),
+        reasons: Mapping[str, str] | None = None,
     ) -> "RunFolder":
         """Make the folder `path`, missing parents too, and write `config` into it.
 
@@ -78,7 +81,10 @@ class RunFolder:
                 are written as their `str`.
             overwrite: remove what an earlier run wrote into the folder. Other files in it stay.
             resume: continue the run in the folder, if there is one.
-            may_differ: fields of the configuration that may differ when a run is resumed.
+            may_differ: fields of the configuration that may differ when a run is resumed, besides
+                `out`, `data_dir`, `overwrite` and `resume`. A sentence on standard error says
+                what has changed. `epochs` may only grow.
+            reasons: why other fields may not differ, by their names.
 
         Raises:
             InputError: the folder holds a run and neither `overwrite` nor `resume` is true, or
@@ -95,7 +101,9 @@ class RunFolder:
                 folder.mkdir(parents=True, exist_ok=True)
                 _lock(folder)
                 if resume and found:
-                    _check_same(folder / "config.json", config, may_differ)
+                    if changed := _changes(folder / "config.json", config, may_differ, reasons):
+                        print(f"{folder} goes on: {', '.join(changed)}.", file=sys.stderr)
+                        _write_json(folder / "config.json", dataclasses.asdict(config))
                 else:
                     for name in (*_WRITTEN, *_PARTIAL):
                         _remove(folder / name)
@@ -240,7 +248,10 @@ def _lock(path: Path) -> None:
     _locks[place] = file
 
 
-def _check_same(path: Path, config: Any, may_differ: Collection[str]) -> None:
+def _changes(
+    path: Path, config: Any, may_differ: Collection[str], reasons: Mapping[str, str] | None
+) -> list[str]:
+    """Return what has changed since `path` was written; raise if that may not change."""
     try:
         before = json.loads(path.read_text())
     except ValueError:
@@ -251,13 +262,21 @@ def _check_same(path: Path, config: Any, may_differ: Collection[str]) -> None:
     for field in dataclasses.fields(config):  # the script may have gained a field since
         if field.default is not dataclasses.MISSING:
             before.setdefault(field.name, _plain(field.default))
-    changes = [
-        f"{name} was {before.get(name, 'absent')} and is {now.get(name, 'absent')}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name, path) != now.get(name, path) and name not in may_differ
-    ]
-    if changes:
-        raise InputError(f"{path} is of another configuration: {', '.join(changes)}.")
+    allowed, refused = [], []
+    for name in sorted((before.keys() | now.keys()).difference(_ASIDE)):
+        if before.get(name, path) == now.get(name, path):
+            continue
+        change = f"{name} was {before.get(name, 'absent')} and is {now.get(name, 'absent')}"
+        if name not in may_differ:
+            reason = (reasons or {}).get(name)
+            refused.append(f"{change} ({reason})" if reason else change)
+        elif name == "epochs" and now[name] < before[name]:
+            refused.append(f"{change} (a run can only become longer)")
+        else:
+            allowed.append(change)
+    if refused:
+        raise InputError(f"{path} is of another configuration: {', '.join(refused)}.")
+    return allowed
 
 
 def _drop_lines(path: Path, network: str, after: int) -> None:

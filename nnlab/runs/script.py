@@ -10,19 +10,24 @@ Whatever the user got wrong, in a flag or later in `main`, is an `InputError`; i
 with that one sentence on standard error and exit status 2, not with a traceback.
 """
 
+import contextlib
 import functools
+import importlib.util
 import logging
+import os
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 from nnlab.console import console
 from nnlab.errors import InputError, needs
+from nnlab.paths import reading, user_path
 from nnlab.runs import signals
 
 Config = TypeVar("Config")
+_asked: list[type] | None = None  # in `configuration_of`, where `run` leaves what it is given
 
 
 def run(
@@ -42,11 +47,58 @@ def run(
         SystemExit: after an error of `nnlab.errors` or Ctrl-C, as `nnlab.console` says; with status
             2 after a flag that does not parse, and 0 after `--help`.
     """
+    if _asked is not None:
+        _asked.append(config_type)
+        raise _Asked
     _keep_to_sentences()
     with console():
-        config = _parse(config_type, args)
+        config = parse(config_type, args)
         with signals.immediate():  # but `nnlab.runs.fit` saves its state first
             main(config)
+
+
+class _Asked(BaseException):
+    """Ends a script at its call of `run`."""
+
+
+@contextlib.contextmanager
+def configuration_of(path: str | os.PathLike[str]) -> Iterator[type]:
+    """Execute a script up to its call of `run`, and yield the type of its configuration.
+
+    In the block the script is the module `__main__`, as its annotations and `parse` need it.
+
+    Raises:
+        InputError: there is no such script, it raises an error, or it does not call `run`.
+    """
+    global _asked
+    path = user_path(path)
+    with reading(path), path.open("rb"):
+        pass
+    spec = importlib.util.spec_from_file_location("__main__", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} is not a script of Python; expected a file NAME.py.")
+    module = importlib.util.module_from_spec(spec)
+    before, found = sys.modules["__main__"], []
+    sys.modules["__main__"], _asked = module, found
+    sys.path.insert(0, str(path.absolute().parent))  # where the script's helpers are
+    try:
+        try:
+            spec.loader.exec_module(module)
+        except (_Asked, SystemExit):
+            pass
+        except Exception as error:
+            raise InputError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+        finally:
+            _asked = None
+        if not found:
+            raise InputError(
+                f"{path} does not call nnlab.runs.script.run; expected a script that ends in"
+                " run(main, Config)."
+            )
+        yield found[0]
+    finally:
+        sys.path.remove(str(path.absolute().parent))
+        sys.modules["__main__"] = before
 
 
 @functools.cache  # once a process
@@ -64,7 +116,13 @@ def _keep_to_sentences() -> None:
     sys.unraisablehook = hook
 
 
-def _parse(config_type: type[Config], args: Sequence[str] | None) -> Config:
+def parse(config_type: type[Config], args: Sequence[str] | None) -> Config:
+    """Make a `config_type` from a command line, as `run` does.
+
+    Raises:
+        InputError: a value is not one that its field allows.
+        SystemExit: with status 2 after a flag that does not parse, and 0 after `--help`.
+    """
     with needs("runs"):
         import tyro
 

@@ -22,6 +22,7 @@ from nnlab.training.losses import (
     with_auxiliary,
 )
 from nnlab.training.parallel import data_mesh
+from nnlab.training.stacked import over_states, stack_states, unstack_states
 from nnlab.training.statistics import fresh_statistics
 from nnlab.training.steps import (
     Batch,
@@ -53,6 +54,8 @@ __all__ = [
     "init",
     "leaf_name",
     "long_evaluation",
+    "over_states",
+    "stack_states",
     "steps_per_epoch",
     "streamed",
     "student_accuracy",
@@ -60,6 +63,7 @@ __all__ = [
     "train_step",
     "train_steps",
     "transfer",
+    "unstack_states",
     "with_auxiliary",
 ]
 

@@ -138,6 +138,9 @@ def test_trains_epochs_and_leaves_metrics_and_a_checkpoint(folder, capfd):
     resumed = fitted(RunFolder(folder.path, resume=True))
     assert_same_bits(resumed.last, state)
     assert resumed.history == history and len(lines(folder)) == 3
+    longer = fitted(RunFolder(folder.path, resume=True), epochs=5)
+    assert_same_bits(longer.last, after(5)[0])
+    assert len(lines(folder)) == 5
 
 
 def poisoned(number):

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from nnlab.errors import InputError
-from nnlab.runs import Run, provenance
+from nnlab.runs import COSINE, Run, provenance
 from nnlab.runs.fields import DataDir, Seed
 
 
@@ -67,7 +67,33 @@ def test_a_resumed_run_may_differ_where_it_says(tmp_path):
     again = dataclasses.replace(config, resume=True, data_dir="elsewhere", workers=2)
     with again.open("workers") as record:
         assert record.folder.resume
-    with pytest.raises(InputError, match="workers was 0 and is 2"), again.open():
+    back = dataclasses.replace(again, workers=0)
+    with pytest.raises(InputError, match="workers was 2 and is 0"), back.open():
+        pass
+
+
+def test_a_longer_run_may_resume_a_shorter_one_where_it_says(tmp_path, capsys):
+    @dataclasses.dataclass(frozen=True)
+    class Longer(Run):
+        epochs: int = 3
+
+    config = Longer(str(tmp_path / "run"), resume=True)
+    with config.open():
+        pass
+    assert result(config)["finished"]
+    longer = dataclasses.replace(config, epochs=5)
+    with pytest.raises(InputError, match=r"epochs was 3 and is 5 \(.* may be sched"), longer.open():
+        pass
+    refused = longer.open(reasons=COSINE)
+    with pytest.raises(InputError, match=r"is 5 \(the learning rate falls .* cosine"), refused:
+        pass
+    assert not capsys.readouterr().err
+    with longer.open("epochs"):
+        pass
+    assert capsys.readouterr().err == f"{tmp_path / 'run'} goes on: epochs was 3 and is 5.\n"
+    with pytest.raises(InputError, match=r"5 and is 3 .*only become longer"), config.open("epochs"):
+        pass
+    with longer.open():  # which is what the folder now says
         pass
 
 
