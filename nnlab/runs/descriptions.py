@@ -20,8 +20,8 @@ number, text, null                                     itself
 =====================================================  ============================================
 
 A file may come from anywhere, and to import a module is to run it. So names are looked up in
-nnlab's ops, layers and models, `flax.linen`, `jax.nn` and `optax` alone, and only for what these define;
-any other name is an error unless the caller trusts the file.
+nnlab's ops, layers and models, `flax.linen`, `jax.nn` and `optax` alone, and only for what these
+define; any other name is an error unless the caller trusts the file.
 """
 
 import dataclasses
@@ -52,7 +52,8 @@ _PUBLIC = {  # where a function is looked for before its own module, which may b
     "optax": optax,
     "nnlab.layers": layers,
 }
-_KNOWN = re.compile(r"(nnlab\.(ops|layers|vision|sequences|series|classics)|flax\.linen|jax\.nn|optax)(\.|$)")
+_ROOMS = "ops|layers|vision|sequences|series|classics"
+_KNOWN = re.compile(rf"(nnlab\.({_ROOMS})|flax\.linen|jax\.nn|optax)(\.|$)")
 _OWNERS = {"nnlab", "flax", "jax", "optax"}
 _MAKERS = {"dorefa": arithmetics.dorefa, "deep_shift_q": arithmetics.deep_shift_q}
 _MADE = {"dorefa": "dorefa", "shift_q": "deep_shift_q"}  # by the beginnings of their names
