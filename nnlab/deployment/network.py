@@ -55,7 +55,7 @@ def run_nodes(network: IntegerNetwork) -> Callable[[Images], dict[str, jax.Array
 
 def _check_channels(node: Node, arrays: Arrays, x: jax.Array) -> None:
     if node.op in ("conv", "dense", "adder_conv", "adder_dense"):
-        channels = arrays[node.arrays["kernel"]].shape[-2]
+        channels = arrays[node.arrays["kernel"]].shape[-2] * node.attributes.get("groups", 1)
         if x.shape[-1] != channels:  # which a convolution would take for groups
             raise InputError(f"{node.name} gets {x.shape[-1]} channels, expected {channels}.")
 

@@ -149,6 +149,11 @@ def test_a_damaged_network_gives_way_to_the_next(trained, tmp_path):
     networks.keep(folder, "CNN", model, variables, np.zeros((2, 8, 8, 3), np.float32), 0.5)
     about = container.read(path / "network.safetensors").about
     assert about["notes"] == {"classes": ["x"], "network": "CNN", "score": 0.5}
+    # What a script has written itself is not replaced.
+    image, notes = np.zeros((1, 8, 8, 3), np.float32), {"vocabulary": "ab"}
+    save_model(folder.network, model, variables, image, notes=notes, overwrite=True)
+    networks.keep(folder, "CNN", model, variables, image, 0.9)
+    assert container.read(folder.network).about["notes"] == notes
 
 
 def test_pictures_unlike_theirs_by_a_networks_features(trained, capsys):

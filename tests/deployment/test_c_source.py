@@ -140,8 +140,8 @@ def test_what_cannot_be_written_is_refused(tmp_path, small_network):
         (small_network, (6, 5, 2), {"dtype": jnp.int32}, "float32 or uint8, not int32"),
         (small_network, (6, 5, 2), {"name": "my net"}, "'my net' is no name in C"),
         (small_network, (6, 6, 2), {}, "made for 15 positions"),
-        (small_network, (6, 5, 3), {}, "takes no images|channels"),
-        (small_network, (60,), {}, "takes no images"),
+        (small_network, (6, 5, 3), {}, "gets 3 channels, expected 2"),
+        (small_network, (60,), {}, "first gets 60 channels, expected 2"),
     )
     for network, shape, options, words in cases:
         with pytest.raises(InputError, match=words):

@@ -86,7 +86,7 @@ def test_what_onnx_lacks_is_named(tmp_path, small_network):
     with pytest.raises(InputError, match="'near' is an adder_conv, and ONNX has no sums of dis"):
         save_onnx(path, small_network, (6, 5, 2))
     products = without_adders(small_network)
-    with pytest.raises(InputError, match="takes no images"):
+    with pytest.raises(InputError, match="first gets 60 channels, expected 2"):
         save_onnx(path, products, (60,))
     cut = IntegerNetwork(products.nodes[:-1], products.arrays)
     with pytest.raises(InputError, match="does not end in logits"):
