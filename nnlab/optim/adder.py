@@ -15,13 +15,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nnlab.optim.values import check_number
+
 
 def adder_rate(eta: float = 0.2) -> optax.GradientTransformation:
     """Rescale each leaf to root mean square `eta`; stateless.
 
     Norms are computed in float32 or wider. Apply it to adder kernels only, for example by
     `optax.partition` with `nnlab.optim.labels`.
+
+    Raises:
+        InputError: `eta` is negative or not finite.
     """
+    check_number("eta", eta)
 
     def rescale(g: jax.Array) -> jax.Array:
         wide = g.astype(jnp.promote_types(g.dtype, jnp.float32))

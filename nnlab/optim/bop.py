@@ -20,6 +20,7 @@ import optax
 from jax.core import Tracer
 
 from nnlab.errors import InputError
+from nnlab.optim.values import check_number
 
 
 class BopState(NamedTuple):
@@ -50,10 +51,8 @@ def bop(
         InputError: `threshold` is negative or not finite, or `gamma` a number that is not above 0
             and at most 1.
     """
-    known = [not isinstance(value, Tracer) for value in (threshold, gamma)]
-    if known[0] and not 0 <= threshold < float("inf"):
-        raise InputError(f"threshold must be a finite number from 0 on, not {threshold}.")
-    if known[1] and not (callable(gamma) or 0 < gamma <= 1):
+    check_number("threshold", threshold)
+    if not (callable(gamma) or isinstance(gamma, Tracer) or 0 < gamma <= 1):
         raise InputError(f"gamma must be a number above 0 and at most 1, not {gamma}.")
 
     def init(params):

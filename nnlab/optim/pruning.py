@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 from nnlab.errors import InputError
 from nnlab.ops.sparse import check_pattern, magnitude_mask, n_m_mask
 from nnlab.optim.freezing import leaf_name
+from nnlab.optim.values import check_number
 
 
 def cubic_sparsity(final: float, begin: int, end: int, initial: float = 0.0) -> optax.Schedule:
@@ -70,13 +71,15 @@ def prune(
         scope: whether the part is taken of each leaf or of all leaves together.
 
     Raises:
-        InputError: `every` is not a positive integer or `scope` is another word.
+        InputError: `every` is not a positive integer, `scope` is another word, or `schedule` a
+            number that is not from 0 to below 1.
         ValueError: on `update`, the parameters are missing.
     """
     if not (isinstance(every, int) and every > 0):
         raise InputError(f"every must be a positive integer, not {every}.")
     if scope not in ("layer", "global"):
         raise InputError(f"scope must be layer or global, not {scope}.")
+    check_number("the part to prune", schedule, below=1)
 
     def init(params):
         masks = jax.tree.map(lambda p: jnp.ones(p.shape, bool), params)
@@ -109,10 +112,11 @@ def decay_pruned(n: int = 2, m: int = 4, decay: float = 2e-4) -> optax.GradientT
     gradient. In the paper it is part of the backward pass; here, of the averaged gradient.
 
     Raises:
-        InputError: not 0 < n < m.
+        InputError: not 0 < n < m, or `decay` is negative or not finite.
         ValueError: on `update`, the parameters are missing.
     """
     check_pattern(n, m)
+    check_number("decay", decay)
 
     def update(updates, params):
         if params is None:

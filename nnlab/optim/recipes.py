@@ -25,6 +25,7 @@ from nnlab.errors import InputError
 from nnlab.optim.adder import adder_rate
 from nnlab.optim.binary import clip_latent_weights
 from nnlab.optim.freezing import leaf_name
+from nnlab.optim.values import check_number
 
 Rate = optax.ScalarOrSchedule
 
@@ -75,13 +76,16 @@ def adder_recipe(
             `{"binary": bop()}`.
 
     Raises:
-        InputError: `steps` is not a positive integer.
+        InputError: `steps` is not a positive integer, `momentum` not from 0 to below 1, or another
+            number is negative or not finite.
 
     References:
         Chen et al., AdderNet, CVPR 2020, https://arxiv.org/abs/1912.13200, and its code (main.py).
         Hubara et al., Binarized Neural Networks, 2016, https://arxiv.org/abs/1602.02830.
         Elhoushi et al., DeepShift, CVPR Workshops 2021, https://arxiv.org/abs/1905.13298.
     """
+    check_number("momentum", momentum, below=1)
+    check_number("weight_decay", weight_decay)
     sgd = optax.chain(
         optax.add_decayed_weights(weight_decay),
         optax.sgd(_schedule(learning_rate, steps), momentum, nesterov),
@@ -136,7 +140,8 @@ def deep_recipe(
         adder_learning_rate, binary_learning_rate, shift_learning_rate: for kernels of these kinds.
 
     Raises:
-        InputError: `clip` is not positive, or `steps` is not a positive integer.
+        InputError: `clip` is not positive, `steps` is not a positive integer, or a rate is
+            negative or not finite.
 
     References:
         Pascanu et al., On the difficulty of training recurrent neural networks, ICML 2013,
@@ -161,4 +166,5 @@ def deep_recipe(
 def _schedule(rate: Rate, steps: int) -> optax.Schedule:
     if not (isinstance(steps, int) and steps > 0):
         raise InputError(f"steps must be a positive integer, not {steps}.")
+    check_number("a learning rate", rate)
     return rate if callable(rate) else optax.cosine_decay_schedule(rate, steps)

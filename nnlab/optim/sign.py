@@ -35,6 +35,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nnlab.optim.values import check_number
+
 
 def scaled_sign() -> optax.GradientTransformation:
     """Compress each leaf by C of (1); stateless. Means are computed in float32 or wider.
@@ -91,7 +93,11 @@ def ef_sign_sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransfor
     """Return EF-signSGD: (2) with the scaled sign (1) for C.
 
     Its state `error` is e of (2), so parameters minus error are SGD's parameters.
+
+    Raises:
+        InputError: `learning_rate` is a number that is negative or not finite.
     """
+    check_number("learning_rate", learning_rate)
     return optax.chain(
         optax.scale_by_learning_rate(learning_rate, flip_sign=False),
         error_feedback(scaled_sign()),

@@ -12,6 +12,7 @@ import pytest
 from flax import nnx, serialization
 
 from nnlab import optim
+from nnlab.errors import InputError
 
 W = jnp.array([[1.0, -1.0], [-1.0, 1.0]])
 OPTIMISERS = {
@@ -175,3 +176,24 @@ def test_a_part_of_a_recipe_gets_the_loss():
     for _ in range(4):
         updates, state = optimizer.update(params, state, params, value=jnp.float32(1))
     assert abs(updates["kernel"][0, 0]) < 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: optim.adder_rate(x),
+        lambda x: optim.bop(x),
+        lambda x: optim.prune(x),
+        lambda x: optim.decay_pruned(decay=x),
+        lambda x: optim.ef_sign_sgd(x),
+        lambda x: optim.adder_recipe(10, x),
+        lambda x: optim.adder_recipe(10, momentum=x),
+        lambda x: optim.adder_recipe(10, weight_decay=x),
+        lambda x: optim.deep_recipe(10, binary_learning_rate=x),
+    ],
+)
+def test_a_hyperparameter_that_cannot_be_is_refused(make):
+    for value in (-0.1, float("nan"), float("inf"), "fast"):
+        with pytest.raises(InputError, match="must be a finite number from 0"):
+            make(value)
+    make(0.5)
