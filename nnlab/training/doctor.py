@@ -127,9 +127,14 @@ def diagnose(
         for arrays in _at(seen, module.path)[:1]
     ]
     params = variables["params"]
-    broken = _not_finite(params, calls, float(value))
+    broken = _not_finite(params, calls, float(value), batch[1], outputs)
     if broken:
         return broken
+    if augment is None and any(leaf.dtype == np.uint8 for leaf in jax.tree.leaves(batch[0])):
+        what = (
+            "holds bytes as they are in files; standardise them, as nnlab.vision.standardized does."
+        )
+        return [Fault("The batch", what)]
     silent = _same_for_all(calls, inputs, outputs)
     faults = [*silent, *_equal_filters(params, grads)]
     faults += _far(calls, outputs) or _multiples(calls) or _saturated(float(value), outputs)
@@ -184,7 +189,7 @@ def _numbers(x: Any) -> dict[str, Any] | None:
     return {
         "low": x.min(),
         "high": x.max(),
-        "mean": x.mean(dtype=np.float64),
+        "mean": np.median(x.mean(axis=0)),  # one place may be masked by a huge number
         "deviation": x.std(axis=0).mean(),
         "varies": (np.ptp(x, axis=0) > 1e-6 * abs(x).max(axis=0)).any(),
         "alike": alike.min() if x.shape[-1] > 1 else 0.0,
@@ -202,7 +207,9 @@ def _difference(w: Any) -> float:
     return float(np.ptp(w, axis=-1).max(initial=0) / max(abs(w).max(initial=0), 1e-30))
 
 
-def _not_finite(params: Any, calls: list[_Call], loss: float) -> list[Fault]:
+def _not_finite(
+    params: Any, calls: list[_Call], loss: float, labels: Any, outputs: dict[str, Any] | None
+) -> list[Fault]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not np.isfinite(np.asarray(leaf, np.float32)).all():
             return [Fault(_name(path), "holds a number that is not finite.")]
@@ -211,6 +218,11 @@ def _not_finite(params: Any, calls: list[_Call], loss: float) -> list[Fault]:
             return [Fault(name, "gets numbers that are not finite.")]
         if y is not None and not y["finite"]:
             return [Fault(name, "gives numbers that are not finite.")]
+    if not np.isfinite(loss) and outputs is not None and hasattr(labels, "dtype"):
+        low, high, classes = np.min(labels), np.max(labels), outputs["features"]
+        if jnp.issubdtype(labels.dtype, jnp.integer) and not 0 <= low <= high < classes:
+            what = f"go from {low} to {high}, those of {classes} outputs from 0 to {classes - 1}."
+            return [Fault("The labels", what)]
     if not np.isfinite(loss):
         return [Fault("The loss", f"is {loss}, as it is if a label is none of the classes.")]
     return []

@@ -28,10 +28,11 @@ FLAGS = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-Wno-type-limi
 
 
 def compiled(folder, options=("-O1",), name="nnlab"):
-    library = folder / f"{name}.so"
-    source = [str(folder / f"{name}.c"), "-o", str(library)]
-    command = [str(COMPILER), *FLAGS, *options, "-shared", "-fPIC", *source]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    library, code = folder / f"{name}.so", folder / f"{name}.o"
+    compile = [*FLAGS, *options, "-fPIC", "-c", str(folder / f"{name}.c"), "-o", str(code)]
+    # Linked without the options: with -ffast-math the library would flush this process' subnormals.
+    for command in (compile, ["-shared", str(code), "-o", str(library)]):
+        subprocess.run([str(COMPILER), *command], check=True, capture_output=True, text=True)
     return getattr(ctypes.CDLL(str(library)), f"{name}_run")
 
 

@@ -25,6 +25,11 @@ def pytest_configure(config):
     spec.loader.exec_module(module)
 
 
+def _without_changes(said: str) -> str:
+    """Leave out what a resumed run says of flags of these tests, such as `stop_after`."""
+    return "".join(line for line in said.splitlines(True) if " goes on: " not in line)
+
+
 @dataclasses.dataclass
 class Child:
     """A process of the script, its output in two files."""
@@ -56,7 +61,7 @@ class Child:
 
     def stderr(self) -> str:
         self.status()
-        return self.err.read_text()
+        return _without_changes(self.err.read_text())
 
     def result(self) -> dict[str, Any]:
         """What it prints at a good end."""
@@ -68,6 +73,11 @@ class Child:
 def thorough():
     """Whether to take minutes for what seconds show already: `make reliability`."""
     return os.environ.get("NNLAB_THOROUGH") == "1"
+
+
+@pytest.fixture(scope="session")
+def without_changes():
+    return _without_changes
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def ended(capsys):
+def ended(capsys, without_changes):
     """`ended(*flags)` runs the script in this process: exit status, what it printed, and said."""
     small_run = sys.modules["small_run"]
 
@@ -23,7 +23,7 @@ def ended(capsys):
         except SystemExit as stop:
             status = stop.code
         captured = capsys.readouterr()
-        return status, captured.out.splitlines()[-1], captured.err
+        return status, captured.out.splitlines()[-1], without_changes(captured.err)
 
     return call
 

@@ -130,6 +130,13 @@ def test_the_fault_is_named(name):
     assert found and where in found[0].where and what in str(found[0]), found
 
 
+def test_data_as_they_are_in_files():
+    assert "go from 1 to 4, those of 4 outputs from 0 to 3" in str(
+        faults_of(Network(), IMAGES, LABELS + 1)[0]
+    )
+    assert "standardise them" in str(faults_of(Network(), np.uint8(IMAGES * 9 + 99))[0])
+
+
 def after_a_step(model, inputs, labels, loss=training.cross_entropy):
     """What is found before and after a step of the model's."""
     optimizer = optax.sgd(1e-4)

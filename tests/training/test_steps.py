@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from nnlab.errors import InputError
 from nnlab.layers.normalization import batch_norm
+from nnlab.models import SmallCNN
 from nnlab.optim import adder_rate, labels
 from nnlab.training import State, init, leaf_name, train_step
 from nnlab.training.steps import Step
@@ -195,3 +197,32 @@ def test_accumulation_in_parts_that_do_not_fit_is_refused(steps):
         train_step(Net(), SGD, accumulate=0)
     with pytest.raises(InputError, match=r"batch of 12 examples, not 5"):
         train_step(Net(), SGD, accumulate=5)(steps.start, DATA)
+
+
+class NnxNetwork(nnx.Module):
+    def __call__(self, x, train=False):
+        return x
+
+
+class WithoutTrain(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (SmallCNN, "model is the class SmallCNN, expected one of it"),
+        ("resnet20", "model is a str; expected a flax.linen.Module"),
+        (NnxNetwork(), "NnxNetwork, a module of flax.nnx; expected a flax.linen.Module"),
+        (
+            SmallCNN(arithmetic="adder"),
+            "arithmetic of SmallCNN is 'adder', expected a value of nnlab",
+        ),
+        (WithoutTrain(), "its __call__ lacks the argument `train: bool = False`"),
+    ],
+)
+def test_what_is_no_model_is_named(model: Any, said):
+    with pytest.raises(InputError, match=said):
+        init(jax.random.key(0), model, optax.sgd(0.1), jnp.zeros((2, 8, 8, 1)))

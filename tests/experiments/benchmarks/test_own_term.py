@@ -11,7 +11,7 @@ SCRIPT = "benchmarks/own_term"
 
 @pytest.mark.slow
 def test_every_pass_of_every_body_is_measured_and_compared(script, tmp_path, capsys):
-    small = ["--images", "1", "--vectors", "4", "--repeats", "3", "--terms", "near"]
+    small = ["--images", "4", "--vectors", "32", "--repeats", "3", "--terms", "near"]
     run(script.main, script.Config, [*small, "--out", str(tmp_path / "run")])
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     rows, printed = result["rows"], capsys.readouterr().out
