@@ -118,7 +118,7 @@ FAULTS = {
 }  # fmt: skip
 
 
-def faults_of(model, inputs=IMAGES, labels=LABELS):
+def faults_of(model, inputs: Any = IMAGES, labels=LABELS):
     variables = jax.jit(model.init)(jax.random.key(0), inputs)
     return diagnose(model, variables, (inputs, labels))
 
@@ -134,7 +134,7 @@ def test_data_as_they_are_in_files():
     assert "go from 1 to 4, those of 4 outputs from 0 to 3" in str(
         faults_of(Network(), IMAGES, LABELS + 1)[0]
     )
-    assert "standardise them" in str(faults_of(Network(), np.uint8(IMAGES * 9 + 99))[0])
+    assert "standardise them" in str(faults_of(Network(), (IMAGES * 9 + 99).astype(np.uint8))[0])
 
 
 def after_a_step(model, inputs, labels, loss=training.cross_entropy):

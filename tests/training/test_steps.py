@@ -210,6 +210,9 @@ class WithoutTrain(nn.Module):
         return nn.Dense(3)(x)
 
 
+TEXT: Any = "adder"
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [
@@ -217,7 +220,7 @@ class WithoutTrain(nn.Module):
         ("resnet20", "model is a str; expected a flax.linen.Module"),
         (NnxNetwork(), "NnxNetwork, a module of flax.nnx; expected a flax.linen.Module"),
         (
-            SmallCNN(arithmetic="adder"),
+            SmallCNN(arithmetic=TEXT),
             "arithmetic of SmallCNN is 'adder', expected a value of nnlab",
         ),
         (WithoutTrain(), "its __call__ lacks the argument `train: bool = False`"),
