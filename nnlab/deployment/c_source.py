@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from nnlab.deployment.c_steps import C_TYPES, HELPERS, Shape, step_body
+from nnlab.deployment.c_steps import C_TYPES, HELPERS, Extent, step_body
 from nnlab.deployment.graph import IntegerNetwork, Node
 from nnlab.deployment.network import run_nodes
 from nnlab.errors import InputError
@@ -212,10 +212,10 @@ def _step(number: int, node: Node, network: IntegerNetwork, values: dict[str, An
     return _Part(function, lines, sum(array.nbytes for array in constants.values()))
 
 
-def _shape(value: Any) -> Shape:
+def _shape(value: Any) -> Extent:
     sizes = value.shape[1:]
     height, width = sizes[:2] if len(sizes) == 3 else (1, math.prod(sizes[:-1]))
-    return Shape(C_TYPES[np.dtype(value.dtype).name], height, width, sizes[-1])
+    return Extent(C_TYPES[np.dtype(value.dtype).name], height, width, sizes[-1])
 
 
 def _declared(name: str, array: np.ndarray) -> str:

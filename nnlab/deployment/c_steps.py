@@ -63,7 +63,7 @@ static inline int32_t ones(uint32_t v)
 }"""
 
 
-class Shape(NamedTuple):
+class Extent(NamedTuple):
     """A value in C: the type of its numbers, and its sizes; vectors are one row of one pixel."""
 
     type: str
@@ -83,7 +83,7 @@ class Shape(NamedTuple):
 Body = tuple[str, dict[str, np.ndarray]]
 
 
-def step_body(node: Node, own: dict[str, np.ndarray], inputs: list[Shape], result: Shape) -> Body:
+def step_body(node: Node, own: dict[str, np.ndarray], inputs: list[Extent], result: Extent) -> Body:
     """Return the body of a node's function and its constants; "" for one that computes nothing.
 
     Args:
@@ -100,7 +100,7 @@ def step_body(node: Node, own: dict[str, np.ndarray], inputs: list[Shape], resul
     return write(node.attributes, own, inputs, result)
 
 
-def _quantize(a: dict[str, Any], own: Any, inputs: list[Shape], y: Shape) -> Body:
+def _quantize(a: dict[str, Any], own: Any, inputs: list[Extent], y: Extent) -> Body:
     scale = f"{float(np.float32(a['scale'])).hex()}f"
     return (
         f"for (int i = 0; i < {y.size}; i++)\n"
@@ -108,7 +108,7 @@ def _quantize(a: dict[str, Any], own: Any, inputs: list[Shape], y: Shape) -> Bod
     ), {}
 
 
-def _requantize(a: dict[str, Any], own: Any, inputs: list[Shape], y: Shape) -> Body:
+def _requantize(a: dict[str, Any], own: Any, inputs: list[Extent], y: Extent) -> Body:
     roles = "center", "multiplier", "offset", "shift"
     c = {role: f"${role}[{'c' if own[role].size > 1 else 0}]" for role in roles}
     shift = c["shift"]
@@ -127,14 +127,14 @@ for (int p = 0; p < {y.pixels}; p++)
     )
 
 
-def _add(a: dict[str, Any], own: Any, inputs: list[Shape], y: Shape) -> Body:
+def _add(a: dict[str, Any], own: Any, inputs: list[Extent], y: Extent) -> Body:
     return (
         f"for (int i = 0; i < {y.size}; i++)\n"
         f"    y[i] = ({y.type})clamped((int32_t)x[i] + x1[i], {a['low']}, {a['high']});"
     ), {}
 
 
-def _table(a: dict[str, Any], own: Any, inputs: list[Shape], y: Shape) -> Body:
+def _table(a: dict[str, Any], own: Any, inputs: list[Extent], y: Extent) -> Body:
     code = f"x[i] - {a['low']}" if a["low"] >= 0 else f"x[i] + {-a['low']}"
     return f"for (int i = 0; i < {y.size}; i++)\n    y[i] = $values[{code}];", dict(own)
 
@@ -142,8 +142,8 @@ def _table(a: dict[str, Any], own: Any, inputs: list[Shape], y: Shape) -> Body:
 def _windows(
     a: dict[str, Any],
     taps: tuple[int, int],
-    x: Shape,
-    y: Shape,
+    x: Extent,
+    y: Extent,
     each: str,
     outside: str = "",
     start: str = "",
@@ -179,7 +179,7 @@ def _moved(text: str, levels: int) -> str:
 def _sums(term: str, signs: bool = False) -> Callable[..., Body]:
     """Sums over windows, or over vectors, of `term` of an input `v` and a weight `w[o]`."""
 
-    def write(a: dict[str, Any], own: Any, inputs: list[Shape], y: Shape) -> Body:
+    def write(a: dict[str, Any], own: Any, inputs: list[Extent], y: Extent) -> Body:
         (x,) = inputs
         kernel = own["kernel"]
         kernel = (kernel << a["shift"]).astype(np.uint8) if "shift" in a else kernel
@@ -215,7 +215,7 @@ def _sums(term: str, signs: bool = False) -> Callable[..., Body]:
     return write
 
 
-def _pack_signs(a: dict[str, Any], own: Any, inputs: list[Shape], y: Shape) -> Body:
+def _pack_signs(a: dict[str, Any], own: Any, inputs: list[Extent], y: Extent) -> Body:
     (x,) = inputs
     c = {role: f"${role}[{'c' if own[role].size > 1 else 0}]" for role in ("sign", "threshold")}
     return (
@@ -235,7 +235,7 @@ for (int p = 0; p < {x.pixels}; p++) {{
     )
 
 
-def _concatenate(a: dict[str, Any], own: Any, inputs: list[Shape], y: Shape) -> Body:
+def _concatenate(a: dict[str, Any], own: Any, inputs: list[Extent], y: Extent) -> Body:
     """The channels that `order` takes from each input, to where they go."""
     starts = np.cumsum([0, *(x.channels for x in inputs)])
     order = own["order"].astype(np.int64)
@@ -256,7 +256,7 @@ def _concatenate(a: dict[str, Any], own: Any, inputs: list[Shape], y: Shape) -> 
     return "\n".join(lines), constants
 
 
-def _pad(a: dict[str, Any], own: Any, inputs: list[Shape], y: Shape) -> Body:
+def _pad(a: dict[str, Any], own: Any, inputs: list[Extent], y: Extent) -> Body:
     (x,) = inputs
     (top, _), (left, _), (first, _) = a["padding"]
     return (
@@ -275,7 +275,7 @@ for (int p = 0; p < {x.pixels}; p++)
 def _pool(term: str, start: str = "", after: str = "") -> Callable[..., Body]:
     """`term` of what a window has so far, `sums[o]`, and of the next pixel, `in[o]`."""
 
-    def write(a: dict[str, Any], own: Any, inputs: list[Shape], y: Shape) -> Body:
+    def write(a: dict[str, Any], own: Any, inputs: list[Extent], y: Extent) -> Body:
         (height, width), strides, padding = window_attributes(a)
         each = f"for (int o = 0; o < {y.channels}; o++)\n    {term}{after}"
         attributes = {"strides": strides, "padding": padding}
@@ -284,7 +284,7 @@ def _pool(term: str, start: str = "", after: str = "") -> Callable[..., Body]:
     return write
 
 
-def _sum(a: dict[str, Any], own: Any, inputs: list[Shape], y: Shape) -> Body:
+def _sum(a: dict[str, Any], own: Any, inputs: list[Extent], y: Extent) -> Body:
     (x,) = inputs
     return (
         f"""
@@ -297,7 +297,7 @@ for (int p = 0; p < {x.pixels}; p++)
     )
 
 
-def _dequantize(a: dict[str, Any], own: Any, inputs: list[Shape], y: Shape) -> Body:
+def _dequantize(a: dict[str, Any], own: Any, inputs: list[Extent], y: Extent) -> Body:
     step = f"{float(np.float32(a['step'])).hex()}f"
     return f"for (int i = 0; i < {y.size}; i++)\n    y[i] = (float)x[i] * {step};", {}
 

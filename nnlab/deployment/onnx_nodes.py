@@ -23,7 +23,7 @@ class Held(NamedTuple):
     """A value in the graph: its name, its type, and whether it is an image or a vector."""
 
     name: str
-    type: str
+    dtype_name: str
     image: bool
 
 
@@ -99,7 +99,7 @@ class OnnxGraph:
         return self.constant(array[:, None, None] if image and array.ndim else array)
 
     def cast(self, x: Held, dtype: str) -> Held:
-        if x.type == dtype:
+        if x.dtype_name == dtype:
             return x
         return Held(self.op("Cast", x.name, to=_TYPES[dtype]), dtype, x.image)
 
@@ -141,7 +141,7 @@ def _table(graph: OnnxGraph, a: Any, own: Arrays, x: Held) -> Held:
 
 
 def _conv(graph: OnnxGraph, a: Any, own: Arrays, x: Held) -> Held:
-    if x.type not in ("int8", "uint8"):
+    if x.dtype_name not in ("int8", "uint8"):
         raise InputError("a convolution takes numbers of more than 8 bits, which ONNX has none of.")
     kernel = own["kernel"].transpose(3, 2, 0, 1)
     weights = graph.constant(kernel, kernel.dtype.name)
@@ -149,7 +149,7 @@ def _conv(graph: OnnxGraph, a: Any, own: Arrays, x: Held) -> Held:
     options = {"strides": a["strides"], "pads": [top, left, bottom, right]}
     options["group"] = a.get("groups", 1)
     inputs = [x.name, weights]
-    if x.type == "int8":  # runtimes know products of unsigned inputs alone
+    if x.dtype_name == "int8":  # runtimes know products of unsigned inputs alone
         x = graph.cast(x, "int32")
         shifted = graph.op("Add", x.name, graph.constant(128))
         inputs[0] = graph.cast(Held(shifted, "int32", True), "uint8").name
@@ -161,7 +161,7 @@ def _dense(graph: OnnxGraph, a: Any, own: Arrays, x: Held) -> Held:
     name = graph.op("Transpose", x.name, perm=[0, 2, 3, 1]) if x.image else x.name
     kernel = own["kernel"]
     weights = graph.constant(kernel, kernel.dtype.name)
-    if x.type == "uint8":
+    if x.dtype_name == "uint8":
         y = graph.op("MatMulInteger", name, weights)
     else:
         inputs = graph.cast(x._replace(name=name), "int32").name
@@ -195,7 +195,7 @@ def _binary(product: Callable[..., Held]) -> Callable[..., Held]:
 
 
 def _concatenate(graph: OnnxGraph, a: Any, own: Arrays, *values: Held) -> Held:
-    dtype = values[0].type if len({x.type for x in values}) == 1 else "int32"
+    dtype = values[0].dtype_name if len({x.dtype_name for x in values}) == 1 else "int32"
     names = [graph.cast(x, dtype).name for x in values]
     joined = graph.op("Concat", *names, axis=1) if len(names) > 1 else names[0]
     order = graph.constant(own["order"])
@@ -220,10 +220,10 @@ def _max_pool(graph: OnnxGraph, a: Any, own: Arrays, x: Held) -> Held:
     window, strides, padding = window_attributes(a)
     x = _padded(graph, x, [[min(n, 0) for n in sides] for sides in padding])
     (top, bottom), (left, right) = ([max(n, 0) for n in sides] for sides in padding)
-    narrow = x if x.type in ("int8", "uint8") else graph.cast(x, "double")  # exact for int32
+    narrow = x if x.dtype_name in ("int8", "uint8") else graph.cast(x, "double")  # exact for int32
     options = {"kernel_shape": window, "strides": strides, "pads": [top, left, bottom, right]}
     largest = narrow._replace(name=graph.op("MaxPool", narrow.name, **options))
-    return graph.cast(largest, x.type)
+    return graph.cast(largest, x.dtype_name)
 
 
 def _sum_pool(graph: OnnxGraph, a: Any, own: Arrays, x: Held) -> Held:
@@ -250,7 +250,7 @@ def _flatten(graph: OnnxGraph, a: Any, own: Arrays, x: Held) -> Held:
     if not x.image:
         return x
     last = graph.op("Transpose", x.name, perm=[0, 2, 3, 1])
-    return Held(graph.op("Flatten", last, axis=1), x.type, False)
+    return Held(graph.op("Flatten", last, axis=1), x.dtype_name, False)
 
 
 def _dequantize(graph: OnnxGraph, a: Any, own: Arrays, x: Held) -> Held:
