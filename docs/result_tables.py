@@ -239,15 +239,16 @@ def _memory(found: Mapping) -> Tables:
     return {"": markdown_table(rows)}
 
 
+BORROWED = ("resnet20", "addernet", "resnet56")  # with weights of others
+
+
 def _borrowed_weights(found: Mapping) -> Tables:
-    published = [
-        result(f"borrowed_{name}")["table"] for name in ("resnet20", "addernet", "resnet56")
-    ]
-    return {"": markdown_table([row for table in (*published, found["table"]) for row in table])}
+    tables = [*(result(f"borrowed_{name}")["table"] for name in BORROWED), found["table"]]
+    return {"": markdown_table([row for table in tables for row in table])}
 
 
 TABLES: dict[str, Callable[[Mapping], Tables]] = {
-    **{f"borrowed_{name}": lambda found: {} for name in ("resnet20", "addernet", "resnet56")},
+    **{f"borrowed_{name}": lambda found: {} for name in BORROWED},
     "borrowed_weights": _borrowed_weights,
     "adder_cifar10": _adder_cifar10,
     "adder_mnist_ablation": _adder_mnist_ablation,

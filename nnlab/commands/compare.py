@@ -26,12 +26,12 @@ from nnlab.figures.comparison import Group, figure_comparison
 from nnlab.paths import user_path, writing
 from nnlab.runs.fields import Some, check_fields
 from nnlab.runs.reading import PastRun, best, read_runs
+from nnlab.runs.run_folder import ASIDE
 from nnlab.runs.script import run
 
 with needs("runs"):
     import tyro
 
-ASIDE = ("out", "overwrite", "resume", "data_dir")
 TESTED = ("test_accuracy", "test_loss")
 
 

@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnlab import training
-from nnlab.arithmetics import NAMED
 from nnlab.commands import summary
 from nnlab.errors import InputError, needs
 from nnlab.models import ZOO
@@ -65,8 +64,7 @@ def model_of(config: Config) -> nn.Module:
         InputError: there is none of that name, or it needs arguments.
     """
     if ":" not in config.model:
-        entry = ZOO[config.model]
-        return entry.make(arithmetic=NAMED[config.arithmetic])
+        return summary.build(summary.Config(config.model, config.arithmetic))
     module, name = config.model.split(":", 1)
     sys.path.insert(0, "")
     try:

@@ -39,10 +39,12 @@ from typing import Annotated, Any
 
 from nnlab import figures
 from nnlab.errors import InputError, Interrupted, needs
-from nnlab.paths import user_path, writing
+from nnlab.files.container import replacing
+from nnlab.paths import user_path
 from nnlab.runs import Run, RunFolder, signals
 from nnlab.runs.fields import check_fields
 from nnlab.runs.reading import best, read_json, read_run
+from nnlab.runs.run_folder import ASIDE
 from nnlab.runs.script import configuration_of, parse, run
 
 with needs("runs"):
@@ -186,7 +188,7 @@ def is_finished(folder: Path, config: Run) -> bool:
     result = read_json(folder / "result.json")
     here = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     there = result.get("config", {})
-    names = (here.keys() | there.keys()).difference(OWN, ["data_dir"])
+    names = (here.keys() | there.keys()).difference(ASIDE)
     same = all(here.get(name) == there.get(name) for name in names)
     return bool(result.get("finished")) and same
 
@@ -275,10 +277,8 @@ def sweep(
         text = json.dumps(
             {"script": str(script.absolute()), "runs": entries, **more}, indent=2, default=str
         )
-        partial = kept.with_name("sweep.json.partial")
-        with writing(kept):
+        with replacing(kept, overwrite=True) as partial:
             partial.write_text(text + "\n")
-            partial.replace(kept)
 
     save()
     # One program serves all seeds.

@@ -14,6 +14,7 @@ import numpy as np
 from nnlab.deployment.program import Program, traced
 from nnlab.deployment.recognition import Layer, Norm, recognized
 from nnlab.errors import InputError
+from nnlab.optim.freezing import path_name
 
 QUANTILE = 0.9997  # of the redistribution paper's code
 EXAMPLES = 256  # images that means are taken over
@@ -123,8 +124,9 @@ def _check(variables: Any, images: Any, quantile: float) -> None:
         raise InputError("the images for calibration hold nothing but 0, expected such as come.")
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         if not np.isfinite(np.asarray(leaf, np.float32)).all():
-            name = "/".join(str(getattr(key, "key", key)) for key in path)
-            raise InputError(f"{name} has a number that is not finite, expected finite ones.")
+            raise InputError(
+                f"{path_name(path)} has a number that is not finite, expected finite ones."
+            )
 
 
 def _names(program: Program) -> dict[int, str]:

@@ -12,8 +12,7 @@ inputs that are never negative 0 serves as well as -r, and both operands are uns
 1. the filters of a layer are clustered by max abs(w) into groups, each with its own scale:
    s = r where the group's max abs(w) is larger than r, else s = max abs(w); but s = r as well
    where that is below r / 3, unlike in the paper: there nearly all inputs would saturate, and the
-   sums lose what they say of the input (with filters at r / 50 they correlate at 0.3 with those of
-   the float layer at any number of bits, and with s = r at 0.9 in 2 bits and 0.99 in 4);
+   sums would lose what they say of the input (`tests/deployment/test_quantization.py`);
 2. inputs in n bits are round(x (2^n - 1) / s) within [0, 2^n - 1], so that inputs above s, of
    which there are none where s = r, saturate;
 3. weights in n bits, one of them the sign's, are round(w (2^n - 1) / (2 s)) up to 2^(n-1) - 1:

@@ -18,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from nnlab.kernels.term_source import NotNativeError
+from nnlab.kernels.term_programs import NotNativeError
 
 _HEADERS = Path(__file__).with_name("cpp")
 _FLAGS = (

@@ -23,6 +23,10 @@ Place = int | np.ndarray  # of an operand: number of an input or a step, or a co
 _CALLS = {"jit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint"}
 
 
+class NotNativeError(Exception):
+    """A term has no native form; the message is the reason, in a few words."""
+
+
 class Step(NamedTuple):
     """One primitive; its result is `Program.steps[i]`'s place `2 + i`."""
 
@@ -66,7 +70,7 @@ def program_of(function: Function) -> Program:
     """Trace a function of two float32 scalars.
 
     Raises:
-        NotImplementedError: a step has several results, as loops have.
+        NotNativeError: a step has several results, as loops have.
     """
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
     traced = jax.make_jaxpr(function)(scalar, scalar)
@@ -95,7 +99,7 @@ def _write_out(
             body = (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, ())
             places.update(zip(equation.outvars, _write_out(*body, operands, steps), strict=True))
         elif equation.primitive.multiple_results:
-            raise NotImplementedError(str(equation.primitive))
+            raise NotNativeError(f"{equation.primitive} has no native form")
         else:
             places[equation.outvars[0]] = _place(equation, operands, steps)
     return [at(variable) for variable in jaxpr.outvars]

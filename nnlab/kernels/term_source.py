@@ -11,16 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from jax.lax import GatherScatterMode, RoundingMethod
 
-from nnlab.kernels.term_programs import Place, Program, Step
+from nnlab.kernels.term_programs import NotNativeError, Place, Program, Step
 
 Kind = Literal["value", "input_rule", "filter_rule"]
 
 _LONGEST_TABLE = 2**16
 _TYPES = {"float32": "V", "int32": "Mask<V>", "bool": "Mask<V>"}
-
-
-class NotNativeError(Exception):
-    """A term has no native form; the message is the reason, in a few words."""
 
 
 def source_of(program: Program, kind: Kind) -> str:

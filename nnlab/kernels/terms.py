@@ -26,8 +26,8 @@ from nnlab.kernels.adder_xla import filter_sum, input_sum, window_sum
 from nnlab.kernels.batch import sum_over_images
 from nnlab.kernels.derivatives import differentiated_as
 from nnlab.kernels.term_libraries import add
-from nnlab.kernels.term_programs import Function, program_of
-from nnlab.kernels.term_source import Kind, NotNativeError, source_of
+from nnlab.kernels.term_programs import Function, NotNativeError, program_of
+from nnlab.kernels.term_source import Kind, source_of
 from nnlab.kernels.window import Window
 
 # What looks at more than one pair of numbers.
@@ -149,7 +149,7 @@ def term_of_kernel(name: str) -> Function | None:
         return None
     try:
         return program_of(function)
-    except NotImplementedError:
+    except NotNativeError:
         return function
 
 
@@ -184,7 +184,7 @@ def _kernel(term: Term, kind: Kind) -> Callable[..., jax.Array]:
 def _parts(term: Term, kind: Kind) -> term_products.Parts | None:
     try:
         parts = term_products.parts_of(program_of(term.part(kind)))
-    except NotImplementedError:
+    except NotNativeError:
         return None
     return parts if parts and (kind != "value" or parts.is_product) else None
 
@@ -219,8 +219,6 @@ def _found(term: Term, kind: Kind, instructions: str) -> str | NotNativeError:
     try:
         program = program_of(term.part(kind))
         return add(source_of(program, kind), selection.library(), instructions)
-    except NotImplementedError as error:
-        return NotNativeError(f"{error} has no native form")
     except NotNativeError as error:
         return error
 
@@ -228,7 +226,7 @@ def _found(term: Term, kind: Kind, instructions: str) -> str | NotNativeError:
 def _digest(function: Function) -> str:
     try:
         return program_of(function).digest
-    except NotImplementedError:
+    except NotNativeError:
         text = str(jax.make_jaxpr(function)(_SCALAR, _SCALAR))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -11,41 +11,33 @@ the history.
 import contextlib
 import dataclasses
 import functools
-import math
 import operator
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-from flax.training.early_stopping import EarlyStopping
 from jax.sharding import Mesh
 
 from nnlab.data.batches import shared_size
-from nnlab.errors import DivergedError, InputError, Interrupted, check_count
+from nnlab.errors import InputError, Interrupted, check_count
 from nnlab.runs import hosts, networks, signals
 from nnlab.runs.checkpoints import Checkpoints, restore
 from nnlab.runs.progress import progress as progress_line
 from nnlab.runs.run_folder import RunFolder
+from nnlab.runs.under_way import History, Score, Training
 from nnlab.training.evaluation import Evaluation
-from nnlab.training.feeds import Advance, Feed
+from nnlab.training.feeds import Feed
 from nnlab.training.parallel import replicate
-from nnlab.training.steps import Batch, Metrics, State, Step, leaf_name
+from nnlab.training.steps import Batch, Metrics, State, Step
 
 Evaluate = Callable[[State, Batch], Metrics]
-History = dict[str, list[float]]
-Score = Callable[[dict[str, float]], float]
 
 # A signal waits for at most this:
 _SECONDS = 1.0  # of training, or one step
 _EXAMPLES = 1000  # of evaluation
-_LABELS = ", as it is if a label is none of the classes"
 
 
 def best_accuracy(tested: dict[str, float]) -> float:
@@ -170,7 +162,7 @@ def fit(
             raise InputError(
                 f"{folder.path} already holds checkpoints of {name}; give another name."
             )
-        now = _Training(name, state, train.steps_per_epoch, checkpoints, folder, score, mesh)
+        now = Training(name, state, train.steps_per_epoch, checkpoints, folder, score, mesh)
         if not now.ended(epochs, patience):
             with contextlib.ExitStack() as stack:
                 with signals.immediate():
@@ -224,161 +216,6 @@ def fit(
         reached = now.scores[best - 1 if early else -1]
         networks.keep(folder, name, evaluate.model, variables, test[0], reached)
     return done
-
-
-class _Training:
-    """A training under way: its state, and all else that a checkpoint holds.
-
-    Attributes:
-        history: what each finished epoch measured.
-        sums: the metrics of the current epoch, summed over its steps.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        state: State,
-        steps_per_epoch: int,
-        checkpoints: Checkpoints,
-        folder: RunFolder,
-        score: Score,
-        mesh: Mesh | None,
-    ):
-        """Start from the newest checkpoint, or from `state` if there is none."""
-        # A copy, because training donates the memory of its states.
-        fresh = jax.tree.map(jnp.copy, state), {"history": {}, "sums": {}}
-        state, about = checkpoints.newest(like=state) or fresh
-        self.state = state if mesh is None else replicate(state, mesh)
-        self.history: History = about["history"]
-        self.sums: dict[str, float] = about["sums"]
-        self.name, self.steps_per_epoch, self.score = name, steps_per_epoch, score
-        self.checkpoints, self.folder = checkpoints, folder
-
-    @property
-    def step(self) -> int:
-        return int(self.state.step)
-
-    @property
-    def scores(self) -> list[float]:
-        """The score of every finished epoch."""
-        tested = {key[5:]: each for key, each in self.history.items() if key.startswith("test_")}
-        epochs = zip(*tested.values(), strict=True)
-        return [self.score(dict(zip(tested, values, strict=True))) for values in epochs]
-
-    @property
-    def best_epoch(self) -> int:
-        """The first epoch with the best score, from 1; 0 before the first has ended."""
-        scores = self.scores
-        return 1 + int(np.argmax(scores)) if scores else 0
-
-    @property
-    def last_epoch_end(self) -> int:
-        """The step of the last evaluation, up to which there are metrics."""
-        return self.steps_per_epoch * len(self.history.get("seconds", []))
-
-    @property
-    def within_epoch(self) -> bool:
-        """Whether the epoch has steps left; otherwise it is yet to be evaluated."""
-        return self.step < self.last_epoch_end + self.steps_per_epoch
-
-    def ended(self, epochs: int, patience: int | None) -> bool:
-        scores = self.scores
-        stopping = EarlyStopping(patience=epochs if patience is None else patience)
-        for score in scores:
-            stopping = stopping.update(-score)  # Flax stops when a loss no longer falls
-        return len(scores) >= epochs or stopping.should_stop
-
-    def diagnose(self, step: Step, train: Feed, epochs: int) -> None:
-        """Print what of the network cannot learn."""
-        if hosts.is_writer() and train.first is not None and hasattr(step, "diagnose"):
-            variables = jax.device_get(
-                {"params": self.state.params, "batch_stats": self.state.batch_stats}
-            )
-            look: Any = step
-            steps = epochs * self.steps_per_epoch
-            for fault in look.diagnose(variables, train.first(), steps=steps):
-                print(f"{self.name}: {fault}", file=sys.stderr, flush=True)
-
-    def train(self, advance: Advance, count: int) -> float:
-        """Take up to `count` steps, and return the seconds that one took."""
-        start = time.perf_counter()
-        try:
-            self.state, metrics = advance(self.state, count)
-        except Exception as error:
-            arrays = [leaf for leaf in jax.tree.leaves(self.state) if isinstance(leaf, jax.Array)]
-            if any(array.is_deleted() for array in arrays):
-                raise  # the step has already reused their memory
-            self._keep_after(error)
-            raise
-        made = len(metrics["loss"])
-        seconds = time.perf_counter() - start
-        leaf = metrics.pop("nonfinite", np.array([-1]))[-1]
-        # A step that `optax.apply_if_finite` has skipped may have a loss that is not finite.
-        counted = np.isfinite(metrics["loss"])
-        counted[-1:] &= leaf < 0  # the step that was not taken
-        for key, values in metrics.items():
-            self.sums[key] = sum(values[counted].tolist(), self.sums.get(key, 0.0))
-        self.sums["steps"] = self.sums.get("steps", 0) + int(counted.sum())
-        self.sums["seconds"] = self.sums.get("seconds", 0.0) + seconds
-        if leaf >= 0:
-            name = leaf_name(self.state, leaf)
-            what = f"{name} of {self.name} is not finite at step {self.step + 1}"
-            if name == "loss":  # which is the first thing that a label touches
-                what += _LABELS
-            raise self._diverged(what)
-        return seconds / made
-
-    def figures(self) -> dict[str, float]:
-        """What the progress line shows of the epoch so far."""
-        means = self._means()
-        figures = {"epoch": self.step / self.steps_per_epoch, "loss": means["loss"]}
-        if "accuracy" in means:
-            accuracies = self.history.get("test_accuracy", [means["accuracy"]])
-            figures["accuracy"] = accuracies[-1]
-        return figures
-
-    def close_epoch(self, tested: dict[str, float]) -> None:
-        """Move the epoch's means and its test into the history."""
-        if not math.isfinite(tested["loss"]):
-            what = f"The test loss of {self.name} is {tested['loss']} after step {self.step}"
-            raise self._diverged(what + _LABELS if math.isnan(tested["loss"]) else what)
-        figures = {f"train_{key}": value for key, value in self._means().items()}
-        figures |= {f"test_{key}": value for key, value in tested.items()}
-        figures["seconds"] = self.sums["seconds"]
-        if skips := optax.tree.get_all_with_path(self.state.opt_state, "total_notfinite"):
-            figures["skipped"] = max(int(skipped) for _, skipped in skips)
-        for key, value in figures.items():
-            self.history.setdefault(key, []).append(value)
-        self.sums = {}
-
-    def save(self) -> None:
-        about = {"history": self.history, "sums": self.sums}
-        best = self.best_epoch * self.steps_per_epoch or None
-        self.checkpoints.save(self.step, self.state, about, best)
-
-    def _means(self) -> dict[str, float]:
-        steps = self.sums["steps"]
-        rest = self.sums.keys() - {"steps", "seconds"}
-        return {key: self.sums[key] / steps if steps else math.nan for key in sorted(rest)}
-
-    def _keep_after(self, error: Exception) -> None:
-        """Save, since the next batch cannot be read; an `InputError` gets a better one."""
-        if self.step:
-            self.save()
-            self.checkpoints.wait()
-        if isinstance(error, InputError) and (steps := self.checkpoints.steps()):
-            raise InputError(
-                f"{str(error).rstrip('.')}; {self.name} was stopped at step {self.step}, and with"
-                f" --resume goes on from {self.checkpoints.path(steps[-1])}."
-            ) from error
-
-    def _diverged(self, what: str) -> DivergedError:
-        self.save()
-        self.checkpoints.wait()
-        return DivergedError(
-            f"{what}; the configuration is in {self.folder.path / 'config.json'}, "
-            f"the last good checkpoint is {self.checkpoints.path(self.step)}."
-        )
 
 
 Piece = tuple[Callable[[State, Batch], Metrics], Batch]

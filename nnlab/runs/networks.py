@@ -152,7 +152,7 @@ def keep(
 
 
 def _score(path: Path) -> float:
-    """That of a network kept here; greater than any of one that the script itself has written."""
+    """Return the score of a file of `keep`; infinity for one that the script has written itself."""
     with contextlib.suppress(InputError):  # a damaged one is replaced
         return container.read(path).about.get("notes", {}).get("score", np.inf)
     return -np.inf

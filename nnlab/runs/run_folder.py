@@ -37,7 +37,7 @@ _WRITTEN = (
 )
 # Left by a kill while writing.
 _PARTIAL = ("config.json.partial", "result.json.partial", "metrics.jsonl.partial")
-_ASIDE = ("out", "data_dir", "overwrite", "resume")  # fields on which no result depends
+ASIDE = ("out", "data_dir", "overwrite", "resume")  # fields on which no result depends
 _LOCK = ".lock"
 _locks: dict[int, IO[str]] = {}  # the locks that this process holds, by inode
 
@@ -263,7 +263,7 @@ def _changes(
         if field.default is not dataclasses.MISSING:
             before.setdefault(field.name, _plain(field.default))
     allowed, refused = [], []
-    for name in sorted((before.keys() | now.keys()).difference(_ASIDE)):
+    for name in sorted((before.keys() | now.keys()).difference(ASIDE)):
         if before.get(name, path) == now.get(name, path):
             continue
         change = f"{name} was {before.get(name, 'absent')} and is {now.get(name, 'absent')}"

@@ -36,13 +36,24 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import tree_leaves_with_path
 
 from nnlab.data.batches import shared_size
 from nnlab.errors import InputError
+from nnlab.optim.freezing import path_name
 from nnlab.training.losses import cross_entropy
+from nnlab.training.models import check_model
+from nnlab.training.observed import (
+    EXAMPLES,
+    SEEN,
+    Call,
+    difference,
+    numbers,
+    seen_at,
+    some,
+    watching,
+)
 
-_EXAMPLES = 16
-_SEEN = "seen by nnlab.training.doctor"
 _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
@@ -59,14 +70,6 @@ class Fault(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.where} {self.what}"
-
-
-class _Call(NamedTuple):
-    """A layer's name, the numbers of what it got and gave, or None where there are no floats."""
-
-    name: str
-    inputs: dict[str, Any] | None
-    outputs: dict[str, Any] | None
 
 
 def diagnose(
@@ -89,9 +92,13 @@ def diagnose(
 
     Returns:
         The faults, the first of each chain of consequences; empty if there is none.
+
+    Raises:
+        InputError: the model is none that `nnlab.training.init` takes.
     """
+    check_model(model)
     try:
-        size = min(shared_size(batch), _EXAMPLES)
+        size = min(shared_size(batch), EXAMPLES)
         batch = jax.tree.map(lambda a: jnp.asarray(a[:size]), batch)
     except InputError:
         pass  # one example without an axis of examples, such as a graph
@@ -99,12 +106,12 @@ def diagnose(
     rest = {kind: tree for kind, tree in variables.items() if kind != "params"}
 
     def objective(params, inputs, labels, key):
-        with nn.intercept_methods(_watching(modules)):
+        with nn.intercept_methods(watching(modules)):
             outputs, updates = model.apply(
                 {"params": params, **rest},
                 inputs,
                 train=True,
-                mutable=["batch_stats", _SEEN],
+                mutable=["batch_stats", SEEN],
                 rngs={"dropout": key},
             )
         return loss(outputs, labels), (outputs, updates)
@@ -116,15 +123,15 @@ def diagnose(
         (value, (outputs, updates)), grads = jax.value_and_grad(objective, has_aux=True)(
             params, inputs, labels, key
         )
-        return value, _some(outputs), _some(inputs), updates, grads
+        return value, some(outputs), some(inputs), updates, grads
 
     found = jax.jit(look, compiler_options=_QUICK)(variables["params"], batch, jax.random.key(0))
     value, outputs, inputs, updates, grads = jax.device_get(found)
-    outputs, inputs, seen = _numbers(outputs), _numbers(inputs), updates.get(_SEEN, {})
+    outputs, inputs, seen = numbers(outputs), numbers(inputs), updates.get(SEEN, {})
     calls = [
-        _Call(name, *map(_numbers, arrays))
+        Call(name, *map(numbers, arrays))
         for name, module in modules.items()
-        for arrays in _at(seen, module.path)[:1]
+        for arrays in seen_at(seen, module.path)[:1]
     ]
     params = variables["params"]
     broken = _not_finite(params, calls, float(value), batch[1], outputs)
@@ -142,77 +149,12 @@ def diagnose(
     return faults + _lagging(modules, variables, updates, steps)
 
 
-def _watching(modules: dict[str, nn.Module]) -> Callable[..., Any]:
-    """An interceptor that keeps the numbers of every layer in the collection `_SEEN`."""
-
-    def watch(method: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext):
-        y = method(*args, **kwargs)
-        module = context.module
-        if context.method_name == "__call__" and _own(module):
-            modules.setdefault("/".join(module.path) or type(module).__name__, module)
-            given = [a for a in jax.tree.leaves((args, kwargs)) if isinstance(a, jax.Array)]
-            module.sow(_SEEN, "numbers", (_some(given[0] if given else None), _some(y)))
-        return y
-
-    return watch
-
-
-def _own(module: nn.Module) -> list[str]:
-    params = module.variables.get("params", {})
-    return [name for name, leaf in params.items() if not hasattr(leaf, "items")]
-
-
-def _at(tree: Any, path: tuple[str, ...]) -> tuple[Any, ...]:
-    for key in path:
-        tree = tree.get(key, {})
-    return tree.get("numbers", ())
-
-
-def _some(x: Any) -> jax.Array | None:
-    """Of [examples, ..., features] 16 places along each axis but the last; None of other things."""
-    if not (isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating) and x.ndim > 1):
-        return None
-    if x.size == 0 or len(x) < 2:
-        return None
-    return x[(slice(_EXAMPLES), *(slice(None, None, -(-size // 16)) for size in x.shape[1:-1]))]
-
-
-def _numbers(x: Any) -> dict[str, Any] | None:
-    """What is looked at of a result of `_some`."""
-    if x is None:
-        return None
-    x = np.asarray(x, np.float64)
-    middle = x[(slice(None), *(size // 2 for size in x.shape[1:-1]))]  # [examples, features]
-    lengths = np.sqrt(np.square(middle).sum(axis=-1, keepdims=True))
-    directions = middle / np.where(lengths > 0, lengths, 1)
-    alike = np.where(lengths[:, 0] > 0, directions @ directions[lengths.argmax()], 1)
-    return {
-        "low": x.min(),
-        "high": x.max(),
-        "mean": np.median(x.mean(axis=0)),  # one place may be masked by a huge number
-        "deviation": x.std(axis=0).mean(),
-        "varies": (np.ptp(x, axis=0) > 1e-6 * abs(x).max(axis=0)).any(),
-        "alike": alike.min() if x.shape[-1] > 1 else 0.0,
-        "finite": np.isfinite(x).all(),
-        "features": x.shape[-1],
-        "sums": abs(x.sum(axis=-1) - 1).max(),
-    }
-
-
-def _difference(w: Any) -> float:
-    """By how much of their size the filters of a kernel [..., out] differ; 1 of other arrays."""
-    w = np.asarray(w, np.float32)
-    if w.ndim < 2 or w.shape[-1] < 2 or w.size == w.shape[-1]:
-        return 1.0
-    return float(np.ptp(w, axis=-1).max(initial=0) / max(abs(w).max(initial=0), 1e-30))
-
-
 def _not_finite(
-    params: Any, calls: list[_Call], loss: float, labels: Any, outputs: dict[str, Any] | None
+    params: Any, calls: list[Call], loss: float, labels: Any, outputs: dict[str, Any] | None
 ) -> list[Fault]:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    for path, leaf in tree_leaves_with_path(params):
         if not np.isfinite(np.asarray(leaf, np.float32)).all():
-            return [Fault(_name(path), "holds a number that is not finite.")]
+            return [Fault(path_name(path), "holds a number that is not finite.")]
     for name, x, y in calls:
         if x is not None and not x["finite"]:
             return [Fault(name, "gets numbers that are not finite.")]
@@ -228,7 +170,7 @@ def _not_finite(
     return []
 
 
-def _same_for_all(calls: list[_Call], inputs: Any, outputs: Any) -> list[Fault]:
+def _same_for_all(calls: list[Call], inputs: Any, outputs: Any) -> list[Fault]:
     if inputs is not None and not inputs["varies"]:
         return [Fault("The batch", "holds the same input in every example.")]
     before = None
@@ -243,7 +185,7 @@ def _same_for_all(calls: list[_Call], inputs: Any, outputs: Any) -> list[Fault]:
             return [Fault(name, f"gets the same input for every example: {why}.")]
         if y is not None and not y["varies"]:
             return [Fault(name, f"gives the same for every example{_signs(x)}.")]
-        before = _Call(name, x, y)
+        before = Call(name, x, y)
     if outputs is not None and not outputs["varies"]:
         return [Fault("The network", "gives the same for every example.")]
     return []
@@ -259,7 +201,7 @@ def _signs(x: dict[str, Any] | None) -> str:
     )
 
 
-def _multiples(calls: list[_Call]) -> list[Fault]:
+def _multiples(calls: list[Call]) -> list[Fault]:
     return [
         Fault(name, f"gives multiples of one and the same output{_signs(x)}.")
         for name, x, y in calls
@@ -268,7 +210,7 @@ def _multiples(calls: list[_Call]) -> list[Fault]:
     ][:1]
 
 
-def _far(calls: list[_Call], outputs: Any) -> list[Fault]:
+def _far(calls: list[Call], outputs: Any) -> list[Fault]:
     for name, x, y in calls:
         if x is not None and x["varies"] and _is_far(x) and name != calls[0].name:
             if y is None or not _is_far(y):
@@ -312,20 +254,21 @@ def _saturated(loss: float, outputs: Any) -> list[Fault]:
 
 def _equal_filters(params: Any, grads: Any) -> list[Fault]:
     what = "holds the same filter again and again, and their gradients are the same; draw it."
-    leaves = jax.tree_util.tree_leaves_with_path(params)
+    leaves = tree_leaves_with_path(params)
     return [
-        Fault(_name(path), what)
+        Fault(path_name(path), what)
         for (path, leaf), gradient in zip(leaves, jax.tree.leaves(grads), strict=True)
-        if _difference(leaf) == 0 and _difference(gradient) < 1e-5
+        if difference(leaf) == 0 and difference(gradient) < 1e-5
     ][:1]
 
 
 def _without_gradient(grads: Any) -> list[Fault]:
-    leaves = jax.tree_util.tree_leaves_with_path(grads)
+    leaves = tree_leaves_with_path(grads)
     sizes = {
-        _name(path): float(abs(np.asarray(g, np.float32)).max(initial=0)) for path, g in leaves
+        path_name(path): float(abs(np.asarray(g, np.float32)).max(initial=0)) for path, g in leaves
     }
-    names = [name for name, size in sizes.items() if size <= 1e-10 * max(sizes.values())]
+    least = 1e-10 * max(sizes.values(), default=0.0)
+    names = [name for name, size in sizes.items() if size <= least]
     if not names:
         return []
     more = f" and {len(names) - 1} more parameters" if len(names) > 1 else ""
@@ -360,7 +303,3 @@ def _lagging(
                 )
             )
     return found[:1]
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    return "/".join(str(getattr(key, "key", key)) for key in path)

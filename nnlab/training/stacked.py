@@ -60,8 +60,7 @@ def over_states(
         function: pure, such as a step, an epoch (`train_epoch`, `train_steps`) or an evaluation.
         how: "loop" takes the states one after the other (`jax.lax.map`), "vmap" all at once
             (`jax.vmap`), which fills a device that one small network leaves idle and takes the
-            memory of all. By default a loop on a CPU, where twelve small AdderNets took 1.3 seconds
-            an epoch and 1.4 to 1.8 under `vmap`, and `vmap` elsewhere, which is not measured.
+            memory of all. By default a loop on a CPU, and `vmap` elsewhere.
 
     Returns:
         `mapped(states, *args)`. States and what it returns have a leading axis of states; `args`

@@ -9,9 +9,7 @@ state to the bit. All randomness comes from `state.key`, folded with the step (a
 dropout) or with the epoch (order of the examples); the key itself never changes.
 """
 
-import dataclasses
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,7 +19,6 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from nnlab.arithmetics import Arithmetic
 from nnlab.data.batches import check_shape, check_some, shared_size
 from nnlab.errors import InputError, check_count
 from nnlab.kernels.batch import match_varying
@@ -29,6 +26,7 @@ from nnlab.layers.sequences import no_carry
 from nnlab.optim.freezing import fill, frozen_paths, without
 from nnlab.training.doctor import diagnose
 from nnlab.training.losses import cross_entropy
+from nnlab.training.models import check_model
 
 Batch = tuple[Any, Any]  # inputs and labels, each any tree of arrays [examples, ...]
 Loss = Callable[[Any, Any], jax.Array]
@@ -95,7 +93,7 @@ def init(
             in their number of examples or the model has no recurrent layer that carries a state.
     """
 
-    _check_model(model)
+    check_model(model)
 
     @jax.jit
     def begin(key: jax.Array, few: Any) -> tuple[Any, jax.Array]:
@@ -107,30 +105,6 @@ def init(
     stats = variables.get("batch_stats", {})
     carry = () if streams is None else _carry(model, variables, inputs, streams)
     return State(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), key, carry)
-
-
-def _check_model(model: Any) -> None:
-    """Raise `InputError`, which says what to give instead, unless `model` can be trained."""
-    kind = type(model).__name__
-    if isinstance(model, type):
-        raise InputError(f"model is the class {model.__name__}, expected one of it.")
-    if not isinstance(model, nn.Module):
-        is_nnx = any(base.__module__.startswith("flax.nnx") for base in type(model).__mro__)
-        what = f"{kind}, a module of flax.nnx" if is_nnx else kind
-        raise InputError(f"model is a {what}; expected a flax.linen.Module.")
-    for field in dataclasses.fields(model):
-        value = getattr(model, field.name)
-        if isinstance(field.default, Arithmetic) and not isinstance(value, Arithmetic):
-            raise InputError(
-                f"{field.name} of {kind} is {value!r}, expected a value of nnlab.arithmetics, such"
-                " as ADDER."
-            )
-    taken = inspect.signature(type(model).__call__).parameters
-    if "train" not in taken and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
-        raise InputError(
-            f"{kind} is called with train=True and train=False; its __call__ lacks the argument "
-            "`train: bool = False`."
-        )
 
 
 def _first_example(inputs: Any) -> Any:

@@ -89,6 +89,8 @@ def test_filters_far_below_the_inputs_keep_what_the_sums_say(bits, least):
     y = computed(quantized_filters(kernel, 0.0, 3.5, bits, 2, "redistribution"), x, 4)
     expected = distances(x, kernel)
     assert min(np.corrcoef(y[:, k], expected[:, k])[0, 1] for k in range(4)) > least
+    saturated = distances(np.minimum(x, abs(kernel).max()), kernel)  # the paper's scale
+    assert max(np.corrcoef(saturated[:, k], expected[:, k])[0, 1] for k in range(4)) < 0.5
 
 
 def test_beside_a_huge_weight_clusters_may_be_empty():

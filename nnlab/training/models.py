@@ -1,0 +1,34 @@
+"""What a model must be, so that a training can call it."""
+
+import dataclasses
+import inspect
+from typing import Any
+
+import flax.linen as nn
+
+from nnlab.arithmetics import Arithmetic
+from nnlab.errors import InputError
+
+
+def check_model(model: Any) -> None:
+    """Raise `InputError`, which says what to give instead, unless `model` can be trained."""
+    kind = type(model).__name__
+    if isinstance(model, type):
+        raise InputError(f"model is the class {model.__name__}, expected one of it.")
+    if not isinstance(model, nn.Module):
+        is_nnx = any(base.__module__.startswith("flax.nnx") for base in type(model).__mro__)
+        what = f"{kind}, a module of flax.nnx" if is_nnx else kind
+        raise InputError(f"model is a {what}; expected a flax.linen.Module.")
+    for field in dataclasses.fields(model):
+        value = getattr(model, field.name)
+        if isinstance(field.default, Arithmetic) and not isinstance(value, Arithmetic):
+            raise InputError(
+                f"{field.name} of {kind} is {value!r}, expected a value of nnlab.arithmetics, such"
+                " as ADDER."
+            )
+    taken = inspect.signature(type(model).__call__).parameters
+    if "train" not in taken and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        raise InputError(
+            f"{kind} is called with train=True and train=False; its __call__ lacks the argument "
+            "`train: bool = False`."
+        )
