@@ -14,8 +14,7 @@ BatchNorm after the classifier).
 No published weights belong to this repository, and the script downloads none: Idelbayev's are in
 the folder `pretrained_models` of his repository, AdderNet's ResNet-20 is in the history of its
 authors'. Without `--weights` the script trains the network, writes its weights as a state dict and
-borrows that: 2 epochs of 20,000 images, seed 0, 4 minutes of CPU time (the result's minutes are
-those after a resume at the end of the training).
+borrows that: 2 epochs of 20,000 images, seed 0.
 
     python experiments/deployment/borrowed_weights.py --data-dir DIR --weights resnet20-12fca82f.th
     python experiments/deployment/borrowed_weights.py --data-dir DIR --source addernet \
