@@ -14,6 +14,7 @@ from pathlib import Path
 import mathjax
 from docutils import nodes
 from docutils.parsers.rst.states import Inliner
+from sphinx.addnodes import pending_xref
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -143,6 +144,16 @@ def to_home(app, env, node, contnode):
     return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", where, node, contnode)
 
 
+def without_words(app, doctree) -> None:
+    """Read the words of a shape, `[..., out]` of a return value, as words.
+
+    Sphinx looks for each of them among all attributes: `out` would lead to some command's option.
+    """
+    for node in list(doctree.findall(pending_xref)):
+        if node.get("refspecific") and re.fullmatch("[a-z_]+", node["reftarget"]):
+            node.replace_self(node.children)
+
+
 def plain(self: Inliner, match: re.Match, lineno: int) -> tuple:
     """Read a character that starts some markup as itself.
 
@@ -182,6 +193,7 @@ def _indent(line: str) -> int:
 def setup(app) -> None:
     app.connect("source-read", to_results)
     app.connect("missing-reference", to_home)
+    app.connect("doctree-read", without_words)
     app.connect("autodoc-process-docstring", as_rst, priority=400)  # before napoleon
     Inliner.dispatch |= dict.fromkeys(("|", "*", "_", "__", "]_"), plain)
     write_api()
