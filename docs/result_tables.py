@@ -201,6 +201,13 @@ def _by_hand(found: Mapping) -> Tables:
     }
 
 
+def _hopfield(found: Mapping) -> Tables:
+    return {
+        "random patterns": _table(found)[""],
+        "ten digits from their upper halves": markdown_table(found["digits"]),
+    }
+
+
 def _sign_direction(found: Mapping) -> Tables:
     layers = [
         {
@@ -314,6 +321,7 @@ TABLES: dict[str, Callable[[Mapping], Tables]] = {
     "one_neuron": _one_neuron,
     "perceptrons": _perceptrons,
     "by_hand": _by_hand,
+    "hopfield": _hopfield,
     "sign_optimizers": _scalars,
     "speed": lambda found: {"": importlib.import_module("tables").markdown(found)},
     "transfer_learning": lambda found: {

@@ -15,15 +15,22 @@ patterns are at rest: their negatives are, and mixtures such as
 :math:`\operatorname{sgn}(\xi^1 + \xi^2 + \xi^3)`. Up to about 0.138 N random patterns are
 remembered with few errors, and none of them beyond.
 
+Patterns that resemble each other disturb each other under (1). The projection onto their span,
+without its diagonal,
+
+.. math:: W = X^+ X, \; W_{ii} = 0, \quad X \text{ of the rows } \xi^\mu                 (4)
+
+keeps them where Hebb's rule fails, but is no sum that a synapse could learn by itself.
+
 The modern network has patterns X [N, count] and states of real numbers. One step of
 
-.. math:: \xi \leftarrow X \operatorname{softmax}(\beta X^\top \xi)                      (4)
+.. math:: \xi \leftarrow X \operatorname{softmax}(\beta X^\top \xi)                      (5)
 
 lowers the energy
 
 .. math::
     E = -\beta^{-1} \log \sum_\mu e^{\beta x_\mu^\top \xi} + \tfrac12 \xi^\top \xi
-        + \beta^{-1} \log \text{count} + \tfrac12 \max_\mu \|x_\mu\|^2                  (5)
+        + \beta^{-1} \log \text{count} + \tfrac12 \max_\mu \|x_\mu\|^2                  (6)
 
 and is attention, with the state as the query and patterns as keys and values. On patterns and
 states of ±1 its similarities may be L1 distances as well: \|xi - x\| sums to N - xi x.
@@ -31,8 +38,9 @@ states of ±1 its similarities may be L1 distances as well: \|xi - x\| sums to N
 References:
     Hopfield, Neural networks and physical systems with emergent collective computational abilities,
     PNAS 79, 1982. Amit, Gutfreund & Sompolinsky, Storing infinite numbers of patterns in a
-    spin-glass model, Physical Review Letters 55, 1985, for the capacity. Ramsauer et al., Hopfield
-    networks is all you need, ICLR 2021, https://arxiv.org/abs/2008.02217, for (4) and (5).
+    spin-glass model, Physical Review Letters 55, 1985, for the capacity. Personnaz, Guyon &
+    Dreyfus, Information storage and retrieval in spin-glass like neural networks, Journal de
+    Physique Lettres 46, 1985, for (4). Ramsauer et al., Hopfield networks is all you need, ICLR 2021, https://arxiv.org/abs/2008.02217, for (5) and (6).
 """
 
 import jax
@@ -51,6 +59,17 @@ def remember(patterns: jax.Array) -> jax.Array:
     """
     _check_patterns(patterns)
     weights = patterns.T @ patterns / patterns.shape[1]
+    return weights - jnp.diag(jnp.diag(weights))
+
+
+def project(patterns: jax.Array) -> jax.Array:
+    """Return the weights (4), [units, units], of patterns [count, units] of 1 and -1.
+
+    Raises:
+        InputError: the patterns are not [count, units].
+    """
+    _check_patterns(patterns)
+    weights = jnp.linalg.pinv(patterns) @ patterns
     return weights - jnp.diag(jnp.diag(weights))
 
 
@@ -124,7 +143,7 @@ def overlap(state: jax.Array, pattern: jax.Array) -> jax.Array:
 
 
 def attend(patterns: jax.Array, state: jax.Array, beta: float) -> jax.Array:
-    """Update states of a modern network by (4), with `jax.nn.dot_product_attention`.
+    """Update states of a modern network by (5), with `jax.nn.dot_product_attention`.
 
     Args:
         patterns: [count, units].
@@ -145,7 +164,7 @@ def attend(patterns: jax.Array, state: jax.Array, beta: float) -> jax.Array:
 
 
 def modern_energy(patterns: jax.Array, state: jax.Array, beta: float) -> jax.Array:
-    """Return the energy (5) of states [batch, units], [batch].
+    """Return the energy (6) of states [batch, units], [batch].
 
     Raises:
         InputError: as for `attend`.

@@ -48,6 +48,13 @@ def test_recall_of_a_damaged_pattern_of_its_negative_and_of_a_mixture():
     assert jnp.max(jnp.abs(hopfield.overlap(found, patterns))) < 0.7
 
 
+def test_projection_keeps_patterns_that_resemble_each_other():
+    patterns = signs(4, 8, 100).at[:, :70].set(1)
+    for weights, kept in ((hopfield.project(patterns), 8), (hopfield.remember(patterns), 0)):
+        after = jax.vmap(lambda p, w=weights: hopfield.recall_at_once(w, p, 1)[0])(patterns)
+        assert int(jnp.sum(jnp.all(after == patterns, axis=1))) == kept
+
+
 def test_all_units_at_once_may_go_in_a_circle():
     weights = jnp.array([[0.0, 1], [1, 0]])
     states = hopfield.recall_at_once(weights, jnp.array([1.0, -1]), 4)
