@@ -14,8 +14,8 @@ layer little; nothing but a comparison with the true gradient tells them apart, 
 gradients are compared with `jax.grad` in float64.
 
 The adder network comes to rest at another error: its products are never above 0, and with a bias
-held at 0.60 no output can be above 0.6457, the logistic function of 0.60, where 0.99 is wanted. So its
-error stays at half of (0.99 - 0.6457)² = 0.0593 at least.
+held at 0.60 no output can be above 0.6457, the logistic function of 0.60, where 0.99 is wanted. So
+its error stays at half of (0.99 - 0.6457)² = 0.0593 at least.
 
 After the two layers a recurrent cell of two tanh units sees a sequence of three numbers, and its
 deltas come back through time. Equations: `nnlab.classics.by_hand`.

@@ -40,7 +40,8 @@ References:
     PNAS 79, 1982. Amit, Gutfreund & Sompolinsky, Storing infinite numbers of patterns in a
     spin-glass model, Physical Review Letters 55, 1985, for the capacity. Personnaz, Guyon &
     Dreyfus, Information storage and retrieval in spin-glass like neural networks, Journal de
-    Physique Lettres 46, 1985, for (4). Ramsauer et al., Hopfield networks is all you need, ICLR 2021, https://arxiv.org/abs/2008.02217, for (5) and (6).
+    Physique Lettres 46, 1985, for (4). Ramsauer et al., Hopfield networks is all you need, ICLR
+    2021, https://arxiv.org/abs/2008.02217, for (5) and (6).
 """
 
 import jax
