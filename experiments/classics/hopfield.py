@@ -23,6 +23,7 @@ Ours, seed 0, a minute on two cores of an AMD EPYC (`results/hopfield.json` and 
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -121,7 +122,8 @@ def recall_digits(train: vision.Split, config: Config):
 def figure(rows, states: dict[str, np.ndarray]) -> Figure:
     """Draw overlap and errors by load, and the digits."""
     drawn = Figure(figsize=(11, 3.6))
-    left, right = drawn.subfigures(1, 2, width_ratios=[1, 1.5])
+    parts: Any = drawn.subfigures(1, 2, width_ratios=[1, 1.5])
+    left, right = parts
     axes = left.subplots()
     loads = [row["load"] for row in rows]
     for colour, column in zip(COLOURS, ("overlap, median", "overlap, least"), strict=False):

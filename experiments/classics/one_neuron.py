@@ -69,7 +69,7 @@ def main(config: Config) -> None:
         for neuron in NEURONS:
             row: dict[str, object] = {"neuron, its weights": neuron.name}
             for size in (2, 3, 4):
-                found = threshold.computable(size, neuron.weights, *neuron[1::2])
+                found = threshold.computable(size, neuron.weights, neuron.arithmetic, neuron.values)
                 row[f"{size} inputs, of {2**2**size:,}"] = len(found)
                 if size == 2:
                     row["XOR"] = "yes" if 0b0110 in found else "no"

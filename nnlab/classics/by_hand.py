@@ -234,8 +234,8 @@ class CellStep(NamedTuple):
     error: float
     output_deltas: np.ndarray
     hidden_deltas: np.ndarray
-    gradients: tuple[np.ndarray, np.ndarray, np.ndarray]
-    new_weights: tuple[np.ndarray, np.ndarray, np.ndarray]
+    gradients: tuple[np.ndarray, ...]
+    new_weights: tuple[np.ndarray, ...]
 
 
 def cell_step(cell: Cell, rate: float = 0.5, rules: Rules = FLOAT_RULES) -> CellStep:
