@@ -18,7 +18,6 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 from nnlab.console import console
