@@ -37,7 +37,7 @@ def network_of(
     variables = {"params": state.params, "batch_stats": state.batch_stats}
 
     def features(inputs: Any) -> jax.Array:
-        _, sown = model.apply(variables, inputs, mutable=["intermediates"])
+        sown: Any = model.apply(variables, inputs, mutable=["intermediates"])[1]
         found = sown.get("intermediates", {}).get("features")
         if not found:
             raise InputError(

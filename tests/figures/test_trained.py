@@ -36,7 +36,9 @@ def test_features_and_the_largest_kernel():
         (network.train_features, train, network.train_labels),
         (network.features, test, network.labels),
     ):
-        np.testing.assert_allclose(features, x @ first["kernel"] + first["bias"], rtol=1e-5)
+        np.testing.assert_allclose(
+            np.asarray(features), x @ first["kernel"] + first["bias"], rtol=1e-5
+        )
         np.testing.assert_array_equal(labels, y)
     with pytest.raises(InputError, match=r"^Net names no features; expected self\.sow"):
         network_of("mine", Net(named=False), state, history, train, test)
