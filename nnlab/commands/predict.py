@@ -54,6 +54,8 @@ class Config:
     """How many classes to show."""
     json: bool = False
     """Write one JSON object a line, with the probabilities of all classes."""
+    trust: bool = False
+    """Import the class that the file of a network of your own names, which runs its module."""
 
     def __post_init__(self):
         check_fields(self)
@@ -100,11 +102,16 @@ def network_file(path: str | os.PathLike[str], name: str | None = None) -> Path:
     )
 
 
-def load(path: Path) -> Classifier:
+def load(path: Path, trust: bool = False) -> Classifier:
     """Read a network of float or integer numbers.
 
+    Args:
+        path: its file.
+        trust: import the class that it names, as `nnlab.models.load_model` does.
+
     Raises:
-        InputError: there is none, it is damaged, or its file does not say how it sees pictures.
+        InputError: there is none, it is damaged, it is of a model of one's own and not trusted, or
+            its file does not say how it sees pictures.
     """
     about = container.read(path).about
     integer = "nodes" in about
@@ -116,7 +123,7 @@ def load(path: Path) -> Classifier:
             ' images has left, with "classes" and "images" in its notes.'
         )
     preparation = Preparation.of_notes(how)
-    saved = None if integer else load_model(path)
+    saved = None if integer else load_model(path, trust=trust)
     apply: Any
     if saved is None:
         apply = deployment.run(deployment.load_network(path))
@@ -167,7 +174,9 @@ def shown(name: str, probabilities: np.ndarray, classes: tuple[str, ...], config
 def main(config: Config) -> None:
     if not config.images:
         raise InputError("No IMAGE is given, expected one picture or more.")
-    classifier = load(network_file(config.network, config.name))
+    if config.trust:
+        sys.path.insert(0, "")  # where a class of the user's is
+    classifier = load(network_file(config.network, config.name), trust=config.trust)
     for name, probabilities in predicted(classifier, config.images):
         print(shown(name, probabilities, classifier.class_names, config))
         sys.stdout.flush()
