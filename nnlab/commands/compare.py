@@ -18,11 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import numpy as np
-
 from nnlab import figures
 from nnlab.errors import InputError, needs
 from nnlab.figures.comparison import Group, figure_comparison
+from nnlab.figures.tables import spread
 from nnlab.paths import user_path, writing
 from nnlab.runs.fields import Some, check_fields
 from nnlab.runs.reading import PastRun, best, read_runs
@@ -113,14 +112,6 @@ def rows_of(differ: Sequence[str], groups: Groups) -> list[dict[str, str]]:
             row[f"{shown}, last epoch"] = spread([scale * curve[-1] for _, curve in curves], digits)
         rows.append(row)
     return rows
-
-
-def spread(values: Sequence[float], digits: int) -> str:
-    """Return "mean ± sample deviation", the mean alone of one value, "-" of none."""
-    if not values:
-        return "-"
-    mean = f"{np.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
 
 
 def notes(groups: Groups, over: Sequence[str]) -> list[str]:
