@@ -162,7 +162,7 @@ class Examination:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tested:
+class Outcome:
     """What the test set says of the network that a training chose.
 
     Attributes:

@@ -26,9 +26,9 @@ from nnlab.runs.checkpoints import Checkpoints, restore
 from nnlab.runs.evaluating import (
     Evaluate,
     Examination,
+    Outcome,
     Renew,
     Statistics,
-    Tested,
     as_it_is,
     renewal,
 )
@@ -80,7 +80,7 @@ class Trained:
     history: History
     best_epoch: int
     best_checkpoint: Path
-    tested: Tested
+    tested: Outcome
     renew: Renew = as_it_is
 
     @functools.cached_property
@@ -248,7 +248,7 @@ def fit(
             now.history,
             now.best_epoch,
             checkpoints.path(now.best_epoch * now.steps_per_epoch),
-            Tested(now.best_epoch, goes_by, {}) if chooses else Tested(len(now.scores), None, {}),
+            Outcome(now.best_epoch, goes_by, {}) if chooses else Outcome(len(now.scores), None, {}),
             renew,
         )
         with signals.immediate():

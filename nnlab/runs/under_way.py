@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from nnlab.errors import DivergedError, InputError
 from nnlab.runs import hosts
 from nnlab.runs.checkpoints import Checkpoints
-from nnlab.runs.evaluating import Examination, Tested
+from nnlab.runs.evaluating import Examination, Outcome
 from nnlab.runs.run_folder import RunFolder
 from nnlab.training.feeds import Advance, Feed
 from nnlab.training.parallel import replicate
@@ -175,7 +175,7 @@ class Training:
             self.history.setdefault(key, []).append(value)
         self.sums = {}
 
-    def tested(self, exam: Examination, state: State, chosen: Tested) -> Tested:
+    def tested(self, exam: Examination, state: State, chosen: Outcome) -> Outcome:
         """Measure the chosen state on the test set."""
         metrics = figures = self._evaluated(chosen.epoch)
         if self.goes_by == "validation" or (exam.classifies and exam.step != state.step):

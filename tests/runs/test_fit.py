@@ -467,7 +467,7 @@ def test_a_validated_run_resumes_to_the_bit_with_measures_of_all_outputs(folder,
     assert untimed(resumed.history) == untimed(whole.history)
     assert resumed.tested.as_json() == whole.tested.as_json()
     best = whole.best
-    outputs = Net().apply({"params": best.params, "batch_stats": best.batch_stats}, TEST[0])
+    outputs: Any = Net().apply({"params": best.params, "batch_stats": best.batch_stats}, TEST[0])
     assert whole.tested.measures is not None
     found, expected = whole.tested.measures, measure(outputs, TEST[1])
     np.testing.assert_array_equal(found.confusion, expected.confusion)
@@ -515,7 +515,7 @@ def test_statistics_of_adders_are_taken_anew_and_training_keeps_its_bits(tmp_pat
     state = init(jax.random.key(0), Adders(), optimizer, TRAIN[0])
     step = train_step(Adders(), optimizer)
     feed, trained = in_memory(TRAIN, BATCH), {}
-    program = feed.compile(step, state, None).__enter__()
+    program: Any = feed.compile(step, state, None).__enter__()
     feed = feed._replace(compile=lambda *_: contextlib.nullcontext(program))
     options: Any = {"epochs": 2, "diagnose": False}
     for name, statistics in (("fresh", "auto"), ("running", None)):
