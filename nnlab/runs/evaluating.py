@@ -137,7 +137,15 @@ class Examination:
         found = outputs[0] is not None
         self.step = int(state.step)
         self.outputs = np.concatenate([np.asarray(each) for each in outputs]) if found else None
+        if self.outputs is not None and not self._is_classification(self.outputs):
+            self.outputs = None
         return {key: value / examples for key, value in sums.items()}
+
+    def _is_classification(self, outputs: np.ndarray) -> bool:
+        """Whether outputs are finite and labels classes, which a loss of one's own may not need."""
+        labels = np.asarray(jax.device_get(self._labels))
+        classes = 0 <= labels.min() <= labels.max() < outputs.shape[1]
+        return bool(classes and np.isfinite(outputs.astype(np.float32)).all())
 
     @property
     def measures(self) -> Measures | None:

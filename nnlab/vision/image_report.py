@@ -137,20 +137,27 @@ def image_sections(record: Record, images: Images, *, curves: bool = False) -> l
         page.heading("Most confident errors"),
     ]
     for name in shown:
-        wrong = [
-            classification.Wrong(
-                images.preparation.pixels(images.test[0][each["example"]]),
-                *(names[each["true"]], names[each["predicted"]], each["confidence"]),
-            )
-            for each in measured[name]["errors"][:_PICTURES]
-        ]
-        if not wrong:
-            sections.append(page.paragraph(f"{name} has every test image right."))
-            continue
-        figure = classification.figure_wrong(wrong)
-        caption = f"{name}: the true class, what it was taken for, and the confidence."
-        sections.append(page.picture(figure, f"Wrong predictions of {name}", caption))
+        sections.append(_wrong(name, measured[name]["errors"], images))
     return sections
+
+
+def _wrong(name: str, errors: Sequence[Mapping[str, Any]], images: Images) -> str:
+    """Pictures of the most confident errors of a network."""
+    from nnlab.figures import page
+    from nnlab.figures.classification import Wrong, figure_wrong
+
+    if not errors:
+        return page.paragraph(f"{name} has every test image right.")
+    names = images.class_names
+    wrong = [
+        Wrong(
+            images.preparation.pixels(images.test[0][each["example"]]),
+            *(names[each["true"]], names[each["predicted"]], each["confidence"]),
+        )
+        for each in errors[:_PICTURES]
+    ]
+    caption = f"{name}: the true class, what it was taken for, and the confidence."
+    return page.picture(figure_wrong(wrong), f"Wrong predictions of {name}", caption)
 
 
 def _counts(images: Images) -> list[dict[str, Any]]:
@@ -222,7 +229,7 @@ def _optimisation(histories: Mapping[str, dict[str, list[float]]]) -> list[str]:
         ("learning_rate", "learning rate"),
         ("train_gradient_norm", "gradient norm"),
     ):
-        some = {name: each[key] for name, each in histories.items() if key in each}
+        some = {name: each[key] for name, each in histories.items() if len(each.get(key, [])) > 1}
         if len(some) > 1 and all(each == next(iter(some.values())) for each in some.values()):
             some = {"all alike": next(iter(some.values()))}
         lines = [

@@ -44,7 +44,7 @@ def outcome(images, chosen_on):
     return Outcome(2, chosen_on, metrics, validation, measure(logits, labels), errors)
 
 
-@pytest.mark.parametrize("chosen_on", ["validation", "test", None])
+@pytest.mark.parametrize("chosen_on", ["validation", None])
 def test_it_says_who_chose_and_shows_what_is_wrong(tmp_path, capsys, chosen_on):
     validation = 0.2 if chosen_on == "validation" else None
     images = prepared(WHOLE, validation=validation)

@@ -155,5 +155,5 @@ def test_validation_takes_its_share_of_each_class(folder, streamed):
         assert pictures <= {each.tobytes() for each in whole.preparation.pixels(there[0])}
         assert len(pictures) == len(found[1])
     assert config.protocol(images)["validation"] is images.validation
-    again = config.images(stream=not streamed)
+    again: Any = config.images(stream=not streamed)
     np.testing.assert_array_equal(again.validation[0], images.validation[0])
