@@ -70,13 +70,21 @@ def main(config: Config) -> None:
     with config.open(*free, notes=images.notes, reasons=runs.COSINE) as record:
         for name in config.networks:
             model = resnet20(images.classes, ARITHMETICS[name])
-            optimizer = adder_recipe(config.epochs * feed.steps_per_epoch, config.learning_rate)
+            rate = optax.cosine_decay_schedule(
+                config.learning_rate, config.epochs * feed.steps_per_epoch
+            )
+            optimizer = adder_recipe(config.epochs * feed.steps_per_epoch, rate)
             if config.on_nan == "skip":
                 optimizer = optax.apply_if_finite(optimizer, max_consecutive_errors=10)
-            history = runs.fit(
+            trained = runs.fit(
                 name,
                 training.init(jax.random.key(config.seed), model, optimizer, images.test[0]),
-                training.train_step(model, optimizer, augment=vision.random_crop_and_flip),
+                training.train_step(
+                    model,
+                    optimizer,
+                    augment=vision.random_crop_and_flip,
+                    gradient_norm=config.gradient_norm,
+                ),
                 training.evaluation(model, mesh=mesh),
                 feed,
                 images.test,
@@ -84,8 +92,11 @@ def main(config: Config) -> None:
                 folder=record.folder,
                 mesh=mesh,
                 checkpoint_minutes=config.checkpoint_minutes,
-            ).history
-            accuracy = round(100 * history["test_accuracy"][-1], 2)
+                learning_rate=rate,
+                **config.protocol(images),
+            )
+            history = trained.history
+            accuracy = round(100 * trained.tested.metrics["accuracy"], 2)
             minutes = round(sum(history["seconds"]) / 60, 1)
             row = {"network": name, "test_accuracy": accuracy, "minutes": minutes}
             record.row(row | {"history": history}, "rows")
@@ -95,6 +106,7 @@ def main(config: Config) -> None:
             )
         curves = [Curve(row["network"], row["history"]) for row in record.rows("rows")]
         record.figure(figure_curves(curves))
+        vision.write_image_report(record, images)
 
 
 def join(config: Config) -> jax.sharding.Mesh | None:

@@ -42,7 +42,7 @@ from typing import Literal, get_args
 import jax
 import optax
 
-from nnlab import vision
+from nnlab import figures, vision
 from nnlab.arithmetics import ADDER, FLOAT
 from nnlab.layers import AdderConv, AdderDense
 from nnlab.models import LeNet5
@@ -93,12 +93,16 @@ def main(config: Config) -> None:
                 test,
                 epochs=config.epochs,
                 folder=record.folder,
+                statistics=None,  # the committed results are by running averages
             ).history
             accuracy = round(100 * history["test_accuracy"][-1], 2)
             minutes = round((time.perf_counter() - start) / 60, 1)
             row = {"cell": cell, "seed": seed, "test_accuracy": accuracy, "minutes": minutes}
             record.row(row | {"history": history}, "rows")
             print(f"{cell:14s} seed {seed}  {accuracy:6.2f} %  {minutes:5.1f} min", flush=True)
+        seeds = figures.over_seeds(record.rows("rows"), ("cell",), {"test_accuracy": 2})
+        figures.print_table(seeds)
+        vision.write_image_report(record, images, table=seeds)
 
 
 def network(cell: Cell) -> tuple[LeNet5, optax.GradientTransformation]:

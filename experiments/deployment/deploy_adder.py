@@ -175,6 +175,7 @@ def trained(
             test,
             epochs=epochs,
             folder=folder,
+            statistics=None,  # the committed results are by running averages
         ).last
     return {"params": state.params, "batch_stats": state.batch_stats}
 

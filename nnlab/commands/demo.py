@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from nnlab import costs, figures, runs, training, vision
 from nnlab.arithmetics import ADDER, BINARY, FLOAT
@@ -52,13 +53,12 @@ class Config(vision.ImageRun):
 
 def main(config: Config) -> None:
     images = config.images()
-    train, test = images.train, images.test
-    steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
+    steps = config.epochs * training.steps_per_epoch(images.train, config.batch_size)
     with config.open(notes=images.notes, reasons=runs.COSINE) as record:
         networks = []
         for name, arithmetic in ARITHMETICS.items():
             model = SmallCNN(images.classes, arithmetic, classifier=arithmetic)
-            network, row = train_and_measure(name, model, train, test, steps, config, record.folder)
+            network, row = train_and_measure(name, model, images, steps, config, record.folder)
             networks.append(network)
             record.row(row)
         about = {"seed": config.seed, "minutes": record.minutes}
@@ -70,18 +70,26 @@ def main(config: Config) -> None:
             table=record.rows(),
             config=dataclasses.asdict(config),
             provenance=about | runs.provenance(),
+            sections=vision.image_sections(record, images),
         )
         figures.print_table(record.rows())
         print(f"Report: {record.folder.report}")
 
 
 def train_and_measure(
-    name: str, model: SmallCNN, train, test, steps: int, config: Config, folder: runs.RunFolder
+    name: str,
+    model: SmallCNN,
+    images: vision.Images,
+    steps: int,
+    config: Config,
+    folder: runs.RunFolder,
 ) -> tuple[Network, dict[str, Any]]:
     """Return what the report shows of a network, and its row of the table."""
+    train, test = images.train, images.test
+    rate = optax.cosine_decay_schedule(config.learning_rate, steps)
     optimizer = adder_recipe(
         steps,
-        config.learning_rate,
+        rate,
         weight_decay=config.weight_decay,
         rate=adder_rate(config.eta),
         binary_learning_rate=config.binary_learning_rate,
@@ -89,18 +97,21 @@ def train_and_measure(
     trained = runs.fit(
         name,
         training.init(jax.random.key(config.seed), model, optimizer, train[0]),
-        training.train_step(model, optimizer),
+        training.train_step(model, optimizer, gradient_norm=config.gradient_norm),
         training.evaluation(model),
         training.in_memory(train, config.batch_size),
         test,
         epochs=config.epochs,
         folder=folder,
+        learning_rate=rate,
+        **config.protocol(images),
     )
-    network = network_of(name, model, trained.last, trained.history, train, test)
-    variables = {"params": trained.last.params, "batch_stats": trained.last.batch_stats}
+    state = trained.chosen
+    network = network_of(name, model, state, trained.history, train, test)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
     row = {
         "network": name,
-        "test accuracy / %": 100 * trained.history["test_accuracy"][-1],
+        "test accuracy / %": 100 * trained.tested.metrics["accuracy"],
         **costs.inference_costs(model.apply, variables, test[0][:1]),
         "seconds / epoch": float(np.median(trained.history["seconds"])),
     }

@@ -21,6 +21,7 @@ from nnlab.training.losses import (
     cross_entropy,
     with_auxiliary,
 )
+from nnlab.training.measures import Measures, measure
 from nnlab.training.parallel import data_mesh
 from nnlab.training.stacked import over_states, stack_states, unstack_states
 from nnlab.training.statistics import fresh_statistics
@@ -39,6 +40,7 @@ __all__ = [
     "Distillation",
     "Fault",
     "Feed",
+    "Measures",
     "State",
     "accuracy",
     "cross_entropy",
@@ -54,6 +56,7 @@ __all__ = [
     "init",
     "leaf_name",
     "long_evaluation",
+    "measure",
     "over_states",
     "stack_states",
     "steps_per_epoch",

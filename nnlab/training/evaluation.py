@@ -31,11 +31,14 @@ class Evaluation:
         model: what it evaluates.
         weights: the parameters of a state that it evaluates.
         program: the function, from `jax.jit`.
+        with_outputs: the same to (metrics, outputs of the model), not yet compiled; None where the
+            outputs of all examples together are not kept.
     """
 
     model: nn.Module
     weights: Callable[[State], Any]
     program: Any
+    with_outputs: Callable[[State, Batch], tuple[Metrics, Any]] | None = None
 
     def __call__(self, state: State, data: Batch) -> Metrics:
         return self.program(state, data)
@@ -73,8 +76,7 @@ def evaluation(
         InputError: when `evaluate` is called, arrays differ in their number of examples.
     """
 
-    @jax.jit
-    def evaluate(state: State, data: Batch) -> Metrics:
+    def with_outputs(state: State, data: Batch) -> tuple[Metrics, Any]:
         shared_size(data)
         variables = {"params": weights(state), "batch_stats": state.batch_stats}
 
@@ -82,9 +84,13 @@ def evaluation(
             return model.apply(variables, examples, train=False)
 
         outputs = in_batches(apply, data[0], batch_size, mesh=mesh)
-        return {"loss": loss(outputs, data[1]), **metrics(outputs, data[1])}
+        return {"loss": loss(outputs, data[1]), **metrics(outputs, data[1])}, outputs
 
-    return Evaluation(model, weights, evaluate)
+    @jax.jit
+    def evaluate(state: State, data: Batch) -> Metrics:
+        return with_outputs(state, data)[0]
+
+    return Evaluation(model, weights, evaluate, with_outputs)
 
 
 def in_batches(

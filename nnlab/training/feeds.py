@@ -49,12 +49,15 @@ class Feed(NamedTuple):
         compile: `with compile(step, state, mesh) as advance`; only the step, shapes and placement
             of the state matter. `advance` reuses the memory of the state that it is given.
         first: reads some examples, as a batch has them; None where there is no such way.
+        sample: `sample(batches)`, inputs of so many batches or as many as there are, drawn without
+            regard to their order, always the same; None where there is no such way.
     """
 
     batch_size: int
     steps_per_epoch: int
     compile: Callable[[Step, State, Mesh | None], contextlib.AbstractContextManager[Advance]]
     first: Callable[[], Batch] | None = None
+    sample: Callable[[int], Any] | None = None
 
 
 def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
@@ -77,7 +80,15 @@ def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
         run = _jit(program, mesh).lower(state, arrays, 1).compile()
         yield _advance(lambda state, count: run(state, arrays, count), steps)
 
-    return Feed(batch_size, steps, compile, lambda: jax.tree.map(lambda a: a[:batch_size], data))
+    def sample(batches: int) -> Any:
+        count = min(batches, steps) * batch_size
+        chosen = np.random.default_rng(0).permutation(shared_size(data))[:count]
+        return jax.tree.map(lambda a: a[chosen], data[0])
+
+    def first() -> Batch:
+        return jax.tree.map(lambda a: a[:batch_size], data)
+
+    return Feed(batch_size, steps, compile, first, sample)
 
 
 def generated(make: Callable[[jax.Array], Batch], steps_per_epoch: int) -> Feed:
@@ -102,7 +113,10 @@ def generated(make: Callable[[jax.Array], Batch], steps_per_epoch: int) -> Feed:
         run = _jit(generated_steps(step, make, steps_per_epoch), None).lower(state, 1).compile()
         yield _advance(run, steps_per_epoch)
 
-    return Feed(batch_size, steps_per_epoch, compile, lambda: make(jax.random.key(0)))
+    def sample(batches: int) -> Any:
+        return _joined([make(key)[0] for key in jax.random.split(jax.random.key(0), batches)])
+
+    return Feed(batch_size, steps_per_epoch, compile, lambda: make(jax.random.key(0)), sample)
 
 
 def _advance(run: Callable[[State, int], tuple[State, Any]], steps: int) -> Advance:
@@ -131,6 +145,11 @@ def streamed(stream: Stream) -> Feed:
     def first() -> Batch:
         with contextlib.closing(to_device(alone.batches(0), None)) as batches:
             return next(batches)
+
+    def sample(batches: int) -> Any:
+        whole = dataclasses.replace(alone, process=0, processes=1)
+        with contextlib.closing(whole.batches(0)) as read:
+            return _joined([next(read)[0] for _ in range(min(batches, steps))])
 
     @contextlib.contextmanager
     def compile(step: Step, state: State, mesh: Mesh | None) -> Iterator[Advance]:
@@ -168,7 +187,11 @@ def streamed(stream: Stream) -> Feed:
 
             yield advance
 
-    return Feed(stream.batch_size, steps, compile, first)
+    return Feed(stream.batch_size, steps, compile, first, sample)
+
+
+def _joined(batches: list[Any]) -> Any:
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
 
 
 def _jit(program: Callable, mesh: Mesh | None) -> Any:

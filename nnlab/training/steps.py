@@ -145,6 +145,7 @@ def train_step(
     *,
     metrics: Callable[[Any, Any], Metrics] = accuracy,
     accumulate: int = 1,
+    gradient_norm: bool = False,
     axis_name: str | None = None,
     combine: Callable[[Any, str], Any] = lax.pmean,
 ) -> Step:
@@ -171,6 +172,9 @@ def train_step(
         accumulate: the number of parts in which the batch goes through the network, one after the
             other, to save memory. The gradient is that of the whole batch, except that BatchNorm
             normalises each part by its own statistics; running statistics take their mean.
+        gradient_norm: also measure "gradient_norm", the Euclidean norm of the whole gradient before
+            the optimiser changes it. Training keeps its bits; the cost is one pass over the
+            gradients, next to nothing beside the convolutions that made them.
         axis_name: the axis of `jax.pmap` or `jax.shard_map`, if the step runs under one and sees
             one device's part of the batch. Gradients, running statistics and metrics are averaged
             over it; augmentation and dropout draw differently on each device.
@@ -179,9 +183,10 @@ def train_step(
 
     Returns:
         The step, whose attribute `diagnose` is `nnlab.training.diagnose` of this model, loss and
-        augmentation. Its metrics are scalars: "loss" and those of `metrics`, means over the batch
-        in training mode before the update, and "nonfinite", int32: -1, or the number of the first
-        leaf of `Watched` that is not finite, which `leaf_name` turns into a name.
+        augmentation, and `augment` that augmentation. Its metrics are scalars: "loss" and those of
+        `metrics`, means over the batch in training mode before the update, and "nonfinite", int32:
+        -1, or the number of the first leaf of `Watched` that is not finite, which `leaf_name` turns
+        into a name.
 
     Raises:
         InputError: `accumulate` is below 1; or, when the step is called, the batch has no examples;
@@ -237,6 +242,8 @@ def train_step(
         if axis_name is not None:
             grads = combine(grads, axis_name)
             new_stats, measured = lax.pmean((new_stats, measured), axis_name)
+        if gradient_norm:
+            measured = measured | {"gradient_norm": optax.tree.norm(grads)}
 
         grads = fill(grads, jax.tree.map(jnp.zeros_like, state.params))
         updates, opt_state = optax.with_extra_args_support(optimizer).update(
@@ -261,6 +268,7 @@ def train_step(
     step.diagnose = functools.partial(  # pyright: ignore[reportFunctionMemberAccess]
         diagnose, model, loss=loss, augment=augment
     )
+    step.augment = augment  # pyright: ignore[reportFunctionMemberAccess]
     return step
 
 

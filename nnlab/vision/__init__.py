@@ -8,6 +8,7 @@ from nnlab.vision.datasets.dataset import (
     check_arrays,
 )
 from nnlab.vision.datasets.sources import load, record_source
+from nnlab.vision.image_report import image_sections, write_image_report
 from nnlab.vision.image_run import ImageRun, Images, ImageSet, TrainImages, prepared
 from nnlab.vision.pictures import Resize, read_picture
 from nnlab.vision.preparation import Preparation
@@ -41,6 +42,7 @@ __all__ = [
     "check_arrays",
     "decorrelate",
     "fit_whitening",
+    "image_sections",
     "load",
     "pad_to",
     "pca_whiten",
@@ -55,5 +57,6 @@ __all__ = [
     "standardized",
     "standardizer",
     "to_float",
+    "write_image_report",
     "zca_whiten",
 ]
