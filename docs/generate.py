@@ -18,7 +18,9 @@ import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from result_tables import EXPERIMENTS, ROOT, result, tables
+from result_tables import EXPERIMENTS, ROOT, markdown_table, result, tables
+
+from nnlab.models import PRETRAINED
 
 TOPICS = {
     "adder": "AdderNets",
@@ -87,8 +89,28 @@ def documents() -> dict[Path, str]:
 def _block(name: str, caption: str | None) -> str:
     if name == "headlines":
         return _headlines()
+    if name == "pretrained":
+        return _pretrained()
     found = tables(name)
     return found[caption] if caption else "\n\n".join(found.values())
+
+
+def _pretrained() -> str:
+    """Return the table of trained networks, with links from a page of `docs`."""
+    rows = []
+    for row in PRETRAINED.values():
+        script = Path(row.training.script)
+        rows.append(
+            {
+                "name": f"`{row.name}`",
+                "network": row.about,
+                "data": row.training.dataset,
+                "test accuracy / %": row.accuracy,
+                "bytes": f"{row.size:,}" if row.ships else f"({row.size:,})",
+                "script": f"[{script.name}](../{script.as_posix()})",
+            }
+        )
+    return markdown_table(rows)
 
 
 def _index() -> str:
