@@ -106,7 +106,7 @@ def _pretrained() -> str:
                 "network": row.about,
                 "data": row.training.dataset,
                 "test accuracy / %": row.accuracy,
-                "bytes": f"{row.size:,}" if row.ships else f"({row.size:,})",
+                "bytes": f"{row.size:,}" if row.ships else "",
                 "script": f"[{script.name}](../{script.as_posix()})",
             }
         )

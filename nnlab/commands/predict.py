@@ -63,13 +63,16 @@ def network_file(path: str | os.PathLike[str], name: str | None = None) -> Path:
         InputError: there is none; names those that there are.
     """
     path = user_path(path)
-    if name is None and str(path) in PRETRAINED and not path.exists():
-        return pretrained_file(str(path))
     with reading(path):
+        if not path.exists() and str(path) not in PRETRAINED:
+            raise InputError(
+                f"there is no file or folder {path}; expected that of a network or run, or one of"
+                f" {', '.join(PRETRAINED)}."
+            )
         if not path.is_dir():
             if name is not None:
                 raise InputError(f"--name is for the folder of a run, which {path} is not.")
-            return path
+            return path if path.exists() else pretrained_file(str(path))
         folder = RunFolder(path)
         file = folder.network if name is None else folder.networks / f"{name}.safetensors"
         if file.is_file():

@@ -34,19 +34,16 @@ class Training(NamedTuple):
         script: of the experiment, in a clone.
         options: its command line; `DIR` is the folder of the data.
         dataset: what it trained and tested on.
-        before: the run whose networks it goes on with, or None.
     """
 
     script: str
     options: str
     dataset: str
-    before: "Training | None" = None
 
     @property
     def command(self) -> str:
         """What makes the folder of the run."""
-        command = f"python {self.script} {self.options}".rstrip()
-        return f"{self.before.command} && {command}" if self.before else command
+        return f"python {self.script} {self.options}".rstrip()
 
     @property
     def out(self) -> str:
@@ -70,8 +67,8 @@ class Weights(NamedTuple):
         training: what made it.
         row: the columns of the result that tell its row from others.
         file: its file in the folder of the run.
-        sha256: digest of its file, hexadecimal, as it was trained for the package.
-        size: bytes of its file.
+        sha256: digest of its file, hexadecimal, or None if the file is not published.
+        size: bytes of its file, or None likewise.
     """
 
     name: str
@@ -80,8 +77,8 @@ class Weights(NamedTuple):
     training: Training
     row: Mapping[str, Any]
     file: str
-    sha256: str
-    size: int
+    sha256: str | None = None
+    size: int | None = None
 
     @property
     def ships(self) -> bool:
@@ -116,9 +113,9 @@ def pretrained(name: str, path: str | os.PathLike[str] | None = None) -> Classif
 def pretrained_file(name: str, path: str | os.PathLike[str] | None = None) -> Path:
     """Return the file of a network of `PRETRAINED`, after a look at whether it is that.
 
-    A file is that of the table if its SHA-256 is. Trainings are repeated to the bit on one machine
-    with one version of JAX only, so a file of another digest will do if it says, as those of
-    `nnlab.runs.fit` do, that it has the accuracy of the table.
+    A file is that of the table if its SHA-256 is. But trainings are repeated to the bit on one
+    machine with one version of JAX only, so a file of a run of one's own will do if it says, as
+    those of `nnlab.runs.fit` do, that it has the accuracy of the table.
 
     Args:
         name, path: as for `pretrained`.
@@ -132,7 +129,7 @@ def pretrained_file(name: str, path: str | os.PathLike[str] | None = None) -> Pa
     if path is None:
         if not found.ships:
             raise InputError(
-                f"{name} does not come with nnlab; expected path={found.training.out!r}, which"
+                f"{name} does not come with nnlab; expected the folder {found.training.out} that"
                 f" `{found.training.command}` makes."
             )
         if _digest(found.path) != found.sha256:
@@ -166,20 +163,12 @@ def _digest(path: Path) -> str:
 
 
 _DIGITS = Training("experiments/adder_vs_cnn.py", "", "digits")
-_MNIST = Training("experiments/adder/adder_mnist_ablation.py", "--data-dir DIR", "mnist")
 _LENET5 = Training(
     "experiments/deployment/deploy_adder.py", "--networks lenet5 --mnist-dir DIR", "mnist"
 )
 _CIFAR10 = Training(
     "experiments/adder/adder_cifar10.py", "--data-dir DIR --epochs 12 --batch-size 128", "cifar10"
 )
-_RESNET20 = Training(
-    "experiments/deployment/deploy_adder.py",
-    "--networks resnet20 --cifar-dir DIR --trained runs/adder_cifar10",
-    "cifar10",
-    _CIFAR10,
-)
-
 PRETRAINED = {
     row.name: row
     for row in (
@@ -232,6 +221,22 @@ PRETRAINED = {
             "networks/lenet5/AdderNet_int4.safetensors",
             "64ea6216f909fa63607ba37cb28e83f9fd3cb2eef9670843f1882f1b59d7e106",
             34_215,
+        ),
+        Weights(
+            "resnet20_cnn",
+            "ResNet-20, float",
+            87.34,
+            _CIFAR10,
+            {"network": "CNN"},
+            "networks/CNN.safetensors",
+        ),
+        Weights(
+            "resnet20_adder",
+            "ResNet-20, adder layers",
+            84.12,
+            _CIFAR10,
+            {"network": "AdderNet"},
+            "networks/AdderNet.safetensors",
         ),
     )
 }
