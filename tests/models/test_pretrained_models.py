@@ -114,8 +114,9 @@ def test_a_run_of_ones_own(tmp_path):
         return pretrained_file("digits_bnn", tmp_path)
 
     assert rewritten(machine="another") == file  # other bytes, as accurate
-    for change in ({"score": 0.9805}, {"network": "CNN"}, {"network": None}):
-        with pytest.raises(InputError, match=r"another SHA-256 .* expected BNN with 98\.33 %"):
+    assert rewritten(score=0.9805) == file
+    for change in ({"score": 0.97}, {"network": "CNN"}, {"network": None}, {"score": None}):
+        with pytest.raises(InputError, match=r"another SHA-256 .* expected BNN with about 98\.33"):
             rewritten(**change)
 
 
