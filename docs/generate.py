@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 from result_tables import EXPERIMENTS, ROOT, markdown_table, result, tables
 
+from nnlab.models import PRETRAINED
+
 TOPICS = {
     "classics": "Classics: from one neuron on",
     "adder": "AdderNets",
@@ -90,6 +92,24 @@ def _block(name: str, caption: str | None) -> str:
         return WRITTEN[name]()
     found = tables(name)
     return found[caption] if caption else "\n\n".join(found.values())
+
+
+def _pretrained() -> str:
+    """Return the table of trained networks, with links from a page of `docs`."""
+    rows = []
+    for row in PRETRAINED.values():
+        script = Path(row.training.script)
+        rows.append(
+            {
+                "name": f"`{row.name}`",
+                "network": row.about,
+                "data": row.training.dataset,
+                "test accuracy / %": row.accuracy,
+                "bytes": f"{row.size:,}" if row.ships else "",
+                "script": f"[{script.name}](../{script.as_posix()})",
+            }
+        )
+    return markdown_table(rows)
 
 
 def _index() -> str:
@@ -256,7 +276,7 @@ def _choices() -> str:
     return markdown_table(rows)
 
 
-WRITTEN = {"headlines": _headlines, "choices": _choices}
+WRITTEN = {"headlines": _headlines, "choices": _choices, "pretrained": _pretrained}
 
 
 if __name__ == "__main__":

@@ -281,6 +281,7 @@ TABLES: dict[str, Callable[[Mapping], Tables]] = {
     "adder_cifar10": _adder_cifar10,
     "adder_mnist_ablation": _adder_mnist_ablation,
     "adder_mnist_seeds": lambda found: {},  # in the table above
+    "adder_mnist_weights": lambda found: {},  # in the table of trained weights
     "anomaly_hdfs": _anomaly_hdfs,
     "arithmetics_cifar10": _arithmetics_cifar10,
     "arithmetics_mnist": lambda found: {},  # in the table above
