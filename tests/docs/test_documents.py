@@ -127,6 +127,12 @@ def test_named_files_and_modules_exist(path):
         assert importlib.util.find_spec(name), name
 
 
+def test_what_a_container_is_built_from_is_there():
+    kept = re.findall(r"^!(.+)", (ROOT / ".dockerignore").read_text(), flags=re.MULTILINE)
+    assert {"nnlab", "pyproject.toml", "setup.py"} < {*kept}
+    assert all((ROOT / name).exists() for name in kept)
+
+
 @by_name
 def test_commands_exist_with_their_options(path):
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
