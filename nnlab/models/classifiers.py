@@ -64,13 +64,13 @@ def load_classifier(path: str | os.PathLike[str], trust: bool = False) -> Classi
             ' images has left, with "classes" and "images" in its notes.'
         )
     preparation = Preparation.of_notes(how)
-    saved = None if integer else load_model(path, trust=trust)
-    integers = deployment.load_network(path) if integer else None
+    saved = integers = None
     apply: Any
-    if integers is not None:
+    if integer:
+        integers = deployment.load_network(path)
         apply = deployment.run(integers)
     else:
-        assert saved is not None
+        saved = load_model(path, trust=trust)
         apply = functools.partial(saved.model.apply, saved.variables)
     try:
         outputs = jax.eval_shape(apply, jax.ShapeDtypeStruct((1, *preparation.shape), jnp.float32))
