@@ -127,7 +127,7 @@ def figure_wrong(examples: Sequence[Wrong]) -> Figure:
     if not examples:
         raise InputError("0 pictures were given to draw; expected at least 1.")
     rows = -(-len(examples) // _COLUMNS)
-    figure = Figure(figsize=(8.4, 1.9 * rows), layout="constrained")
+    figure = Figure(figsize=(8.4, 2 * rows), layout="constrained")
     places = list(figure.subplots(rows, _COLUMNS, squeeze=False).flat)
     for unused in places[len(examples) :]:
         unused.remove()
@@ -136,7 +136,7 @@ def figure_wrong(examples: Sequence[Wrong]) -> Figure:
         grey = picture.shape[-1] == 1
         axes.imshow(picture[..., 0] if grey else picture, "gray", vmin=0, vmax=255)
         axes.set_title(
-            f"{_short(each.true)}\nas {_short(each.predicted)}, {each.confidence:.0%}",
+            f"{_short(each.true)}\nas {_short(each.predicted)}\n{each.confidence:.0%}",
             fontsize=7,
             loc="center",
         )
@@ -151,7 +151,7 @@ def _short(name: str) -> str:
 def _panels(count: int, height: float) -> tuple[Figure, list[Any]]:
     columns = 2 if count in (2, 4) else min(count, 3)
     rows = -(-count // columns)
-    figure = Figure(figsize=(8.4 if columns > 1 else 4.6, (height + 1.0 * (columns == 1)) * rows))
+    figure = Figure(figsize=(8.4, height * rows))
     figure.set_layout_engine("constrained", h_pad=0.08, w_pad=0.08)
     places = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in places[count:]:

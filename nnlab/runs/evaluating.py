@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from nnlab.data.batches import shared_size
+from nnlab.errors import InputError
 from nnlab.optim.recipes import labels as kinds_of_weights
 from nnlab.training.evaluation import Evaluation
 from nnlab.training.feeds import Feed
@@ -52,6 +53,8 @@ def renewal(
     """
     if statistics is None or callable(statistics):
         return statistics or as_it_is
+    if statistics != "auto":
+        raise InputError(f'statistics are {statistics!r}, expected "auto", None or a function.')
     found = isinstance(evaluate, Evaluation) and state.batch_stats and not state.carry
     adders = "adder" in jax.tree.leaves(kinds_of_weights(state.params))
     if not (found and adders and isinstance(evaluate, Evaluation)) or train.sample is None:
@@ -73,13 +76,23 @@ def renewal(
 class Examination:
     """Measures states on one set of examples, piece by piece, each with the program for its size.
 
+    Args:
+        evaluate, mesh: as for `fit`.
+        name: of the set, for errors.
+        data: (inputs, labels).
+
     Attributes:
         step: that of the state last examined, or None before the first.
         outputs: those of the network in the last examination, [n, classes], where they and the
             labels make a classification; None otherwise.
     """
 
-    def __init__(self, evaluate: Any, data: Batch, mesh: Mesh | None):
+    def __init__(self, evaluate: Any, name: str, data: Batch, mesh: Mesh | None):
+        if not isinstance(data, tuple | list) or len(data) != 2:
+            raise InputError(
+                f"{name} is {data!r:.60}, expected a pair (inputs, labels);"
+                " nnlab.data.hold_out sets a share of the training data aside."
+            )
         self._evaluate, self._mesh = evaluate, mesh
         self._labels = data[1]
         self.step: int | None = None

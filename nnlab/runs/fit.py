@@ -153,7 +153,7 @@ def fit(
             `least_loss`, ….
         diagnose: before the first step, print what of the network cannot learn
             (`nnlab.training.diagnose`), where `step` is what `train_step` returns.
-        validation: examples set aside (`nnlab.data.hold_out`), as those of `test`.
+        validation: (inputs, labels) set aside (`nnlab.data.hold_out`), as those of `test`.
         statistics: of BatchNorm in evaluations. By default, "auto", they are taken anew before each
             (`nnlab.training.fresh_statistics`) from 20 batches, which take the time of as many
             forward passes, where the network has L1 layers, whose weights move faster than running
@@ -190,8 +190,9 @@ def fit(
                 f"{folder.path} already holds checkpoints of {name}; give another name."
             )
         goes_by: Literal["validation", "test"] = "test" if validation is None else "validation"
-        exam = Examination(evaluate, test, mesh)
-        each = exam if validation is None else Examination(evaluate, validation, mesh)
+        exam = each = Examination(evaluate, "test", test, mesh)
+        if validation is not None:
+            each = Examination(evaluate, "validation", validation, mesh)
         now = Training(
             *(name, state, train.steps_per_epoch, checkpoints, folder),
             *(score, mesh, goes_by, learning_rate),

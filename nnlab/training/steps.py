@@ -173,8 +173,8 @@ def train_step(
             other, to save memory. The gradient is that of the whole batch, except that BatchNorm
             normalises each part by its own statistics; running statistics take their mean.
         gradient_norm: also measure "gradient_norm", the Euclidean norm of the whole gradient before
-            the optimiser changes it. Training keeps its bits; the cost is one pass over the
-            gradients, next to nothing beside the convolutions that made them.
+            the optimiser changes it. Training keeps its bits; the cost is a multiplication and an
+            addition for each parameter and step.
         axis_name: the axis of `jax.pmap` or `jax.shard_map`, if the step runs under one and sees
             one device's part of the batch. Gradients, running statistics and metrics are averaged
             over it; augmentation and dropout draw differently on each device.

@@ -240,7 +240,9 @@ def _optimisation(histories: Mapping[str, dict[str, list[float]]]) -> list[str]:
             panels.append(Panel(title, "epoch", title, lines))
     sections = []
     if panels:
-        picture = page.picture(figure_panels(panels), "Learning rate and gradient", _OPTIMISATION)
+        figure = figure_panels(panels)
+        figure.set_size_inches(8.4, 3)
+        picture = page.picture(figure, "Learning rate and gradient", _OPTIMISATION)
         sections = [page.heading("Optimisation"), picture]
     unknown = [name for name, each in histories.items() if "learning_rate" not in each]
     return sections + [page.paragraph(_UNKNOWN.format(", ".join(unknown)))] * bool(unknown)

@@ -21,7 +21,7 @@ def test_a_confusion_matrix_has_its_numbers_and_shades():
     first, second = figure.axes
     texts = {(text.get_position(), text.get_text()) for text in first.texts}
     assert texts == {((0, 0), "5"), ((0, 1), "1"), ((1, 1), "3"), ((2, 2), "2")}
-    (shades,) = images_of(first)
+    shades: Any = images_of(first)[0]
     np.testing.assert_allclose(shades.get_array()[..., 3], np.sqrt(COUNTS / [[5], [4], [2]]))
     assert [label.get_text() for label in first.get_yticklabels()] == ["ant", "bee", "cat"]
     assert (first.get_title(loc="left"), second.get_title(loc="left")) == ("CNN", "BNN")
@@ -40,7 +40,7 @@ def test_a_wrong_prediction_is_a_picture_with_two_names():
     grey, coloured = np.full((4, 4, 1), 200, np.uint8), np.zeros((4, 4, 3), np.uint8)
     wrong = [Wrong(grey, "ant", "bee", 0.987), Wrong(coloured, "a" * 30, "cat", 0.5)]
     first, second = figure_wrong(wrong).axes
-    assert first.get_title() == "ant\nas bee, 99%"
+    assert first.get_title() == "ant\nas bee\n99%"
     assert "a" * 17 + "…" in second.get_title()
     (picture,) = images_of(first)
     np.testing.assert_array_equal(picture.get_array(), grey[..., 0])

@@ -399,9 +399,12 @@ def test_patience_ends_the_run_and_so_it_stays(folder, patience, epochs):
         ({"patience": -1}, "patience must be an integer of at least 0"),
         ({"checkpoint_steps": 2.5}, "checkpoint_steps must be"),
         ({"checkpoint_minutes": math.nan}, "checkpoint_minutes must be"),
+        ({"validation": 0.1}, r"validation is 0.1, expected a pair .*hold_out"),
+        ({"validation": "test"}, "validation is 'test', expected a pair"),
+        ({"statistics": "fresh"}, "statistics are 'fresh', expected"),
     ],
 )
-def test_numbers_that_are_none_are_refused(folder, options, said):
+def test_options_that_are_none_are_refused(folder, options, said):
     with pytest.raises(InputError, match=said):
         tiny(folder, **({"epochs": 1} | options))
 
