@@ -2,8 +2,8 @@
 
 Answer: Down Rosenbrock's valley Newton's method comes below 1e-6 in 5 steps, after a climb to
 1,412, L-BFGS in 32 and momentum in 450; plain gradient descent and RMSProp do not in 500, whatever
-their rate. Biases may decay: on the digits it makes no difference, and on a curve that needs a large bias
-next to none. To leave biases out costs nothing on the digits, and on the curve everything.
+their rate. Biases may decay: on the digits it makes no difference, and next to none on a curve that
+needs a large bias. To leave biases out costs nothing on the digits, and on the curve everything.
 
 Known: first steps of Adam are as long as its rate, whatever the gradient, and those of RMSProp
 without bias correction sqrt(10) times as long. Textbooks leave biases without decay, lest they
