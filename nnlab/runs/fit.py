@@ -193,10 +193,8 @@ def fit(
         exam = each = Examination(evaluate, "test", test, mesh)
         if validation is not None:
             each = Examination(evaluate, "validation", validation, mesh)
-        now = Training(
-            *(name, state, train.steps_per_epoch, checkpoints, folder),
-            *(score, mesh, goes_by, learning_rate),
-        )
+        steps = train.steps_per_epoch
+        now = Training(name, state, steps, checkpoints, folder, score, mesh, goes_by, learning_rate)
         with signals.immediate():
             renew = renewal(statistics, now.state, step, evaluate, train, mesh)
         if not now.ended(epochs, patience):
@@ -252,11 +250,12 @@ def fit(
             Outcome(now.best_epoch, goes_by, {}) if chooses else Outcome(len(now.scores), None, {}),
             renew,
         )
+        chosen = done.chosen
         with signals.immediate():
-            done = dataclasses.replace(done, tested=now.tested(exam, done.chosen, done.tested))
+            done = dataclasses.replace(done, tested=now.tested(exam, chosen, done.tested))
     folder.add_measures(name, done.tested.as_json())
     if isinstance(evaluate, Evaluation):
-        variables = evaluate.variables(done.chosen)
+        variables = evaluate.variables(chosen)
         reached = now.scores[done.tested.epoch - 1]
         networks.keep(folder, name, evaluate.model, variables, test[0], reached)
     return done

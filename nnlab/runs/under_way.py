@@ -35,6 +35,7 @@ class Training:
     Attributes:
         history: what each finished epoch measured.
         sums: the metrics of the current epoch, summed over its steps.
+        goes_by: the set that each epoch is evaluated on, "test" or "validation".
     """
 
     def __init__(
@@ -167,8 +168,9 @@ class Training:
         figures = {f"train_{key}": value for key, value in self._means().items()}
         figures |= {f"{self.goes_by}_{key}": value for key, value in tested.items()}
         figures["seconds"] = self.sums["seconds"]
-        if (rate := learning_rate(self.state, self._schedule)) is not None:
-            figures["learning_rate"] = rate
+        rate = learning_rate(self.state, self._schedule)
+        if rate is not None and (not self.history or "learning_rate" in self.history):
+            figures["learning_rate"] = rate  # of all epochs, or of none
         if skips := optax.tree.get_all_with_path(self.state.opt_state, "total_notfinite"):
             figures["skipped"] = max(int(skipped) for _, skipped in skips)
         for key, value in figures.items():
