@@ -1,11 +1,11 @@
 """The training loop around compiled steps: metrics, progress, checkpoints and three ways to end.
 
 A training ends when its epochs are over (or its patience), when it is asked to stop (SIGTERM,
-SIGINT, SIGHUP), or when a number is not finite. However it ends, killed outright included, its
-folder holds a checkpoint to continue from, and a resumed training reaches the same bits as an
+SIGINT, SIGHUP, a hook), or when a number is not finite. However it ends, killed outright included,
+its folder holds a checkpoint to continue from, and a resumed training reaches the same bits as an
 unbroken one. For that a checkpoint holds all that the loop knows: the state, the history of past
-epochs, and the sums of the metrics since the last one. Whether to stop early is derived anew from
-the history.
+epochs, the sums of the metrics since the last one, and whether a hook has stopped it. Whether
+patience is over is derived anew from the history.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import functools
 import operator
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from nnlab.data.batches import shared_size
 from nnlab.errors import InputError, Interrupted, check_count
 from nnlab.runs import hosts, networks, signals
 from nnlab.runs.checkpoints import Checkpoints, restore
+from nnlab.runs.hooks import Hook, Hooks
+from nnlab.runs.loggers import Logger, recording
 from nnlab.runs.progress import progress as progress_line
 from nnlab.runs.run_folder import RunFolder
 from nnlab.runs.under_way import History, Score, Training
@@ -65,8 +67,9 @@ class Trained:
             (means over the epoch in training mode), `test_loss`, `test_accuracy` and others of the
             evaluation, `seconds` of training without compilation and evaluation, and under
             `optax.apply_if_finite` the number of steps `skipped` so far.
-        best_epoch: the first epoch with the best score, from 1.
-        best_checkpoint: the checkpoint of that epoch.
+        best_epoch: the first epoch with the best score, from 1; 0 if a hook has stopped the
+            training within the first.
+        best_checkpoint: the checkpoint of that epoch, or of the last step.
     """
 
     last: State
@@ -104,6 +107,10 @@ def fit(
     score: Score = best_accuracy,
     diagnose: bool = True,
     statistics: Callable[[State], State] | None = None,
+    on_epoch: Hook | Sequence[Hook] = (),
+    on_step: Hook | Sequence[Hook] = (),
+    step_interval: int = 1,
+    loggers: Sequence[Logger] = (),
 ) -> Trained:
     """Train for `epochs` passes over `train`, and evaluate on `test` after each.
 
@@ -134,6 +141,16 @@ def fit(
             (`nnlab.training.diagnose`), where `step` is what `train_step` returns.
         statistics: takes those of normalisations anew before each evaluation
             (`nnlab.training.fresh_statistics`), for networks that move fast, as adders do.
+        on_epoch: called as `hook(moment)` after each epoch has been evaluated (a
+            `nnlab.runs.hooks.Moment`: numbers of epoch and step, figures, state), one or several.
+            Where one returns True the training ends, as if its epochs were over, and stays so when
+            it is resumed, unless without hooks. An error in one ends the run; the state is saved.
+        on_step: the same after every `step_interval` steps, with the metrics of the last one. A
+            compiled program then takes no more steps than that, which costs time (docs/training.md
+            says how much). An epoch in which it stops the training has no figures.
+        step_interval: the number of steps from call to call.
+        loggers: get what the run's folder gets after each epoch, which is a line of
+            `metrics.jsonl` and TensorBoard's events: `csv_log`, `wandb_log(…)`.
 
     Raises:
         InputError: a number of epochs, minutes or steps is none, or the name is none of a folder;
@@ -148,6 +165,7 @@ def fit(
     check_count("keep", keep)
     check_count("checkpoint_steps", 1 if checkpoint_steps is None else checkpoint_steps)
     check_count("patience", 0 if patience is None else patience, least=0)
+    hooks = Hooks(on_epoch, on_step, step_interval)
     if not checkpoint_minutes >= 0:
         raise InputError(f"checkpoint_minutes must be at least 0, not {checkpoint_minutes}.")
     if name in ("", "..") or Path(name).name != name:
@@ -163,6 +181,7 @@ def fit(
                 f"{folder.path} already holds checkpoints of {name}; give another name."
             )
         now = Training(name, state, train.steps_per_epoch, checkpoints, folder, score, mesh)
+        now.stopped &= bool(hooks)
         if not now.ended(epochs, patience):
             with contextlib.ExitStack() as stack:
                 with signals.immediate():
@@ -170,7 +189,7 @@ def fit(
                         now.diagnose(step, train, epochs)
                     advance = stack.enter_context(train.compile(step, now.state, mesh))
                     pieces = _compiled_pieces(evaluate, now.state, test, mesh)
-                record = stack.enter_context(folder.metrics(name, after=now.last_epoch_end))
+                record = stack.enter_context(recording(folder, now, loggers))
                 report = stack.enter_context(progress_line(name, epochs))
                 signalled = stack.enter_context(signals.deferred())
 
@@ -183,10 +202,12 @@ def fit(
                     if now.within_epoch:
                         if checkpoint_steps:
                             count = min(count, checkpoint_steps - now.step % checkpoint_steps)
-                        seconds = now.train(advance, hosts.greatest(count))
+                        count = hooks.cut(hosts.greatest(count), now.step)
+                        seconds = now.train(advance, count)
                         report(**now.figures(), examples_per_second=train.batch_size / seconds)
                         count = max(1, int(_SECONDS / seconds))
                         due = bool(checkpoint_steps) and now.step % checkpoint_steps == 0
+                        hooks.after_step(now)
                     else:
                         if statistics is not None:
                             now.state = statistics(now.state)
@@ -194,6 +215,7 @@ def fit(
                     if tested is not None:
                         now.close_epoch(tested)
                         record(step=now.step, **{key: v[-1] for key, v in now.history.items()})
+                        hooks.after_epoch(now)
                         due = now.best_epoch * now.steps_per_epoch == now.step
                     if due or time.monotonic() - saved >= 60 * checkpoint_minutes:
                         now.save()
@@ -209,8 +231,9 @@ def fit(
                         )
                 now.save()
     best = now.best_epoch
-    done = Trained(now.state, now.history, best, checkpoints.path(best * now.steps_per_epoch))
-    if isinstance(evaluate, Evaluation):
+    kept = checkpoints.path(best * now.steps_per_epoch or now.step)
+    done = Trained(now.state, now.history, best, kept)
+    if isinstance(evaluate, Evaluation) and best:
         early = patience is not None
         variables = evaluate.variables(done.best if early else done.last)
         reached = now.scores[best - 1 if early else -1]
