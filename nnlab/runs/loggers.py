@@ -14,6 +14,7 @@ Either also takes figures of single steps, under a name of their own:
 
 import contextlib
 import csv
+import importlib
 import json
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -109,7 +110,7 @@ def wandb_log(project: str, **options: Any) -> Logger:
         https://docs.wandb.ai/ref/python/init
     """
     with needs("wandb"):
-        import wandb
+        wandb: Any = importlib.import_module("wandb")
 
     @contextlib.contextmanager
     def log(folder: RunFolder, network: str, after: int = -1) -> Iterator[Record]:

@@ -55,7 +55,7 @@ class Training:
         self.history: History = about["history"]
         self.sums: dict[str, float] = about["sums"]
         self.latest: dict[str, float] = {}
-        self.stopped: bool = about.get("stopped", False)
+        self.stopped = bool(about.get("stopped"))
         self.name, self.steps_per_epoch, self.score = name, steps_per_epoch, score
         self.checkpoints, self.folder = checkpoints, folder
 

@@ -19,6 +19,7 @@ from nnlab.training.feeds import (
 from nnlab.training.long_sequences import long_evaluation
 from nnlab.training.losses import (
     cross_entropy,
+    soft_labels,
     with_auxiliary,
 )
 from nnlab.training.parallel import data_mesh
@@ -55,6 +56,7 @@ __all__ = [
     "leaf_name",
     "long_evaluation",
     "over_states",
+    "soft_labels",
     "stack_states",
     "steps_per_epoch",
     "streamed",

@@ -79,6 +79,7 @@ def diagnose(
     loss: Callable[[Any, Any], jax.Array] = cross_entropy,
     *,
     augment: Callable[[jax.Array, Any], Any] | None = None,
+    mix: Callable[[jax.Array, Any, Any], Any] | None = None,
     steps: int = 100,
 ) -> list[Fault]:
     """Look for what cannot learn, as in this module's text; nothing is changed.
@@ -87,7 +88,7 @@ def diagnose(
         model: called as `model(inputs, train=True)`, with the random stream "dropout".
         variables: its "params" and "batch_stats", fresh or trained.
         batch: (inputs, labels), arrays [examples, ...] or trees of them; 16 examples are taken.
-        loss, augment: as in `nnlab.training.train_step`.
+        loss, augment, mix: as in `nnlab.training.train_step`.
         steps: of the training, after which running statistics must be those of its end.
 
     Returns:
@@ -120,6 +121,8 @@ def diagnose(
         inputs, labels = batch
         if augment is not None:
             inputs = augment(key, inputs)
+        if mix is not None:
+            inputs, labels = mix(key, inputs, labels)
         (value, (outputs, updates)), grads = jax.value_and_grad(objective, has_aux=True)(
             params, inputs, labels, key
         )

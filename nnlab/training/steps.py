@@ -25,7 +25,7 @@ from nnlab.kernels.batch import match_varying
 from nnlab.layers.sequences import no_carry
 from nnlab.optim.freezing import fill, frozen_paths, without
 from nnlab.training.doctor import diagnose
-from nnlab.training.losses import cross_entropy
+from nnlab.training.losses import are_soft, cross_entropy
 from nnlab.training.models import check_model
 
 Batch = tuple[Any, Any]  # inputs and labels, each any tree of arrays [examples, ...]
@@ -130,9 +130,15 @@ def _carry(model: nn.Module, variables: Any, inputs: Any, streams: int) -> Any:
 def accuracy(logits: jax.Array, labels: jax.Array) -> Metrics:
     """Return {"accuracy"}: the part of labels [...] with the largest of logits [..., classes].
 
+    Of a soft label [..., classes] the share of that class counts, as in the code of mixup.
+
     Raises:
         InputError: there is not one label for each row of logits.
     """
+    if are_soft(logits, labels):
+        check_shape("soft labels for the accuracy of logits", labels, logits.shape)
+        chosen = logits.argmax(-1, keepdims=True)
+        return {"accuracy": jnp.mean(jnp.take_along_axis(labels, chosen, axis=-1))}
     check_shape("labels for the accuracy of logits", labels, logits.shape[:-1])
     return {"accuracy": jnp.mean(logits.argmax(-1) == labels)}
 
@@ -143,6 +149,7 @@ def train_step(
     loss: Loss = cross_entropy,
     augment: Callable[[jax.Array, Any], Any] | None = None,
     *,
+    mix: Callable[[jax.Array, Any, Any], Batch] | None = None,
     metrics: Callable[[Any, Any], Metrics] = accuracy,
     accumulate: int = 1,
     axis_name: str | None = None,
@@ -166,6 +173,8 @@ def train_step(
             is handed the loss as `value`.
         loss: `loss(outputs, labels)`, a scalar, the mean over the batch.
         augment: `augment(key, inputs)`, applied to the whole tree of inputs in each step.
+        mix: `mix(key, inputs, labels)`, augmentation that sees the labels and returns both, such as
+            `functools.partial(nnlab.vision.mixup, classes=10)`, after `augment`.
         metrics: `metrics(outputs, labels)`, named scalars, each a mean over the batch; by default
             the accuracy of outputs that are logits.
         accumulate: the number of parts in which the batch goes through the network, one after the
@@ -205,9 +214,13 @@ def train_step(
         if axis_name is not None:
             key = jax.random.fold_in(key, lax.axis_index(axis_name))
         augment_key, dropout_key = jax.random.split(key)
+        if mix is not None:
+            augment_key, mix_key = jax.random.split(augment_key)
         if augment is not None:
             inputs = augment(augment_key, inputs)
-            batch = inputs, labels
+        if mix is not None:
+            inputs, labels = mix(mix_key, inputs, labels)
+        batch = inputs, labels
 
         frozen = frozen_paths(state.opt_state)
 
@@ -259,7 +272,7 @@ def train_step(
         return _select(bad < 0, after, state), measured | {"nonfinite": bad}
 
     step.diagnose = functools.partial(  # pyright: ignore[reportFunctionMemberAccess]
-        diagnose, model, loss=loss, augment=augment
+        diagnose, model, loss=loss, augment=augment, mix=mix
     )
     return step
 

@@ -109,7 +109,7 @@ def test_an_error_of_a_hook_ends_the_run_and_its_state_is_saved(folder, name, st
             raise ZeroDivisionError("mine")
 
     with pytest.raises(ZeroDivisionError, match="mine") as error:
-        fitted(folder, **{name: fail})
+        fitted(folder, **{name: fail})  # pyright: ignore[reportArgumentType]
     with Checkpoints(folder.checkpoints / "CNN") as checkpoints:
         assert checkpoints.steps() == [step]
         path = checkpoints.path(step)
