@@ -103,7 +103,8 @@ class Training:
             )
             look: Any = step
             steps = epochs * self.steps_per_epoch
-            for fault in look.diagnose(variables, train.first(), steps=steps):
+            scale = {"loss_scale": float(s.scale)} if (s := self.state.loss_scale) else {}
+            for fault in look.diagnose(variables, train.first(), steps=steps, **scale):
                 print(f"{self.name}: {fault}", file=sys.stderr, flush=True)
 
     def train(self, advance: Advance, count: int) -> float:

@@ -23,6 +23,7 @@ from nnlab.training.losses import (
     with_auxiliary,
 )
 from nnlab.training.parallel import data_mesh
+from nnlab.training.rate_finder import RangeTest, range_test
 from nnlab.training.stacked import over_states, stack_states, unstack_states
 from nnlab.training.statistics import fresh_statistics
 from nnlab.training.steps import (
@@ -40,6 +41,7 @@ __all__ = [
     "Distillation",
     "Fault",
     "Feed",
+    "RangeTest",
     "State",
     "accuracy",
     "cross_entropy",
@@ -56,6 +58,7 @@ __all__ = [
     "leaf_name",
     "long_evaluation",
     "over_states",
+    "range_test",
     "soft_labels",
     "stack_states",
     "steps_per_epoch",

@@ -138,6 +138,12 @@ def test_the_rule_is_that_of_flax(least):
     assert max(seen) == 32 and min(seen) == (least or 2)
 
 
+def test_the_doctor_looks_at_scaled_gradients():
+    variables = {"params": start().params, "batch_stats": {}}
+    look = stepping(jnp.float16).diagnose  # pyright: ignore[reportFunctionMemberAccess]
+    assert look(variables, DATA) and not look(variables, DATA, loss_scale=2.0**16)
+
+
 class Config(RunFolder):
     """Anything with fields."""
 
