@@ -10,7 +10,7 @@ log(pi + e^-9).
 
 Reference:
     Helwegen et al., Latent Weights Do Not Exist, NeurIPS 2019, https://arxiv.org/abs/1906.02107,
-    eq. 11 and figure 1.
+    which chooses the hyperparameters of Bop by them.
 """
 
 from collections.abc import Collection

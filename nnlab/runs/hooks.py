@@ -81,7 +81,7 @@ class Hooks:
 
 
 def _all_of(name: str, hooks: Hook | Sequence[Hook]) -> tuple[Hook, ...]:
-    found = tuple(hooks) if isinstance(hooks, list | tuple) else (hooks,)
+    found: Any = tuple(hooks) if isinstance(hooks, list | tuple) else (hooks,)
     for hook in found:
         if not callable(hook):
             raise InputError(f"{name} must be functions of a moment, not {hook!r:.120}.")

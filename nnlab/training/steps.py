@@ -266,9 +266,8 @@ def train_step(
             keys = jax.random.split(dropout_key, accumulate)
             results = _mean_over_parts(gradients, *_parts(batch, accumulate), keys)
         grads, new_stats, measured, carry = results
-        if scale:
-            grads = loss_scaling.unscaled(scale, grads)
-            finite = loss_scaling.all_finite(grads, axis_name)
+        grads = loss_scaling.unscaled(scale, grads) if scale else grads
+        finite = loss_scaling.all_finite(grads, axis_name) if scale else jnp.array(True)
         if axis_name is not None:
             grads = combine(grads, axis_name)
             new_stats, measured = lax.pmean((new_stats, measured), axis_name)

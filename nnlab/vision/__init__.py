@@ -1,6 +1,12 @@
 """Images: data sets, augmentation, transforms, and the convolutional networks."""
 
-from nnlab.vision.augment import cutout, random_crop, random_crop_and_flip, random_flip
+from nnlab.vision.augment import (
+    chain,
+    cutout,
+    random_crop,
+    random_crop_and_flip,
+    random_flip,
+)
 from nnlab.vision.datasets.dataset import (
     Dataset,
     Records,
@@ -40,6 +46,7 @@ __all__ = [
     "Split",
     "TrainImages",
     "Whitening",
+    "chain",
     "channel_statistics",
     "check_arrays",
     "cutmix",

@@ -11,11 +11,16 @@ References:
     https://arxiv.org/abs/1708.04552; squares of 16 pixels for CIFAR-10, of 8 for CIFAR-100.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nnlab.errors import InputError
+
+Augmentation = Callable[[jax.Array, Any], jax.Array]
 
 
 def random_crop(key: jax.Array, images: jax.Array | np.ndarray, padding: int = 4) -> jax.Array:
@@ -64,6 +69,20 @@ def random_crop_and_flip(key: jax.Array, images: jax.Array | np.ndarray) -> jax.
     """Apply `random_crop` with padding 4, then `random_flip`, as is usual for CIFAR."""
     crop_key, flip_key = jax.random.split(key)
     return random_flip(flip_key, random_crop(crop_key, images))
+
+
+def chain(*steps: Augmentation) -> Augmentation:
+    """Return the augmentation that applies `steps` one after the other, each with its own key.
+
+    augment = vision.chain(vision.random_crop_and_flip, vision.cutout)
+    """
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        for one, step in zip(jax.random.split(key, len(steps)), steps, strict=True):
+            images = step(one, images)
+        return images
+
+    return augment
 
 
 def cutout(

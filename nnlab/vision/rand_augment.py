@@ -23,8 +23,8 @@ levels. So one layer is one map, one blend and one table for every image of the 
 the identity, and no image waits for another one's branch.
 
 References:
-    Cubuk et al., RandAugment, CVPR Workshops 2020, https://arxiv.org/abs/1909.13719, section 3:
-    two layers; magnitudes 9 to 15 of 30 for ImageNet, less for small networks and images.
+    Cubuk et al., RandAugment, CVPR Workshops 2020, https://arxiv.org/abs/1909.13719, section 3;
+    two layers of magnitude 9 for ResNet-50 on ImageNet.
     Cubuk et al., AutoAugment, CVPR 2019, https://arxiv.org/abs/1805.09501, table 6: the changes.
 """
 

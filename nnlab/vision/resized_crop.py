@@ -55,7 +55,7 @@ def random_resized_crop(
         raise InputError(f"scale must be two numbers from above 0 to 1 in order, not {scale}.")
     if not 0 < ratio[0] <= ratio[1] < math.inf:
         raise InputError(f"ratio must be two positive numbers in order, not {ratio}.")
-    sides = images.shape[1:3]
+    sides = images.shape[1], images.shape[2]
     keys = jax.random.split(key, len(images))
     starts, lengths = jax.vmap(lambda key: _rectangle(key, sides, scale, ratio))(keys)
     rows, columns = (

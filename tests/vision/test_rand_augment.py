@@ -81,17 +81,17 @@ def test_each_change_is_pillows(channels, magnitude):
 
 
 def test_floats_are_standardised_levels():
-    mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
-    floats = (IMAGES / np.float32(255) - np.float32(mean)) / np.float32(std)
-    of_floats = jax.jit(functools.partial(rand_augment, layers=1, mean=mean, std=std))
+    mean, std = (np.array(each, np.float32) for each in ([0.5, 0.4, 0.3], [0.2, 0.25, 0.3]))
+    floats = (IMAGES / np.float32(255) - mean) / std
+    of_floats = jax.jit(functools.partial(rand_augment, layers=1, mean=[*mean], std=[*std]))
     found = of_floats(KEY, floats, magnitude=12)
     assert found.dtype == np.float32
     expected = np.asarray(one_layer(KEY, IMAGES, magnitude=12)) / 255
-    np.testing.assert_allclose(found * np.float32(std) + np.float32(mean), expected, atol=1e-6)
+    np.testing.assert_allclose(found * std + mean, expected, atol=1e-6)
 
 
 def test_without_layers_nothing_changes():
-    np.testing.assert_array_equal(rand_augment(KEY, IMAGES, layers=0), IMAGES)
+    np.testing.assert_array_equal(rand_augment(KEY, jnp.asarray(IMAGES), layers=0), IMAGES)
 
 
 @pytest.mark.parametrize(

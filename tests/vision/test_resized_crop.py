@@ -16,7 +16,7 @@ KEY = jax.random.key(0)
 def rectangles(images, **options):
     """The rectangles of a batch, told by images whose channels are row and column numbers."""
     n, height, width = images
-    places = np.stack(np.mgrid[:height, :width], axis=-1).astype(np.float32)
+    places = np.moveaxis(np.mgrid[:height, :width], 0, -1).astype(np.float32)
     cut = jax.jit(functools.partial(random_resized_crop, **options))(
         KEY, np.broadcast_to(places, (n, *places.shape))
     )
