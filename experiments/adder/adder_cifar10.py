@@ -16,7 +16,8 @@ BNN 59.39, in 39, 31 and 26 minutes.
 """
 
 import dataclasses
-from typing import Literal
+import functools
+from typing import Any, Literal
 
 import jax
 import optax
@@ -44,6 +45,10 @@ class Config(vision.ImageRun):
     batch_size: PositiveInt = 256
     learning_rate: Positive = 0.1
     """Peak learning rate of SGD (cosine decay)."""
+    augment: Literal["crop", "cutout", "rand_augment"] = "crop"
+    """Besides crops and mirror images: none, a hole of 16 pixels, or RandAugment."""
+    mix: Literal["none", "mixup", "cutmix"] = "none"
+    """Mix images and their labels, blended (mixup) or as boxes of each other (CutMix)."""
     seed: Seed = 0
     on_nan: Literal["stop", "skip"] = "stop"
     """If a gradient is not finite: stop, or skip up to ten such steps in a row."""
@@ -68,6 +73,7 @@ def main(config: Config) -> None:
     feed = images.feed(config.batch_size, config.seed, config.workers)
     free = "checkpoint_minutes", "workers", "coordinator", "processes", "process"
     with config.open(*free, notes=images.notes, reasons=runs.COSINE) as record:
+        augment, mix = augmentation(config, images)
         for name in config.networks:
             model = resnet20(images.classes, ARITHMETICS[name])
             rate = optax.cosine_decay_schedule(
@@ -82,7 +88,8 @@ def main(config: Config) -> None:
                 training.train_step(
                     model,
                     optimizer,
-                    augment=vision.random_crop_and_flip,
+                    augment=augment,
+                    mix=mix,
                     gradient_norm=config.gradient_norm,
                 ),
                 training.evaluation(model, mesh=mesh),
@@ -107,6 +114,21 @@ def main(config: Config) -> None:
         curves = [Curve(row["network"], row["history"]) for row in record.rows("rows")]
         record.figure(figure_curves(curves))
         vision.write_image_report(record, images)
+
+
+def augmentation(config: Config, images: vision.Images) -> tuple[Any, Any]:
+    """Return `augment` and `mix` of `training.train_step`."""
+    how = images.preparation
+    more = {
+        "cutout": vision.cutout,
+        "rand_augment": functools.partial(vision.rand_augment, mean=how.mean, std=how.std),
+    }
+    augment = vision.random_crop_and_flip
+    if config.augment != "crop":
+        augment = vision.chain(augment, more[config.augment])
+    mixes = {"none": None, "mixup": vision.mixup, "cutmix": vision.cutmix}
+    mix = mixes[config.mix]
+    return augment, mix and functools.partial(mix, classes=images.classes)
 
 
 def join(config: Config) -> jax.sharding.Mesh | None:

@@ -57,6 +57,8 @@ class Config(vision.ImageRun):
     """Layers to train; all others are frozen."""
     mirror: bool = True
     """Mirror half of the images in each step; not for letters and digits."""
+    crops: bool = False
+    """Train on random parts of 8 to 100 % of each image, brought to its size."""
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 32
     learning_rate: Positive | None = None
@@ -81,13 +83,15 @@ def main(config: Config) -> None:
     state = training.init(jax.random.key(config.seed), model, optimizer, images.test[0])
     state = training.transfer(borrowed, state, optimizer, replace=LAST)
     with config.open("workers", notes=images.notes) as record:
+        augment = [vision.random_flip] * config.mirror
+        augment += [vision.random_resized_crop] * config.crops
         trained = runs.fit(
             config.network,
             state,
             training.train_step(
                 model,
                 optimizer,
-                augment=vision.random_flip if config.mirror else None,
+                augment=vision.chain(*augment) if augment else None,
                 gradient_norm=config.gradient_norm,
             ),
             training.evaluation(model, batch_size=100),

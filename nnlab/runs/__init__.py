@@ -3,16 +3,20 @@
 from nnlab.runs.checkpoints import restore, save
 from nnlab.runs.environment import hardware, provenance, versions
 from nnlab.runs.fit import Trained, best_accuracy, fit, least_loss
+from nnlab.runs.hooks import Moment
+from nnlab.runs.loggers import csv_log, wandb_log
 from nnlab.runs.run import COSINE, Record, Run
 from nnlab.runs.run_folder import RunFolder
 
 __all__ = [
     "COSINE",
+    "Moment",
     "Record",
     "Run",
     "RunFolder",
     "Trained",
     "best_accuracy",
+    "csv_log",
     "fit",
     "hardware",
     "least_loss",
@@ -20,4 +24,5 @@ __all__ = [
     "restore",
     "save",
     "versions",
+    "wandb_log",
 ]

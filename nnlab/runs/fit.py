@@ -1,11 +1,11 @@
 """The training loop around compiled steps: metrics, progress, checkpoints and three ways to end.
 
 A training ends when its epochs are over (or its patience), when it is asked to stop (SIGTERM,
-SIGINT, SIGHUP), or when a number is not finite. However it ends, killed outright included, its
-folder holds a checkpoint to continue from, and a resumed training reaches the same bits as an
+SIGINT, SIGHUP, a hook), or when a number is not finite. However it ends, killed outright included,
+its folder holds a checkpoint to continue from, and a resumed training reaches the same bits as an
 unbroken one. For that a checkpoint holds all that the loop knows: the state, the history of past
-epochs, and the sums of the metrics since the last one. Whether to stop early is derived anew from
-the history.
+epochs, the sums of the metrics since the last one, and whether a hook has stopped it. Whether
+patience is over is derived anew from the history.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +33,8 @@ from nnlab.runs.evaluating import (
     as_it_is,
     renewal,
 )
+from nnlab.runs.hooks import Hook, Hooks
+from nnlab.runs.loggers import Logger, recording
 from nnlab.runs.progress import progress as progress_line
 from nnlab.runs.run_folder import RunFolder
 from nnlab.runs.under_way import History, Score, Training
@@ -69,8 +72,9 @@ class Trained:
             training without compilation and evaluation, the `learning_rate` of its last step where
             it is known, and under `optax.apply_if_finite` the number of steps `skipped` so far.
         best_epoch: the first epoch with the best score, from 1: on the validation set if there is
-            one, otherwise on the test set, which flatters it.
-        best_checkpoint: the checkpoint of that epoch.
+            one, otherwise on the test set, which flatters it; 0 if a hook has stopped the training
+            within the first.
+        best_checkpoint: the checkpoint of that epoch, or of the last step.
         tested: what the test set says of the chosen network: that of the best epoch where there is
             a validation set or patience, and otherwise the last.
         renew: what a state of a checkpoint goes through before it is evaluated.
@@ -120,6 +124,10 @@ def fit(
     validation: Batch | None = None,
     statistics: Statistics = "auto",
     learning_rate: optax.Schedule | None = None,
+    on_epoch: Hook | Sequence[Hook] = (),
+    on_step: Hook | Sequence[Hook] = (),
+    step_interval: int = 1,
+    loggers: Sequence[Logger] = (),
 ) -> Trained:
     """Train for `epochs` passes over `train`, and evaluate after each.
 
@@ -161,6 +169,16 @@ def fit(
             state, and so its checkpoints, keep their bits.
         learning_rate: the optimiser's schedule, to be recorded; by default what
             `optax.inject_hyperparams` keeps in its state, if it does.
+        on_epoch: called as `hook(moment)` after each epoch has been evaluated (a
+            `nnlab.runs.hooks.Moment`: numbers of epoch and step, figures, state), one or several.
+            Where one returns True the training ends, as if its epochs were over, and stays so when
+            it is resumed, unless without hooks. An error in one ends the run; the state is saved.
+        on_step: the same after every `step_interval` steps, with the metrics of the last one. A
+            compiled program then takes no more steps than that, which costs time (docs/training.md
+            says how much). An epoch in which it stops the training has no figures.
+        step_interval: the number of steps from call to call.
+        loggers: get what the run's folder gets after each epoch, which is a line of
+            `metrics.jsonl` and TensorBoard's events: `csv_log`, `wandb_log(…)`.
 
     Raises:
         InputError: a number of epochs, minutes or steps is none, or the name is none of a folder;
@@ -175,6 +193,7 @@ def fit(
     check_count("keep", keep)
     check_count("checkpoint_steps", 1 if checkpoint_steps is None else checkpoint_steps)
     check_count("patience", 0 if patience is None else patience, least=0)
+    hooks = Hooks(on_epoch, on_step, step_interval)
     if not checkpoint_minutes >= 0:
         raise InputError(f"checkpoint_minutes must be at least 0, not {checkpoint_minutes}.")
     if name in ("", "..") or Path(name).name != name:
@@ -193,12 +212,11 @@ def fit(
         exam = each = Examination(evaluate, "test", test, mesh)
         if validation is not None:
             each = Examination(evaluate, "validation", validation, mesh)
-        now = Training(
-            *(name, state, train.steps_per_epoch, checkpoints, folder),
-            *(score, mesh, goes_by, learning_rate),
-        )
+        steps = train.steps_per_epoch
+        now = Training(name, state, steps, checkpoints, folder, score, mesh, goes_by, learning_rate)
         with signals.immediate():
             renew = renewal(statistics, now.state, step, evaluate, train, mesh)
+        now.stopped &= bool(hooks)
         if not now.ended(epochs, patience):
             with contextlib.ExitStack() as stack:
                 with signals.immediate():
@@ -206,7 +224,7 @@ def fit(
                         now.diagnose(step, train, epochs)
                     advance = stack.enter_context(train.compile(step, now.state, mesh))
                     each.compile(now.state)
-                record = stack.enter_context(folder.metrics(name, after=now.last_epoch_end))
+                record = stack.enter_context(recording(folder, now, loggers))
                 report = stack.enter_context(progress_line(name, epochs))
                 signalled = stack.enter_context(signals.deferred())
 
@@ -219,15 +237,18 @@ def fit(
                     if now.within_epoch:
                         if checkpoint_steps:
                             count = min(count, checkpoint_steps - now.step % checkpoint_steps)
-                        seconds = now.train(advance, hosts.greatest(count))
+                        count = hooks.cut(hosts.greatest(count), now.step)
+                        seconds = now.train(advance, count)
                         report(**now.figures(), examples_per_second=train.batch_size / seconds)
                         count = max(1, int(_SECONDS / seconds))
                         due = bool(checkpoint_steps) and now.step % checkpoint_steps == 0
+                        hooks.after_step(now)
                     else:
                         tested = each(renew(now.state), stop)
                     if tested is not None:
                         now.close_epoch(tested)
                         record(step=now.step, **{key: v[-1] for key, v in now.history.items()})
+                        hooks.after_epoch(now)
                         due = now.best_epoch * now.steps_per_epoch == now.step
                     if due or time.monotonic() - saved >= 60 * checkpoint_minutes:
                         now.save()
@@ -243,20 +264,24 @@ def fit(
                         )
                 now.save()
         checkpoints.wait()
+        best = now.best_epoch
         chooses = validation is not None or patience is not None
         done = Trained(
             renew(now.state),
             now.history,
-            now.best_epoch,
-            checkpoints.path(now.best_epoch * now.steps_per_epoch),
-            Outcome(now.best_epoch, goes_by, {}) if chooses else Outcome(len(now.scores), None, {}),
+            best,
+            checkpoints.path(best * now.steps_per_epoch or now.step),
+            Outcome(best, goes_by, {}) if chooses else Outcome(len(now.scores), None, {}),
             renew,
         )
+        if not best:
+            return done
+        chosen = done.chosen
         with signals.immediate():
-            done = dataclasses.replace(done, tested=now.tested(exam, done.chosen, done.tested))
+            done = dataclasses.replace(done, tested=now.tested(exam, chosen, done.tested))
     folder.add_measures(name, done.tested.as_json())
     if isinstance(evaluate, Evaluation):
-        variables = evaluate.variables(done.chosen)
+        variables = evaluate.variables(chosen)
         reached = now.scores[done.tested.epoch - 1]
         networks.keep(folder, name, evaluate.model, variables, test[0], reached)
     return done

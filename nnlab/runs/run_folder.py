@@ -4,6 +4,7 @@
 config.json       the configuration, written first
 metrics.jsonl     one JSON object a line: network, step and its figures
 tensorboard/      the finite ones as TensorBoard events, one sub-folder a network
+csv/, wandb/      what loggers have written (`nnlab.runs.loggers`)
 checkpoints/      training states (`nnlab.runs.checkpoints`)
 measures.json     of each trained network, what its test says (`nnlab.runs.evaluating`)
 curves.png        learning curves, from some scripts
@@ -33,7 +34,7 @@ from nnlab.paths import printable, reading, reason, user_path, writing
 from nnlab.runs import hosts
 
 _WRITTEN = (
-    *("metrics.jsonl", "tensorboard", "checkpoints", "networks"),
+    *("metrics.jsonl", "tensorboard", "csv", "wandb", "checkpoints", "networks"),
     *("curves.png", "network.safetensors", "result.json", "report.html", "measures.json"),
 )
 # Left by a kill while writing.

@@ -35,6 +35,9 @@ class Training:
     Attributes:
         history: what each finished epoch measured.
         sums: the metrics of the current epoch, summed over its steps.
+        goes_by: the set that each epoch is evaluated on, "test" or "validation".
+        latest: the metrics of the last step.
+        stopped: whether a hook wants the training to stop (`nnlab.runs.hooks`).
     """
 
     def __init__(
@@ -56,6 +59,8 @@ class Training:
         self.state = state if mesh is None else replicate(state, mesh)
         self.history: History = about["history"]
         self.sums: dict[str, float] = about["sums"]
+        self.latest: dict[str, float] = {}
+        self.stopped = bool(about.get("stopped"))
         self.name, self.steps_per_epoch, self.score = name, steps_per_epoch, score
         self.checkpoints, self.folder = checkpoints, folder
         self.goes_by, self._schedule = goes_by, learning_rate
@@ -101,6 +106,8 @@ class Training:
 
     def ended(self, epochs: int, patience: int | None) -> bool:
         scores = self.scores
+        if self.stopped and self.within_epoch:  # an epoch that is complete is evaluated first
+            return True
         stopping = EarlyStopping(patience=epochs if patience is None else patience)
         for score in scores:
             stopping = stopping.update(-score)  # Flax stops when a loss no longer falls
@@ -114,7 +121,8 @@ class Training:
             )
             look: Any = step
             steps = epochs * self.steps_per_epoch
-            for fault in look.diagnose(variables, train.first(), steps=steps):
+            scale = {"loss_scale": float(s.scale)} if (s := self.state.loss_scale) else {}
+            for fault in look.diagnose(variables, train.first(), steps=steps, **scale):
                 print(f"{self.name}: {fault}", file=sys.stderr, flush=True)
 
     def train(self, advance: Advance, count: int) -> float:
@@ -126,7 +134,7 @@ class Training:
             arrays = [leaf for leaf in jax.tree.leaves(self.state) if isinstance(leaf, jax.Array)]
             if any(array.is_deleted() for array in arrays):
                 raise  # the step has already reused their memory
-            self._keep_after(error)
+            self.keep_after(error)
             raise
         made = len(metrics["loss"])
         seconds = time.perf_counter() - start
@@ -144,6 +152,7 @@ class Training:
             if name == "loss":  # which is the first thing that a label touches
                 what += _LABELS
             raise self._diverged(what)
+        self.latest = {key: float(values[-1]) for key, values in metrics.items()}
         return seconds / made
 
     def figures(self) -> dict[str, float]:
@@ -167,8 +176,9 @@ class Training:
         figures = {f"train_{key}": value for key, value in self._means().items()}
         figures |= {f"{self.goes_by}_{key}": value for key, value in tested.items()}
         figures["seconds"] = self.sums["seconds"]
-        if (rate := learning_rate(self.state, self._schedule)) is not None:
-            figures["learning_rate"] = rate
+        rate = learning_rate(self.state, self._schedule)
+        if rate is not None and (not self.history or "learning_rate" in self.history):
+            figures["learning_rate"] = rate  # of all epochs, or of none
         if skips := optax.tree.get_all_with_path(self.state.opt_state, "total_notfinite"):
             figures["skipped"] = max(int(skipped) for _, skipped in skips)
         for key, value in figures.items():
@@ -191,7 +201,9 @@ class Training:
         )
 
     def save(self) -> None:
-        about = {"history": self.history, "sums": self.sums}
+        about: dict[str, Any] = {"history": self.history, "sums": self.sums}
+        if self.stopped:
+            about["stopped"] = True
         best = self.best_epoch * self.steps_per_epoch or None
         self.checkpoints.save(self.step, self.state, about, best)
 
@@ -200,16 +212,19 @@ class Training:
         rest = self.sums.keys() - {"steps", "seconds"}
         return {key: self.sums[key] / steps if steps else math.nan for key in sorted(rest)}
 
-    def _keep_after(self, error: Exception) -> None:
-        """Save, since the next batch cannot be read; an `InputError` gets a better one."""
+    def keep_after(self, error: Exception) -> None:
+        """Save, since the training cannot go on, and let the error say so."""
         if self.step:
             self.save()
             self.checkpoints.wait()
-        if isinstance(error, InputError) and (steps := self.checkpoints.steps()):
-            raise InputError(
-                f"{str(error).rstrip('.')}; {self.name} was stopped at step {self.step}, and with"
-                f" --resume goes on from {self.checkpoints.path(steps[-1])}."
-            ) from error
+        if steps := self.checkpoints.steps():
+            kept = (
+                f"{self.name} was stopped at step {self.step}, and with --resume goes on from"
+                f" {self.checkpoints.path(steps[-1])}."
+            )
+            if isinstance(error, InputError):
+                raise InputError(f"{str(error).rstrip('.')}; {kept}") from error
+            error.add_note(kept)
 
     def _diverged(self, what: str) -> DivergedError:
         self.save()

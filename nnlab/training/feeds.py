@@ -75,7 +75,8 @@ def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
 
     @contextlib.contextmanager
     def compile(step: Step, state: State, mesh: Mesh | None) -> Iterator[Advance]:
-        arrays = data if mesh is None else replicate(data, mesh)
+        # Once, where each call would move NumPy arrays anew.
+        arrays = jax.device_put(data) if mesh is None else replicate(data, mesh)
         program = train_steps(step, batch_size, shuffle=shuffle, mesh=mesh)
         run = _jit(program, mesh).lower(state, arrays, 1).compile()
         yield _advance(lambda state, count: run(state, arrays, count), steps)

@@ -244,7 +244,10 @@ def of_every_arithmetic(result):
 DIGITS = ["--dataset", "digits", "--epochs", "2", "--batch-size", "16"]
 SMALL = {
     "adder/adder_cifar10": Small(
-        [*DIGITS, "--networks", "BNN", "--on-nan", "skip"],
+        [
+            *(*DIGITS, "--networks", "BNN", "--on-nan", "skip"),
+            *("--augment", "rand_augment", "--mix", "cutmix"),
+        ],
         lambda result: column(result, "network", "test_accuracy", table="rows") == [("BNN", 25.0)],
         ("curves.png", "checkpoints/BNN/step_0"),
     ),
