@@ -1,7 +1,7 @@
 """What does `on_step` cost, which cuts a compiled run of several steps into shorter ones?
 
-Answer: A call after each step makes LeNet-5 at batch 32 train 2.3 times as long, every tenth step 1.06
-times; a step that takes next to nothing takes 16 times as long. Each call costs some 3 ms.
+Answer: With a call after each step LeNet-5 at batch 32 trains 2.3 times as long, after every
+tenth 1.06 times; a step that takes next to nothing takes 16 times as long. A call costs some 3 ms.
 
 A hook that does nothing, called after every step, every tenth and every hundredth, in `runs.fit` on
 random images of 28 x 28: a linear classifier, whose step is next to nothing, and LeNet-5. The time
