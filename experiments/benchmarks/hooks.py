@@ -1,13 +1,12 @@
 """What does `on_step` cost, which cuts a compiled run of several steps into shorter ones?
 
-Answer: ANSWER
+Answer: With a call after each step LeNet-5 at batch 32 trains 2.3 times as long, after every
+tenth 1.06 times; a step that takes next to nothing takes 16 times as long. A call costs some 3 ms.
 
 A hook that does nothing, called after every step, every tenth and every hundredth, in `runs.fit` on
 random images of 28 x 28: a linear classifier, whose step is next to nothing, and LeNet-5. The time
-is that of an epoch of training from one call of `on_epoch` to the next, the least of all rounds, in
-which the ways take turns.
-
-Run it on an idle machine:
+is that of the processor, so that other programs count little, for an epoch of training from one
+call of `on_epoch` to the next: the least of all rounds, in which the ways take turns.
 
     python experiments/benchmarks/hooks.py
 """
@@ -36,7 +35,7 @@ class Config(runs.Run):
     batch_size: PositiveInt = 32
     steps: PositiveInt = 200
     """Steps an epoch."""
-    epochs: PositiveInt = 3
+    epochs: PositiveInt = 2
     """Epochs of each measurement, after one that is left out."""
     rounds: PositiveInt = 3
 
@@ -82,7 +81,7 @@ def measured(
                     epochs=1 + config.epochs,
                     folder=folder,
                     diagnose=False,
-                    on_epoch=lambda _, times=times: times.append(time.perf_counter()),
+                    on_epoch=lambda _, times=times: times.append(time.process_time()),
                     on_step=() if interval is None else lambda _: None,
                     step_interval=interval or 1,
                 )

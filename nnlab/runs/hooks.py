@@ -99,7 +99,7 @@ def _call(name: str, hooks: tuple[Hook, ...], now: Training, figures: dict[str, 
     except Exception as error:
         failure = error
     outcome = hosts.greatest(wanted if failure is None else 2)
-    now.stopped = outcome == 1
+    now.stopped |= outcome == 1
     if outcome == 2:
         error = failure or RuntimeError(f"{name} failed in another process.")
         now.keep_after(error)

@@ -22,10 +22,10 @@ from jax import lax
 
 from nnlab.data.batches import check_shape, check_some, shared_size
 from nnlab.errors import InputError, check_count
-from nnlab.kernels.batch import match_varying
 from nnlab.layers.sequences import no_carry
 from nnlab.optim.freezing import fill, frozen_paths, without
 from nnlab.training import loss_scaling
+from nnlab.training.accumulation import mean_over_parts, parts_of, varying_like
 from nnlab.training.doctor import diagnose
 from nnlab.training.losses import are_soft, cross_entropy
 from nnlab.training.models import check_model
@@ -227,7 +227,7 @@ def train_step(
                 "a carried state needs accumulate=1 and no axis_name, not "
                 f"accumulate={accumulate} and axis_name={axis_name}."
             )
-        params, stats = _varying_like(inputs, (state.params, state.batch_stats))
+        params, stats = varying_like(inputs, (state.params, state.batch_stats))
         key = jax.random.fold_in(_step_key(state), state.step)
         if axis_name is not None:
             key = jax.random.fold_in(key, lax.axis_index(axis_name))
@@ -254,22 +254,19 @@ def train_step(
                 outputs = loss_scaling.widened(outputs)
             value = loss(outputs, labels)
             measured = {"loss": value, **metrics(outputs, labels)}
-            return value * scale.scale if scale else value, (
-                updates.get("batch_stats", {}),
-                measured,
-                updates.get("carry", ()),
-            )
+            value = value * scale.scale if scale else value
+            return value, (updates.get("batch_stats", {}), measured, updates.get("carry", ()))
 
         def gradients(inputs, labels, key):
             trained = without(params, frozen)
             grads, others = jax.grad(objective, has_aux=True)(trained, inputs, labels, key)
-            return _varying_like(inputs, (grads, *others))
+            return varying_like(inputs, (grads, *others))
 
         if accumulate == 1:
             results = gradients(inputs, labels, dropout_key)
         else:
             keys = jax.random.split(dropout_key, accumulate)
-            results = _mean_over_parts(gradients, *_parts(batch, accumulate), keys)
+            results = mean_over_parts(gradients, *parts_of(batch, accumulate), keys)
         grads, new_stats, measured, carry = results
         grads = loss_scaling.unscaled(scale, grads) if scale else grads
         finite = loss_scaling.all_finite(grads, axis_name) if scale else jnp.array(True)
@@ -322,41 +319,6 @@ def leaf_name(state: State, number: int) -> str:
 
 def _step_key(state: State) -> jax.Array:
     return jax.random.fold_in(state.key, 1)
-
-
-def _parts(batch: Batch, n: int) -> Batch:
-    """Reshape [batch, ...] to [n, batch / n, ...], each part with examples from every device."""
-    examples = shared_size(batch)
-    if examples % n:
-        raise InputError(f"accumulate must divide the batch of {examples} examples, not {n}.")
-
-    def split(a):
-        return jnp.moveaxis(a.reshape(examples // n, n, *a.shape[1:]), 1, 0)
-
-    return jax.tree.map(split, batch)
-
-
-def _mean_over_parts(fn: Callable[..., Any], *parts: Any) -> Any:
-    """Return the mean of `fn(*part)` over the first axis of `parts`, one part after the other."""
-    shapes = jax.eval_shape(fn, *jax.tree.map(lambda part: part[0], parts))
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    zeros = _varying_like(parts[0], zeros)
-
-    def add(total, part):
-        return jax.tree.map(jnp.add, total, fn(*part)), None
-
-    return jax.tree.map(lambda total: total / shared_size(parts), lax.scan(add, zeros, parts)[0])
-
-
-def _varying_like(inputs: Any, tree: Any) -> Any:
-    """Inside `jax.shard_map`, mark the arrays of `tree` as each device's own if `inputs` are.
-
-    Otherwise the gradient with respect to parameters that all devices share would already be
-    summed over devices. Outside, return the arrays unchanged.
-    """
-    given = jax.tree.leaves(inputs)
-    leaves, structure = jax.tree.flatten(tree)
-    return structure.unflatten(match_varying(*given, *leaves)[len(given) :])
 
 
 def _first_nonfinite(tree: Any) -> jax.Array:

@@ -91,7 +91,7 @@ def test_a_hook_ends_a_training_at_a_step(folder):
 
 
 def test_the_epoch_that_the_last_step_completes_is_tested(folder):
-    trained = fitted(folder, on_step=lambda now: now.step == 8)
+    trained = fitted(folder, on_step=lambda now: now.step == 8, on_epoch=lambda now: False)
     assert int(trained.last.step) == 8 and len(trained.history["test_loss"]) == 2
 
 
