@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 
 from nnlab.data.batches import shared_size
 from nnlab.errors import InputError, Interrupted, check_count
-from nnlab.runs import hosts, networks, signals
+from nnlab.runs import hosts, networks, peers, signals
 from nnlab.runs.checkpoints import Checkpoints, restore
 from nnlab.runs.progress import progress as progress_line
 from nnlab.runs.run_folder import RunFolder
@@ -157,7 +157,10 @@ def fit(
             f"{jax.process_count()} processes train as one on a mesh of all their devices; "
             "give fit mesh=data_mesh()."
         )
-    with Checkpoints(folder.checkpoints / name, keep) as checkpoints:
+    with (
+        Checkpoints(folder.checkpoints / name, keep) as checkpoints,
+        peers.going_on(lambda: _goes_on(name, checkpoints)),
+    ):
         if checkpoints.steps() and not folder.resume:
             raise InputError(
                 f"{folder.path} already holds checkpoints of {name}; give another name."
@@ -216,6 +219,14 @@ def fit(
         reached = now.scores[best - 1 if early else -1]
         networks.keep(folder, name, evaluate.model, variables, test[0], reached)
     return done
+
+
+def _goes_on(name: str, checkpoints: Checkpoints) -> str:
+    """Say where a training goes on from whose other processes have died."""
+    if steps := checkpoints.steps():
+        path = checkpoints.path(steps[-1])
+        return f"start all processes again with --resume, and {name} goes on from {path}"
+    return f"no state of {name} is saved yet, so start all processes again"
 
 
 Piece = tuple[Callable[[State, Batch], Metrics], Batch]
