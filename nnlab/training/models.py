@@ -8,6 +8,7 @@ import flax.linen as nn
 
 from nnlab.arithmetics import Arithmetic
 from nnlab.errors import InputError
+from nnlab.networks import check_arithmetic
 
 
 def check_model(model: Any) -> None:
@@ -21,11 +22,8 @@ def check_model(model: Any) -> None:
         raise InputError(f"model is a {what}; expected a flax.linen.Module.")
     for field in dataclasses.fields(model):
         value = getattr(model, field.name)
-        if isinstance(field.default, Arithmetic) and not isinstance(value, Arithmetic):
-            raise InputError(
-                f"{field.name} of {kind} is {value!r}, expected a value of nnlab.arithmetics, such"
-                " as ADDER."
-            )
+        if isinstance(field.default, Arithmetic):
+            check_arithmetic(f"{field.name} of {kind}", value)
     taken = inspect.signature(type(model).__call__).parameters
     if "train" not in taken and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
         raise InputError(
