@@ -21,7 +21,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from nnlab.data.batches import shared_size
+from nnlab.data.batches import check_batch, shared_size
 from nnlab.errors import InputError, Interrupted, check_count
 from nnlab.runs import hosts, networks, peers, signals
 from nnlab.runs.checkpoints import Checkpoints, restore
@@ -139,7 +139,8 @@ def fit(
         InputError: a number of epochs, minutes or steps is none, or the name is none of a folder;
             or the next batch cannot be read (the state is saved); or the folder holds
             checkpoints of that name and is not being resumed, there are several processes and no
-            mesh, or `test` has no examples or arrays of different numbers of them.
+            mesh, `test` has no examples or arrays of different numbers of them, or a label is
+            none of the network's classes.
         DivergedError: a number is not finite; the state before that step is saved.
         Interrupted: by SIGTERM, SIGINT or SIGHUP; the state is saved.
         CheckpointError: a checkpoint cannot be written, or none of those there can be read.
@@ -157,6 +158,9 @@ def fit(
             f"{jax.process_count()} processes train as one on a mesh of all their devices; "
             "give fit mesh=data_mesh()."
         )
+    if isinstance(evaluate, Evaluation):
+        for labels in (train.labels, check_batch(test)[1]):
+            evaluate.check_labels(state, test[0], labels)
     with (
         Checkpoints(folder.checkpoints / name, keep) as checkpoints,
         peers.going_on(lambda: _goes_on(name, checkpoints)),

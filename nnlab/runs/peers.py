@@ -35,12 +35,13 @@ _goes_on: list[Callable[[], str]] = []
 
 @contextlib.contextmanager
 def going_on(sentence: Callable[[], str]) -> Iterator[None]:
-    """In the block, let `sentence` say where the training goes on from, if a process dies."""
-    _goes_on.append(sentence)
-    try:
-        yield
-    finally:
-        _goes_on.remove(sentence)
+    """In the block, let `sentence` say where the training goes on from, if a process dies.
+
+    It still does after an error in the block, of which the death may be the cause.
+    """
+    _goes_on[:] = [sentence]
+    yield
+    _goes_on.clear()
 
 
 class Watch:

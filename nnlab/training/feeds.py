@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from nnlab.data.batches import shared_size
+from nnlab.data.batches import check_batch, shared_size
 from nnlab.data.stream import DeviceBatches, Stream, to_device
 from nnlab.errors import InputError, check_count
 from nnlab.training.epochs import (
@@ -49,12 +49,14 @@ class Feed(NamedTuple):
         compile: `with compile(step, state, mesh) as advance`; only the step, shapes and placement
             of the state matter. `advance` reuses the memory of the state that it is given.
         first: reads some examples, as a batch has them; None where there is no such way.
+        labels: those of all examples; None where they are not in memory.
     """
 
     batch_size: int
     steps_per_epoch: int
     compile: Callable[[Step, State, Mesh | None], contextlib.AbstractContextManager[Advance]]
     first: Callable[[], Batch] | None = None
+    labels: Any = None
 
 
 def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
@@ -68,6 +70,7 @@ def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
             examples; or, on compilation, the devices of the mesh do not divide the batch, or a
             carried state meets `shuffle`.
     """
+    check_batch(data)
     steps = steps_per_epoch(data, batch_size)
 
     @contextlib.contextmanager
@@ -77,7 +80,10 @@ def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
         run = _jit(program, mesh).lower(state, arrays, 1).compile()
         yield _advance(lambda state, count: run(state, arrays, count), steps)
 
-    return Feed(batch_size, steps, compile, lambda: jax.tree.map(lambda a: a[:batch_size], data))
+    def first() -> Batch:
+        return jax.tree.map(lambda a: a[:batch_size], data)
+
+    return Feed(batch_size, steps, compile, first, data[1])
 
 
 def generated(make: Callable[[jax.Array], Batch], steps_per_epoch: int) -> Feed:

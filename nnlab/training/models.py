@@ -1,4 +1,4 @@
-"""What a model must be, so that a training can call it."""
+"""What a model and its optimiser must be, so that a training can call them."""
 
 import dataclasses
 import inspect
@@ -29,4 +29,14 @@ def check_model(model: Any) -> None:
         raise InputError(
             f"{kind} is called with train=True and train=False; its __call__ lacks the argument "
             "`train: bool = False`."
+        )
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raise `InputError`, which says what to give instead, unless it is a transformation."""
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        name = getattr(optimizer, "__name__", None)
+        given = f"the function {name}, not yet called" if name else f"{optimizer!r:.80}"
+        raise InputError(
+            f"optimizer is {given}; expected an optax transformation, such as optax.sgd(0.1)."
         )

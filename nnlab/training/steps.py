@@ -19,14 +19,15 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from nnlab.data.batches import check_shape, check_some, shared_size
+from nnlab.data.batches import check_batch, check_shape, check_some, shared_size
 from nnlab.errors import InputError, check_count
 from nnlab.kernels.batch import match_varying
 from nnlab.layers.sequences import no_carry
+from nnlab.ops.keys import check_key
 from nnlab.optim.freezing import fill, frozen_paths, without
 from nnlab.training.doctor import diagnose
 from nnlab.training.losses import cross_entropy
-from nnlab.training.models import check_model
+from nnlab.training.models import check_model, check_optimizer
 
 Batch = tuple[Any, Any]  # inputs and labels, each any tree of arrays [examples, ...]
 Loss = Callable[[Any, Any], jax.Array]
@@ -88,19 +89,31 @@ def init(
             default every batch starts from zeros.
 
     Raises:
-        InputError: the model is no Linen module that takes `train`, or has something else where an
-            arithmetic belongs; there are no examples; or `streams` is given, and the arrays differ
-            in their number of examples or the model has no recurrent layer that carries a state.
+        InputError: `key` is no random key, or `optimizer` no transformation; the model is no Linen
+            module that takes `train`, or has something else where an arithmetic belongs, or does
+            not take `inputs`; there are no examples, or they are no numbers; or `streams` is given,
+            and the arrays differ in their number of examples or the model has no recurrent layer
+            that carries a state.
     """
-
+    check_key(key)
     check_model(model)
+    check_optimizer(optimizer)
 
     @jax.jit
     def begin(key: jax.Array, few: Any) -> tuple[Any, jax.Array]:
         params_key, key = jax.random.split(key)
         return model.init(params_key, few, train=False), key
 
-    variables, key = begin(key, _first_example(inputs))
+    few = _first_example(inputs)
+    try:
+        variables, key = begin(key, few)
+    except (AttributeError, TypeError) as error:
+        if hasattr(inputs, "shape"):
+            raise
+        raise InputError(  # most models take one array
+            f"{type(model).__name__} does not take inputs that are a {type(inputs).__name__} "
+            f"({str(error).splitlines()[0].rstrip('.')}); expected an array [examples, ...]."
+        ) from error
     params = variables["params"]
     stats = variables.get("batch_stats", {})
     carry = () if streams is None else _carry(model, variables, inputs, streams)
@@ -192,7 +205,7 @@ def train_step(
     check_count("accumulate", accumulate)
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        inputs, labels = batch
+        inputs, labels = check_batch(batch)
         check_some(inputs)
         carried = {"carry": state.carry} if state.carry else {}
         if carried and (accumulate > 1 or axis_name is not None):
