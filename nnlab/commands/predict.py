@@ -52,6 +52,8 @@ class Config:
     """Which network of the run's folder; by default the best."""
     top: PositiveInt = 3
     """How many classes to show."""
+    trust: bool = False
+    """Import the class of a network that is not nnlab's, which runs what the file names."""
     json: bool = False
     """Write one JSON object a line, with the probabilities of all classes."""
 
@@ -100,8 +102,13 @@ def network_file(path: str | os.PathLike[str], name: str | None = None) -> Path:
     )
 
 
-def load(path: Path) -> Classifier:
+def load(path: Path, trust: bool = False) -> Classifier:
     """Read a network of float or integer numbers.
+
+    Args:
+        path: its file.
+        trust: import what the file names, see `nnlab.models.load_model`; modules are also looked
+            for in the current folder.
 
     Raises:
         InputError: there is none, it is damaged, or its file does not say how it sees pictures.
@@ -116,7 +123,7 @@ def load(path: Path) -> Classifier:
             ' images has left, with "classes" and "images" in its notes.'
         )
     preparation = Preparation.of_notes(how)
-    saved = None if integer else load_model(path)
+    saved = None if integer else _loaded(path, trust)
     apply: Any
     if saved is None:
         apply = deployment.run(deployment.load_network(path))
@@ -135,6 +142,21 @@ def load(path: Path) -> Classifier:
             " output a class."
         )
     return Classifier(path, tuple(names), preparation, jax.jit(apply), saved)
+
+
+def _loaded(path: Path, trust: bool) -> SavedModel:
+    if trust and "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return load_model(path, trust=trust)
+    except InputError as error:
+        if trust or "expected trust=True" not in str(error):
+            raise
+        model = container.read(path).about["model"]
+        raise InputError(
+            f"{path} names {model}, and to import that is to run it; expected --trust if you know"
+            " where the file is from."
+        ) from error
 
 
 def predicted(classifier: Classifier, images: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]]:
@@ -167,7 +189,7 @@ def shown(name: str, probabilities: np.ndarray, classes: tuple[str, ...], config
 def main(config: Config) -> None:
     if not config.images:
         raise InputError("No IMAGE is given, expected one picture or more.")
-    classifier = load(network_file(config.network, config.name))
+    classifier = load(network_file(config.network, config.name), config.trust)
     for name, probabilities in predicted(classifier, config.images):
         print(shown(name, probabilities, classifier.class_names, config))
         sys.stdout.flush()
