@@ -69,7 +69,7 @@ def initialize(
         raise RuntimeError("initialize was called before; expected one call in each process.")
     peers = call_roll(coordinator, processes, process, timeout)
     if peers:
-        Watch(process, processes, peers)
+        Watch(process, processes, peers).say_goodbye()
     if process > 0:
         coordinator = f"127.0.0.1:{relay(host.strip('[]'), int(port))}"
         if any(name.lower().endswith("_proxy") for name in os.environ):

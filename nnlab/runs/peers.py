@@ -45,18 +45,27 @@ def going_on(sentence: Callable[[], str]) -> Iterator[None]:
 
 
 class Watch:
-    """The watch of one process over all others, from its construction to the end of the process."""
+    """The watch of one process over all others, from its construction to the end of the process.
+
+    Args:
+        process: the number of this one.
+        processes: how many there are.
+        peers: the others by their numbers, from the roll call.
+    """
 
     def __init__(self, process: int, processes: int, peers: dict[int, Peer]):
         self._process, self._processes, self._peers = process, processes, peers
         self._left: set[int] = set()  # those that have come to their end
         self._status: int | None = None  # of this process, once it comes to its end
         self._over, self._lock = False, threading.Lock()
-        os.register_at_fork(after_in_child=self._forget)
         for peer in peers.values():
             if peer.link is not None:
                 threading.Thread(target=self._hear, args=(peer,), daemon=True).start()
         threading.Thread(target=self._beat, daemon=True).start()
+
+    def say_goodbye(self) -> None:
+        """Have the end of this process, whatever its cause, told to the others."""
+        os.register_at_fork(after_in_child=self._forget)
         console.farewells.append(self.leave)
         self._excepthook, sys.excepthook = sys.excepthook, self._uncaught
         atexit.register(self._at_exit)
@@ -109,7 +118,7 @@ class Watch:
             self._tell(left=number, why=why)
         if why is not None:
             rest = f"ended: {why.rstrip('.')}"
-            threading.Timer(_GRACE, self._end, (number, rest)).start()
+            _later(_GRACE, self._end, number, rest)
 
     def _end(self, number: int, how: str) -> None:
         """End this process, because another one has died."""
@@ -121,7 +130,7 @@ class Watch:
             self._tell(dead=number, how=how)
         if self._status:  # this process has said its sentence already
             self._exit(self._status)
-        threading.Timer(3, self._exit, (1,)).start()  # the disk may not answer
+        _later(3, self._exit, 1)  # the disk may not answer
         goes_on = "start all processes again, with --resume to go on from what is saved"
         for sentence in _goes_on[-1:]:
             with contextlib.suppress(Exception):
@@ -160,6 +169,12 @@ class Watch:
             if peer.link is not None:
                 peer.link.close()
         atexit.unregister(self._at_exit)
+
+
+def _later(seconds: float, action: Callable[..., None], *arguments: Any) -> None:
+    timer = threading.Timer(seconds, action, arguments)
+    timer.daemon = True
+    timer.start()
 
 
 def relay(host: str, port: int) -> int:
