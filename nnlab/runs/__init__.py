@@ -3,6 +3,7 @@
 from nnlab.runs.checkpoints import restore, save
 from nnlab.runs.environment import hardware, provenance, versions
 from nnlab.runs.fit import Trained, best_accuracy, fit, least_loss
+from nnlab.runs.hosts import initialize
 from nnlab.runs.run import COSINE, Record, Run
 from nnlab.runs.run_folder import RunFolder
 
@@ -15,6 +16,7 @@ __all__ = [
     "best_accuracy",
     "fit",
     "hardware",
+    "initialize",
     "least_loss",
     "provenance",
     "restore",

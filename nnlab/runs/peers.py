@@ -55,7 +55,7 @@ class Watch:
 
     def __init__(self, process: int, processes: int, peers: dict[int, Peer]):
         self._process, self._processes, self._peers = process, processes, peers
-        self._left: set[int] = set()  # those that have come to their end
+        self._left: dict[int, str | None] = {}  # those that have come to their end, and errors
         self._status: int | None = None  # of this process, once it comes to its end
         self._over, self._lock = False, threading.Lock()
         for peer in peers.values():
@@ -109,11 +109,11 @@ class Watch:
                 how = f"cannot be reached any more ({error})"
         if peer.number not in self._left:
             self._end(peer.number, how)
-        elif self._status is not None and peer.number == 0:
+        elif self._status is not None and peer.number == 0 and self._left[0] is None:
             self._exit(self._status)  # nobody is left to wait for
 
     def _hear_left(self, number: int, why: str | None) -> None:
-        self._left.add(number)
+        self._left[number] = why
         if self._process == 0:
             self._tell(left=number, why=why)
         if why is not None:
