@@ -84,7 +84,11 @@ def _asked_of_cluster(timeout: int) -> tuple[str, int, int, Sequence[int] | None
     """Return what JAX would ask of the cluster: address, processes, process, local devices."""
     from jax._src.clusters import ClusterEnv  # the public function does not tell them
 
-    found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, timeout)
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    ids = [int(each) for each in os.environ.get("JAX_LOCAL_DEVICE_IDS", "").split(",") if each]
+    found = ClusterEnv.auto_detect_unset_distributed_params(
+        address, None, None, ids or None, None, timeout
+    )
     if None in found[:3]:
         raise InputError(
             "No cluster was recognised (SLURM, Kubernetes, Open MPI, Cloud TPU); "

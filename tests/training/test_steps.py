@@ -11,6 +11,7 @@ import optax
 import pytest
 from flax import nnx
 
+from nnlab.arithmetics import ADDER
 from nnlab.errors import InputError
 from nnlab.layers.normalization import batch_norm
 from nnlab.models import SmallCNN
