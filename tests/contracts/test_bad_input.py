@@ -1,6 +1,6 @@
 """What users give in place of what is meant is said in one sentence, before anything compiles."""
 
-import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,9 +20,12 @@ from nnlab.ops.binary_connect import stochastic_binary_connect_conv
 from nnlab.ops.dorefa import dorefa_conv, quantize_gradient
 from nnlab.ops.pooling import stochastic_pool
 from nnlab.sequences import algorithmic_tasks, generation
+from nnlab.training import State
 from nnlab.vision import augment
 
-IMAGES, KERNEL, LABELS = np.ones((4, 6, 6, 1), np.float32), jnp.ones((3, 3, 1, 2)), np.arange(4)
+IMAGES: Any = np.ones((4, 6, 6, 1), np.float32)
+KERNEL, LABELS = jnp.ones((3, 3, 1, 2)), np.arange(4)
+NOTHING: Any = None
 
 
 def sentence(action, *parts):
@@ -43,7 +46,7 @@ TAKE_KEYS = {
     "dorefa_conv": lambda key: dorefa_conv(IMAGES, KERNEL, key=key),
     "quantize_gradient": lambda key: quantize_gradient(key, IMAGES, 2),
     "draw": lambda key: generation.draw(key, jnp.ones((2, 3))),
-    "decode": lambda key: generation.decode(MLP(), {}, key, None, 2),
+    "decode": lambda key: generation.decode(MLP(), {}, key, NOTHING, 2),
     **{
         name: lambda key, name=name: getattr(algorithmic_tasks, name)(key, 2)
         for name in (
@@ -72,7 +75,8 @@ KINDS = {entry.kind: entry for entry in ZOO.values()}
 @pytest.mark.parametrize("kind", KINDS)
 def test_arithmetics_and_sizes_of_a_model(kind):
     assert issubclass(kind, Network)
-    make, options = KINDS[kind].make().clone, KINDS[kind].options
+    made: Any = KINDS[kind].make()
+    make, options = made.clone, KINDS[kind].options
     for name in options & {"arithmetic", "first", "classifier"}:
         sentence(lambda name=name: make(**{name: "adder"}), f"{name} is 'adder'", "NAMED['adder']")
     sentence(lambda: make(arithmetic=nn.Dense), "arithmetic is", "such as ADDER")
@@ -134,18 +138,12 @@ def test_optimizers(optimizer, said):
 )
 def test_batches(batch, said):
     step = training.train_step(MLP(), optax.sgd(0.1))
-    sentence(lambda: step(None, batch), said)
+    sentence(lambda: step(NOTHING, batch), said)
     sentence(lambda: training.in_memory(batch, 2), said)
 
 
-@dataclasses.dataclass(frozen=True)
-class Outputs:
-    params: dict
-    batch_stats: dict
-
-
 def test_labels_that_are_no_classes():
-    state = Outputs({}, {})
+    state = State(NOTHING, {}, {}, (), NOTHING)
     evaluate = training.evaluation(MLP(classes=4))
     evaluate.check_labels(state, IMAGES, LABELS)
     sentence(

@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.runs.test_hosts import free_port, start
 
 def rolls(port, *calls, timeout=20.0):
     """Call the roll as several processes; return what each returns or raises, in order."""
-    results = [None] * len(calls)
+    results: list[Any] = [None] * len(calls)
 
     def one(place, processes, process):
         try:
@@ -57,19 +58,23 @@ def test_processes_that_do_not_fit(calls, sentence):
     assert all(re.match(sentence, each) and "\n" not in each for each in said), said
 
 
+def connected(port):
+    """Connect to a process 0 that may not listen yet."""
+    for _ in range(500):
+        try:
+            return socket.create_connection(("127.0.0.1", port))
+        except ConnectionRefusedError:
+            time.sleep(0.02)
+    raise TimeoutError
+
+
 def test_other_versions():
     port, results = free_port(), []
     zero = threading.Thread(target=lambda: results.extend(rolls(port, (2, 0))))
     zero.start()
     hello = {"nnlab": 1, "process": 1, "processes": 2, "host": "old", "pid": 7}
     hello |= {"versions": {"nnlab": "0.0"}}
-    for _ in range(100):
-        try:
-            link = socket.create_connection(("127.0.0.1", port))
-            break
-        except ConnectionRefusedError:  # process 0 does not listen yet
-            time.sleep(0.02)
-    with link:
+    with connected(port) as link:
         link.sendall(json.dumps(hello).encode() + b"\n")
         fault = json.loads(link.makefile().readline())["fault"]
     zero.join()
