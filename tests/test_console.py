@@ -80,7 +80,7 @@ def test_help_is_that_of_the_command():
     command = [sys.executable, "-m", "nnlab", "doctor", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "usage: nnlab doctor" in shown and "Name what of a network cannot learn" in shown
-    assert "Arithmetic of a network of nnlab's" in shown  # the docstring of a field
+    assert "Arithmetic of the network" in shown  # the docstring of a field
 
 
 def nnlab(*args):

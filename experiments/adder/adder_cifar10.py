@@ -65,13 +65,15 @@ class Config(vision.ImageRun):
     """How many processes train as one."""
     process: int | None = None
     """Which of them this process is, from 0."""
+    wait: PositiveInt | None = None
+    """Seconds to wait for the others (15 on one machine, otherwise 300)."""
 
 
 def main(config: Config) -> None:
     mesh = join(config)
     images = config.images(stream=config.stream or None)
     feed = images.feed(config.batch_size, config.seed, config.workers)
-    free = "checkpoint_minutes", "workers", "coordinator", "processes", "process"
+    free = "checkpoint_minutes", "workers", "coordinator", "processes", "process", "wait"
     with config.open(*free, notes=images.notes, reasons=runs.COSINE) as record:
         augment, mix = augmentation(config, images)
         for name in config.networks:
@@ -135,7 +137,7 @@ def join(config: Config) -> jax.sharding.Mesh | None:
     """Join the other processes if there are any; return the mesh of all devices if several."""
     if (config.coordinator, config.processes, config.process) != (None, None, None):
         known = config.coordinator if config.coordinator != "auto" else None
-        hosts.initialize(known, config.processes, config.process)
+        hosts.initialize(known, config.processes, config.process, timeout=config.wait)
     check_divides(jax.device_count(), config.batch_size)
     return training.data_mesh() if jax.device_count() > 1 else None
 

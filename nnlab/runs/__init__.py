@@ -4,6 +4,7 @@ from nnlab.runs.checkpoints import restore, save
 from nnlab.runs.environment import hardware, provenance, versions
 from nnlab.runs.fit import Trained, best_accuracy, fit, least_loss
 from nnlab.runs.hooks import Moment
+from nnlab.runs.hosts import initialize
 from nnlab.runs.loggers import csv_log, wandb_log
 from nnlab.runs.run import COSINE, Record, Run
 from nnlab.runs.run_folder import RunFolder
@@ -19,6 +20,7 @@ __all__ = [
     "csv_log",
     "fit",
     "hardware",
+    "initialize",
     "least_loss",
     "provenance",
     "restore",

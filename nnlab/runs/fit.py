@@ -21,8 +21,9 @@ import jax
 import optax
 from jax.sharding import Mesh
 
+from nnlab.data.batches import check_batch
 from nnlab.errors import InputError, Interrupted, check_count
-from nnlab.runs import hosts, networks, signals
+from nnlab.runs import hosts, networks, peers, signals
 from nnlab.runs.checkpoints import Checkpoints, restore
 from nnlab.runs.evaluating import (
     Evaluate,
@@ -184,7 +185,8 @@ def fit(
         InputError: a number of epochs, minutes or steps is none, or the name is none of a folder;
             or the next batch cannot be read (the state is saved); or the folder holds
             checkpoints of that name and is not being resumed, there are several processes and no
-            mesh, or `test` has no examples or arrays of different numbers of them.
+            mesh, `test` has no examples or arrays of different numbers of them, or a label is
+            none of the network's classes.
         DivergedError: a number is not finite; the state before that step is saved.
         Interrupted: by SIGTERM, SIGINT or SIGHUP; the state is saved.
         CheckpointError: a checkpoint cannot be written, or none of those there can be read.
@@ -203,7 +205,13 @@ def fit(
             f"{jax.process_count()} processes train as one on a mesh of all their devices; "
             "give fit mesh=data_mesh()."
         )
-    with Checkpoints(folder.checkpoints / name, keep) as checkpoints:
+    if isinstance(evaluate, Evaluation):
+        for labels in (train.labels, check_batch(test)[1]):
+            evaluate.check_labels(state, test[0], labels)
+    with (
+        Checkpoints(folder.checkpoints / name, keep) as checkpoints,
+        peers.going_on(lambda: _goes_on(name, checkpoints)),
+    ):
         if checkpoints.steps() and not folder.resume:
             raise InputError(
                 f"{folder.path} already holds checkpoints of {name}; give another name."
@@ -285,3 +293,11 @@ def fit(
         reached = now.scores[done.tested.epoch - 1]
         networks.keep(folder, name, evaluate.model, variables, test[0], reached)
     return done
+
+
+def _goes_on(name: str, checkpoints: Checkpoints) -> str:
+    """Say where a training goes on from whose other processes have died."""
+    if steps := checkpoints.steps():
+        path = checkpoints.path(steps[-1])
+        return f"start all processes again with --resume, and {name} goes on from {path}"
+    return f"no state of {name} is saved yet, so start all processes again"

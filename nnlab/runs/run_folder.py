@@ -93,7 +93,8 @@ class RunFolder:
         Raises:
             InputError: the folder holds a run and neither `overwrite` nor `resume` is true, or
                 both are; it holds other files but no run; the run to resume has another
-                configuration; another process uses the folder; or it cannot be written.
+                configuration; another process uses the folder; it cannot be written; or
+                processes that train as one have different configurations.
         """
         if overwrite and resume:
             raise InputError("--overwrite and --resume were both given, expected at most one.")
@@ -119,6 +120,7 @@ class RunFolder:
                     f"The run folder {printable(path)} cannot be written: {reason(error)}."
                 ) from error
 
+        hosts.check_same({f.name: getattr(config, f.name) for f in dataclasses.fields(config)})
         hosts.by_writer(make)
         return cls(user_path(path), resume)
 

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from nnlab.data.batches import shared_size
+from nnlab.data.batches import check_batch, shared_size
 from nnlab.data.stream import DeviceBatches, Stream, to_device
 from nnlab.errors import InputError, check_count
 from nnlab.training.epochs import (
@@ -51,6 +51,7 @@ class Feed(NamedTuple):
         first: reads some examples, as a batch has them; None where there is no such way.
         sample: `sample(batches)`, inputs of so many batches or as many as there are, drawn without
             regard to their order, always the same; None where there is no such way.
+        labels: those of all examples; None where they are not in memory.
     """
 
     batch_size: int
@@ -58,6 +59,7 @@ class Feed(NamedTuple):
     compile: Callable[[Step, State, Mesh | None], contextlib.AbstractContextManager[Advance]]
     first: Callable[[], Batch] | None = None
     sample: Callable[[int], Any] | None = None
+    labels: Any = None
 
 
 def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
@@ -71,6 +73,7 @@ def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
             examples; or, on compilation, the devices of the mesh do not divide the batch, or a
             carried state meets `shuffle`.
     """
+    check_batch(data)
     steps = steps_per_epoch(data, batch_size)
 
     @contextlib.contextmanager
@@ -89,7 +92,7 @@ def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
     def first() -> Batch:
         return jax.tree.map(lambda a: a[:batch_size], data)
 
-    return Feed(batch_size, steps, compile, first, sample)
+    return Feed(batch_size, steps, compile, first, sample, data[1])
 
 
 def generated(make: Callable[[jax.Array], Batch], steps_per_epoch: int) -> Feed:

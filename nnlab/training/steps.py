@@ -20,15 +20,16 @@ import optax
 from flax.training.dynamic_scale import DynamicScale
 from jax import lax
 
-from nnlab.data.batches import check_shape, check_some, shared_size
+from nnlab.data.batches import check_batch, check_shape, check_some, shared_size
 from nnlab.errors import InputError, check_count
 from nnlab.layers.sequences import no_carry
+from nnlab.ops.keys import check_key
 from nnlab.optim.freezing import fill, frozen_paths, without
 from nnlab.training import loss_scaling
 from nnlab.training.accumulation import mean_over_parts, parts_of, varying_like
 from nnlab.training.doctor import diagnose
 from nnlab.training.losses import are_soft, cross_entropy
-from nnlab.training.models import check_model
+from nnlab.training.models import check_model, check_optimizer
 
 Batch = tuple[Any, Any]  # inputs and labels, each any tree of arrays [examples, ...]
 Loss = Callable[[Any, Any], jax.Array]
@@ -95,20 +96,31 @@ def init(
             (`nnlab.training.loss_scaling`).
 
     Raises:
-        InputError: the model is no Linen module that takes `train`, or has something else where an
-            arithmetic belongs; there are no examples; the scale is none of Flax's; or `streams` is
-            given, and the arrays differ in their number of examples or the model has no recurrent
-            layer that carries a state.
+        InputError: `key` is no random key, or `optimizer` no transformation; the model is no Linen
+            module that takes `train`, or has something else where an arithmetic belongs, or does
+            not take `inputs`; there are no examples, or they are no numbers; the scale is none of
+            Flax's; or `streams` is given, and the arrays differ in their number of examples or the
+            model has no recurrent layer that carries a state.
     """
-
+    check_key(key)
     check_model(model)
+    check_optimizer(optimizer)
 
     @jax.jit
     def begin(key: jax.Array, few: Any) -> tuple[Any, jax.Array]:
         params_key, key = jax.random.split(key)
         return model.init(params_key, few, train=False), key
 
-    variables, key = begin(key, _first_example(inputs))
+    few = _first_example(inputs)
+    try:
+        variables, key = begin(key, few)
+    except (AttributeError, TypeError) as error:
+        if hasattr(inputs, "shape"):
+            raise
+        raise InputError(  # most models take one array
+            f"{type(model).__name__} does not take inputs that are a {type(inputs).__name__} "
+            f"({str(error).splitlines()[0].rstrip('.')}); expected an array [examples, ...]."
+        ) from error
     params = variables["params"]
     stats = variables.get("batch_stats", {})
     carry = () if streams is None else _carry(model, variables, inputs, streams)
@@ -219,7 +231,7 @@ def train_step(
     check_count("accumulate", accumulate)
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        inputs, labels = batch
+        inputs, labels = check_batch(batch)
         check_some(inputs)
         carried = {"carry": state.carry} if state.carry else {}
         if carried and (accumulate > 1 or axis_name is not None):

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnlab.errors import InputError
+from nnlab.ops.keys import check_key
 
 Augmentation = Callable[[jax.Array, Any], jax.Array]
 
@@ -38,6 +39,7 @@ def random_crop(key: jax.Array, images: jax.Array | np.ndarray, padding: int = 4
     Raises:
         InputError: the images are not of rank 4, or the padding is negative.
     """
+    check_key(key)
     check_rank(images)
     if padding < 0:
         raise InputError(f"padding is {padding}, expected at least 0")
@@ -60,6 +62,7 @@ def random_flip(key: jax.Array, images: jax.Array | np.ndarray) -> jax.Array:
     Raises:
         InputError: the images are not of rank 4.
     """
+    check_key(key)
     check_rank(images)
     mirrored = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
     return jnp.where(mirrored, images[:, :, ::-1], images)
@@ -67,6 +70,7 @@ def random_flip(key: jax.Array, images: jax.Array | np.ndarray) -> jax.Array:
 
 def random_crop_and_flip(key: jax.Array, images: jax.Array | np.ndarray) -> jax.Array:
     """Apply `random_crop` with padding 4, then `random_flip`, as is usual for CIFAR."""
+    check_key(key)
     crop_key, flip_key = jax.random.split(key)
     return random_flip(flip_key, random_crop(crop_key, images))
 

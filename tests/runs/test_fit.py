@@ -172,6 +172,9 @@ def stepping(optimizer, **options):
 def test_labels_that_are_no_classes_are_named(folder):
     images, labels = TRAIN
     feed = in_memory((images, labels + 3), BATCH)
+    with pytest.raises(InputError, match="labels go from 3 to 5, expected 0 to 2 for the 3 out"):
+        fitted(folder, feed=feed, epochs=1)
+    feed = feed._replace(labels=None)  # as of a stream
     with pytest.raises(DivergedError, match=r"^loss of CNN .* at step 1, as it is if a label is"):
         fitted(folder, feed=feed, epochs=1)
 
