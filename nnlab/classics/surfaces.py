@@ -21,7 +21,7 @@ References:
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,8 @@ def path(
         x = optax.apply_updates(x, updates)
         return (x, state), x
 
-    return _path(surface, start, lax.scan(step, (start, optimizer.init(start)), length=steps)[1])
+    points: Any = lax.scan(step, (start, optimizer.init(start)), length=steps)[1]
+    return _path(surface, start, points)
 
 
 def newton_path(surface: Surface, start: jax.Array, steps: int) -> Path:

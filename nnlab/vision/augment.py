@@ -109,6 +109,7 @@ def cutout(
     Raises:
         InputError: the images are not of rank 4, or the size is negative.
     """
+    check_key(key)
     check_rank(images)
     if size < 0:
         raise InputError(f"size is {size}, expected at least 0")

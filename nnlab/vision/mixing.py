@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from nnlab.errors import InputError
+from nnlab.ops.keys import check_key
 from nnlab.training.losses import soft_labels
 from nnlab.vision.augment import check_rank
 
@@ -57,6 +58,7 @@ def mixup(
         InputError: images or labels are of another shape or dtype, `alpha` is not positive, or the
             probability not from 0 to 1.
     """
+    check_key(key)
     _check(images, alpha, probability)
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise InputError(f"images to blend are {images.dtype}, expected floats.")
@@ -93,6 +95,7 @@ def cutmix(
     Raises:
         InputError: as for `mixup`, but for the dtype of images.
     """
+    check_key(key)
     _check(images, alpha, probability)
     soft = soft_labels(labels, classes)
     order, share, box_key = _drawn(key, images, alpha, probability)

@@ -37,6 +37,7 @@ from jax import lax
 from jax.core import Tracer
 
 from nnlab.errors import InputError, check_count
+from nnlab.ops.keys import check_key
 from nnlab.vision.augment import check_rank
 
 CHANGES = (
@@ -78,6 +79,7 @@ def rand_augment(
         InputError: the images are of another rank, dtype or number of channels, or a number is out
             of its range.
     """
+    check_key(key)
     check_rank(images)
     check_count("layers", layers, least=0)
     if not isinstance(magnitude, Tracer) and not 0 <= magnitude <= 30:

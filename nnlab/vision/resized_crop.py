@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nnlab.errors import InputError, check_count
+from nnlab.ops.keys import check_key
 from nnlab.vision.augment import check_rank
 
 _TRIES = 10  # as in torchvision
@@ -47,6 +48,7 @@ def random_resized_crop(
     Raises:
         InputError: the images are not of rank 4, or a size or a range is none.
     """
+    check_key(key)
     check_rank(images)
     height, width = images.shape[1:3] if size is None else size
     check_count("height", height)

@@ -9,9 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from nnlab import layers, training
+from nnlab import layers, training, vision
 from nnlab.arithmetics import ADDER
+from nnlab.classics.hopfield import recall
 from nnlab.classics.mlp import MLP
+from nnlab.classics.perceptron import perceptron
 from nnlab.errors import InputError
 from nnlab.models import ZOO
 from nnlab.networks import Network
@@ -40,6 +42,13 @@ TAKE_KEYS = {
     "random_crop": lambda key: augment.random_crop(key, IMAGES),
     "random_flip": lambda key: augment.random_flip(key, IMAGES),
     "random_crop_and_flip": lambda key: augment.random_crop_and_flip(key, IMAGES),
+    "cutout": lambda key: augment.cutout(key, IMAGES, 2),
+    "mixup": lambda key: vision.mixup(key, IMAGES, LABELS, classes=10),
+    "cutmix": lambda key: vision.cutmix(key, IMAGES, LABELS, classes=10),
+    "rand_augment": lambda key: vision.rand_augment(key, IMAGES),
+    "random_resized_crop": lambda key: vision.random_resized_crop(key, IMAGES),
+    "recall": lambda key: recall(key, jnp.eye(2), jnp.ones(2)),
+    "perceptron": lambda key: perceptron(jnp.ones((2, 2)), jnp.ones(2), 1, key=key),
     "stochastic_pool": lambda key: stochastic_pool(key, IMAGES),
     "stochastic_binary_weights": lambda key: stochastic_binary_weights(key, KERNEL),
     "binary_connect": lambda key: stochastic_binary_connect_conv(IMAGES, KERNEL, key=key),
