@@ -26,7 +26,8 @@ from nnlab.training import State
 from nnlab.vision import augment
 
 IMAGES: Any = np.ones((4, 6, 6, 1), np.float32)
-KERNEL, LABELS = jnp.ones((3, 3, 1, 2)), np.arange(4)
+LABELS: Any = np.arange(4)
+KERNEL = jnp.ones((3, 3, 1, 2))
 NOTHING: Any = None
 
 
