@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nnlab.errors import InputError
-from nnlab.vision import cutout, random_crop, random_crop_and_flip, random_flip
+from nnlab.vision import chain, cutout, random_crop, random_crop_and_flip, random_flip
 
 KEY = jax.random.key(0)
 IMAGES = np.random.default_rng(0).normal(size=(16, 8, 6, 3)).astype(np.float32)
@@ -98,6 +98,15 @@ def test_cutout_equals_the_loop(size):
             top, left = row - size // 2, column - size // 2
             image[max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = 7
         np.testing.assert_array_equal(hole(key, IMAGES, size, 7.0), expected)
+
+
+def test_a_chain_gives_each_its_key():
+    first, second = jax.random.split(KEY)
+    chained = chain(crop, lambda key, images: hole(key, images, 4, 7.0))
+    np.testing.assert_array_equal(
+        chained(KEY, jnp.asarray(IMAGES)), hole(second, crop(first, IMAGES), 4, 7.0)
+    )
+    np.testing.assert_array_equal(chain()(KEY, jnp.asarray(IMAGES)), IMAGES)
 
 
 def test_cutout_names_the_size():
