@@ -70,11 +70,13 @@ def initialize(
     peers = call_roll(coordinator, processes, process, timeout)
     if peers:
         Watch(process, processes, peers).say_goodbye()
+    if any(name.lower().endswith("_proxy") for name in os.environ):
+        # A proxy for the web is none for processes of a cluster, of which JAX only warns.
+        direct = os.environ.get(_DIRECT) or os.environ.get("no_proxy")
+        os.environ[_DIRECT] = ",".join(filter(None, [direct, "127.0.0.1", host.strip("[]")]))
+        jax.config.update("jax_check_proxy_envs", False)
     if process > 0:
         coordinator = f"127.0.0.1:{relay(host.strip('[]'), int(port))}"
-        if any(name.lower().endswith("_proxy") for name in os.environ):
-            direct = os.environ.get(_DIRECT) or os.environ.get("no_proxy")
-            os.environ[_DIRECT] = ",".join(filter(None, [direct, "127.0.0.1"]))
     jax.distributed.initialize(
         coordinator, processes, process, local_devices, cluster_detection_method="deactivate"
     )

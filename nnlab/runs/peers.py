@@ -21,8 +21,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
-
 from nnlab import console
 from nnlab.errors import DivergedError, Interrupted
 from nnlab.runs.roll_call import Peer, keep_alive, say
@@ -152,7 +150,7 @@ class Watch:
 
     def _uncaught(self, kind: Any, error: BaseException, trace: Any) -> None:
         """Give the watch time to say why, before a trace shows how a computation has failed."""
-        if isinstance(error, jax.errors.JaxRuntimeError):
+        if isinstance(error, RuntimeError | ValueError | OSError):  # as JAX and Gloo raise them
             time.sleep(_GRACE)
         first = str(error).strip().partition("\n")[0]
         self.leave(RuntimeError(f"{kind.__name__}: {first}"), 1)
