@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from result_tables import EXPERIMENTS, ROOT, result, tables
 
 TOPICS = {
+    "classics": "Classics: from one neuron on",
     "adder": "AdderNets",
     "arithmetics": "Every arithmetic",
     "optimisers": "Signs, bits and vanishing gradients",

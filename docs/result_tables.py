@@ -180,6 +180,34 @@ def _char_lm(found: Mapping) -> Tables:
     return {"": markdown_table(rows)}
 
 
+def _one_neuron(found: Mapping) -> Tables:
+    return {
+        "Boolean functions that one neuron computes": _table(found)[""],
+        "hidden units and outputs of XOR by two layers": markdown_table(found["xor"]),
+    }
+
+
+def _perceptrons(found: Mapping) -> Tables:
+    gates = [{k: v for k, v in row.items() if k[-5:] != "epoch"} for row in found["gates"]]
+    return {"gates": markdown_table(gates), "MNIST": _table(found)[""]}
+
+
+def _by_hand(found: Mapping) -> Tables:
+    return {
+        "two layers, one step": markdown_table(found["two layers"]),
+        "errors after more steps": markdown_table(found["errors"]),
+        "a recurrent cell, three steps of time": markdown_table(found["cell"]),
+        "against `jax.grad`, in float64": markdown_table(found["against jax.grad"]),
+    }
+
+
+def _hopfield(found: Mapping) -> Tables:
+    return {
+        "random patterns": _table(found)[""],
+        "ten digits from their upper halves": markdown_table(found["digits"]),
+    }
+
+
 def _sign_direction(found: Mapping) -> Tables:
     layers = [
         {
@@ -290,6 +318,10 @@ TABLES: dict[str, Callable[[Mapping], Tables]] = {
     "posit_mnist": _rows_of_cells,
     "recurrent": _recurrent,
     "sign_direction": _sign_direction,
+    "one_neuron": _one_neuron,
+    "perceptrons": _perceptrons,
+    "by_hand": _by_hand,
+    "hopfield": _hopfield,
     "sign_optimizers": _scalars,
     "speed": lambda found: {"": importlib.import_module("tables").markdown(found)},
     "transfer_learning": lambda found: {
