@@ -1,8 +1,8 @@
 """The functions that the page calls, and the JavaScript that is printed from them.
 
 Each is a few calls of nnlab's own layers, losses and optimisers for one layer or one array of
-weights; `nnlab/playground/page/engine.js` puts them together as `nnlab.training.train_step` does,
-which the tests compare.
+weights; `nnlab/playground/browser/engine.js` puts them together as `nnlab.training.train_step`
+does, which the tests compare.
 """
 
 import functools

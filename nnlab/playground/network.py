@@ -151,9 +151,7 @@ class Network(nn.Module):
 
 def network(settings: Settings) -> Network:
     """Build the network."""
-    return Network(
-        settings.layers, settings.outputs, settings.last, settings.output, settings.norm
-    )
+    return Network(settings.layers, settings.outputs, settings.last, settings.output, settings.norm)
 
 
 def squared(outputs: jax.Array, targets: jax.Array) -> jax.Array:

@@ -76,9 +76,8 @@ def print_program(
     printer = _Printer(name, program, arguments)
     body = "\n".join(f"  {line}" for line in printer.lines())
     results = ", ".join(printer.results)
-    return (
-        f"function {name}({', '.join([*sizes, *arguments])}) {{\n{body}\n  return [{results}];\n}}\n"
-    )
+    head = f"function {name}({', '.join([*sizes, *arguments])}) {{"
+    return f"{head}\n{body}\n  return [{results}];\n}}\n"
 
 
 class _Printer:
@@ -121,10 +120,10 @@ class _Printer:
 
     def _same_numbers(self, equation: Equation) -> str | None:
         """The array that holds the numbers of a result in their order already, if one does."""
-        operand, [value] = equation.operands[0] if equation.operands else None, equation.results
-        if equation.primitive in _RESHAPES and isinstance(operand, Value):
-            if operand.number not in {v.number for v in self.program.arguments}:
-                return self.arrays.get(operand.number)
+        operand = equation.operands[0] if equation.primitive in _RESHAPES else None
+        given = {value.number for value in self.program.arguments}
+        if isinstance(operand, Value) and operand.number not in given:
+            return self.arrays.get(operand.number)
         return None
 
     def _stored(self) -> set[int]:
@@ -137,9 +136,7 @@ class _Printer:
             number = value.number
             at = loops.get(number, set())
             costly = equation.primitive not in _MOVES | _SOURCES
-            if equation.primitive in _SUMS:
-                stored.add(number)
-            elif costly and (len(at) > 1 or not value.shape):
+            if equation.primitive in _SUMS or (costly and (len(at) > 1 or not value.shape)):
                 stored.add(number)
             if number in stored:
                 at = {number}
@@ -201,12 +198,12 @@ class _Printer:
             loops = ["{", *_indent(loops), "}"] if len(loops) > 1 else loops
         return [f"const {name} = new {kind.array}({count});", *loops]
 
-    def _product(
-        self, equation: Equation, index: Index, block: "_Block"
-    ) -> tuple[list[str], str]:
+    def _product(self, equation: Equation, index: Index, block: "_Block") -> tuple[list[str], str]:
         left, right = equation.operands
         (left_sum, right_sum), (left_batch, right_batch) = equation.params["dimension_numbers"]
-        summed = [f"r{place}" if left.shape[axis] != 1 else "0" for place, axis in enumerate(left_sum)]
+        summed = [
+            f"r{place}" if left.shape[axis] != 1 else "0" for place, axis in enumerate(left_sum)
+        ]
         free = iter(index)
         batch = [next(free) for _ in left_batch]
 
@@ -406,8 +403,10 @@ def _offset(shape: Sequence[Any], index: Index) -> str:
     for size, i in zip(shape, index, strict=True):
         if size == 1:
             continue
-        place = f"({place}) * {_size(size)} + {i}" if " " in place else (
-            f"{place} * {_size(size)} + {i}" if place else i
+        place = (
+            f"({place}) * {_size(size)} + {i}"
+            if " " in place
+            else (f"{place} * {_size(size)} + {i}" if place else i)
         )
     return place or "0"
 

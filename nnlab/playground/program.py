@@ -98,7 +98,9 @@ class _Flattened:
         known |= zip(jaxpr.constvars, map(np.asarray, consts), strict=True)
 
         def read(atom: Any) -> Operand:
-            return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, Literal) else known[atom]
+            return (
+                np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, Literal) else known[atom]
+            )
 
         for equation in jaxpr.eqns:
             inputs = tuple(map(read, equation.invars))

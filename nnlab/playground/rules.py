@@ -6,6 +6,7 @@ panel differentiates them numerically at the unit that is pointed at, with x and
 rounded. For ternary layers, where rounding depends on the whole layer, the panel hands over rounded
 weights.
 """
+# ruff: noqa: RUF001
 
 from collections.abc import Callable
 from typing import NamedTuple

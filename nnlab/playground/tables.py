@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnlab.classics.by_hand import WORKED
 from nnlab.costs import count, energy
 from nnlab.costs.storage import stored_bytes
 from nnlab.playground import data
@@ -62,6 +63,14 @@ def tables() -> dict[str, Any]:
         "regression": list(REGRESSION),
         "features": list(FEATURES),
         "defaults": dataclasses.asdict(Settings()),
+        "worked": {
+            "x": WORKED.x.tolist(),
+            "target": WORKED.target.tolist(),
+            "first": WORKED.first.tolist(),
+            "second": WORKED.second.tolist(),
+            "biases": list(WORKED.biases),
+            "rate": 0.5,
+        },
         "streams": {
             name.lower(): getattr(data, name)
             for name in ("POINTS", "NOISE", "SPLIT", "WEIGHTS", "ORDER")

@@ -47,11 +47,16 @@ function inputsOf(settings, xy) {
   return inputs;
 }
 
+/** The target of a class that an example is not of. */
+function lowTarget(settings) {
+  return ["tanh", "hard_tanh"].includes(settings.output) ? -1 : 0;
+}
+
 /** Targets [n, outputs]: one-hot labels (-1 and 1 if the outputs are those of tanh) or numbers. */
 function targetsOf(settings, labels) {
   const outputs = outputsOf(settings);
   if (isRegression(settings)) return Float32Array.from(labels);
-  const low = ["tanh", "hard_tanh"].includes(settings.output) ? -1 : 0;
+  const low = lowTarget(settings);
   const targets = new Float32Array(labels.length * outputs).fill(low);
   labels.forEach((label, k) => (targets[k * outputs + label] = 1));
   return targets;
@@ -164,7 +169,10 @@ function backward(layers, values, targets, count, loss) {
   return { value, gradients };
 }
 
-/** New weights and optimiser state of a layer, without changing it. */
+/**
+ * New weights and optimiser state of a layer, without changing it. Two settings are of the worked
+ * example alone: `fixedBiases`, and `plain` for gradients of adders as they are.
+ */
 function updated(layer, gradient, settings) {
   const { optimizer, rate, l1, l2 } = settings;
   const next = { ...layer, state: {} };
@@ -179,7 +187,7 @@ function updated(layer, gradient, settings) {
     }
     if (name === "w") {
       if (l1 || l2) [g] = lab.regularize(size, g, weights, Math.fround(l1), Math.fround(l2));
-      if (kind === "adder_kernel") [g] = lab.adder_rate(size, g);
+      if (kind === "adder_kernel" && !settings.plain) [g] = lab.adder_rate(size, g);
     }
     const update = lab[optimizer + "_update"];
     let [u, ...state] = update(size, g, weights, Math.fround(rate), ...layer.state[name]);
