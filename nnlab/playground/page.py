@@ -18,14 +18,15 @@ SCRIPTS = ("engine", "address", "drawing", "hand", "panels", "main")
 
 def page() -> str:
     """Return the page's HTML."""
-    scripts = [_file(f"{name}.js") for name in SCRIPTS]
-    data = json.dumps(tables(), ensure_ascii=False).replace("</", "<\\/")
-    script = "\n".join([f"const TABLES = {data};", printed(), *scripts])
-    return (
-        _file("page.html")
-        .replace("/*STYLE*/", _file("page.css"))
-        .replace("/*SCRIPT*/", script.replace("</script", "<\\/script"))
-    )
+    text = script(*SCRIPTS).replace("</script", "<\\/script")
+    return _file("page.html").replace("/*STYLE*/", _file("page.css")).replace("/*SCRIPT*/", text)
+
+
+def script(*names: str) -> str:
+    """Return the tables, the printed functions, and the scripts of these names."""
+    data = json.dumps(tables(), ensure_ascii=False)
+    scripts = (_file(f"{name}.js") for name in names)
+    return "\n".join([f"const TABLES = {data};", printed(), *scripts])
 
 
 def write_page(path: str | os.PathLike[str]) -> None:

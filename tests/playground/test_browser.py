@@ -51,7 +51,7 @@ def open_page(chromium, address):
         contexts.append(context)
         page = context.new_page()
         page.on("request", lambda request: requests.append(request.url.partition("#")[0]))
-        page.on("pageerror", errors.append)
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
         page.goto(f"{address}#{hash}")
         return page
@@ -86,7 +86,7 @@ def test_200_steps_by_the_page_are_200_steps_of_nnlab(open_page, tmp_path, name)
     # The map shows what the network in Python decides, pixel by pixel.
     page.check("#sharp")
     pixels = page.evaluate(
-        "Array.from($('map').getContext('2d').getImageData(0, 0, $('map').width, $('map').height).data)"
+        "side => Array.from($('map').getContext('2d').getImageData(0, 0, side, side).data)", SIDE
     )
     pixels = np.array(pixels).reshape(SIDE, SIDE, 4)
     orange = pixels[..., 0] > pixels[..., 2]  # more red than blue: class 1
@@ -206,7 +206,7 @@ def test_the_worked_example_by_hand(open_page):
     def values():
         texts = page.locator("#hand td").all_text_contents()
         return {
-            name: float(value.replace("−", "-"))
+            name: float(value.replace("\N{MINUS SIGN}", "-"))
             for name, value in zip(texts[::2], texts[1::2], strict=True)
         }
 
@@ -223,7 +223,7 @@ def test_the_worked_example_by_hand(open_page):
     assert values()["E"] == pytest.approx(0.29102777369359933, rel=1e-6)
     page.select_option("#hand-arithmetic", "adder")
     page.click("#hand-all")
-    assert "|x − w|" in page.text_content("#hand")
+    assert "|x \N{MINUS SIGN} w|" in page.text_content("#hand")
     page.select_option("#hand-what", "network")
     page.click("#hand-all")
     assert "new weights" in page.text_content("#hand")
@@ -253,8 +253,10 @@ def test_saved_networks_are_loaded_again(open_page, tmp_path):
 def test_rules_are_slopes_of_their_potentials(open_page, arithmetic):
     page = open_page(f"layers={arithmetic}:3:tanh")
     checks = page.evaluate(
-        """(name) => [0.3, -0.7, 1.6].flatMap((x, k) => [-0.45, 0.2, 2.5].map((w) =>
-          checkRule(name, Float32Array.of(x, 0.5), Float32Array.of(w, 0.4, -0.8, 0.9), 2, 2, 0, 0)))""",
+        """(name) => [0.3, -0.7, 1.6].flatMap((x) => [-0.45, 0.2, 2.5].map((w) => {
+          const [inputs, weights] = [Float32Array.of(x, 0.5), Float32Array.of(w, 0.4, -0.8, 0.9)];
+          return checkRule(name, inputs, weights, 2, 2, 0, 0);
+        }))""",
         arithmetic,
     )
     # Posits of the input change in steps, and gradients of posits are rounded to posits.
