@@ -34,7 +34,7 @@ Entry = tuple[Callable[..., Any], dict[str, str]]
 
 def product(arithmetic: str, x: jax.Array, w: jax.Array) -> jax.Array:
     """Return the product of a dense layer: x [batch, in] by weights w [in, out]."""
-    layer = ARITHMETICS[arithmetic].dense(w.shape[1], use_bias=False)
+    layer: Any = ARITHMETICS[arithmetic].dense(w.shape[1], use_bias=False)
     return layer.apply({"params": {kernel_name(arithmetic): w}}, x)
 
 

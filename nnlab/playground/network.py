@@ -11,7 +11,7 @@ adder kernels are rescaled by `nnlab.optim.adder_rate`, and latent weights of si
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import flax.linen as nn
@@ -180,7 +180,7 @@ def optimizer(settings: Settings) -> optax.GradientTransformation:
 
         return jax.tree.map(of, _kinds(params), updates, params)
 
-    parts = {
+    parts: dict[Hashable, optax.GradientTransformation] = {
         "bias": base(settings.rate),
         "float": base(settings.rate),
         "adder": optax.chain(adder_rate(), base(settings.rate)),

@@ -280,7 +280,7 @@ class _Block:
 
     def _joined(self, equation: Equation, index: Index) -> str:
         params = equation.params
-        axis = params.get("axis", params.get("dimension"))
+        axis: int = params["axis" if equation.primitive == "stack" else "dimension"]
         before, text = "0", ""
         for number, operand in enumerate(equation.operands[:-1], 1):
             if equation.primitive == "stack":

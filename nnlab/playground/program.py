@@ -99,7 +99,9 @@ class _Flattened:
 
         def read(atom: Any) -> Operand:
             return (
-                np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, Literal) else known[atom]
+                np.asarray(atom.val, getattr(atom.aval, "dtype", None))
+                if isinstance(atom, Literal)
+                else known[atom]
             )
 
         for equation in jaxpr.eqns:

@@ -29,7 +29,7 @@ class Rule(NamedTuple):
         to_w, to_x: the rules that training follows.
         potential_w, potential_x: what these are the true gradients of, a term.
         of_w, of_x: the same to compute with.
-        source: where the rules come from.
+        note: what else is to be said of the rules.
     """
 
     forward: str
@@ -39,7 +39,7 @@ class Rule(NamedTuple):
     potential_x: str
     of_w: Potential
     of_x: Potential
-    source: str
+    note: str
 
 
 def _product(x: jax.Array, w: jax.Array) -> jax.Array:
@@ -67,33 +67,33 @@ RULES: dict[str, Rule] = {
         *("y = −Σ |x − w|", "∂w = (x − w) g", "−(x − w)² / 2"),
         *("∂x = Σ clip(w − x, −1, 1) g", "−huber(x − w)"),
         *(_half_square, _huber),
-        "AdderNet, CVPR 2020, eqs. 5 and 6; the layer's gradient is then rescaled",
+        "its equations 5 and 6; the layer's gradient is then rescaled",
     ),
     "binary": Rule(
         *("y = Σ sgn x · sgn w", "∂w = 1[|w| ≤ 1] sgn x · g", "sgn x · clip(w, −1, 1)"),
         *("∂x = Σ 1[|x| ≤ 1] sgn w · g", "clip(x, −1, 1) · sgn w"),
         lambda x, w: sign_ste(x) * jnp.clip(w, -1, 1),
         lambda x, w: jnp.clip(x, -1, 1) * sign_ste(w),
-        "Binarized Neural Networks, 2016: straight through where |·| ≤ 1",
+        "straight through where |·| ≤ 1",
     ),
     "ternary": Rule(
         *("y = Σ x α t(w), t ∈ {−1, 0, 1}", "∂w = x g", "x w"),
         *("∂x = Σ α t(w) g", "x α t(w)"),
         *(_product, _product),
-        "Ternary Weight Networks, 2016; α and the threshold 0.7 mean |w| are the layer's",
+        "α and the threshold 0.7 mean |w| are the layer's",
     ),
     "shift": Rule(
         *("y = Σ x · ±2^round(log₂|w|)", "∂w = x g", "x w"),
         *("∂x = Σ 2ˢ g, the rounded weights", "x · ±2ˢ"),
         _product,
         lambda x, w: x * shift_q_weights(w),
-        "DeepShift-Q, 2021: rounding is straight through",
+        "rounding is straight through",
     ),
     "posit8": Rule(
         *("y = Σ p(x) p(w), 8-bit posits", "∂w = p(x) p(g)", "p(x) w"),
         *("∂x = Σ p(w) p(g)", "x p(w)"),
         lambda x, w: _posit(x) * w,
         _product,
-        "Lu et al., 2019: weights and gradients are rounded at a scale of the layer",
+        "weights and gradients are rounded at a scale of the layer",
     ),
 }

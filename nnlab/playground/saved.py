@@ -57,7 +57,7 @@ class Lesson:
     targets: np.ndarray
     epoch: int = 0
     at: int = 0
-    own: tuple[tuple[float, float, float], ...] = ()
+    own: tuple[tuple[float, ...], ...] = ()
 
     @property
     def model(self) -> nn.Module:
@@ -85,7 +85,8 @@ def begin(settings: Settings, own: Sequence[Sequence[float]] = ()) -> Lesson:
     for number, arithmetic in enumerate(arithmetics, 1):
         layer = params[f"layer{number}"]
         [kernel] = [name for name in layer if name != "bias"]
-        layer[kernel] = data.start(arithmetic, *layer[kernel].shape, number, settings.seed)
+        fan_in, fan_out = layer[kernel].shape
+        layer[kernel] = data.start(arithmetic, fan_in, fan_out, number, settings.seed)
     state = state._replace(params=params, opt_state=rule.init(params))
     return Lesson(settings, state, inputs, targets, own=tuple(map(tuple, own)))
 

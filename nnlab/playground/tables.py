@@ -34,7 +34,7 @@ from nnlab.playground.network import (
 )
 from nnlab.playground.rules import RULES
 
-_TEXTS = ("forward", "to_w", "potential_w", "to_x", "potential_x", "source")
+_TEXTS = ("forward", "to_w", "potential_w", "to_x", "potential_x", "note")
 
 
 def tables() -> dict[str, Any]:

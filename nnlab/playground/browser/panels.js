@@ -85,7 +85,7 @@ function drawRulePanel(element, lesson, selected, colours) {
   if (element.dataset.key !== key) {
     element.dataset.key = key;
     const options = Array.from({ length: fanIn }, (_, i) => `<option value="${i}">${i + 1}</option>`);
-    element.innerHTML = `<p><b>${arithmetic}</b>: ${about}. <span class="source">${rule.source}.</span></p>
+    element.innerHTML = `<p><b>${arithmetic}</b>: ${about}; ${rule.note}.</p>
       <table><tr><th>forward</th><td>${rule.forward}</td><td></td></tr>
       <tr><th>rule of w</th><td>${rule.to_w}</td><td>gradient of ${rule.potential_w}</td></tr>
       <tr><th>rule of x</th><td>${rule.to_x}</td><td>gradient of ${rule.potential_x}</td></tr></table>
