@@ -54,11 +54,11 @@ def _norm(train: bool, y, scale, bias, mean, var):
     return z, updates["batch_stats"]["mean"], updates["batch_stats"]["var"]
 
 
-def _norm_cotangents(y, scale, bias, mean, var, g):
-    def trained(y, scale, bias):
-        return _norm(True, y, scale, bias, mean, var)[0]
+def _norm_cotangents(train, y, scale, bias, mean, var, g):
+    def normed(y, scale, bias):
+        return jax.tree.leaves(_norm(train, y, scale, bias, mean, var))[0]
 
-    return _cotangents(trained, y, scale, bias, g)
+    return _cotangents(normed, y, scale, bias, g)
 
 
 def _loss_gradient(loss, outputs, targets):
@@ -112,7 +112,9 @@ def entries() -> dict[str, Entry]:
     norm = {"y": "b,o", "scale": "o", "bias": "o", "mean": "o", "variance": "o"}
     found["norm_train"] = functools.partial(_norm, True), norm
     found["norm_eval"] = functools.partial(_norm, False), norm
-    found["norm_cotangents"] = _norm_cotangents, norm | {"g": "b,o"}
+    for each, train in (("train", True), ("eval", False)):
+        back = functools.partial(_norm_cotangents, train)
+        found[f"norm_{each}_cotangents"] = back, norm | {"g": "b,o"}
     pair = {"outputs": "b,o", "targets": "b,o"}
     for name, loss in LOSSES.items():
         found[f"{name}_loss"] = loss, pair

@@ -13,7 +13,10 @@ from nnlab.paths import user_path, writing
 from nnlab.playground.functions import printed
 from nnlab.playground.tables import tables
 
-SCRIPTS = ("engine", "address", "drawing", "hand", "panels", "main")
+SCRIPTS = (
+    *("engine", "address", "drawing", "hand", "panels"),
+    *("changes", "building", "controls", "main"),
+)
 
 
 def page() -> str:

@@ -23,28 +23,30 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from nnlab.errors import InputError
+from nnlab.playground.elements import (
+    JOINS,
+    MOVES,
+    ONE_TO_ONE,
+    RESHAPES,
+    SOURCES,
+    Block,
+    Index,
+    Scope,
+    number_text,
+    pick,
+    size_text,
+)
 from nnlab.playground.primitives import (
-    BITCASTS,
     COMPARISONS,
-    CONVERSIONS,
     ELEMENTWISE,
     REDUCTIONS,
-    Kind,
     kind_of,
 )
 from nnlab.playground.program import Equation, Operand, Program, Value, shapes, trace
 
-Index = list[str]
 _LINE = 88  # characters up to which an expression grows
-_RESHAPES = frozenset(["expand_dims", "reshape", "squeeze"])
-_MOVES = _RESHAPES | {"broadcast_in_dim", "rev", "slice", "transpose"}
-_JOINS = frozenset(["concatenate", "stack"])
 _SUMS = frozenset([*REDUCTIONS, "dot_general"])
-_SOURCES = frozenset(["dim_as_value", "iota"])
-_ONE_TO_ONE = frozenset(["convert_element_type", "bitcast_convert_type", "integer_pow"])
 
 
 def print_function(name: str, function: Callable[..., Any], arguments: Mapping[str, str]) -> str:
@@ -82,16 +84,14 @@ def print_program(
 
 class _Printer:
     def __init__(self, name: str, program: Program, arguments: Sequence[str]):
-        self.name = name
         self.program = program
         self.maker: dict[int, Equation] = {}
         for equation in program.equations:
             _check(name, equation)
             self.maker |= {value.number: equation for value in equation.results}
-        # The JavaScript name of everything that has an array of its own.
-        self.arrays = {v.number: n for v, n in zip(program.arguments, arguments, strict=True)}
-        self.constants: list[str] = []
-        self.named = 0  # elements that have a name
+        names = {v.number: n for v, n in zip(program.arguments, arguments, strict=True)}
+        self.scope = Scope(self.maker, names)
+        self.arrays = self.scope.arrays
         self.stored = self._stored()
         self.results: list[str] = []
 
@@ -112,15 +112,17 @@ class _Printer:
             elif isinstance(result, Value):
                 self.results.append(self.arrays[result.number])
             elif not result.shape:
-                self.results.append(_number(result))
+                self.results.append(number_text(result))
             else:
                 kind = kind_of(result.dtype)
-                self.results.append(f"{kind.array}.of({', '.join(map(_number, result.ravel()))})")
-        return [*self.constants, *found]
+                self.results.append(
+                    f"{kind.array}.of({', '.join(map(number_text, result.ravel()))})"
+                )
+        return [*self.scope.constants, *found]
 
     def _same_numbers(self, equation: Equation) -> str | None:
         """The array that holds the numbers of a result in their order already, if one does."""
-        operand = equation.operands[0] if equation.primitive in _RESHAPES else None
+        operand = equation.operands[0] if equation.primitive in RESHAPES else None
         given = {value.number for value in self.program.arguments}
         if isinstance(operand, Value) and operand.number not in given:
             return self.arrays.get(operand.number)
@@ -135,7 +137,7 @@ class _Printer:
             [value] = equation.results
             number = value.number
             at = loops.get(number, set())
-            costly = equation.primitive not in _MOVES | _SOURCES
+            costly = equation.primitive not in MOVES | SOURCES
             if equation.primitive in _SUMS or (costly and (len(at) > 1 or not value.shape)):
                 stored.add(number)
             if number in stored:
@@ -151,9 +153,9 @@ class _Printer:
     def _computed(self, value: Value) -> bool:
         """Whether an element takes more than reading a number."""
         equation = self.maker.get(value.number)
-        if equation is None or equation.primitive in _SOURCES | _SUMS:
+        if equation is None or equation.primitive in SOURCES | _SUMS:
             return False
-        if equation.primitive in _MOVES:
+        if equation.primitive in MOVES:
             [operand] = equation.operands[:1]
             return isinstance(operand, Value) and self._computed(operand)
         return True
@@ -162,7 +164,7 @@ class _Printer:
         """Lines that make the array of a value."""
         kind, name = kind_of(value.dtype), f"v{value.number}"
         index = [f"a{axis}" if size != 1 else "0" for axis, size in enumerate(value.shape)]
-        block = _Block(self)
+        block = Block(self.scope)
         inner: list[str] = []
         if equation.primitive in REDUCTIONS:
             [operand] = equation.operands
@@ -172,7 +174,7 @@ class _Printer:
                 for axis, size in enumerate(operand.shape)
             ]
             starts, step = REDUCTIONS[equation.primitive]
-            start = _pick(starts, kind, equation)
+            start = pick(starts, kind, equation)
             result = step.replace("$0", block.element(operand, full))
             reduced = [(full[axis], operand.shape[axis]) for axis in axes]
             inner = _summed(start, block.lines, result, reduced)
@@ -188,7 +190,7 @@ class _Printer:
             step = [re.sub(r"\bs\b", name, line) for line in inner]
             rounded = [f"{name} = f({name});"] if kind.name == "f" else []
             return [*step, *rounded]
-        count = " * ".join(_size(size) for size in value.shape if size != 1) or "1"
+        count = " * ".join(size_text(size) for size in value.shape if size != 1) or "1"
         lines = [*inner, f"{name}[t++] = {element};"]
         loops = _nest([*zip(index, value.shape, strict=True)], lines)
         if loops[0].startswith("for (let "):
@@ -198,7 +200,7 @@ class _Printer:
             loops = ["{", *_indent(loops), "}"] if len(loops) > 1 else loops
         return [f"const {name} = new {kind.array}({count});", *loops]
 
-    def _product(self, equation: Equation, index: Index, block: "_Block") -> tuple[list[str], str]:
+    def _product(self, equation: Equation, index: Index, block: Block) -> tuple[list[str], str]:
         left, right = equation.operands
         (left_sum, right_sum), (left_batch, right_batch) = equation.params["dimension_numbers"]
         summed = [
@@ -217,136 +219,11 @@ class _Printer:
         reduced = [(i, left.shape[axis]) for i, axis in zip(summed, left_sum, strict=True)]
         return _summed("0", block.lines, term, reduced), "s"
 
-    def constant(self, array: np.ndarray) -> str:
-        """The name of an array of numbers that stands at the top of the function."""
-        numbers = ", ".join(map(_number, array.ravel()))
-        name = f"c{len(self.constants)}"
-        self.constants.append(f"const {name} = {kind_of(array.dtype).array}.of({numbers});")
-        return name
-
-
-class _Block:
-    """The lines of a loop's body that compute elements of values without an array."""
-
-    def __init__(self, printer: _Printer):
-        self.printer = printer
-        self.lines: list[str] = []
-        self._known: dict[tuple[int, str], str] = {}
-
-    def element(self, operand: Operand, index: Index, inside: bool = False) -> str:
-        """Return the expression of one element; `inside` the loop that makes its array."""
-        if not isinstance(operand, Value):
-            if operand.size == 1:
-                return _number(operand.ravel()[0])
-            return f"{self.printer.constant(operand)}[{_offset(operand.shape, index)}]"
-        array = self.printer.arrays.get(operand.number)
-        if array and not inside:
-            return f"{array}[{_offset(operand.shape, index)}]" if operand.shape else array
-        key = operand.number, ",".join(index)
-        if key not in self._known:
-            self._known[key] = self._computed(operand, index)
-        return self._known[key]
-
-    def _computed(self, value: Value, index: Index) -> str:
-        equation = self.printer.maker[value.number]
-        primitive = equation.primitive
-        if primitive in _MOVES:
-            return self._moved(equation, index)
-        if primitive == "iota":
-            return index[equation.params["dimension"]]
-        if primitive == "dim_as_value":
-            return _size(equation.params["dim"])
-        if primitive in _JOINS:
-            return self._joined(equation, index)
-        operands = []
-        for operand in equation.operands:
-            own = index
-            if len(operand.shape) == 0:
-                own = []
-            elif tuple(operand.shape) != tuple(value.shape):  # sizes of 1 meet all others
-                own = [
-                    "0" if size == 1 else i for size, i in zip(operand.shape, index, strict=True)
-                ]
-            operands.append(self.element(operand, own))
-        text = _template(equation)
-        for place, operand in enumerate(operands):
-            text = text.replace(f"${place}", operand)
-        if re.fullmatch(r"[\w.\[\]]+", text):
-            return text
-        name = f"e{self.printer.named}"
-        self.printer.named += 1
-        self.lines.append(f"const {name} = {text};")
-        return name
-
-    def _joined(self, equation: Equation, index: Index) -> str:
-        params = equation.params
-        axis: int = params["axis" if equation.primitive == "stack" else "dimension"]
-        before, text = "0", ""
-        for number, operand in enumerate(equation.operands[:-1], 1):
-            if equation.primitive == "stack":
-                own, after = [*index[:axis], *index[axis + 1 :]], str(number)
-            else:
-                own = [*index[:axis], f"({index[axis]} - ({before}))", *index[axis + 1 :]]
-                after = f"{before} + {_size(operand.shape[axis])}"
-            text += f"{index[axis]} < {after} ? {self.element(operand, own)} : "
-            before = after
-        own = [*index[:axis], *index[axis + 1 :]]
-        if equation.primitive == "concatenate":
-            own.insert(axis, f"({index[axis]} - ({before}))")
-        return f"({text}{self.element(equation.operands[-1], own)})"
-
-    def _moved(self, equation: Equation, index: Index) -> str:
-        [operand], params = equation.operands[:1], equation.params
-        shape, primitive = operand.shape, equation.primitive
-        [value] = equation.results
-        if primitive == "broadcast_in_dim":
-            places = params["broadcast_dimensions"]
-            moved = ["0" if s == 1 else index[d] for s, d in zip(shape, places, strict=True)]
-        elif primitive == "transpose":
-            moved = [""] * len(shape)
-            for place, axis in enumerate(params["permutation"]):
-                moved[axis] = index[place]
-        elif primitive == "rev":
-            moved = [
-                f"({_size(size)} - 1 - {i})" if axis in params["dimensions"] else i
-                for axis, (size, i) in enumerate(zip(shape, index, strict=True))
-            ]
-        elif primitive == "slice":
-            strides = params["strides"] or [1] * len(shape)
-            moved = [
-                _step(start, stride, i)
-                for start, stride, i in zip(params["start_indices"], strides, index, strict=True)
-            ]
-        else:  # reshape, squeeze and expand_dims
-            moved = _reshaped(shape, value.shape, index)
-        return self.element(operand, moved)
-
-
-def _step(start: Any, stride: Any, i: str) -> str:
-    if i == "0":
-        return _size(start)
-    moved = i if stride == 1 else f"{_size(stride)} * {i}"
-    return moved if start == 0 else f"({_size(start)} + {moved})"
-
-
-def _reshaped(old: Sequence[Any], new: Sequence[Any], index: Index) -> Index:
-    """Indices into an array of the `old` shape for those into one of the `new`."""
-    longer = [(size, i) for size, i in zip(new, index, strict=True) if size != 1]
-    if [size for size in old if size != 1] == [size for size, _ in longer]:
-        rest = iter(i for _, i in longer)
-        return ["0" if size == 1 else next(rest) for size in old]
-    offset, moved = f"({_offset(new, index)})", []
-    for axis, size in enumerate(old):
-        after = " * ".join(_size(s) for s in old[axis + 1 :] if s != 1)
-        place = f"Math.floor({offset} / ({after}))" if after else offset
-        moved.append("0" if size == 1 else place if not axis else f"{place} % {_size(size)}")
-    return moved
-
 
 def _check(name: str, equation: Equation) -> None:
     known = (
         *(ELEMENTWISE, COMPARISONS, REDUCTIONS),
-        *(_MOVES, _JOINS, _SOURCES, _ONE_TO_ONE, ("dot_general",)),
+        *(MOVES, JOINS, SOURCES, ONE_TO_ONE, ("dot_general",)),
     )
     if not any(equation.primitive in table for table in known):
         raise InputError(
@@ -355,77 +232,18 @@ def _check(name: str, equation: Equation) -> None:
         )
 
 
-def _template(equation: Equation) -> str:
-    """The expression of an elementwise equation, with `$0` and so on for the operands."""
-    primitive = equation.primitive
-    result = kind_of(equation.results[0].dtype)
-    given = kind_of(equation.operands[0].dtype)
-    if primitive in COMPARISONS:
-        return f"({COMPARISONS[primitive]})"
-    if primitive == "integer_pow":
-        y = equation.params["y"]
-        if y == 1:
-            return "$0"
-        return _pick({"f": f"f($0 ** {y})" if y != 2 else "f($0 * $0)"}, result, equation)
-    if primitive == "convert_element_type":
-        return CONVERSIONS[given.name + result.name]
-    if primitive == "bitcast_convert_type":
-        return BITCASTS[given.name + result.name]
-    return _pick(ELEMENTWISE[primitive], result, equation)
-
-
-def _pick(table: Mapping[str, str], kind: Kind, equation: Equation) -> str:
-    if kind.name not in table:
-        raise InputError(
-            f"The primitive {equation.primitive!r} of {equation.results[0].dtype.name} cannot be"
-            f" printed; expected one of the kinds {', '.join(table)}."
-        )
-    return table[kind.name]
-
-
 def _repeats(equation: Equation, place: int) -> bool:
     """Whether an element of an operand is read several times."""
-    if equation.primitive in _JOINS | {"dot_general"}:
+    if equation.primitive in JOINS | {"dot_general"}:
         return True
     operand, [value] = equation.operands[place], equation.results
-    if equation.primitive in REDUCTIONS or equation.primitive not in _MOVES:
+    if equation.primitive in REDUCTIONS or equation.primitive not in MOVES:
         return tuple(operand.shape) != tuple(value.shape) and equation.primitive not in REDUCTIONS
     return equation.primitive == "broadcast_in_dim" and _count(operand) != _count(value)
 
 
 def _count(value: Operand) -> Any:
     return math.prod(value.shape)
-
-
-def _offset(shape: Sequence[Any], index: Index) -> str:
-    """The place of an element in row-major order."""
-    place = ""
-    for size, i in zip(shape, index, strict=True):
-        if size == 1:
-            continue
-        place = (
-            f"({place}) * {_size(size)} + {i}"
-            if " " in place
-            else (f"{place} * {_size(size)} + {i}" if place else i)
-        )
-    return place or "0"
-
-
-def _size(size: Any) -> str:
-    text = str(size)
-    if not re.fullmatch(r"[\w*+\- ]+", text):
-        raise InputError(f"The size {text} cannot be printed; expected sums and products of names.")
-    return text if text.isalnum() else f"({text})"
-
-
-def _number(number: Any) -> str:
-    if isinstance(number, bool | np.bool_):
-        return str(int(number))
-    if isinstance(number, np.integer | int):
-        return str(int(number)) if number >= 0 else f"({int(number)})"
-    text = repr(float(number)).replace("inf", "Infinity").replace("nan", "NaN")
-    text = text.removesuffix(".0")
-    return f"({text})" if text.startswith("-") else text
 
 
 def _summed(
@@ -457,7 +275,7 @@ def _nest(loops: Sequence[tuple[str, Any]], lines: Sequence[str]) -> list[str]:
     """Loops around lines, but none over a single element."""
     lines = list(lines)
     for i, size in reversed([(i, size) for i, size in loops if i != "0"]):
-        head = f"for (let {i} = 0; {i} < {_size(size)}; {i}++) {{"
+        head = f"for (let {i} = 0; {i} < {size_text(size)}; {i}++) {{"
         lines = [head, *_indent(lines), "}"]
     return lines
 

@@ -50,14 +50,20 @@ function readAddress(text) {
     else if (name === "norm") settings.norm = value === "1";
     else if (name === "inputs") settings.inputs = value.split(",");
     else if (name === "layers") {
-      settings.layers = value.split(",").filter(Boolean).map((part) => {
-        const [arithmetic, units, activation] = part.split(":");
-        return { arithmetic, units: Number(units), activation };
-      });
+      settings.layers = value
+        .split(",")
+        .filter(Boolean)
+        .map((part) => {
+          const [arithmetic, units, activation] = part.split(":");
+          return { arithmetic, units: Number(units), activation };
+        });
     } else if (name in EXTRA && Number(value) >= 0) extra[name] = Number(value);
     else if (name === "hide") hidden = value.split(",").filter((panel) => PANELS.includes(panel));
     else if (name === "own") {
-      own = value.split(";").filter(Boolean).map((point) => point.split(",").map(Number));
+      own = value
+        .split(";")
+        .filter(Boolean)
+        .map((point) => point.split(",").map(Number));
       if (!own.every((point) => wrongPoint(point) === "")) [own] = [[], wrong.push("own")];
     } else wrong.push(name);
     if (wrongSetting(settings)) {
@@ -66,7 +72,9 @@ function readAddress(text) {
     }
   }
   if (settings.data === "own" && !own.length) settings.data = "circle";
-  const problem = wrong.length ? `The address says ${wrong.join(", ")} in a way that is not known.` : "";
+  const problem = wrong.length
+    ? `The address says ${wrong.join(", ")} in a way that is not known.`
+    : "";
   return { settings, own, extra, hidden, problem };
 }
 

@@ -167,7 +167,11 @@ function placeLinks(svg, columns, layers) {
   const places = columns.map((boxes) =>
     boxes.map((box) => {
       const { left, right, top, height } = box.getBoundingClientRect();
-      return { left: left - frame.left, right: right - frame.left, y: top + height / 2 - frame.top };
+      return {
+        left: left - frame.left,
+        right: right - frame.left,
+        y: top + height / 2 - frame.top,
+      };
     }),
   );
   const lines = [];

@@ -144,10 +144,14 @@ function forward(layers, x, count, training = false) {
   return values;
 }
 
-/** Loss, and for every layer the delta (cotangent of z), and gradients of what is trained. */
-function backward(layers, values, targets, count, loss) {
+/**
+ * Loss, and for every layer the delta (cotangent of z), and gradients of what is trained; through
+ * BatchNorm by the batch in `training`, else by its running statistics.
+ */
+function backward(layers, values, targets, count, loss, training = true) {
   const top = layers[layers.length - 1].fanOut;
   const outputs = values[values.length - 1].a;
+  const norm = training ? lab.norm_train_cotangents : lab.norm_eval_cotangents;
   let [value, g] = lab[loss + "_gradient"](count, top, outputs, targets);
   const gradients = [];
   for (let k = layers.length - 1; k >= 0; k--) {
@@ -158,7 +162,7 @@ function backward(layers, values, targets, count, loss) {
     let toProduct = found.delta;
     if (layers[k].normed) {
       const operands = [y, scale, bias, mean, variance, found.delta];
-      [toProduct, found.scale, found.bias] = lab.norm_cotangents(count, fanOut, ...operands);
+      [toProduct, found.scale, found.bias] = norm(count, fanOut, ...operands);
     } else {
       [found.bias] = lab.bias_cotangent(count, fanOut, found.delta);
     }
@@ -226,6 +230,7 @@ class Lesson {
     this.test = this._part(points.slice(share));
     this.order = null;
     this.at = 0;
+    this.past = []; // what was before, for steps back
   }
 
   _part(points) {

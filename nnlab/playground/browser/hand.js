@@ -47,15 +47,23 @@ function handStep(lesson) {
   // With one example BatchNorm has nothing to compare; it uses its running statistics.
   const frozen = layers.some((layer) => layer.normed);
   const values = forward(layers, x, 1);
-  const { value, gradients } = backwardAtRest(layers, values, t, settings.loss);
-  const parts = [{ title: "Example", formula: "inputs x and targets t", rows: [
-    ...numbered("x", x), ...numbered("t", t)] }];
+  const { value, gradients } = backward(layers, values, t, 1, settings.loss, false);
+  const parts = [
+    {
+      title: "Example",
+      formula: "inputs x and targets t",
+      rows: [...numbered("x", x), ...numbered("t", t)],
+    },
+  ];
   values.forEach(({ y, z, a }, k) => {
     const { arithmetic, activation, normed } = layers[k];
     const { forward: product } = TABLES.arithmetics[arithmetic].rule;
     const bias = normed ? "z = scale (y − mean) / √variance + b" : "z = y + b";
-    parts.push({ title: `Layer ${k + 1}, sums`, formula: `${product}; ${bias}`, rows: [
-      ...numbered("y", y), ...numbered("z", z)] });
+    parts.push({
+      title: `Layer ${k + 1}, sums`,
+      formula: `${product}; ${bias}`,
+      rows: [...numbered("y", y), ...numbered("z", z)],
+    });
     const [formula] = FORMULAS[activation];
     parts.push({ title: `Layer ${k + 1}, values`, formula, rows: numbered("a", a) });
   });
@@ -70,8 +78,13 @@ function handStep(lesson) {
     const sent = top ? (settings.loss === "squared" ? "(a − t)" : "(softmax(a) − t)") : "sent";
     parts.push({
       title: `Layer ${k + 1}, deltas`,
-      formula: `δ = ${sent} · ${FORMULAS[activation][1]}` + (top ? "" : `; sent is ${above}, by the old weights`),
-      rows: [...(top ? [] : numbered("sent", gradients[k].sent)), ...numbered("δ", gradients[k].delta)],
+      formula:
+        `δ = ${sent} · ${FORMULAS[activation][1]}` +
+        (top ? "" : `; sent is ${above}, by the old weights`),
+      rows: [
+        ...(top ? [] : numbered("sent", gradients[k].sent)),
+        ...numbered("δ", gradients[k].delta),
+      ],
     });
     parts.push({
       title: `Layer ${k + 1}, gradients`,
@@ -95,34 +108,6 @@ function handStep(lesson) {
   });
   if (frozen) parts[0].formula += "; BatchNorm by its running statistics";
   return { parts, next, error: value };
-}
-
-/** `backward` with BatchNorm as it is in evaluation, a scale and a shift of each unit. */
-function backwardAtRest(layers, values, targets, loss) {
-  const rest = layers.map((layer) => ({ ...layer, normed: false }));
-  const result = backward(rest, values, targets, 1, loss);
-  if (!layers.some((layer) => layer.normed)) return result;
-  const top = layers[layers.length - 1].fanOut;
-  let [, g] = lab[loss + "_gradient"](1, top, values[values.length - 1].a, targets);
-  for (let k = layers.length - 1; k >= 0; k--) {
-    const { arithmetic, activation, fanIn, fanOut, w, normed, scale, bias, mean, variance } = layers[k];
-    const { x, y, z } = values[k];
-    const found = { sent: g };
-    [found.delta] = lab[activation + "_cotangent"](fanOut, z, g);
-    found.bias = found.delta;
-    let toProduct = found.delta;
-    if (normed) {
-      const one = (part) => lab.norm_eval(1, fanOut, part, scale, new Float32Array(fanOut), mean, variance)[0];
-      const zero = one(y.map(() => 0));
-      const slope = one(y.map(() => 1)).map((value, unit) => value - zero[unit]);
-      toProduct = found.delta.map((delta, unit) => delta * slope[unit]);
-      const unscaled = lab.norm_eval(1, fanOut, y, scale.map(() => 1), bias.map(() => 0), mean, variance)[0];
-      found.scale = found.delta.map((delta, unit) => delta * unscaled[unit]);
-    }
-    [g, found.w] = lab[arithmetic + "_cotangents"](1, fanIn, fanOut, x, w, toProduct);
-    result.gradients[k] = found;
-  }
-  return result;
 }
 
 /** The panel: which part is shown last, and the steps that were taken. */
@@ -184,11 +169,17 @@ class Hand {
   draw() {
     const parts = this.result.parts.slice(0, this.shown);
     const heading = `<p style="width:100%">Step ${this.lesson.step + 1}, part ${this.shown} of ${this.result.parts.length}</p>`;
-    this.element.innerHTML = heading + parts.map(({ title, formula, rows }, k) => {
-      const now = k === parts.length - 1 ? ' class="now"' : "";
-      const cells = rows.map(([name, value]) => `<tr><td>${name}</td><td>${precise(value)}</td></tr>`);
-      return `<div${now}><h3>${title}</h3><p class="formula">${formula}</p><table>${cells.join("")}</table></div>`;
-    }).join("");
+    this.element.innerHTML =
+      heading +
+      parts
+        .map(({ title, formula, rows }, k) => {
+          const now = k === parts.length - 1 ? ' class="now"' : "";
+          const cells = rows.map(
+            ([name, value]) => `<tr><td>${name}</td><td>${precise(value)}</td></tr>`,
+          );
+          return `<div${now}><h3>${title}</h3><p class="formula">${formula}</p><table>${cells.join("")}</table></div>`;
+        })
+        .join("");
   }
 }
 

@@ -7,7 +7,8 @@ function drawUnitPanel(element, lesson, selected, set) {
   const names = selected.layer
     ? Array.from({ length: fanIn }, (_, k) => `unit ${k + 1}`)
     : lesson.settings.inputs;
-  const where = selected.layer === lesson.layers.length - 1 ? "output" : `layer ${selected.layer + 1}`;
+  const where =
+    selected.layer === lesson.layers.length - 1 ? "output" : `layer ${selected.layer + 1}`;
   const fields = names.map((name, i) => [name, "w", i * fanOut + selected.unit]);
   fields.push(["bias", "bias", selected.unit]);
   if (normed) fields.push(["scale", "scale", selected.unit]);
@@ -84,7 +85,10 @@ function drawRulePanel(element, lesson, selected, colours) {
   const key = `${arithmetic},${selected.layer},${selected.unit},${fanIn}`;
   if (element.dataset.key !== key) {
     element.dataset.key = key;
-    const options = Array.from({ length: fanIn }, (_, i) => `<option value="${i}">${i + 1}</option>`);
+    const options = Array.from(
+      { length: fanIn },
+      (_, i) => `<option value="${i}">${i + 1}</option>`,
+    );
     element.innerHTML = `<p><b>${arithmetic}</b>: ${about}; ${rule.note}.</p>
       <table><tr><th>forward</th><td>${rule.forward}</td><td></td></tr>
       <tr><th>rule of w</th><td>${rule.to_w}</td><td>gradient of ${rule.potential_w}</td></tr>
@@ -102,15 +106,25 @@ function drawRulePanel(element, lesson, selected, colours) {
     const moved = own.slice();
     moved[input] = w;
     value.push(lab[arithmetic + "_product"](1, fanIn, 1, at, moved)[0][0]);
-    slope.push(lab[arithmetic + "_cotangents"](1, fanIn, 1, at, moved, Float32Array.of(1))[1][input]);
-    potential.push(lab[arithmetic + "_potential_w"](1, Float32Array.of(at[input]), Float32Array.of(w))[0][0]);
+    slope.push(
+      lab[arithmetic + "_cotangents"](1, fanIn, 1, at, moved, Float32Array.of(1))[1][input],
+    );
+    potential.push(
+      lab[arithmetic + "_potential_w"](1, Float32Array.of(at[input]), Float32Array.of(w))[0][0],
+    );
   }
   const lines = [
     { ys: value, colour: colours.ink, dash: [] },
     { ys: potential, colour: colours.names[0], dash: [10, 5] },
     { ys: slope, colour: colours.names[1], dash: [3, 3] },
   ];
-  drawLines(element.querySelector("canvas"), xs, lines, Math.max(-3, Math.min(3, own[input])), colours);
+  drawLines(
+    element.querySelector("canvas"),
+    xs,
+    lines,
+    Math.max(-3, Math.min(3, own[input])),
+    colours,
+  );
   element.querySelector(".key").innerHTML =
     `by the weight w, x = ${show(at[input])}: <b>—</b> forward value y, ` +
     `<b style="color:${colours.names[0]}">- -</b> potential of the rule, ` +
