@@ -122,6 +122,8 @@ class Settings:
             value = getattr(self, name)
             if not (isinstance(value, int) and low <= value <= high):
                 raise InputError(f"{name} must be an integer from {low} to {high}, not {value!r}.")
+        if self.data in REGRESSION and self.loss != "squared":
+            raise InputError(f"A regression has the loss 'squared', not {self.loss!r}.")
         if not self.inputs or any(not 1 <= each.units <= 16 for each in self.layers):
             raise InputError("A network needs an input or more, and 1 to 16 units in each layer.")
 

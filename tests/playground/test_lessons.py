@@ -144,6 +144,7 @@ def test_settings_and_files_that_are_none(tmp_path):
         Settings(classes=5),
         Settings(inputs=()),
         Settings(data="moons"),
+        Settings(data="hills"),
         Settings(layers=(Layer("int4"),)),
     ):
         with pytest.raises(InputError):

@@ -72,6 +72,7 @@ function readAddress(text) {
     }
   }
   if (settings.data === "own" && !own.length) settings.data = "circle";
+  if (isRegression(settings)) settings.loss = "squared";
   const problem = wrong.length
     ? `The address says ${wrong.join(", ")} in a way that is not known.`
     : "";

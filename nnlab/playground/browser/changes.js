@@ -5,18 +5,21 @@ function change(patch) {
   const { lesson } = page;
   const before = lesson.settings;
   const settings = { ...before, ...patch };
-  if (settings.data !== before.data && isRegression(settings)) settings.loss = "squared";
-  if (settings.loss === "cross_entropy" && isRegression(settings)) {
-    say("A regression has no classes, so its loss stays squared.");
+  if (isRegression(settings) && !isRegression(before)) {
+    page.lossOfClasses = before.loss;
     settings.loss = "squared";
+  } else if (isRegression(before) && !isRegression(settings)) {
+    settings.loss = page.lossOfClasses ?? TABLES.defaults.loss;
   }
+  const classless = settings.loss === "cross_entropy" && isRegression(settings);
+  if (classless) settings.loss = "squared";
   const problem = wrongSetting(settings);
   if (problem) {
     say(`Nothing was changed: ${problem}.`);
     build();
     return;
   }
-  say("");
+  say(classless ? "A regression has no classes, so its loss stays squared." : "");
   const differs = (...names) =>
     names.some((name) => JSON.stringify(settings[name]) !== JSON.stringify(before[name]));
   lesson.settings = settings;
@@ -31,7 +34,7 @@ function change(patch) {
     lesson.rewind();
     page.history = [];
   } else if (differs("layers", "last", "output", "norm")) {
-    convert(lesson, before);
+    convert(lesson);
   } else if (differs("optimizer")) {
     lesson.layers.forEach((layer) => forgetSteps(layer, settings.optimizer));
     lesson.past = [];
