@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 .PHONY: demo test test-all contracts reliability lint docs clean
 
 demo: $(VENV)/installed
-	$(BIN)/python experiments/adder_vs_cnn.py --out runs/demo --overwrite
+	$(BIN)/nnlab demo --overwrite
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
@@ -45,7 +45,7 @@ $(VENV)/bin/python:
 
 # What the demo needs, jaxlib's headers for the native kernels among it.
 $(VENV)/installed: pyproject.toml setup.py $(wildcard nnlab/kernels/cpp/*) | $(VENV)/bin/python
-	@$(BIN)/python -m pip install -qq --editable '.[runs,data,figures]'
+	@$(BIN)/python -m pip install -qq --editable '.[demo]'
 	@touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed-test

@@ -18,7 +18,9 @@ import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from result_tables import EXPERIMENTS, ROOT, result, tables
+from result_tables import EXPERIMENTS, ROOT, markdown_table, result, tables
+
+from nnlab.models import PRETRAINED
 
 TOPICS = {
     "classics": "Classics: from one neuron on",
@@ -86,10 +88,28 @@ def documents() -> dict[Path, str]:
 
 
 def _block(name: str, caption: str | None) -> str:
-    if name == "headlines":
-        return _headlines()
+    if name in WRITTEN:
+        return WRITTEN[name]()
     found = tables(name)
     return found[caption] if caption else "\n\n".join(found.values())
+
+
+def _pretrained() -> str:
+    """Return the table of trained networks, with links from a page of `docs`."""
+    rows = []
+    for row in PRETRAINED.values():
+        script = Path(row.training.script)
+        rows.append(
+            {
+                "name": f"`{row.name}`",
+                "network": row.about,
+                "data": row.training.dataset,
+                "test accuracy / %": row.accuracy,
+                "bytes": f"{row.size:,}" if row.ships else "",
+                "script": f"[{script.name}](../{script.as_posix()})",
+            }
+        )
+    return markdown_table(rows)
 
 
 def _index() -> str:
@@ -227,6 +247,36 @@ def main() -> None:
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
             print(path.relative_to(ROOT))
+
+
+CHOICES = {  # what is wanted: arithmetics of the result
+    "to compare with": ("float",),
+    "distances in place of products, and near the CNN after a whole training": ("adder",),
+    "additions in place of products, and a small file": ("binary_connect", "ternary"),
+    "shifts and additions": ("shift_q",),
+    "the smallest file and the least energy": ("binary",),
+    "eight bits by the CNN's recipe": ("posit8", "float8"),
+}
+
+
+def _choices() -> str:
+    """Return a table of arithmetics by what they are for."""
+    found = {row["arithmetic"]: row for row in result("arithmetics_cifar10")["table"]}
+    rows = [
+        {
+            "you want": wanted,
+            "take": f"`{name.upper()}`",
+            "accuracy / %": found[name]["test accuracy / %"],
+            "bytes": found[name]["parameter bytes"],
+            "energy / nJ": found[name]["energy / nJ"],
+        }
+        for wanted, names in CHOICES.items()
+        for name in names
+    ]
+    return markdown_table(rows)
+
+
+WRITTEN = {"headlines": _headlines, "choices": _choices, "pretrained": _pretrained}
 
 
 if __name__ == "__main__":

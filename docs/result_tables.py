@@ -208,6 +208,15 @@ def _hopfield(found: Mapping) -> Tables:
     }
 
 
+def _optimisers_on_surfaces(found: Mapping) -> Tables:
+    return {
+        "on surfaces": _table(found)[""],
+        "biases and decay: cross-entropy on the digits, error on the curve": markdown_table(
+            found["biases"]
+        ),
+    }
+
+
 def _sign_direction(found: Mapping) -> Tables:
     layers = [
         {
@@ -281,6 +290,7 @@ TABLES: dict[str, Callable[[Mapping], Tables]] = {
     "adder_cifar10": _adder_cifar10,
     "adder_mnist_ablation": _adder_mnist_ablation,
     "adder_mnist_seeds": lambda found: {},  # in the table above
+    "adder_mnist_weights": lambda found: {},  # in the table of trained weights
     "anomaly_hdfs": _anomaly_hdfs,
     "arithmetics_cifar10": _arithmetics_cifar10,
     "arithmetics_mnist": lambda found: {},  # in the table above
@@ -321,6 +331,7 @@ TABLES: dict[str, Callable[[Mapping], Tables]] = {
     "one_neuron": _one_neuron,
     "perceptrons": _perceptrons,
     "by_hand": _by_hand,
+    "optimisers_on_surfaces": _optimisers_on_surfaces,
     "hopfield": _hopfield,
     "sign_optimizers": _scalars,
     "speed": lambda found: {"": importlib.import_module("tables").markdown(found)},

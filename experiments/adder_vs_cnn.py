@@ -18,109 +18,16 @@ of an AMD EPYC (`experiments/results/adder_vs_cnn.json`): CNN 100 %, AdderNet 99
 """
 
 import dataclasses
-from typing import Any
 
-import jax
-import numpy as np
-
-from nnlab import costs, figures, runs, training, vision
-from nnlab.arithmetics import ADDER, BINARY, FLOAT
-from nnlab.figures.plots import Network
-from nnlab.figures.report import write_report
-from nnlab.models import SmallCNN
-from nnlab.optim import adder_rate, adder_recipe
-from nnlab.runs.fields import Fraction, Positive, PositiveInt, Seed
+from nnlab.commands import demo
 from nnlab.runs.script import run
 
-ARITHMETICS = {"CNN": FLOAT, "AdderNet": ADDER, "BNN": BINARY}
+main = demo.main  # which `nnlab demo` runs too
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(vision.ImageRun):
+class Config(demo.Config):
     out: str = "runs/adder_vs_cnn"
-    dataset: vision.ImageSet = "digits"
-    epochs: PositiveInt = 40
-    batch_size: PositiveInt = 64
-    learning_rate: Positive = 0.1
-    """Peak learning rate of SGD (cosine decay)."""
-    weight_decay: Fraction = 5e-4
-    eta: Positive = 0.2
-    """Root mean square of an adder layer's rescaled gradient."""
-    binary_learning_rate: Positive = 0.01
-    """Peak learning rate of Adam on the binary kernels (cosine decay)."""
-    seed: Seed = 0
-
-
-def main(config: Config) -> None:
-    images = config.images()
-    train, test = images.train, images.test
-    steps = config.epochs * training.steps_per_epoch(train, config.batch_size)
-    with config.open(notes=images.notes, reasons=runs.COSINE) as record:
-        networks = []
-        for name, arithmetic in ARITHMETICS.items():
-            model = SmallCNN(images.classes, arithmetic, classifier=arithmetic)
-            network, row = train_and_measure(name, model, train, test, steps, config, record.folder)
-            networks.append(network)
-            record.row(row)
-        about = {"seed": config.seed, "minutes": record.minutes}
-        record.result(about)
-        write_report(
-            record.folder.report,
-            title=f"One network, three arithmetics: {images.name}",
-            networks=networks,
-            table=record.rows(),
-            config=dataclasses.asdict(config),
-            provenance=about | runs.provenance(),
-        )
-        figures.print_table(record.rows())
-        print(f"Report: {record.folder.report}")
-
-
-def train_and_measure(
-    name: str, model: SmallCNN, train, test, steps: int, config: Config, folder: runs.RunFolder
-) -> tuple[Network, dict[str, Any]]:
-    """Return what the report shows of a network, and its row of the table."""
-    optimizer = adder_recipe(
-        steps,
-        config.learning_rate,
-        weight_decay=config.weight_decay,
-        rate=adder_rate(config.eta),
-        binary_learning_rate=config.binary_learning_rate,
-    )
-    trained = runs.fit(
-        name,
-        training.init(jax.random.key(config.seed), model, optimizer, train[0]),
-        training.train_step(model, optimizer),
-        training.evaluation(model),
-        training.in_memory(train, config.batch_size),
-        test,
-        epochs=config.epochs,
-        folder=folder,
-    )
-    state, history = trained.last, trained.history
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-
-    def features(images):
-        _, sown = model.apply(variables, images, mutable=["intermediates"])
-        return sown["intermediates"]["features"][0]
-
-    leaves = jax.tree_util.tree_leaves_with_path(state.params)
-    network = Network(
-        name,
-        history,
-        weights=max((w for path, w in leaves if path[-1].key.endswith("kernel")), key=np.size),
-        features=training.in_batches(features, test[0], 500),
-        labels=test[1],
-        train_features=training.in_batches(features, train[0], 500),
-        train_labels=train[1],
-    )
-    row = {
-        "network": name,
-        "test accuracy / %": 100 * history["test_accuracy"][-1],
-        **costs.inference_costs(model.apply, variables, test[0][:1]),
-        "seconds / epoch": float(np.median(history["seconds"])),
-    }
-    return network, row
 
 
 if __name__ == "__main__":

@@ -4,10 +4,13 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from nnlab.errors import CheckpointError, DivergedError, InputError, Interrupted
+
+# What is told of an error and its exit status before the process ends, such as other processes.
+farewells: list[Callable[[BaseException, int], None]] = []
 
 
 @contextlib.contextmanager
@@ -47,12 +50,18 @@ def console() -> Iterator[None]:
             raise
         raise _said(error, 2) from error
     except KeyboardInterrupt as error:
-        raise SystemExit(130) from error
+        raise _left(error, 130) from error
 
 
 def _said(error: Exception, status: int) -> SystemExit:
     with contextlib.suppress(OSError):
         print(error, file=sys.stderr, flush=True)
+    return _left(error, status)
+
+
+def _left(error: BaseException, status: int) -> SystemExit:
+    for farewell in farewells:
+        farewell(error, status)
     return SystemExit(status)
 
 

@@ -28,6 +28,13 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
         raise InputError(f"{name} must be an integer of at least {least}, not {value!r}.")
 
 
+def check_maker(name: str, value: Any, such_as: str) -> None:
+    """Raise `InputError` unless `value` can be called, as what makes a layer can."""
+    if not callable(value):
+        expected = f"expected what makes a layer, such as {such_as}"
+        raise InputError(f"{name} is {value!r:.80}, {expected}.")
+
+
 class MissingPackageError(InputError, ImportError):
     """A package that only some users need is not installed; a script ends with exit status 2.
 

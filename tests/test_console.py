@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from nnlab import __version__, commands
 
 PRINTS = "from nnlab.console import console\nwith console(): print('a' * 10**5)"
 
@@ -77,4 +80,26 @@ def test_help_is_that_of_the_command():
     command = [sys.executable, "-m", "nnlab", "doctor", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "usage: nnlab doctor" in shown and "Name what of a network cannot learn" in shown
-    assert "Arithmetic of a network of nnlab's" in shown  # the docstring of a field
+    assert "Arithmetic of the network" in shown  # the docstring of a field
+
+
+def nnlab(*args):
+    command = [sys.executable, "-m", "nnlab", *args]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_without_a_name_all_commands_are_listed_with_what_they_do():
+    status, listed, said = nnlab()
+    found = {file.stem for file in Path(commands.__path__[0]).glob("[!_]*.py")}
+    assert (status, said) == (0, "") and nnlab("--help")[1] == listed
+    lines = [line.split(maxsplit=1) for line in listed.splitlines() if line.startswith("  ")]
+    assert {name for name, _ in lines} == found and all(text.endswith(".") for _, text in lines)
+    assert nnlab("--version") == (0, f"nnlab {__version__}\n", "")
+
+
+def test_an_unknown_command_is_one_sentence_with_the_nearest():
+    status, listed, said = nnlab("sumary", "--levels", "1")
+    assert (status, listed) == (2, "") and said.count("\n") == 1
+    assert "'sumary'" in said and "summary" in said and "sweep" not in said
+    assert nnlab("moon")[0] == 2 and "demo, doctor" in nnlab("moon")[2]

@@ -16,7 +16,8 @@ BNN 59.39, in 39, 31 and 26 minutes.
 """
 
 import dataclasses
-from typing import Literal
+import functools
+from typing import Any, Literal
 
 import jax
 import optax
@@ -44,6 +45,10 @@ class Config(vision.ImageRun):
     batch_size: PositiveInt = 256
     learning_rate: Positive = 0.1
     """Peak learning rate of SGD (cosine decay)."""
+    augment: Literal["crop", "cutout", "rand_augment"] = "crop"
+    """Besides crops and mirror images: none, a hole of 16 pixels, or RandAugment."""
+    mix: Literal["none", "mixup", "cutmix"] = "none"
+    """Mix images and their labels, blended (mixup) or as boxes of each other (CutMix)."""
     seed: Seed = 0
     on_nan: Literal["stop", "skip"] = "stop"
     """If a gradient is not finite: stop, or skip up to ten such steps in a row."""
@@ -60,23 +65,35 @@ class Config(vision.ImageRun):
     """How many processes train as one."""
     process: int | None = None
     """Which of them this process is, from 0."""
+    wait: PositiveInt | None = None
+    """Seconds to wait for the others (15 on one machine, otherwise 300)."""
 
 
 def main(config: Config) -> None:
     mesh = join(config)
     images = config.images(stream=config.stream or None)
     feed = images.feed(config.batch_size, config.seed, config.workers)
-    free = "checkpoint_minutes", "workers", "coordinator", "processes", "process"
+    free = "checkpoint_minutes", "workers", "coordinator", "processes", "process", "wait"
     with config.open(*free, notes=images.notes, reasons=runs.COSINE) as record:
+        augment, mix = augmentation(config, images)
         for name in config.networks:
             model = resnet20(images.classes, ARITHMETICS[name])
-            optimizer = adder_recipe(config.epochs * feed.steps_per_epoch, config.learning_rate)
+            rate = optax.cosine_decay_schedule(
+                config.learning_rate, config.epochs * feed.steps_per_epoch
+            )
+            optimizer = adder_recipe(config.epochs * feed.steps_per_epoch, rate)
             if config.on_nan == "skip":
                 optimizer = optax.apply_if_finite(optimizer, max_consecutive_errors=10)
-            history = runs.fit(
+            trained = runs.fit(
                 name,
                 training.init(jax.random.key(config.seed), model, optimizer, images.test[0]),
-                training.train_step(model, optimizer, augment=vision.random_crop_and_flip),
+                training.train_step(
+                    model,
+                    optimizer,
+                    augment=augment,
+                    mix=mix,
+                    gradient_norm=config.gradient_norm,
+                ),
                 training.evaluation(model, mesh=mesh),
                 feed,
                 images.test,
@@ -84,8 +101,11 @@ def main(config: Config) -> None:
                 folder=record.folder,
                 mesh=mesh,
                 checkpoint_minutes=config.checkpoint_minutes,
-            ).history
-            accuracy = round(100 * history["test_accuracy"][-1], 2)
+                learning_rate=rate,
+                **config.protocol(images),
+            )
+            history = trained.history
+            accuracy = round(100 * trained.tested.metrics["accuracy"], 2)
             minutes = round(sum(history["seconds"]) / 60, 1)
             row = {"network": name, "test_accuracy": accuracy, "minutes": minutes}
             record.row(row | {"history": history}, "rows")
@@ -95,13 +115,29 @@ def main(config: Config) -> None:
             )
         curves = [Curve(row["network"], row["history"]) for row in record.rows("rows")]
         record.figure(figure_curves(curves))
+        vision.write_image_report(record, images)
+
+
+def augmentation(config: Config, images: vision.Images) -> tuple[Any, Any]:
+    """Return `augment` and `mix` of `training.train_step`."""
+    how = images.preparation
+    more = {
+        "cutout": vision.cutout,
+        "rand_augment": functools.partial(vision.rand_augment, mean=how.mean, std=how.std),
+    }
+    augment = vision.random_crop_and_flip
+    if config.augment != "crop":
+        augment = vision.chain(augment, more[config.augment])
+    mixes = {"none": None, "mixup": vision.mixup, "cutmix": vision.cutmix}
+    mix = mixes[config.mix]
+    return augment, mix and functools.partial(mix, classes=images.classes)
 
 
 def join(config: Config) -> jax.sharding.Mesh | None:
     """Join the other processes if there are any; return the mesh of all devices if several."""
     if (config.coordinator, config.processes, config.process) != (None, None, None):
         known = config.coordinator if config.coordinator != "auto" else None
-        hosts.initialize(known, config.processes, config.process)
+        hosts.initialize(known, config.processes, config.process, timeout=config.wait)
     check_divides(jax.device_count(), config.batch_size)
     return training.data_mesh() if jax.device_count() > 1 else None
 

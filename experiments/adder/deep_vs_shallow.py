@@ -119,6 +119,7 @@ def trained(
         test,
         epochs=config.epochs,
         folder=folder,
+        statistics=None,  # the committed results are by running averages
     )
     state, history = fitted.last, fitted.history
     variables = {"params": state.params, "batch_stats": state.batch_stats}

@@ -81,17 +81,20 @@ def main(config: Config) -> None:
     with config.open(notes=images.notes, reasons=runs.COSINE) as record:
 
         def trained(name, model, *pruning) -> training.State:
-            optimizer = optax.chain(adder_recipe(steps, config.learning_rate), *pruning)
+            rate = optax.cosine_decay_schedule(config.learning_rate, steps)
+            optimizer = optax.chain(adder_recipe(steps, rate), *pruning)
             return runs.fit(
                 name,
                 training.init(jax.random.key(config.seed), model, optimizer, train[0]),
-                training.train_step(model, optimizer),
+                training.train_step(model, optimizer, gradient_norm=config.gradient_norm),
                 training.evaluation(model),
                 training.in_memory(train, config.batch_size),
                 test,
                 epochs=config.epochs,
                 folder=record.folder,
-            ).last
+                learning_rate=rate,
+                **config.protocol(images),
+            ).chosen
 
         def measure(network, how, sparsity, model, state) -> None:
             about = {"network": network, "pruning": how, "sparsity": sparsity}
@@ -120,6 +123,7 @@ def main(config: Config) -> None:
             measure(name, "2:4", 0.5, sparse, state)
         record.figure(figure(record.rows()))
         figures.print_table(record.rows())
+        vision.write_image_report(record, images, table=record.rows())
 
 
 def inner(params) -> Any:

@@ -34,6 +34,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from matplotlib.figure import Figure
 
 from nnlab import figures, runs, training, vision
@@ -75,6 +76,9 @@ class Config(vision.ImageRun):
 def main(config: Config) -> None:
     found = config.images(border=(32, 32), border_first=True)  # black around the digits
     train, test = found.train, (rgb(found.test[0]), found.test[1])
+    protocol = config.protocol(found)
+    if (chooses := found.validation) is not None:
+        protocol |= {"validation": (rgb(chooses[0]), chooses[1])}
     images = found.classes * max(config.labels)
     numbers = jnp.arange(images), jnp.arange(images)
     steps = config.epochs * training.steps_per_epoch(numbers, config.batch_size)
@@ -90,31 +94,43 @@ def main(config: Config) -> None:
             feed = training.in_memory((rgb(train[0][picked]), train[1][picked]), config.batch_size)
             for name, way in itertools.product(config.networks, config.ways):
                 model = resnet20(found.classes, ARITHMETICS[name])
-                optimizer = adder_recipe(steps, config.learning_rate)
+                rate = optax.cosine_decay_schedule(config.learning_rate, steps)
+                optimizer = adder_recipe(steps, rate)
                 if way == "frozen":
                     optimizer = freeze(optimizer, lambda path: not CLASSIFIER(path))
                 state = training.init(jax.random.key(seed), model, optimizer, test[0])
                 if way != "scratch":
                     state = training.transfer(trained[name], state, optimizer, replace=CLASSIFIER)
-                history = runs.fit(
+                fitted = runs.fit(
                     f"{name}_{way}_{count}_{seed}",
                     state,
-                    training.train_step(model, optimizer, augment=vision.random_crop_and_flip),
+                    training.train_step(
+                        model,
+                        optimizer,
+                        augment=vision.random_crop_and_flip,
+                        gradient_norm=config.gradient_norm,
+                    ),
                     training.evaluation(model),
                     feed,
                     test,
                     epochs=config.epochs,
                     folder=record.folder,
                     keep=1,
-                ).history
+                    learning_rate=rate,
+                    **protocol,
+                )
+                history = fitted.history
                 row = {"network": name, "way": way, "labels a class": count, "seed": seed}
-                row |= {"test accuracy / %": round(100 * history["test_accuracy"][-1], 2)}
+                row |= {"test accuracy / %": round(100 * fitted.tested.metrics["accuracy"], 2)}
                 row |= {"seconds": round(sum(history["seconds"]), 1)}
                 print(*row.values(), flush=True)
                 record.row(row | {"history": history}, "rows")
                 record.result({"table": table(record.rows("rows"))})
         figures.print_table(record.rows())
         record.figure(figure(record.rows()))
+        by, digits = ("labels a class", "network", "way"), {"test accuracy / %": 2}
+        seeds = figures.over_seeds(record.rows("rows"), by, digits)
+        vision.write_image_report(record, found, table=seeds)
 
 
 def pretrained(name: str, config: Config) -> dict[str, Any]:

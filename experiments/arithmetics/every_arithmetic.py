@@ -86,22 +86,25 @@ def main(config: Config) -> None:
     with config.open(notes=images.notes, reasons=runs.COSINE) as record:
         for name in config.arithmetics:
             model = network(name, images.classes, steps, config)
-            optimizer = adder_recipe(
-                steps, config.learning_rate, binary_learning_rate=config.binary_learning_rate
-            )
+            rate = optax.cosine_decay_schedule(config.learning_rate, steps)
+            optimizer = adder_recipe(steps, rate, binary_learning_rate=config.binary_learning_rate)
             trained = runs.fit(
                 name,
                 training.init(jax.random.key(config.seed), model, optimizer, train[0]),
-                training.train_step(model, optimizer, augment=augment),
+                training.train_step(
+                    model, optimizer, augment=augment, gradient_norm=config.gradient_norm
+                ),
                 training.evaluation(model),
                 training.in_memory(train, config.batch_size),
                 test,
                 epochs=config.epochs,
                 folder=record.folder,
+                learning_rate=rate,
+                **config.protocol(images),
             )
-            state, history = trained.last, trained.history
+            state, history = trained.chosen, trained.history
             variables = {"params": state.params, "batch_stats": state.batch_stats}
-            accuracy = round(100 * history["test_accuracy"][-1], 2)
+            accuracy = round(100 * trained.tested.metrics["accuracy"], 2)
             row = {"arithmetic": name, "test accuracy / %": accuracy}
             row |= costs.inference_costs(model.apply, variables, test[0][:1])
             record.row(row | {"seconds / epoch": float(np.median(history["seconds"]))})
@@ -109,6 +112,7 @@ def main(config: Config) -> None:
             record.result({"histories": histories})
             print(f"{name:24s} {accuracy:6.2f} %", flush=True)
         figures.print_table(record.rows())
+        vision.write_image_report(record, images, table=record.rows())
 
 
 def network(name: str, classes: int, steps: int, config: Config) -> nn.Module:

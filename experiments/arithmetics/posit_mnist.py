@@ -27,9 +27,10 @@ import itertools
 from typing import Literal, get_args
 
 import jax
+import optax
 from phases import after_warm_up
 
-from nnlab import vision
+from nnlab import figures, vision
 from nnlab.arithmetics import ADDER_POSIT8, FLOAT8, POSIT8, POSIT16, Arithmetic, in_format
 from nnlab.models import LeNet5
 from nnlab.ops.formats import BFLOAT16, FLOAT8_E5M2, Format, posit, scaled
@@ -69,7 +70,8 @@ def main(config: Config) -> None:
     images = config.images(border=(32, 32))
     train, test = images.train, images.test
     epoch = steps_per_epoch(train, config.batch_size)
-    optimizer = adder_recipe(config.epochs * epoch, config.learning_rate, nesterov=True)
+    rate = optax.cosine_decay_schedule(config.learning_rate, config.epochs * epoch)
+    optimizer = adder_recipe(config.epochs * epoch, rate, nesterov=True)
 
     def network(arithmetic: Arithmetic) -> LeNet5:
         return LeNet5(images.classes, arithmetic, first=arithmetic, classifier=arithmetic)
@@ -79,11 +81,12 @@ def main(config: Config) -> None:
             arithmetic, gradients, weights = CELLS[cell]
             model = network(arithmetic)
             in_few_bits = rounded(optimizer, gradients=gradients, moments=weights, weights=weights)
-            step = train_step(model, in_few_bits)
+            step = train_step(model, in_few_bits, gradient_norm=config.gradient_norm)
             if cell.endswith("warm-up"):
                 warm, steps = network(in_format()), config.warm_up_epochs * epoch
-                step = after_warm_up(steps, train_step(warm, optimizer), step)
-            history = fit(
+                first = train_step(warm, optimizer, gradient_norm=config.gradient_norm)
+                step = after_warm_up(steps, first, step)
+            trained = fit(
                 f"{cell}_seed{seed}",
                 init(jax.random.key(seed), model, optimizer, train[0]),
                 step,
@@ -92,12 +95,18 @@ def main(config: Config) -> None:
                 test,
                 epochs=config.epochs,
                 folder=record.folder,
-            ).history
-            accuracy = round(100 * history["test_accuracy"][-1], 2)
+                learning_rate=rate,
+                **config.protocol(images),
+            )
+            history = trained.history
+            accuracy = round(100 * trained.tested.metrics["accuracy"], 2)
             minutes = round(sum(history["seconds"]) / 60, 1)
             row = {"cell": cell, "seed": seed, "test_accuracy": accuracy, "minutes": minutes}
             record.row(row | {"history": history}, "rows")
             print(f"{cell:14s} seed {seed}  {accuracy:6.2f} %  {minutes:5.1f} min", flush=True)
+        seeds = figures.over_seeds(record.rows("rows"), ("cell",), {"test_accuracy": 2})
+        figures.print_table(seeds)
+        vision.write_image_report(record, images, table=seeds)
 
 
 if __name__ == "__main__":

@@ -159,6 +159,7 @@ def trained_here(
         test,
         epochs=config.epochs,
         folder=folder,
+        statistics=None,  # the committed results are by running averages
     ).last
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     path = folder.path / "weights.safetensors"

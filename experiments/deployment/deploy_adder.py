@@ -62,6 +62,7 @@ BATCHES = (1, 64)
 class Config(runs.Run):
     out: str = "runs/deploy_adder"
     networks: tuple[Literal["lenet5", "resnet20"], ...] = ("lenet5", "resnet20")
+    arithmetics: tuple[Literal["CNN", "AdderNet", "BNN"], ...] = ("CNN", "AdderNet", "BNN")
     bits: tuple[int, ...] = (8, 6, 5, 4)
     """Bits of the adder layers' inputs and weights."""
     train_images: vision.TrainImages = None
@@ -175,6 +176,7 @@ def trained(
             test,
             epochs=epochs,
             folder=folder,
+            statistics=None,  # the committed results are by running averages
         ).last
     return {"params": state.params, "batch_stats": state.batch_stats}
 
@@ -184,8 +186,8 @@ def variants(network: str, train, test, config: Config, folder) -> dict[str, Var
     found = {}
     image, files = test[0][:1], folder.path / "networks" / network
     calibration = train[0][: config.calibration_images]
-    for name, arithmetic in ARITHMETICS.items():
-        model = (LeNet5 if network == "lenet5" else resnet20)(10, arithmetic)
+    for name in config.arithmetics:
+        model = (LeNet5 if network == "lenet5" else resnet20)(10, ARITHMETICS[name])
         variables = trained(network, name, model, train, test, config, folder)
         apply = functools.partial(model.apply, variables)
         path = files / f"{name}.safetensors"

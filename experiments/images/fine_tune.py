@@ -57,6 +57,8 @@ class Config(vision.ImageRun):
     """Layers to train; all others are frozen."""
     mirror: bool = True
     """Mirror half of the images in each step; not for letters and digits."""
+    crops: bool = False
+    """Train on random parts of 8 to 100 % of each image, brought to its size."""
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 32
     learning_rate: Positive | None = None
@@ -74,30 +76,40 @@ def main(config: Config) -> None:
     model = NETWORKS[config.network](classes=images.classes)
     rate = config.learning_rate or (1e-3 if config.train == "last" else 1e-4)
     steps = config.epochs * feed.steps_per_epoch
-    optimizer = optax.adam(optax.cosine_decay_schedule(rate, steps))
+    schedule = optax.cosine_decay_schedule(rate, steps)
+    optimizer = optax.adam(schedule)
     if config.train == "last":
         optimizer = freeze(optimizer, lambda path: not LAST(path))
     state = training.init(jax.random.key(config.seed), model, optimizer, images.test[0])
     state = training.transfer(borrowed, state, optimizer, replace=LAST)
     with config.open("workers", notes=images.notes) as record:
-        history = runs.fit(
+        augment = [vision.random_flip] * config.mirror
+        augment += [vision.random_resized_crop] * config.crops
+        trained = runs.fit(
             config.network,
             state,
             training.train_step(
-                model, optimizer, augment=vision.random_flip if config.mirror else None
+                model,
+                optimizer,
+                augment=vision.chain(*augment) if augment else None,
+                gradient_norm=config.gradient_norm,
             ),
             training.evaluation(model, batch_size=100),
             feed,
             images.test,
             epochs=config.epochs,
             folder=record.folder,
-        ).history
+            learning_rate=schedule,
+            **config.protocol(images),
+        )
+        history = trained.history
         row = {"network": config.network, "trained": config.train, "classes": images.classes}
-        row |= {"test accuracy / %": round(100 * history["test_accuracy"][-1], 2)}
+        row |= {"test accuracy / %": round(100 * trained.tested.metrics["accuracy"], 2)}
         record.row(row | {"seconds / epoch": round(float(np.median(history["seconds"])), 2)})
         record.result({"history": history})
         record.figure(figure_curves([Curve(config.network, history)]))
         figures.print_table(record.rows())
+        vision.write_image_report(record, images, table=record.rows())
         print(f"python -m nnlab predict {record.folder.path} PICTURE")
 
 

@@ -18,9 +18,10 @@ from flax.typing import Dtype
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.data.batches import check_shape
 from nnlab.errors import InputError
+from nnlab.networks import Network
 
 
-class AutoEncoder(nn.Module):
+class AutoEncoder(Network):
     """Rebuild windows: [batch, w] to [batch, w].
 
     Attributes:

@@ -50,6 +50,7 @@ from jax import lax
 
 from nnlab.data.batches import check_shape
 from nnlab.errors import InputError, check_count
+from nnlab.ops.keys import check_key
 
 
 def remember(patterns: jax.Array) -> jax.Array:
@@ -104,6 +105,7 @@ def recall(
     Raises:
         InputError: state and weights differ in their number of units, or there are no sweeps.
     """
+    check_key(key)
     check_count("sweeps", sweeps)
     _check_state(weights, state)
 

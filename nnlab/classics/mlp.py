@@ -37,9 +37,10 @@ from jax import lax
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
 from nnlab.layers.normalization import batch_norm
+from nnlab.networks import Network
 
 
-class MLP(nn.Module):
+class MLP(Network):
     """Map inputs of any shape [batch, …] to logits [batch, classes].
 
     All layers use `arithmetic`, except the first and the classifier, which use `first` and

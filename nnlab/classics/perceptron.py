@@ -35,6 +35,7 @@ from jax import lax
 
 from nnlab.data.batches import check_shape
 from nnlab.errors import InputError, check_count
+from nnlab.ops.keys import check_key
 
 
 class Learned(NamedTuple):
@@ -90,6 +91,8 @@ def perceptron(
         InputError: shapes do not fit, or there are no epochs.
     """
     check_count("epochs", epochs)
+    if key is not None:
+        check_key(key)
     if x.ndim != 2:
         raise InputError(f"a perceptron takes inputs [examples, in], not {list(x.shape)}.")
     check_shape("signs", signs, x.shape[:1])

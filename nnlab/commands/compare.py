@@ -7,8 +7,10 @@ RUN is the folder of a run, or of a sweep (`nnlab sweep`), which stands for all 
 configurations differ in --seed alone are a group, for each network that they train. The table gives
 the mean over a group's runs ± the sample deviation (with n - 1), and n. The best epoch of a run is
 that of its best validation accuracy or loss, where there is one, or of that on the test set, which
-flatters. The figure shows the test's metrics by epoch, with the deviation as a band. Runs without a
-result are left out, and named.
+flatters. Where a validation set chose, the test set was measured once: "test accuracy / %, once".
+The mean F1 over classes and the expected calibration error are of the network that was kept. The
+figure shows evaluations by epoch, with the deviation as a band. Runs without a result are left out,
+and named.
 """
 
 import dataclasses
@@ -18,11 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import numpy as np
-
 from nnlab import figures
 from nnlab.errors import InputError, needs
 from nnlab.figures.comparison import Group, figure_comparison
+from nnlab.figures.tables import spread
 from nnlab.paths import user_path, writing
 from nnlab.runs.fields import Some, check_fields
 from nnlab.runs.reading import PastRun, best, read_runs
@@ -32,7 +33,12 @@ from nnlab.runs.script import run
 with needs("runs"):
     import tyro
 
-TESTED = ("test_accuracy", "test_loss")
+EVALUATED = ("validation_accuracy", "validation_loss", "test_accuracy", "test_loss")
+ONCE = {
+    "accuracy": "test accuracy / %, once",
+    "macro_f1": "mean F1 / %",
+    "calibration_error": "calibration error / %",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +95,9 @@ def _text(value: Any) -> str:
 def rows_of(differ: Sequence[str], groups: Groups) -> list[dict[str, str]]:
     """Return the table, a row for each group."""
     measured = {name for trainings in groups.values() for each in trainings for name in each.curves}
+    found_once = {
+        key for trainings in groups.values() for each in trainings for key in _tested(each)
+    }
     several = len({values[-1] for values in groups}) > 1
     rows = []
     for (*values, network), trainings in groups.items():
@@ -98,7 +107,7 @@ def rows_of(differ: Sequence[str], groups: Groups) -> list[dict[str, str]]:
         row["n"] = str(len(trainings))
         found = [best(each.curves) for each in trainings]
         row["best epoch"] = spread([each.epoch for each in found if each], digits=1)
-        for metric in (name for name in TESTED if name in measured):
+        for metric in (name for name in EVALUATED if name in measured):
             scale = 100 if metric.endswith("accuracy") else 1
             curves = [
                 (at, each.curves[metric])
@@ -111,16 +120,22 @@ def rows_of(differ: Sequence[str], groups: Groups) -> list[dict[str, str]]:
                 [scale * curve[at.epoch - 1] for at, curve in curves if at], digits
             )
             row[f"{shown}, last epoch"] = spread([scale * curve[-1] for _, curve in curves], digits)
+        tests = [_tested(each) for each in trainings]
+        for key, shown in ONCE.items():
+            if key in found_once:
+                row[shown] = spread([100 * test[key] for test in tests if key in test], digits=2)
         rows.append(row)
     return rows
 
 
-def spread(values: Sequence[float], digits: int) -> str:
-    """Return "mean ± sample deviation", the mean alone of one value, "-" of none."""
-    if not values:
-        return "-"
-    mean = f"{np.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+def _tested(training: Training) -> dict[str, float]:
+    """What the test says of the network that was kept; its accuracy where that is no curve."""
+    measures = (training.run.result or {}).get("measures", {}).get(training.network, {})
+    test = measures.get("test", {})
+    keys = [key for key in ONCE if key in test]
+    if "test_accuracy" in training.curves and "accuracy" in keys:
+        keys.remove("accuracy")
+    return {key: test[key] for key in keys}
 
 
 def notes(groups: Groups, over: Sequence[str]) -> list[str]:
@@ -168,7 +183,7 @@ def draw(path: Path, differ: Sequence[str], groups: Groups) -> None:
         name = f"{', '.join(words)} (n = {len(trainings)})"
         shown.append(Group(name, [each.curves for each in trainings]))
     everywhere = [
-        name for name in TESTED if all(h.get(name) for group in shown for h in group.histories)
+        name for name in EVALUATED if all(h.get(name) for group in shown for h in group.histories)
     ]
     figure = figure_comparison(shown, everywhere)
     try:

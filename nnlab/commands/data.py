@@ -31,6 +31,7 @@ import numpy as np
 
 from nnlab.commands import predict
 from nnlab.errors import InputError, needs
+from nnlab.models import load_classifier
 from nnlab.paths import reading, user_path
 from nnlab.runs.fields import Count, check_fields
 from nnlab.runs.script import run
@@ -174,7 +175,7 @@ def features_of(network: str, folder: Path, pictures: Sequence[Picture]) -> np.n
     Raises:
         InputError: the network cannot be read, or is one of integers.
     """
-    classifier = predict.load(predict.network_file(network))
+    classifier = load_classifier(predict.network_file(network))
     if classifier.saved is None:
         raise InputError(f"{classifier.path} is a network of integers, expected one of floats.")
     model, variables, _ = classifier.saved

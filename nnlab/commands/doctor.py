@@ -1,7 +1,7 @@
 """Name what of a network cannot learn, from one batch with fresh weights.
 
     python -m nnlab doctor resnet20 --arithmetic adder
-    python -m nnlab doctor my_module:MyNetwork --input-shape 32 32 3
+    python -m nnlab doctor my_module:MyNetwork --input-shape 32 32 3 --fields arithmetic=adder
 
 Inputs are random numbers, labels random classes; the loss is the cross-entropy where a network
 gives a number a class, and the mean squared error otherwise. `nnlab.runs.fit` does the same with
@@ -10,11 +10,8 @@ is 1 where a fault is found.
 """
 
 import dataclasses
-import importlib
-import sys
 from typing import Annotated, Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,9 +32,11 @@ _EXAMPLES = 16
 @dataclasses.dataclass(frozen=True)
 class Config:
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|MODULE:CLASS")]
-    """A network of `nnlab summary`, or a Flax module of yours that takes no arguments."""
+    """A network of `nnlab summary`, or a Flax module of yours."""
     arithmetic: str = "float"
-    """Arithmetic of a network of nnlab's."""
+    """Arithmetic of the network."""
+    fields: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = ()
+    """Arguments of the class of a network of your own."""
     input_shape: tuple[PositiveInt, ...] = ()
     """Shape of one input (default: as published)."""
     steps: PositiveInt = 1000
@@ -46,36 +45,13 @@ class Config:
 
     def __post_init__(self):
         check_fields(self)
-        if ":" in self.model:
-            if not self.input_shape:
-                raise InputError(f"{self.model} needs --input-shape, such as 32 32 3.")
-            if self.arithmetic != "float":
-                raise InputError(
-                    "--arithmetic is for networks of nnlab's; give your class its own."
-                )
-        else:
-            summary.Config(self.model, self.arithmetic)
+        self.summarized()
 
-
-def model_of(config: Config) -> nn.Module:
-    """Build the model.
-
-    Raises:
-        InputError: there is none of that name, or it needs arguments.
-    """
-    if ":" not in config.model:
-        return summary.build(summary.Config(config.model, config.arithmetic))
-    module, name = config.model.split(":", 1)
-    sys.path.insert(0, "")
-    try:
-        made = getattr(importlib.import_module(module), name)()
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{config.model} cannot be made: {error}.") from error
-    if not isinstance(made, nn.Module):
-        raise InputError(
-            f"{config.model} gives {type(made).__name__}, expected a flax.linen.Module."
-        )
-    return made
+    def summarized(self) -> summary.Config:
+        """Return the network as `nnlab summary` takes it, which checks it."""
+        own = ":" in self.model
+        shape = self.input_shape if own else ()
+        return summary.Config(self.model, self.arithmetic, input_shape=shape, fields=self.fields)
 
 
 def _loss(outputs: Any, targets: Any) -> jax.Array:
@@ -86,7 +62,7 @@ def _loss(outputs: Any, targets: Any) -> jax.Array:
 
 
 def main(config: Config) -> None:
-    model, rng = model_of(config), np.random.default_rng(config.seed)
+    model, rng = summary.build(config.summarized()), np.random.default_rng(config.seed)
     entry = ZOO.get(config.model)
     dtype = jnp.dtype(entry.dtype if entry else jnp.float32)
     shape = config.input_shape or (entry.shape if entry else ())

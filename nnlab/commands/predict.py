@@ -2,11 +2,13 @@
 
     python -m nnlab predict runs/fine_tune cat.jpg dog.png
     python -m nnlab predict runs/adder_cifar10/networks/BNN.safetensors --json *.png > seen.jsonl
+    python -m nnlab predict lenet5_adder_int4 scan.png
 
 The network is a file that a training has left (`network.safetensors`, of several networks the best
-one, and each in `networks/`), an integer network made of one (`nnlab.deployment`), or the folder of
-a run. Its file says how a picture is prepared and what the classes are called. Pictures may be of
-any size and format that Pillow reads; each is brought to the size of the training images.
+one, and each in `networks/`), an integer network made of one (`nnlab.deployment`), the folder of a
+run, or a name of a network that comes with nnlab (`nnlab.models.PRETRAINED`). Its file says how a
+picture is prepared and what the classes are called. Pictures may be of any size and format that
+Pillow reads; each is brought to the size of the training images.
 
 A line a picture goes to standard output: its name and the likeliest classes. With --json it is an
 object with "image", "class", "probability" and "probabilities", of all classes. Digits of MNIST are
@@ -14,27 +16,22 @@ white on black, so a network that has learnt them expects the same of a scan.
 """
 
 import dataclasses
-import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from nnlab import deployment
 from nnlab.errors import InputError, needs
-from nnlab.files import SavedModel, container
-from nnlab.models import load_model
+from nnlab.models import PRETRAINED, Classifier, load_classifier, pretrained_file
 from nnlab.paths import reading, user_path
 from nnlab.runs import RunFolder
 from nnlab.runs.fields import PositiveInt, check_fields
 from nnlab.runs.script import run
-from nnlab.vision import Preparation
 
 with needs("runs"):
     import tyro
@@ -45,7 +42,7 @@ BATCH = 32  # pictures that go through the network at once
 @dataclasses.dataclass(frozen=True)
 class Config:
     network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")]
-    """File of the network, or folder of a run."""
+    """File of the network, folder of a run, or a name of nnlab.models.PRETRAINED."""
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
     """Files of pictures."""
     name: str | None = None
@@ -54,41 +51,30 @@ class Config:
     """How many classes to show."""
     json: bool = False
     """Write one JSON object a line, with the probabilities of all classes."""
+    trust: bool = False
+    """Import the class that the file of a network of your own names, which runs its module."""
 
     def __post_init__(self):
         check_fields(self)
 
 
-class Classifier(NamedTuple):
-    """A network that sees pictures.
-
-    Attributes:
-        path: its file.
-        class_names: names of the classes.
-        preparation: of pictures.
-        logits: `logits(images)`, [n, classes], of images as the network takes them.
-        saved: the model, or None if the network is one of integers.
-    """
-
-    path: Path
-    class_names: tuple[str, ...]
-    preparation: Preparation
-    logits: Callable[[jax.Array], jax.Array]
-    saved: SavedModel | None
-
-
 def network_file(path: str | os.PathLike[str], name: str | None = None) -> Path:
-    """Return the file of a network, given that file or the folder of a run.
+    """Return the file of a network, given that file, the folder of a run or a pretrained name.
 
     Raises:
         InputError: there is none; names those that there are.
     """
     path = user_path(path)
     with reading(path):
+        if not path.exists() and str(path) not in PRETRAINED:
+            raise InputError(
+                f"there is no file or folder {path}; expected that of a network or run, or one of"
+                f" {', '.join(PRETRAINED)}."
+            )
         if not path.is_dir():
             if name is not None:
                 raise InputError(f"--name is for the folder of a run, which {path} is not.")
-            return path
+            return path if path.exists() else pretrained_file(str(path))
         folder = RunFolder(path)
         file = folder.network if name is None else folder.networks / f"{name}.safetensors"
         if file.is_file():
@@ -98,43 +84,6 @@ def network_file(path: str | os.PathLike[str], name: str | None = None) -> Path:
         f"{path} holds no {file.relative_to(path)}; expected "
         + (f"one of its networks {there}." if there else "the folder of a finished training.")
     )
-
-
-def load(path: Path) -> Classifier:
-    """Read a network of float or integer numbers.
-
-    Raises:
-        InputError: there is none, it is damaged, or its file does not say how it sees pictures.
-    """
-    about = container.read(path).about
-    integer = "nodes" in about
-    notes = about.get("about" if integer else "notes") or {}
-    names, how = notes.get("classes"), notes.get("images")
-    if not isinstance(names, list) or not isinstance(how, dict):
-        raise InputError(
-            f"{path} does not say how it sees pictures; expected a network that a training on"
-            ' images has left, with "classes" and "images" in its notes.'
-        )
-    preparation = Preparation.of_notes(how)
-    saved = None if integer else load_model(path)
-    apply: Any
-    if saved is None:
-        apply = deployment.run(deployment.load_network(path))
-    else:
-        apply = functools.partial(saved.model.apply, saved.variables)
-    try:
-        outputs = jax.eval_shape(apply, jax.ShapeDtypeStruct((1, *preparation.shape), jnp.float32))
-    except Exception as error:  # of the model, if its file is of other images
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise InputError(
-            f"{path} does not take the images of {list(preparation.shape)} that it names: {reason}."
-        ) from error
-    if outputs.shape != (1, len(names)):
-        raise InputError(
-            f"{path} names {len(names)} classes for outputs {list(outputs.shape)}, expected one"
-            " output a class."
-        )
-    return Classifier(path, tuple(names), preparation, jax.jit(apply), saved)
 
 
 def predicted(classifier: Classifier, images: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]]:
@@ -167,7 +116,9 @@ def shown(name: str, probabilities: np.ndarray, classes: tuple[str, ...], config
 def main(config: Config) -> None:
     if not config.images:
         raise InputError("No IMAGE is given, expected one picture or more.")
-    classifier = load(network_file(config.network, config.name))
+    if config.trust:
+        sys.path.insert(0, "")  # where a class of the user's is
+    classifier = load_classifier(network_file(config.network, config.name), trust=config.trust)
     for name, probabilities in predicted(classifier, config.images):
         print(shown(name, probabilities, classifier.class_names, config))
         sys.stdout.flush()

@@ -2,6 +2,7 @@
 
     python -m nnlab summary resnet20 --arithmetic adder
     python -m nnlab summary resnet20 --arithmetic binary --levels 1 --batch-size 64 --measure
+    python -m nnlab summary my_module:MyNetwork --input-shape 32 32 3 --fields width=16
 
 The table has a line for each module: output shape, parameters by the bits that each takes at rest,
 multiplications, additions and bit operations, bytes of the output, and energy. Its numbers are
@@ -35,7 +36,8 @@ from nnlab.costs.summary_text import (
     totals,
 )
 from nnlab.errors import InputError, needs
-from nnlab.models import ZOO
+from nnlab.models import ZOO, Entry
+from nnlab.models.own import own_class, own_network
 from nnlab.optim import adder_recipe
 from nnlab.runs.fields import PositiveInt, check_fields
 from nnlab.runs.script import run
@@ -56,7 +58,7 @@ def _name_of(names: Iterable[str]) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    model: Annotated[str, tyro.conf.Positional, _name_of(ZOO)]
+    model: Annotated[str, tyro.conf.Positional, _name_of((*ZOO, "or MODULE:CLASS of your own"))]
     arithmetic: Annotated[str, _name_of(NAMED)] = "float"
     first: Name = "float"
     """Arithmetic of the first layer of an image classifier."""
@@ -71,6 +73,10 @@ class Config:
     """Channels of the images (default: as published)."""
     classes: Size = None
     """Number of classes (default: as published)."""
+    input_shape: tuple[PositiveInt, ...] = ()
+    """Shape of one input of a network of your own, float32."""
+    fields: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = ()
+    """Arguments of the class of a network of your own."""
     dtype: Name = "float32"
     """Dtype of the computation: float32, bfloat16 or float16."""
     levels: Size = None
@@ -85,7 +91,15 @@ class Config:
     """Number of batches to time."""
 
     def __post_init__(self):
-        _check_name("MODEL", self.model, ZOO)
+        own = ":" in self.model
+        if not own:
+            _check_name("MODEL", self.model, (*ZOO, "MODULE:CLASS"))
+        if own and not self.input_shape:
+            raise InputError(f"{self.model} needs --input-shape, such as 32 32 3.")
+        if not own and (self.input_shape or self.fields):
+            raise InputError(
+                "--input-shape and --fields are for a network of your own, MODULE:CLASS."
+            )
         for name in ARITHMETICS:
             _check_name(f"--{name}", getattr(self, name), NAMED)
         _check_name("--dtype", self.dtype, DTYPES)
@@ -104,7 +118,7 @@ def build(config: Config) -> nn.Module:
     Raises:
         InputError: the model does not have one of the options given.
     """
-    published, entry = Config(config.model), ZOO[config.model]
+    published, entry = Config(next(iter(ZOO))), entry_of(config)
     options: dict[str, Any] = {}
     for name in (*ARITHMETICS, "norm", "classes", "dtype"):
         value = getattr(config, name)
@@ -114,7 +128,20 @@ def build(config: Config) -> nn.Module:
             options[name] = NAMED[value] if name in ARITHMETICS else value
     if "dtype" in options:
         options["dtype"] = jnp.dtype(config.dtype)
+    if ":" in config.model:
+        return own_network(config.model, config.fields, options)
     return entry.make(**options)
+
+
+def entry_of(config: Config) -> Entry:
+    """Return the row of the network in the zoo, or what would be that of an own one.
+
+    Raises:
+        InputError: an own one cannot be imported.
+    """
+    if ":" in config.model:
+        return Entry(own_class(config.model), config.input_shape)
+    return ZOO[config.model]
 
 
 def shapes(config: Config, model: nn.Module) -> tuple[Any, jax.ShapeDtypeStruct]:
@@ -123,7 +150,7 @@ def shapes(config: Config, model: nn.Module) -> tuple[Any, jax.ShapeDtypeStruct]
     Raises:
         InputError: the model does not take images of this size.
     """
-    inputs = ZOO[config.model].inputs(config.batch_size)
+    inputs = entry_of(config).inputs(config.batch_size)
     if len(inputs.shape) == 4:
         _, height, width, channels = inputs.shape
         size = config.image_size
@@ -221,7 +248,7 @@ def main(config: Config) -> None:
     model = build(config)
     variables, inputs = shapes(config, model)
     summary = summarize(model, variables, inputs)
-    options = [name for name in ARITHMETICS if name in ZOO[config.model].options]
+    options = [name for name in ARITHMETICS if name in entry_of(config).options]
     print(
         f"{config.model}: {', '.join(f'{name} {getattr(config, name)}' for name in options)}; "
         f"inputs {_by(inputs.shape)} in {config.dtype}\n"

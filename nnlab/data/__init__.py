@@ -2,11 +2,13 @@
 
 from nnlab._moved import forward
 from nnlab.data.access import RandomAccess
+from nnlab.data.holding_out import hold_out
 from nnlab.data.stream import Stream, to_device
 
 __all__ = [
     "RandomAccess",
     "Stream",
+    "hold_out",
     "to_device",
 ]
 

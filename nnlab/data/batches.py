@@ -32,9 +32,8 @@ def shared_size(tree: Any, axis: int = 0) -> int:
     (first, _), *_ = leaves
     sizes = []
     for path, leaf in leaves:
+        _check_numbers(path, leaf)
         shape = np.shape(leaf)
-        if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biufcV":  # V: ml_dtypes
-            raise InputError(f"{_name(path)} holds {leaf.dtype}, expected numbers.")
         if len(shape) <= axis:
             raise InputError(
                 f"all arrays of a batch must share axis {axis}, but {_name(path)} has shape "
@@ -66,10 +65,33 @@ def check_shape(name: str, array: Any, shape: Sequence[int]) -> None:
 
 
 def check_some(tree: Any) -> None:
-    """Raise `InputError` if no array of a tree has examples; they need not share an axis."""
+    """Raise `InputError` if no array of a tree has examples, or one holds something else than
+    numbers; they need not share an axis.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        _check_numbers(path, leaf)
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
     if shapes and all(shape and not shape[0] for shape in shapes):
         raise InputError(f"a batch has shape {list(shapes[0])}: no examples.")
+
+
+def check_batch(batch: Any) -> tuple[Any, Any]:
+    """Return a batch, or raise `InputError` unless it is a pair (inputs, labels)."""
+    if isinstance(batch, tuple | list) and len(batch) == 2:
+        return batch[0], batch[1]
+    given = f"{type(batch).__name__}"
+    if isinstance(batch, dict):
+        given += f" of {', '.join(map(str, batch))}"
+    elif isinstance(batch, tuple | list):
+        given += f" of {len(batch)}"
+    raise InputError(f"a batch is a pair (inputs, labels), not a {given}.")
+
+
+def _check_numbers(path: Any, leaf: Any) -> None:
+    if isinstance(leaf, str | bytes):
+        raise InputError(f"{_name(path)} is the text {leaf!r:.60}, expected an array of numbers.")
+    if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biufcV":  # V: ml_dtypes
+        raise InputError(f"{_name(path)} holds {leaf.dtype}, expected numbers.")
 
 
 def _name(path: Any) -> str:

@@ -71,7 +71,8 @@ class OnnxGraph:
         perm = [0, 2, 3, 1] if held.image else [0, 1]
         self.nodes.append(helper.make_node("Transpose", [held.name], ["logits"], perm=perm))
         outputs = [self._value("logits", ["batch", *shape])]
-        constants = list(self.constants.values())
+        used = {name for node in self.nodes for name in node.input}
+        constants = [each for each in self.constants.values() if each.name in used]
         graph = helper.make_graph(self.nodes, "nnlab", self.inputs, outputs, constants)
         opset = [helper.make_opsetid("", _OPSET)]
         made = helper.make_model(graph, opset_imports=opset, ir_version=_IR, producer_name="nnlab")

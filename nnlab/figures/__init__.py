@@ -11,7 +11,7 @@ from nnlab.figures.features import (
     class_geometry,
     class_plane,
 )
-from nnlab.figures.tables import markdown_table, print_table
+from nnlab.figures.tables import markdown_table, over_seeds, print_table
 
 __all__ = [
     "Fit",
@@ -23,5 +23,6 @@ __all__ = [
     "class_plane",
     "fit_weights",
     "markdown_table",
+    "over_seeds",
     "print_table",
 ]

@@ -129,7 +129,8 @@ def _separation(distances: np.ndarray, between: np.ndarray, own: np.ndarray) -> 
     correct = nearest[np.arange(len(own)), own] & (nearest.sum(axis=1) == 1)  # a tie is no answer
     within = distances[np.arange(len(own)), own].mean()
     pairs = between[~np.eye(len(between), dtype=bool)].mean()
-    return Separation(float(correct.mean()), float(within / pairs))
+    with np.errstate(invalid="ignore", divide="ignore"):  # features that are all the same
+        return Separation(float(correct.mean()), float(within / pairs))
 
 
 def _l1(x: np.ndarray, centres: np.ndarray) -> np.ndarray:

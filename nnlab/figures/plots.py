@@ -62,7 +62,8 @@ class Network(NamedTuple):
     Attributes:
         name: how it is called in every legend and table.
         history: {"train_loss", "train_accuracy", "test_loss", "test_accuracy"}, one value an
-            epoch; accuracies are shares between 0 and 1, test values from evaluation mode.
+            epoch, or "validation_…" in place of "test_…"; accuracies are shares between 0 and 1,
+            test values from evaluation mode.
         weights: any shape, the kernel of the largest layer; layers start at different scales, and
             a mixture of scales would look heavy-tailed whatever each layer is.
         features: [n, d], test features before the classifier.
@@ -96,7 +97,7 @@ class Curve(NamedTuple):
 
 @matplotlib.rc_context(STYLE)
 def figure_curves(networks: Sequence[Network | Curve]) -> Figure:
-    """Draw loss (logarithmic) and accuracy by epoch; test solid, training dashed.
+    """Draw loss (logarithmic) and accuracy by epoch; test or validation solid, training dashed.
 
     With five epochs or more the accuracy axis starts where the third epoch on needs it.
     """
@@ -105,7 +106,8 @@ def figure_curves(networks: Sequence[Network | Curve]) -> Figure:
     loss_axes, accuracy_axes = figure.subplots(1, 2)
     late = []
     for network, colour in zip(networks, COLOURS, strict=False):
-        for split, style in [("train", {"linestyle": (0, (4, 2)), "linewidth": 1.1}), ("test", {})]:
+        dashed = {"linestyle": (0, (4, 2)), "linewidth": 1.1}
+        for split, style in [("train", dashed), (_evaluated(network.history), {})]:
             loss = np.asarray(network.history[f"{split}_loss"], float)
             accuracy = 100 * np.asarray(network.history[f"{split}_accuracy"], float)
             marker = "o" if len(loss) < 4 else ""
@@ -129,8 +131,9 @@ def figure_curves(networks: Sequence[Network | Curve]) -> Figure:
         Line2D([], [], color=colour, label=network.name)
         for network, colour in zip(networks, COLOURS, strict=False)
     ]
+    evaluated = [_evaluated(network.history) for network in networks]
     lines += [
-        Line2D([], [], color=INK, label="test"),
+        Line2D([], [], color=INK, label=" or ".join(dict.fromkeys(evaluated))),
         Line2D([], [], color=INK, label="training", linestyle=(0, (4, 2)), linewidth=1.1),
     ]
     figure.legend(handles=lines, loc="outside upper center", ncols=min(len(lines), 5))
@@ -225,14 +228,20 @@ def _panels(networks: Sequence[Network | Weights], height: float):
     return figure, panels[: len(networks)]
 
 
+def _evaluated(history: Mapping[str, Any]) -> str:
+    """The set that was evaluated after each epoch."""
+    return "validation" if "validation_loss" in history else "test"
+
+
 def _check(networks: Sequence[Network | Curve]) -> None:
     if not 1 <= len(networks) <= len(COLOURS):
         raise InputError(
             f"{len(networks)} networks were given to draw; expected 1 to {len(COLOURS)}."
         )
     for network in networks:
-        lengths = {key: len(network.history.get(key, [])) for key in HISTORY}
-        if len(set(lengths.values())) != 1 or not lengths["test_loss"]:
+        keys = [key.replace("test", _evaluated(network.history)) for key in HISTORY]
+        lengths = {key: len(network.history.get(key, [])) for key in keys}
+        if len(set(lengths.values())) != 1 or not lengths["train_loss"]:
             raise InputError(
                 f"the history of {network.name} has lengths {lengths}; expected the same number of"
                 " epochs, one or more, for each."

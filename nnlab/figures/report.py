@@ -29,8 +29,8 @@ from nnlab.figures.plots import (
     figure_weights,
 )
 
-_CURVES = (
-    "Solid: test, in evaluation mode; dashed: training. As long as the learning rate is high,"
+CURVES = (
+    "Solid: in evaluation mode; dashed: training. As long as the learning rate is high,"
     " BatchNorm's running statistics lag behind the weights, those of an adder network most: test"
     " figures of the first epochs understate it, and the dashed curve says how training goes. Loss"
     " is on a logarithmic axis; from five epochs on, the accuracy axis starts where the third epoch"
@@ -59,6 +59,7 @@ def write_report(
     config: Mapping[str, Any],
     provenance: Mapping[str, Any],
     notes: Sequence[str] = (),
+    sections: Sequence[str] = (),
 ) -> None:
     """Write the report; an existing file is replaced only by a complete one.
 
@@ -70,6 +71,7 @@ def write_report(
         config: settings by name.
         provenance: where the numbers come from: command, seed, time, hardware, versions.
         notes: paragraphs of plain text.
+        sections: results of `nnlab.figures.page`, placed after the learning curves.
 
     Raises:
         InputError: rows of the table differ in keys, or a network cannot be drawn.
@@ -77,11 +79,12 @@ def write_report(
     if any(list(row) != list(table[0]) for row in table):
         headers = " and ".join(sorted({str(list(row)) for row in table}))
         raise InputError(f"rows of the result table have keys {headers}; expected the same keys.")
-    sections = [
+    parts = [
         heading("Results") + page.table(table) if table else "",
         "".join(map(paragraph, notes)),
         heading("Learning curves"),
-        picture(figure_curves(networks), "Loss and accuracy by epoch", _CURVES),
+        picture(figure_curves(networks), "Loss and accuracy by epoch", CURVES),
+        *sections,
         heading("Weights"),
         picture(figure_weights(networks), "Histograms of weights", _WEIGHTS),
         bullets([verdict(network) for network in networks]),
@@ -91,7 +94,7 @@ def write_report(
         heading("Configuration"),
         page.table([{"setting": key, "value": str(value)} for key, value in config.items()]),
     ]
-    write_page(path, title=title, provenance=provenance, sections=sections)
+    write_page(path, title=title, provenance=provenance, sections=parts)
 
 
 def verdict(network: Network) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
+import numpy as np
+
 from nnlab.errors import needs
 
 
@@ -43,6 +45,38 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     sides = ["---" if isinstance(value, str) else "---:" for value in rows[0].values()]
     lines = [list(rows[0]), sides, *(list(map(_text, row.values())) for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Return "mean ± sample deviation", the mean alone of one value, "-" of none."""
+    if not values:
+        return "-"
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def over_seeds(
+    rows: Sequence[Mapping[str, Any]], by: Sequence[str], digits: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """Return one row for all rows that agree, with the mean and the deviation of their numbers.
+
+    Args:
+        rows: with more keys than asked for, such as a seed.
+        by: keys in which the rows of a group agree.
+        digits: keys of numbers, and how many digits after the point to show (`spread`).
+
+    Returns:
+        Rows of the keys `by`, "n" and those of `digits`, in the order of the first of each group.
+    """
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in by), []).append(row)
+    return [
+        dict(zip(by, values, strict=True))
+        | {"n": len(some)}
+        | {key: spread([row[key] for row in some], each) for key, each in digits.items()}
+        for values, some in groups.items()
+    ]
 
 
 def _check(rows: Sequence[Mapping[str, Any]]) -> None:

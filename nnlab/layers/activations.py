@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from nnlab.errors import InputError
+from nnlab.errors import InputError, check_maker
 from nnlab.ops.activations import maxout, swish
 from nnlab.ops.pooling import expected_pool, stochastic_pool
 from nnlab.ops.power import power_activation
@@ -33,6 +33,10 @@ class Maxout(nn.Module):
     dense: Callable[..., nn.Module] = nn.Dense
     use_bias: bool = True
     dtype: Dtype | None = None
+
+    def __post_init__(self) -> None:
+        check_maker("dense", self.dense, "nnlab.arithmetics.ADDER.dense")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

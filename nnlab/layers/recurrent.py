@@ -33,6 +33,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype, Initializer
 from jax import lax
 
+from nnlab.errors import check_maker
 from nnlab.ops.recurrent import (
     Peepholes,
     gru_step,
@@ -66,6 +67,10 @@ class Cell(nn.RNNCellBase):
     kernel_init: Initializer | None = None
     recurrent_kernel_init: Initializer | None = None
     dtype: Dtype | None = None
+
+    def __post_init__(self) -> None:
+        check_maker("dense", self.dense, "nnlab.arithmetics.ADDER.dense")
+        super().__post_init__()
 
     def setup(self):
         orthogonal = _a_gate(nn.initializers.orthogonal(), self.gates)

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 from flax.typing import Dtype
 
-from nnlab.errors import InputError
+from nnlab.errors import InputError, check_maker
 from nnlab.ops.transposed import spread, transposed_padding
 from nnlab.ops.windows import Padding, kernel_axes
 
@@ -42,6 +42,10 @@ class ConvTranspose(nn.Module):
     kernel_dilation: int | Sequence[int] = 1
     use_bias: bool = False
     dtype: Dtype | None = None
+
+    def __post_init__(self) -> None:
+        check_maker("conv", self.conv, "nnlab.arithmetics.ADDER.conv")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -4,6 +4,11 @@
 from nnlab._moved import forward
 from nnlab.classics.autoencoder import AutoEncoder as AutoEncoder
 from nnlab.classics.mlp import MLP as MLP
+from nnlab.models.classifiers import Classifier as Classifier
+from nnlab.models.classifiers import load_classifier as load_classifier
+from nnlab.models.pretrained_models import PRETRAINED as PRETRAINED
+from nnlab.models.pretrained_models import pretrained as pretrained
+from nnlab.models.pretrained_models import pretrained_file as pretrained_file
 from nnlab.models.saved_models import load_model as load_model
 from nnlab.models.saved_models import load_structure as load_structure
 from nnlab.models.saved_models import save_model as save_model

@@ -33,6 +33,7 @@ from nnlab.kernels import binary as kernels
 from nnlab.kernels.derivatives import reverse_rule
 from nnlab.ops.convolution import conv_cotangents
 from nnlab.ops.front import check_dense_operands, over_rows, over_windows
+from nnlab.ops.keys import check_key
 from nnlab.ops.straight_through import straight_through
 from nnlab.ops.windows import Padding
 
@@ -66,6 +67,7 @@ def binary_weights(w: jax.Array) -> jax.Array:
 
 def stochastic_binary_weights(key: jax.Array, w: jax.Array) -> jax.Array:
     """BinaryConnect's stochastic weights (5) of `w` (any shape, floating), rule (4)."""
+    check_key(key)
     wide = jnp.promote_types(w.dtype, jnp.float32)  # in bfloat16 a 0 would be 1 draw in 128
     probability = jnp.clip((w.astype(wide) + 1) / 2, 0, 1)
     uniform = 1 - jax.random.uniform(key, w.shape, wide)  # in (0, 1], so that 0 never gives +1

@@ -33,6 +33,7 @@ import jax.numpy as jnp
 from nnlab.kernels.derivatives import reverse_rule
 from nnlab.ops.convolution import conv
 from nnlab.ops.estimators import dorefa_quantizer
+from nnlab.ops.keys import check_key
 from nnlab.ops.products import int8_conv, signed_conv
 from nnlab.ops.scaled import scaled_conv, signs_by_layer
 
@@ -61,6 +62,8 @@ def dorefa_conv(
         ValueError: also for other numbers of bits.
     """
     check_bits(weight_bits, activation_bits, gradient_bits)
+    if key is not None:
+        check_key(key)
     if activation_bits < 32:
         x = dorefa_quantizer(x, activation_bits)
     if weight_bits == 1:
@@ -88,6 +91,7 @@ def quantize_gradient(key: jax.Array, y: jax.Array, bits: int) -> jax.Array:
 
     The cotangent of an image that has nothing but zeros stays zero.
     """
+    check_key(key)
 
     @reverse_rule
     def gradient_quantizer(key, y):

@@ -44,6 +44,7 @@ from nnlab.errors import InputError
 from nnlab.kernels.batch import auto_sharded
 from nnlab.kernels.derivatives import linear_map, reverse_rule
 from nnlab.kernels.window import Window
+from nnlab.ops.keys import check_key
 from nnlab.ops.windows import Padding, pair, window_of
 
 Taps = tuple[int, int]  # height and width of a window
@@ -155,6 +156,7 @@ def stochastic_pool(
     Raises:
         ValueError, TypeError: as for `max_pool`.
     """
+    check_key(key)
     taps, moves = _windows("stochastic_pool", x, window, strides, padding)
     shape = x.shape[0], *moves.positions(x.shape[1:], taps), x.shape[3]
     uniform = jax.random.uniform(key, shape, jnp.promote_types(x.dtype, jnp.float32))

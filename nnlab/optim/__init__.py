@@ -4,6 +4,7 @@ from nnlab.optim.adder import adder_rate
 from nnlab.optim.averaging import average_weights, averaged_weights
 from nnlab.optim.binary import center_and_clip, clip_latent_weights, glorot_rate
 from nnlab.optim.bop import bop
+from nnlab.optim.flips import flipped, flipped_signs, measure_flips
 from nnlab.optim.formats import rounded
 from nnlab.optim.freezing import freeze
 from nnlab.optim.majority_vote import majority_vote
@@ -29,11 +30,14 @@ __all__ = [
     "deep_recipe",
     "ef_sign_sgd",
     "error_feedback",
+    "flipped",
+    "flipped_signs",
     "freeze",
     "glorot_rate",
     "kernel_mask",
     "labels",
     "majority_vote",
+    "measure_flips",
     "prune",
     "rounded",
     "scaled_sign",

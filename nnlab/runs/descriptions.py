@@ -285,8 +285,9 @@ class Reader(NamedTuple):
         house = bool(_KNOWN.match(module)) and "." not in name
         if not (house or self.trust):
             raise InputError(
-                f"the file names {place}, and to import that is to run it; expected trust=True if "
-                "you know where the file is from, or model= with your own."
+                f"the file names {place}, and to import that is to run it; expected trust=True "
+                "(--trust on a command line) if you know where the file is from, or model= with "
+                "your own."
             )
         try:
             value = _looked_up(place)

@@ -12,8 +12,15 @@ import jax
 
 def provenance() -> dict[str, Any]:
     """Return the command line, the hardware and the versions that a result comes from, by name."""
-    command = " ".join(["python", *sys.argv])
+    script, *args = sys.argv
+    command = " ".join([program() or f"python {script}", *args])
     return {"command": command, "hardware": hardware(), "versions": versions()}
+
+
+def program() -> str | None:
+    """Return the command of nnlab that is running, such as `nnlab demo`; None in other scripts."""
+    file = Path(sys.argv[0])
+    return f"nnlab {file.stem}" if file.parent == Path(__file__).parents[1] / "commands" else None
 
 
 def hardware() -> str:

@@ -5,24 +5,27 @@ on `jax.devices()` are those of all processes, and `nnlab.training.parallel` doe
 Kubernetes, Open MPI (up to release 4) and Cloud TPUs are recognised; elsewhere three flags say the
 same: where process 0 listens, how many processes there are, and which of them this one is.
 
-A process whose peers do not arrive ends with one sentence. One whose peers die later is ended by
-`jax.distributed` itself, about 100 seconds after it last heard from them; the launcher starts all
-of them again, and they continue from the last checkpoint.
+A process whose peers do not arrive ends with one sentence, and so does one whose peers die later,
+within 15 seconds (`nnlab.runs.peers`): the launcher starts all of them again, and they continue
+from the last checkpoint.
 """
 
+import os
 import pickle
-import socket
-import threading
-from collections.abc import Callable
-from typing import TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from nnlab.errors import InputError
+from nnlab.runs.peers import Watch, relay
+from nnlab.runs.roll_call import call_roll
 
 Value = TypeVar("Value")
+
+_PER_PROCESS = ("coordinator", "process", "data_dir", "workers", "wait")  # fields that may differ
 
 
 def initialize(
@@ -30,7 +33,7 @@ def initialize(
     processes: int | None = None,
     process: int | None = None,
     *,
-    timeout: int = 300,
+    timeout: int | None = None,
 ) -> None:
     """Join this process to the others, and return when all are there.
 
@@ -38,52 +41,62 @@ def initialize(
     of its host. With all three arguments the cluster is not asked, and each process has all GPUs
     that it sees.
 
+    While a process waits, a line on standard error says for whom. From then on, if one of them
+    dies, the others end within 15 seconds, with exit status 1 and a sentence that names it and the
+    checkpoint from which the training goes on.
+
     Args:
         coordinator: "HOST:PORT" where the others reach process 0; the port must be free there.
         processes: the number of processes.
         process: the number of this process, from 0.
-        timeout: seconds to wait for the others.
+        timeout: seconds to wait for the others, by default 15 where `coordinator` is of this
+            machine alone, such as "localhost:4567", and 300 elsewhere.
 
     Raises:
         InputError: the arguments do not fit together, the port is taken, no cluster is recognised,
-            or a process does not arrive in time.
+            a process does not arrive in time, or they differ in their number or versions.
         RuntimeError: JAX has already computed something, or processes are joined already.
     """
     _check(coordinator, processes, process, timeout)
-    if coordinator is not None and process == 0:
-        _check_free(int(coordinator.rpartition(":")[2]))
-    errors = []
+    local_devices: Sequence[int] | None = None
+    if coordinator is None:
+        coordinator, processes, process, local_devices = _asked_of_cluster(timeout or _FAR)
+    assert coordinator is not None and processes is not None and process is not None
+    host, _, port = coordinator.rpartition(":")
+    if timeout is None:
+        timeout = _NEAR if host.startswith("127.") or host in ("localhost", "[::1]") else _FAR
+    if jax.distributed.is_initialized():
+        raise RuntimeError("initialize was called before; expected one call in each process.")
+    peers = call_roll(coordinator, processes, process, timeout)
+    if peers:
+        Watch(process, processes, peers).say_goodbye()
+    if any(name.lower().endswith("_proxy") for name in os.environ):
+        # A proxy for the web is none for processes of a cluster, of which JAX only warns.
+        direct = os.environ.get(_DIRECT) or os.environ.get("no_proxy")
+        os.environ[_DIRECT] = ",".join(filter(None, [direct, "127.0.0.1", host.strip("[]")]))
+        jax.config.update("jax_check_proxy_envs", False)
+    if process > 0:
+        coordinator = f"127.0.0.1:{relay(host.strip('[]'), int(port))}"
+    jax.distributed.initialize(
+        coordinator, processes, process, local_devices, cluster_detection_method="deactivate"
+    )
 
-    def join():
-        try:
-            jax.distributed.initialize(
-                coordinator,
-                processes,
-                process,
-                cluster_detection_method=None if coordinator is None else "deactivate",
-                initialization_timeout=timeout + _GRACE,
-            )
-        except Exception as error:
-            errors.append(error)
 
-    # When it gives up, JAX ends the program with a stack trace; so it may not be first.
-    joining = threading.Thread(target=join, daemon=True)
-    joining.start()
-    joining.join(timeout)
-    if joining.is_alive():
-        peers = "Not all processes" if processes is None else f"Not all {processes} processes"
-        where = "" if coordinator is None else f" at {coordinator}"
+def _asked_of_cluster(timeout: int) -> tuple[str, int, int, Sequence[int] | None]:
+    """Return what JAX would ask of the cluster: address, processes, process, local devices."""
+    from jax._src.clusters import ClusterEnv  # the public function does not tell them
+
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    ids = [int(each) for each in os.environ.get("JAX_LOCAL_DEVICE_IDS", "").split(",") if each]
+    found = ClusterEnv.auto_detect_unset_distributed_params(
+        address, None, None, ids or None, None, timeout
+    )
+    if None in found[:3]:
         raise InputError(
-            f"{peers} have met{where} in {timeout} seconds; each must be started, "
-            "and reach the port of process 0."
+            "No cluster was recognised (SLURM, Kubernetes, Open MPI, Cloud TPU); "
+            "give --coordinator HOST:PORT, --processes and --process."
         )
-    for error in errors:
-        if isinstance(error, ValueError) and coordinator is None:
-            raise InputError(
-                "No cluster was recognised (SLURM, Kubernetes, Open MPI, Cloud TPU); "
-                "give --coordinator HOST:PORT, --processes and --process."
-            ) from error
-        raise error
+    return cast(tuple[str, int, int, Sequence[int] | None], found)
 
 
 def is_writer() -> bool:
@@ -97,19 +110,43 @@ def say(line: str) -> None:
         print(line, flush=True)
 
 
-def agree(value: Value) -> Value:
-    """Return the value of process 0 in every process; all call it at the same place.
+def agree(value: Value, process: int = 0) -> Value:
+    """Return the value of one process in every process; all call it at the same place.
 
     Args:
         value: anything that pickle takes, such as a path, a time or a tree of NumPy arrays; the
             values of the other processes are ignored.
+        process: whose value it is.
     """
     if jax.process_count() == 1:
         return value
-    written = np.frombuffer(pickle.dumps(value), np.uint8) if is_writer() else np.zeros(0, np.uint8)
-    size = int(multihost_utils.broadcast_one_to_all(np.uint32(len(written))))
-    written = np.resize(written, size) if is_writer() else np.zeros(size, np.uint8)
-    return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(written)).tobytes())
+    mine = jax.process_index() == process
+    written = np.frombuffer(pickle.dumps(value) if mine else b"", np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.uint32(len(written)), mine))
+    written = np.resize(written, size) if mine else np.zeros(size, np.uint8)
+    return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(written, mine)).tobytes())
+
+
+def check_same(values: Mapping[str, Any]) -> None:
+    """Raise `InputError` in every process if one was given other values than process 0.
+
+    Args:
+        values: fields of a configuration; those that are a process's own may differ.
+    """
+    if jax.process_count() == 1:
+        return
+    mine = {name: repr(each) for name, each in values.items() if name not in _PER_PROCESS}
+    first = agree(mine)
+    differ = [
+        f"{name} is {mine.get(name, 'absent')} and {first.get(name, 'absent')}"
+        for name in sorted(mine.keys() | first.keys())
+        if mine.get(name) != first.get(name)
+    ]
+    if (odd := greatest(jax.process_index() if differ else 0)) > 0:
+        raise InputError(
+            f"Process {odd} and process 0 have different configurations: "
+            f"{', '.join(agree(differ, odd))}; expected the same in all."
+        )
 
 
 def greatest(number: int) -> int:
@@ -134,15 +171,16 @@ def by_writer(action: Callable[[], Value]) -> Value:
     return cast(Value, agreed)
 
 
-_GRACE = 3600  # seconds that JAX waits longer than we do
+_DIRECT = "no_grpc_proxy"  # hosts that gRPC, which JAX uses, reaches without a proxy
+_NEAR, _FAR = 15, 300  # seconds to wait
 
 
 def _check(
-    coordinator: str | None, processes: int | None, process: int | None, timeout: int
+    coordinator: str | None, processes: int | None, process: int | None, timeout: int | None
 ) -> None:
     given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
     missing = [flag for flag, value in given.items() if value is None]
-    if timeout < 1:
+    if timeout is not None and timeout < 1:
         raise InputError(f"timeout must be at least 1 second, not {timeout}.")
     if len(missing) == 3:
         return
@@ -161,18 +199,3 @@ def _check(
         raise InputError(
             f"--process must be from 0 to {processes - 1} for {processes} processes, not {process}."
         )
-
-
-def _check_free(port: int) -> None:
-    """Raise `InputError` if the port is taken, on which JAX would crash."""
-    try:
-        if socket.has_dualstack_ipv6():
-            server = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-        else:
-            server = socket.create_server(("", port))
-    except OSError as error:
-        raise InputError(
-            f"--coordinator must name a free port, but {port} cannot be listened on here: "
-            f"{error.strerror}."
-        ) from error
-    server.close()

@@ -85,6 +85,8 @@ class Run:
         try:
             record = Record(dataclasses.replace(folder, notes=dict(notes or {})), self)
             yield record
+            if measures := folder.measures():
+                record.result({"measures": measures})
             record.result({"finished": True})
         finally:
             folder.release()
@@ -94,8 +96,9 @@ class Record:
     """The results of a run, kept in `result.json` from the first row on.
 
     The file holds the command, hardware and versions, the configuration, and then what the script
-    adds; it is written anew with each addition, so that an interrupted run keeps its rows. Of
-    several processes that train as one, process 0 writes.
+    adds; it is written anew with each addition, so that an interrupted run keeps its rows. In the
+    end "measures" are added: what the tests say of the networks that `fit` has trained. Of several
+    processes that train as one, process 0 writes.
 
     Attributes:
         folder: the folder of the run.

@@ -4,7 +4,9 @@
 config.json       the configuration, written first
 metrics.jsonl     one JSON object a line: network, step and its figures
 tensorboard/      the finite ones as TensorBoard events, one sub-folder a network
+csv/, wandb/      what loggers have written (`nnlab.runs.loggers`)
 checkpoints/      training states (`nnlab.runs.checkpoints`)
+measures.json     of each trained network, what its test says (`nnlab.runs.evaluating`)
 curves.png        learning curves, from some scripts
 network.*         `network.safetensors`, the trained network, of several the best one
 networks/         each trained network by its name (`nnlab.runs.networks`)
@@ -28,15 +30,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from nnlab.errors import InputError, needs
-from nnlab.paths import printable, reason, user_path, writing
+from nnlab.paths import printable, reading, reason, user_path, writing
 from nnlab.runs import hosts
 
 _WRITTEN = (
-    *("metrics.jsonl", "tensorboard", "checkpoints", "networks"),
-    *("curves.png", "network.safetensors", "result.json", "report.html"),
+    *("metrics.jsonl", "tensorboard", "csv", "wandb", "checkpoints", "networks"),
+    *("curves.png", "network.safetensors", "result.json", "report.html", "measures.json"),
 )
 # Left by a kill while writing.
-_PARTIAL = ("config.json.partial", "result.json.partial", "metrics.jsonl.partial")
+_PARTIAL = tuple(
+    f"{name}.partial" for name in ("config.json", "result.json", "metrics.jsonl", "measures.json")
+)
 ASIDE = ("out", "data_dir", "overwrite", "resume")  # fields on which no result depends
 _LOCK = ".lock"
 _locks: dict[int, IO[str]] = {}  # the locks that this process holds, by inode
@@ -89,7 +93,8 @@ class RunFolder:
         Raises:
             InputError: the folder holds a run and neither `overwrite` nor `resume` is true, or
                 both are; it holds other files but no run; the run to resume has another
-                configuration; another process uses the folder; or it cannot be written.
+                configuration; another process uses the folder; it cannot be written; or
+                processes that train as one have different configurations.
         """
         if overwrite and resume:
             raise InputError("--overwrite and --resume were both given, expected at most one.")
@@ -115,6 +120,7 @@ class RunFolder:
                     f"The run folder {printable(path)} cannot be written: {reason(error)}."
                 ) from error
 
+        hosts.check_same({f.name: getattr(config, f.name) for f in dataclasses.fields(config)})
         hosts.by_writer(make)
         return cls(user_path(path), resume)
 
@@ -191,6 +197,27 @@ class RunFolder:
                         events.add_scalar(name, float(value), int(step))
 
             yield record
+
+    def measures(self) -> dict[str, Any]:
+        """Return what the tests say of the networks trained so far, by name, in their order.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        file = self.path / "measures.json"
+        with reading(file):
+            return json.loads(file.read_text()) if file.exists() else {}
+
+    def add_measures(self, network: str, measures: Mapping[str, Any]) -> None:
+        """Add those of a network, or replace them.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        if hosts.is_writer():
+            with writing(self.path / "measures.json"):
+                found = self.measures() | {network: measures}
+                _write_json(self.path / "measures.json", found, indent=None)
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write `result.json` whole, in place of an earlier one of the same run.
@@ -302,8 +329,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write_json(path: Path, value: Any) -> None:
-    _write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+def _write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+    _write_text(path, json.dumps(_plain(value), indent=indent, allow_nan=False) + "\n")
 
 
 def _write_text(path: Path, text: str) -> None:

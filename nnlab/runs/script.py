@@ -18,13 +18,13 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 from nnlab.console import console
 from nnlab.errors import InputError, needs
 from nnlab.paths import reading, user_path
 from nnlab.runs import signals
+from nnlab.runs.environment import program
 
 Config = TypeVar("Config")
 _asked: list[type] | None = None  # in `configuration_of`, where `run` leaves what it is given
@@ -135,16 +135,10 @@ def parse(config_type: type[Config], args: Sequence[str] | None) -> Config:
     description = sys.modules[config_type.__module__].__doc__ or ""
     description = "\n\n".join(map(_paragraph, description.split("\n\n")))
     try:
-        return tyro.cli(build, prog=_program(), description=description, args=args)
+        return tyro.cli(build, prog=program(), description=description, args=args)
     except (AssertionError, OSError) as error:
         # An unknown shell or a file that cannot be written, given to --tyro-write-completion.
         raise InputError(str(error)) from error
-
-
-def _program() -> str | None:
-    """The name of a command of nnlab, and None for other scripts."""
-    file = Path(sys.argv[0])
-    return f"nnlab {file.stem}" if file.parent == Path(__file__).parents[1] / "commands" else None
 
 
 def _paragraph(text: str) -> str:

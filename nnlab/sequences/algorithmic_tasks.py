@@ -35,6 +35,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nnlab.errors import InputError
+from nnlab.ops.keys import check_key
 
 Episodes = tuple[jax.Array, tuple[jax.Array, jax.Array]]
 WORDS_OF_ITEM = 3
@@ -253,4 +254,5 @@ def _episode(shown: jax.Array, wanted: jax.Array, mask: jax.Array) -> Episodes:
 def _batch(episode: Callable[[jax.Array], Episodes], key: jax.Array, batch: int) -> Episodes:
     if batch < 1:
         raise InputError(f"batch must be at least 1, not {batch}.")
+    check_key(key)
     return jax.vmap(episode)(jax.random.split(key, batch))

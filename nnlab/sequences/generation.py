@@ -24,6 +24,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from nnlab.errors import InputError
+from nnlab.ops.keys import check_key
 
 
 class Position(NamedTuple):
@@ -81,6 +82,7 @@ def decode(
     Returns:
         The position after the symbols, and the symbols, int32 [texts, count].
     """
+    check_key(key)
 
     def step(position: Position, _: None) -> tuple[Position, jax.Array]:
         step_key = jax.random.fold_in(key, position.count)
@@ -101,6 +103,7 @@ def draw(
     top_k: int | None = None,
 ) -> jax.Array:
     """Draw a symbol, int32 [...], by eq. 1 from logits [..., symbols]."""
+    check_key(key)
     if top_k is not None and top_k < logits.shape[-1]:
         least = lax.top_k(logits, top_k)[0][..., -1:]
         logits = jnp.where(logits < least, -jnp.inf, logits)

@@ -39,6 +39,7 @@ from jax.typing import DTypeLike
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
 from nnlab.layers.recurrent import Cell
+from nnlab.networks import Network
 from nnlab.sequences.addressing import address, read, write
 
 
@@ -117,7 +118,7 @@ class NTMCell(nn.Module):
         return NTMState(memory, words, weightings, tuple(carries)), (logits, weightings)
 
 
-class NTM(nn.Module):
+class NTM(Network):
     """A network that maps sequences [batch, time, m] to logits [batch, time, k], float32.
 
     The weightings of all steps are sown as intermediates "read_weightings" [batch, time, R, N] and

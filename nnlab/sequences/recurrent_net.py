@@ -25,9 +25,10 @@ from nnlab.errors import InputError
 from nnlab.files.borrowing import Gates, Place, names_of
 from nnlab.layers.recurrent import Cell, GRUCell, LSTMCell
 from nnlab.layers.sequences import Bidirectional, Recurrent, Stacked
+from nnlab.networks import Network
 
 
-class RecurrentNet(nn.Module):
+class RecurrentNet(Network):
     """A network that maps [batch, time, m] to outputs [batch, time, k].
 
     `lengths` and the state from call to call are as in `nnlab.layers.sequences`.
@@ -86,7 +87,7 @@ class RecurrentNet(nn.Module):
         return Bidirectional(forward, back, name=f"both{number}")
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(Network):
     """A network that maps symbols [batch, time] to logits [batch, time, symbols] of the next.
 
     A symbol is an integer below `symbols`. The other attributes are those of `RecurrentNet`; the

@@ -31,9 +31,10 @@ from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
 from nnlab.layers.recurrent import Cell, LSTMCell
 from nnlab.layers.sequences import Recurrent, Stacked
+from nnlab.networks import Network
 
 
-class NextEvent(nn.Module):
+class NextEvent(Network):
     """A network that maps events int [batch, window] to logits [batch, events + 2] of the next.
 
     A number outside of [0, events) is read as a blank, all `absent`. The logit of `unknown` is the

@@ -29,11 +29,12 @@ from nnlab.data.batches import check_shape
 from nnlab.errors import InputError
 from nnlab.layers.recurrent import Cell, LSTMCell
 from nnlab.layers.sequences import Recurrent, Stacked
+from nnlab.networks import Network
 
 LOG_SCALES = (-5.0, 5.0)  # a series without noise would send the scale to zero
 
 
-class NextValue(nn.Module):
+class NextValue(Network):
     """A network that maps [batch, time, m] to [batch, time, 2]: next value, logarithm of scale.
 
     The first input is the value; the others are whatever is known of the next row beforehand, such

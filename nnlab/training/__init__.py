@@ -19,9 +19,12 @@ from nnlab.training.feeds import (
 from nnlab.training.long_sequences import long_evaluation
 from nnlab.training.losses import (
     cross_entropy,
+    soft_labels,
     with_auxiliary,
 )
+from nnlab.training.measures import Measures, measure
 from nnlab.training.parallel import data_mesh
+from nnlab.training.rate_finder import RangeTest, range_test
 from nnlab.training.stacked import over_states, stack_states, unstack_states
 from nnlab.training.statistics import fresh_statistics
 from nnlab.training.steps import (
@@ -39,6 +42,8 @@ __all__ = [
     "Distillation",
     "Fault",
     "Feed",
+    "Measures",
+    "RangeTest",
     "State",
     "accuracy",
     "cross_entropy",
@@ -54,7 +59,10 @@ __all__ = [
     "init",
     "leaf_name",
     "long_evaluation",
+    "measure",
     "over_states",
+    "range_test",
+    "soft_labels",
     "stack_states",
     "steps_per_epoch",
     "streamed",

@@ -41,6 +41,7 @@ from jax.tree_util import tree_leaves_with_path
 from nnlab.data.batches import shared_size
 from nnlab.errors import InputError
 from nnlab.optim.freezing import path_name
+from nnlab.training.loss_scaling import widened
 from nnlab.training.losses import cross_entropy
 from nnlab.training.models import check_model
 from nnlab.training.observed import (
@@ -79,7 +80,9 @@ def diagnose(
     loss: Callable[[Any, Any], jax.Array] = cross_entropy,
     *,
     augment: Callable[[jax.Array, Any], Any] | None = None,
+    mix: Callable[[jax.Array, Any, Any], Any] | None = None,
     steps: int = 100,
+    loss_scale: float = 1.0,
 ) -> list[Fault]:
     """Look for what cannot learn, as in this module's text; nothing is changed.
 
@@ -87,8 +90,9 @@ def diagnose(
         model: called as `model(inputs, train=True)`, with the random stream "dropout".
         variables: its "params" and "batch_stats", fresh or trained.
         batch: (inputs, labels), arrays [examples, ...] or trees of them; 16 examples are taken.
-        loss, augment: as in `nnlab.training.train_step`.
+        loss, augment, mix: as in `nnlab.training.train_step`.
         steps: of the training, after which running statistics must be those of its end.
+        loss_scale: what float16 needs, so that gradients are not taken for none.
 
     Returns:
         The faults, the first of each chain of consequences; empty if there is none.
@@ -114,12 +118,15 @@ def diagnose(
                 mutable=["batch_stats", SEEN],
                 rngs={"dropout": key},
             )
-        return loss(outputs, labels), (outputs, updates)
+        value = loss(outputs if loss_scale == 1 else widened(outputs), labels)
+        return value * loss_scale, (outputs, updates)
 
     def look(params, batch, key):
         inputs, labels = batch
         if augment is not None:
             inputs = augment(key, inputs)
+        if mix is not None:
+            inputs, labels = mix(key, inputs, labels)
         (value, (outputs, updates)), grads = jax.value_and_grad(objective, has_aux=True)(
             params, inputs, labels, key
         )
@@ -127,6 +134,7 @@ def diagnose(
 
     found = jax.jit(look, compiler_options=_QUICK)(variables["params"], batch, jax.random.key(0))
     value, outputs, inputs, updates, grads = jax.device_get(found)
+    value = value / loss_scale
     outputs, inputs, seen = numbers(outputs), numbers(inputs), updates.get(SEEN, {})
     calls = [
         Call(name, *map(numbers, arrays))

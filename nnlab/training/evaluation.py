@@ -1,17 +1,19 @@
 """Evaluation of a network on many examples, one batch at a time to save memory."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from nnlab.data.batches import shared_size
-from nnlab.errors import check_count
+from nnlab.data.batches import check_batch, shared_size
+from nnlab.errors import InputError, check_count
 from nnlab.training.epochs import split_batch
 from nnlab.training.losses import cross_entropy
 from nnlab.training.steps import (
@@ -31,11 +33,16 @@ class Evaluation:
         model: what it evaluates.
         weights: the parameters of a state that it evaluates.
         program: the function, from `jax.jit`.
+        with_outputs: the same to (metrics, outputs of the model), not yet compiled; None where the
+            outputs of all examples together are not kept.
+        loss: of outputs and labels.
     """
 
     model: nn.Module
     weights: Callable[[State], Any]
     program: Any
+    with_outputs: Callable[[State, Batch], tuple[Metrics, Any]] | None = None
+    loss: Loss = cross_entropy
 
     def __call__(self, state: State, data: Batch) -> Metrics:
         return self.program(state, data)
@@ -44,6 +51,34 @@ class Evaluation:
         """Return the variables of the model that it evaluates."""
         found = {"params": self.weights(state), "batch_stats": state.batch_stats}
         return {name: tree for name, tree in found.items() if tree}
+
+    def check_labels(self, state: State, inputs: Any, labels: Any) -> None:
+        """Raise `InputError` if labels are none of the classes that the network tells apart.
+
+        Only those are looked at that the cross-entropy takes, arrays of integers in memory.
+
+        Args:
+            state: what the network is evaluated at; only shapes matter.
+            inputs: of the network, of which only shapes and dtypes matter.
+            labels: those of any examples.
+        """
+        if self.loss is not cross_entropy or not hasattr(labels, "dtype"):
+            return
+        labels = np.asarray(labels)
+        if labels.dtype.kind not in "iu" or not labels.size:
+            return
+        classes = getattr(self.model, "classes", None)
+        if not isinstance(classes, int):
+            few = jax.tree.map(lambda a: a[:1], inputs)
+            apply = functools.partial(self.model.apply, train=False)
+            classes = jax.eval_shape(apply, self.variables(state), few).shape[-1]
+        least, most = int(labels.min()), int(labels.max())
+        if least < 0 or most >= classes:
+            raise InputError(
+                f"labels go from {least} to {most}, expected 0 to {classes - 1} for the {classes} "
+                f"outputs of {type(self.model).__name__}"
+                + (f"; give labels - {least}." if 0 < least == most - classes + 1 else ".")
+            )
 
 
 def evaluation(
@@ -73,18 +108,21 @@ def evaluation(
         InputError: when `evaluate` is called, arrays differ in their number of examples.
     """
 
-    @jax.jit
-    def evaluate(state: State, data: Batch) -> Metrics:
-        shared_size(data)
+    def with_outputs(state: State, data: Batch) -> tuple[Metrics, Any]:
+        shared_size(check_batch(data))
         variables = {"params": weights(state), "batch_stats": state.batch_stats}
 
         def apply(examples):
             return model.apply(variables, examples, train=False)
 
         outputs = in_batches(apply, data[0], batch_size, mesh=mesh)
-        return {"loss": loss(outputs, data[1]), **metrics(outputs, data[1])}
+        return {"loss": loss(outputs, data[1]), **metrics(outputs, data[1])}, outputs
 
-    return Evaluation(model, weights, evaluate)
+    @jax.jit
+    def evaluate(state: State, data: Batch) -> Metrics:
+        return with_outputs(state, data)[0]
+
+    return Evaluation(model, weights, evaluate, with_outputs, loss)
 
 
 def in_batches(

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from nnlab.data.batches import shared_size
+from nnlab.data.batches import check_batch, shared_size
 from nnlab.data.stream import DeviceBatches, Stream, to_device
 from nnlab.errors import InputError, check_count
 from nnlab.training.epochs import (
@@ -49,12 +49,17 @@ class Feed(NamedTuple):
         compile: `with compile(step, state, mesh) as advance`; only the step, shapes and placement
             of the state matter. `advance` reuses the memory of the state that it is given.
         first: reads some examples, as a batch has them; None where there is no such way.
+        sample: `sample(batches)`, inputs of so many batches or as many as there are, drawn without
+            regard to their order, always the same; None where there is no such way.
+        labels: those of all examples; None where they are not in memory.
     """
 
     batch_size: int
     steps_per_epoch: int
     compile: Callable[[Step, State, Mesh | None], contextlib.AbstractContextManager[Advance]]
     first: Callable[[], Batch] | None = None
+    sample: Callable[[int], Any] | None = None
+    labels: Any = None
 
 
 def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
@@ -68,16 +73,26 @@ def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
             examples; or, on compilation, the devices of the mesh do not divide the batch, or a
             carried state meets `shuffle`.
     """
+    check_batch(data)
     steps = steps_per_epoch(data, batch_size)
 
     @contextlib.contextmanager
     def compile(step: Step, state: State, mesh: Mesh | None) -> Iterator[Advance]:
-        arrays = data if mesh is None else replicate(data, mesh)
+        # Once, where each call would move NumPy arrays anew.
+        arrays = jax.device_put(data) if mesh is None else replicate(data, mesh)
         program = train_steps(step, batch_size, shuffle=shuffle, mesh=mesh)
         run = _jit(program, mesh).lower(state, arrays, 1).compile()
         yield _advance(lambda state, count: run(state, arrays, count), steps)
 
-    return Feed(batch_size, steps, compile, lambda: jax.tree.map(lambda a: a[:batch_size], data))
+    def sample(batches: int) -> Any:
+        count = min(batches, steps) * batch_size
+        chosen = np.random.default_rng(0).permutation(shared_size(data))[:count]
+        return jax.tree.map(lambda a: a[chosen], data[0])
+
+    def first() -> Batch:
+        return jax.tree.map(lambda a: a[:batch_size], data)
+
+    return Feed(batch_size, steps, compile, first, sample, data[1])
 
 
 def generated(make: Callable[[jax.Array], Batch], steps_per_epoch: int) -> Feed:
@@ -102,7 +117,10 @@ def generated(make: Callable[[jax.Array], Batch], steps_per_epoch: int) -> Feed:
         run = _jit(generated_steps(step, make, steps_per_epoch), None).lower(state, 1).compile()
         yield _advance(run, steps_per_epoch)
 
-    return Feed(batch_size, steps_per_epoch, compile, lambda: make(jax.random.key(0)))
+    def sample(batches: int) -> Any:
+        return _joined([make(key)[0] for key in jax.random.split(jax.random.key(0), batches)])
+
+    return Feed(batch_size, steps_per_epoch, compile, lambda: make(jax.random.key(0)), sample)
 
 
 def _advance(run: Callable[[State, int], tuple[State, Any]], steps: int) -> Advance:
@@ -131,6 +149,11 @@ def streamed(stream: Stream) -> Feed:
     def first() -> Batch:
         with contextlib.closing(to_device(alone.batches(0), None)) as batches:
             return next(batches)
+
+    def sample(batches: int) -> Any:
+        whole = dataclasses.replace(alone, process=0, processes=1)
+        with contextlib.closing(whole.batches(0)) as read:
+            return _joined([next(read)[0] for _ in range(min(batches, steps))])
 
     @contextlib.contextmanager
     def compile(step: Step, state: State, mesh: Mesh | None) -> Iterator[Advance]:
@@ -168,7 +191,11 @@ def streamed(stream: Stream) -> Feed:
 
             yield advance
 
-    return Feed(stream.batch_size, steps, compile, first)
+    return Feed(stream.batch_size, steps, compile, first, sample)
+
+
+def _joined(batches: list[Any]) -> Any:
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
 
 
 def _jit(program: Callable, mesh: Mesh | None) -> Any:

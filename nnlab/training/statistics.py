@@ -22,10 +22,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh
 
 from nnlab.data.batches import shared_size
 from nnlab.errors import InputError
+from nnlab.training.parallel import replicate
 from nnlab.training.steps import State
+
+BATCHES = 20
 
 
 def fresh_statistics(
@@ -33,7 +37,7 @@ def fresh_statistics(
     inputs: Any,
     batch_size: int,
     *,
-    batches: int = 20,
+    batches: int = BATCHES,
     augment: Callable[[jax.Array, Any], Any] | None = None,
 ) -> Callable[[State], State]:
     """Return `renew(state)`, compiled: the state with statistics (1) of all `flax.linen.BatchNorm`.
@@ -48,6 +52,39 @@ def fresh_statistics(
     Raises:
         InputError: there are fewer examples than a batch, or `batches` is below 1.
     """
+    renew, parts = _program(model, inputs, batch_size, batches, augment)
+    return lambda state: renew(state, parts)
+
+
+def compiled_statistics(
+    state: State,
+    model: nn.Module,
+    inputs: Any,
+    batch_size: int,
+    *,
+    batches: int = BATCHES,
+    augment: Callable[[jax.Array, Any], Any] | None = None,
+    mesh: Mesh | None = None,
+) -> Callable[[State], State]:
+    """Return `fresh_statistics`, compiled now for states like this one, on the devices of a mesh.
+
+    Raises:
+        InputError: as for `fresh_statistics`.
+    """
+    renew, parts = _program(model, inputs, batch_size, batches, augment)
+    parts = parts if mesh is None else replicate(parts, mesh)
+    program = renew.lower(state, parts).compile()
+    return lambda state: program(state, parts)
+
+
+def _program(
+    model: nn.Module,
+    inputs: Any,
+    batch_size: int,
+    batches: int,
+    augment: Callable[[jax.Array, Any], Any] | None,
+) -> tuple[Any, Any]:
+    """Return `renew(state, parts) -> state`, from `jax.jit`, and inputs [batches, batch, ...]."""
     count = min(batches, shared_size(inputs) // batch_size) if batch_size > 0 else 0
     if count < 1:
         raise InputError(
@@ -104,7 +141,7 @@ def fresh_statistics(
                 stats = _with(stats, path, taken)
         return state._replace(batch_stats=stats)
 
-    return lambda state: renew(state, parts)
+    return renew, parts
 
 
 def _with(tree: Any, path: tuple[str, ...], leaves: dict[str, jax.Array]) -> Any:

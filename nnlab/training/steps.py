@@ -17,16 +17,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from flax.training.dynamic_scale import DynamicScale
 from jax import lax
 
-from nnlab.data.batches import check_shape, check_some, shared_size
+from nnlab.data.batches import check_batch, check_shape, check_some, shared_size
 from nnlab.errors import InputError, check_count
-from nnlab.kernels.batch import match_varying
 from nnlab.layers.sequences import no_carry
+from nnlab.ops.keys import check_key
 from nnlab.optim.freezing import fill, frozen_paths, without
+from nnlab.training import loss_scaling
+from nnlab.training.accumulation import mean_over_parts, parts_of, varying_like
 from nnlab.training.doctor import diagnose
-from nnlab.training.losses import cross_entropy
-from nnlab.training.models import check_model
+from nnlab.training.losses import are_soft, cross_entropy
+from nnlab.training.models import check_model, check_optimizer
 
 Batch = tuple[Any, Any]  # inputs and labels, each any tree of arrays [examples, ...]
 Loss = Callable[[Any, Any], jax.Array]
@@ -43,6 +46,7 @@ class State(NamedTuple):
         key: typed PRNG key from which all randomness is folded.
         carry: Flax collection of the states that recurrent layers keep from batch to batch; empty
             unless `init` was given `streams`.
+        loss_scale: what the loss is multiplied by; empty unless `init` was given one.
     """
 
     step: jax.Array
@@ -51,6 +55,7 @@ class State(NamedTuple):
     opt_state: optax.OptState
     key: jax.Array
     carry: Any = ()
+    loss_scale: Any = ()
 
 
 Step = Callable[[State, Batch], tuple[State, Metrics]]
@@ -72,6 +77,7 @@ def init(
     inputs: Any,
     *,
     streams: int | None = None,
+    loss_scale: DynamicScale | None = None,
 ) -> State:
     """Return the state before the first step.
 
@@ -86,25 +92,41 @@ def init(
             the sequences of the one before, from the states in which recurrent layers ended; each
             epoch starts from zeros. Batches must come in order, `in_memory(…, shuffle=False)`. By
             default every batch starts from zeros.
+        loss_scale: begin loss scaling, for networks that compute in float16
+            (`nnlab.training.loss_scaling`).
 
     Raises:
-        InputError: the model is no Linen module that takes `train`, or has something else where an
-            arithmetic belongs; there are no examples; or `streams` is given, and the arrays differ
-            in their number of examples or the model has no recurrent layer that carries a state.
+        InputError: `key` is no random key, or `optimizer` no transformation; the model is no Linen
+            module that takes `train`, or has something else where an arithmetic belongs, or does
+            not take `inputs`; there are no examples, or they are no numbers; the scale is none of
+            Flax's; or `streams` is given, and the arrays differ in their number of examples or the
+            model has no recurrent layer that carries a state.
     """
-
+    check_key(key)
     check_model(model)
+    check_optimizer(optimizer)
 
     @jax.jit
     def begin(key: jax.Array, few: Any) -> tuple[Any, jax.Array]:
         params_key, key = jax.random.split(key)
         return model.init(params_key, few, train=False), key
 
-    variables, key = begin(key, _first_example(inputs))
+    few = _first_example(inputs)
+    try:
+        variables, key = begin(key, few)
+    except (AttributeError, TypeError) as error:
+        if hasattr(inputs, "shape"):
+            raise
+        raise InputError(  # most models take one array
+            f"{type(model).__name__} does not take inputs that are a {type(inputs).__name__} "
+            f"({str(error).splitlines()[0].rstrip('.')}); expected an array [examples, ...]."
+        ) from error
     params = variables["params"]
     stats = variables.get("batch_stats", {})
     carry = () if streams is None else _carry(model, variables, inputs, streams)
-    return State(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), key, carry)
+    scale = () if loss_scale is None else loss_scaling.begun(loss_scale)
+    opt_state = optimizer.init(params)
+    return State(jnp.zeros((), jnp.int32), params, stats, opt_state, key, carry, scale)
 
 
 def _first_example(inputs: Any) -> Any:
@@ -130,9 +152,15 @@ def _carry(model: nn.Module, variables: Any, inputs: Any, streams: int) -> Any:
 def accuracy(logits: jax.Array, labels: jax.Array) -> Metrics:
     """Return {"accuracy"}: the part of labels [...] with the largest of logits [..., classes].
 
+    Of a soft label [..., classes] the share of that class counts, as in the code of mixup.
+
     Raises:
         InputError: there is not one label for each row of logits.
     """
+    if are_soft(logits, labels):
+        check_shape("soft labels for the accuracy of logits", labels, logits.shape)
+        chosen = logits.argmax(-1, keepdims=True)
+        return {"accuracy": jnp.mean(jnp.take_along_axis(labels, chosen, axis=-1))}
     check_shape("labels for the accuracy of logits", labels, logits.shape[:-1])
     return {"accuracy": jnp.mean(logits.argmax(-1) == labels)}
 
@@ -143,8 +171,10 @@ def train_step(
     loss: Loss = cross_entropy,
     augment: Callable[[jax.Array, Any], Any] | None = None,
     *,
+    mix: Callable[[jax.Array, Any, Any], Batch] | None = None,
     metrics: Callable[[Any, Any], Metrics] = accuracy,
     accumulate: int = 1,
+    gradient_norm: bool = False,
     axis_name: str | None = None,
     combine: Callable[[Any, str], Any] = lax.pmean,
 ) -> Step:
@@ -156,7 +186,9 @@ def train_step(
 
     If the new state would hold a number that is not finite, the step is not taken: the old state is
     returned, and a metric says where that number was. Under `optax.apply_if_finite` the optimiser
-    itself skips such gradients: the step counts, and running statistics stay as they were.
+    itself skips such gradients: the step counts, and running statistics stay as they were. With a
+    loss scale a step whose gradients alone are not finite counts too and changes only the scale,
+    until that cannot become smaller.
 
     Parameters frozen by `nnlab.optim.freeze` keep their bits and are not differentiated:
     transformations around `freeze` see zero gradients, and devices exchange none.
@@ -166,11 +198,16 @@ def train_step(
             is handed the loss as `value`.
         loss: `loss(outputs, labels)`, a scalar, the mean over the batch.
         augment: `augment(key, inputs)`, applied to the whole tree of inputs in each step.
+        mix: `mix(key, inputs, labels)`, augmentation that sees the labels and returns both, such as
+            `functools.partial(nnlab.vision.mixup, classes=10)`, after `augment`.
         metrics: `metrics(outputs, labels)`, named scalars, each a mean over the batch; by default
             the accuracy of outputs that are logits.
         accumulate: the number of parts in which the batch goes through the network, one after the
             other, to save memory. The gradient is that of the whole batch, except that BatchNorm
             normalises each part by its own statistics; running statistics take their mean.
+        gradient_norm: also measure "gradient_norm", the Euclidean norm of the whole gradient before
+            the optimiser changes it. Training keeps its bits; the cost is a multiplication and an
+            addition for each parameter and step.
         axis_name: the axis of `jax.pmap` or `jax.shard_map`, if the step runs under one and sees
             one device's part of the batch. Gradients, running statistics and metrics are averaged
             over it; augmentation and dropout draw differently on each device.
@@ -179,9 +216,11 @@ def train_step(
 
     Returns:
         The step, whose attribute `diagnose` is `nnlab.training.diagnose` of this model, loss and
-        augmentation. Its metrics are scalars: "loss" and those of `metrics`, means over the batch
-        in training mode before the update, and "nonfinite", int32: -1, or the number of the first
-        leaf of `Watched` that is not finite, which `leaf_name` turns into a name.
+        augmentation, and `augment` that augmentation. Its metrics are scalars: "loss" and those of
+        `metrics`, means over the batch in training mode before the update, and "nonfinite", int32:
+        -1, or the number of the first leaf of `Watched` that is not finite, which `leaf_name` turns
+        into a name. With a loss scale there are "loss_scale", float32, and "overflow", 1 where that
+        stopped the step or 0.
 
     Raises:
         InputError: `accumulate` is below 1; or, when the step is called, the batch has no examples;
@@ -192,7 +231,7 @@ def train_step(
     check_count("accumulate", accumulate)
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        inputs, labels = batch
+        inputs, labels = check_batch(batch)
         check_some(inputs)
         carried = {"carry": state.carry} if state.carry else {}
         if carried and (accumulate > 1 or axis_name is not None):
@@ -200,16 +239,20 @@ def train_step(
                 "a carried state needs accumulate=1 and no axis_name, not "
                 f"accumulate={accumulate} and axis_name={axis_name}."
             )
-        params, stats = _varying_like(inputs, (state.params, state.batch_stats))
+        params, stats = varying_like(inputs, (state.params, state.batch_stats))
         key = jax.random.fold_in(_step_key(state), state.step)
         if axis_name is not None:
             key = jax.random.fold_in(key, lax.axis_index(axis_name))
         augment_key, dropout_key = jax.random.split(key)
+        if mix is not None:
+            augment_key, mix_key = jax.random.split(augment_key)
         if augment is not None:
             inputs = augment(augment_key, inputs)
-            batch = inputs, labels
+        if mix is not None:
+            inputs, labels = mix(mix_key, inputs, labels)
+        batch = inputs, labels
 
-        frozen = frozen_paths(state.opt_state)
+        frozen, scale = frozen_paths(state.opt_state), state.loss_scale
 
         def objective(trained, inputs, labels, key):
             outputs, updates = model.apply(
@@ -219,24 +262,31 @@ def train_step(
                 mutable=["batch_stats", *carried],
                 rngs={"dropout": key},
             )
+            if scale:
+                outputs = loss_scaling.widened(outputs)
             value = loss(outputs, labels)
             measured = {"loss": value, **metrics(outputs, labels)}
+            value = value * scale.scale if scale else value
             return value, (updates.get("batch_stats", {}), measured, updates.get("carry", ()))
 
         def gradients(inputs, labels, key):
             trained = without(params, frozen)
             grads, others = jax.grad(objective, has_aux=True)(trained, inputs, labels, key)
-            return _varying_like(inputs, (grads, *others))
+            return varying_like(inputs, (grads, *others))
 
         if accumulate == 1:
             results = gradients(inputs, labels, dropout_key)
         else:
             keys = jax.random.split(dropout_key, accumulate)
-            results = _mean_over_parts(gradients, *_parts(batch, accumulate), keys)
+            results = mean_over_parts(gradients, *parts_of(batch, accumulate), keys)
         grads, new_stats, measured, carry = results
+        grads = loss_scaling.unscaled(scale, grads) if scale else grads
+        finite = loss_scaling.all_finite(grads, axis_name) if scale else jnp.array(True)
         if axis_name is not None:
             grads = combine(grads, axis_name)
             new_stats, measured = lax.pmean((new_stats, measured), axis_name)
+        if gradient_norm:
+            measured = measured | {"gradient_norm": optax.tree.norm(grads)}
 
         grads = fill(grads, jax.tree.map(jnp.zeros_like, state.params))
         updates, opt_state = optax.with_extra_args_support(optimizer).update(
@@ -244,9 +294,17 @@ def train_step(
         )
         new_params = optax.apply_updates(state.params, updates)
         new_params = fill(without(new_params, frozen), state.params)
-        after = State(state.step + 1, new_params, new_stats, opt_state, state.key, carry)
+        after = State(state.step + 1, new_params, new_stats, opt_state, state.key, carry, scale)
         watched = Watched(new_stats, measured["loss"], grads, new_params)
-        if optax.tree.get_all_with_path(opt_state, optax.ApplyIfFiniteState.__name__):
+        if scale:
+            next_scale = loss_scaling.adjusted(scale, finite)
+            skip = ~finite & (next_scale.scale < scale.scale)
+            after = _select(skip, state._replace(step=after.step), after)
+            after = after._replace(loss_scale=next_scale)
+            kept = jax.tree.map(lambda g: jnp.where(skip, 0, g), grads)
+            watched = Watched(after.batch_stats, measured["loss"], kept, after.params)
+            measured |= {"loss_scale": scale.scale, "overflow": skip.astype(jnp.float32)}
+        elif optax.tree.get_all_with_path(opt_state, optax.ApplyIfFiniteState.__name__):
             finite = _first_nonfinite(watched) < 0
             kept_stats = _select(finite, new_stats, state.batch_stats)
             after = after._replace(
@@ -259,8 +317,9 @@ def train_step(
         return _select(bad < 0, after, state), measured | {"nonfinite": bad}
 
     step.diagnose = functools.partial(  # pyright: ignore[reportFunctionMemberAccess]
-        diagnose, model, loss=loss, augment=augment
+        diagnose, model, loss=loss, augment=augment, mix=mix
     )
+    step.augment = augment  # pyright: ignore[reportFunctionMemberAccess]
     return step
 
 
@@ -272,41 +331,6 @@ def leaf_name(state: State, number: int) -> str:
 
 def _step_key(state: State) -> jax.Array:
     return jax.random.fold_in(state.key, 1)
-
-
-def _parts(batch: Batch, n: int) -> Batch:
-    """Reshape [batch, ...] to [n, batch / n, ...], each part with examples from every device."""
-    examples = shared_size(batch)
-    if examples % n:
-        raise InputError(f"accumulate must divide the batch of {examples} examples, not {n}.")
-
-    def split(a):
-        return jnp.moveaxis(a.reshape(examples // n, n, *a.shape[1:]), 1, 0)
-
-    return jax.tree.map(split, batch)
-
-
-def _mean_over_parts(fn: Callable[..., Any], *parts: Any) -> Any:
-    """Return the mean of `fn(*part)` over the first axis of `parts`, one part after the other."""
-    shapes = jax.eval_shape(fn, *jax.tree.map(lambda part: part[0], parts))
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    zeros = _varying_like(parts[0], zeros)
-
-    def add(total, part):
-        return jax.tree.map(jnp.add, total, fn(*part)), None
-
-    return jax.tree.map(lambda total: total / shared_size(parts), lax.scan(add, zeros, parts)[0])
-
-
-def _varying_like(inputs: Any, tree: Any) -> Any:
-    """Inside `jax.shard_map`, mark the arrays of `tree` as each device's own if `inputs` are.
-
-    Otherwise the gradient with respect to parameters that all devices share would already be
-    summed over devices. Outside, return the arrays unchanged.
-    """
-    given = jax.tree.leaves(inputs)
-    leaves, structure = jax.tree.flatten(tree)
-    return structure.unflatten(match_varying(*given, *leaves)[len(given) :])
 
 
 def _first_nonfinite(tree: Any) -> jax.Array:

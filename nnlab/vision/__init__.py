@@ -1,6 +1,12 @@
 """Images: data sets, augmentation, transforms, and the convolutional networks."""
 
-from nnlab.vision.augment import random_crop, random_crop_and_flip, random_flip
+from nnlab.vision.augment import (
+    chain,
+    cutout,
+    random_crop,
+    random_crop_and_flip,
+    random_flip,
+)
 from nnlab.vision.datasets.dataset import (
     Dataset,
     Records,
@@ -8,9 +14,13 @@ from nnlab.vision.datasets.dataset import (
     check_arrays,
 )
 from nnlab.vision.datasets.sources import load, record_source
+from nnlab.vision.image_report import image_sections, write_image_report
 from nnlab.vision.image_run import ImageRun, Images, ImageSet, TrainImages, prepared
+from nnlab.vision.mixing import cutmix, mixup
 from nnlab.vision.pictures import Resize, read_picture
 from nnlab.vision.preparation import Preparation
+from nnlab.vision.rand_augment import rand_augment
+from nnlab.vision.resized_crop import random_resized_crop
 from nnlab.vision.transforms import (
     Whitening,
     channel_statistics,
@@ -37,17 +47,24 @@ __all__ = [
     "Split",
     "TrainImages",
     "Whitening",
+    "chain",
     "channel_statistics",
     "check_arrays",
+    "cutmix",
+    "cutout",
     "decorrelate",
     "fit_whitening",
+    "image_sections",
     "load",
+    "mixup",
     "pad_to",
     "pca_whiten",
     "prepared",
+    "rand_augment",
     "random_crop",
     "random_crop_and_flip",
     "random_flip",
+    "random_resized_crop",
     "read_picture",
     "record_source",
     "record_statistics",
@@ -55,5 +72,6 @@ __all__ = [
     "standardized",
     "standardizer",
     "to_float",
+    "write_image_report",
     "zca_whiten",
 ]

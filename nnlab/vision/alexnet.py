@@ -37,12 +37,13 @@ from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.files.borrowing import Flattened, names_of
 from nnlab.layers.grouped import GroupedConv
 from nnlab.layers.normalization import batch_norm
+from nnlab.networks import Network
 from nnlab.ops.adaptive_pooling import adaptive_avg_pool
 from nnlab.ops.pooling import max_pool
 from nnlab.ops.response_normalization import local_response_norm
 
 
-class AlexNet(nn.Module):
+class AlexNet(Network):
     """Map images [batch, height, width, channels] to logits [batch, classes].
 
     All layers use `arithmetic`, except the first convolution and the three dense layers, which use

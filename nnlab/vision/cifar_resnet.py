@@ -39,6 +39,7 @@ from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
 from nnlab.files.borrowing import names_of
 from nnlab.layers.normalization import batch_norm
+from nnlab.networks import Network
 
 
 class BasicBlock(nn.Module):
@@ -107,7 +108,7 @@ class ConvolutionShortcuts(nn.Module):
         return x
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(Network):
     """Map images [batch, height, width, channels] to logits [batch, classes].
 
     All layers use `arithmetic`, except the first convolution and the classifier, which use `first`

@@ -31,6 +31,7 @@ from jax import lax
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.files.borrowing import Flattened, names_of
 from nnlab.layers.normalization import batch_norm
+from nnlab.networks import Network
 from nnlab.ops.adaptive_pooling import adaptive_avg_pool
 from nnlab.ops.pooling import max_pool
 from nnlab.ops.response_normalization import local_response_norm
@@ -99,7 +100,7 @@ class AuxiliaryHead(nn.Module):
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-class GoogLeNet(nn.Module):
+class GoogLeNet(Network):
     """Map images [batch, height, width, channels] to logits [batch, classes].
 
     All layers use `arithmetic`, except the first convolution, which uses `first`, and the

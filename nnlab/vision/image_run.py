@@ -9,14 +9,15 @@
     def main(config: Config) -> None:
         images = config.images()
         with config.open(notes=images.notes) as record:
-            fit(…, images.feed(config.batch_size), images.test, folder=record.folder)
+            feed = images.feed(config.batch_size)
+            fit(…, feed, images.test, folder=record.folder, **config.protocol(images))
+            vision.write_image_report(record, images)
 
 The notes say how images are prepared and what the classes are called; `nnlab.runs.fit` writes them
 into the file of the network, from which `nnlab predict` reads them.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import jax
@@ -25,8 +26,9 @@ import numpy as np
 from typing_extensions import Doc
 
 from nnlab.data import Stream
+from nnlab.data.holding_out import GatheredSubset, drawn, labels_of
 from nnlab.errors import InputError
-from nnlab.runs.fields import DataDir, PositiveInt, Share
+from nnlab.runs.fields import Count, DataDir, PositiveInt, Share
 from nnlab.runs.run import Run
 from nnlab.training.feeds import Feed, in_memory, streamed
 from nnlab.vision.datasets.dataset import Dataset, Records, Split, check_arrays
@@ -55,6 +57,7 @@ class Images:
 
     Attributes:
         name: of the data set.
+        validation: images set aside to choose by, as those of `test`; None without them.
         test: images as the network takes them, float32 [n, height, width, channels], and labels.
         class_names: one a class, numbers where they have no names.
         preparation: what made these images of the stored ones.
@@ -68,6 +71,7 @@ class Images:
     preparation: Preparation
     arrays: Arrays | None = None
     records: Records | None = None
+    validation: Arrays | None = None
 
     @property
     def classes(self) -> int:
@@ -84,6 +88,21 @@ class Images:
         if self.arrays is None:
             raise InputError(f"the images of {self.name} are streamed, expected them in memory.")
         return self.arrays
+
+    @property
+    def counts(self) -> dict[str, list[int] | int]:
+        """Images of each class by split; in all where streamed ones do not tell their classes."""
+        stored = getattr(self.records, "labels", None)
+        labels: dict[str, Any] = {"train": stored if self.arrays is None else self.arrays[1]}
+        if self.validation is not None:
+            labels["validation"] = self.validation[1]
+        counts: dict[str, list[int] | int] = {}
+        for split, found in (labels | {"test": self.test[1]}).items():
+            if found is None and self.records is not None:
+                counts[split] = len(self.records)
+            else:
+                counts[split] = np.bincount(np.asarray(found), minlength=self.classes).tolist()
+        return counts
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -120,6 +139,7 @@ def prepared(
     dataset: Dataset,
     *,
     train_images: int | None = None,
+    validation: float | None = None,
     border: tuple[int, int] | None = None,
     border_first: bool = False,
     colour: bool = False,
@@ -131,6 +151,8 @@ def prepared(
     Args:
         dataset: from `nnlab.vision.load`.
         train_images: so many training images, drawn at random by a fixed seed; by default all.
+        validation: the share of these to set aside, the same of each class (`nnlab.data.hold_out`);
+            by default none.
         border, border_first: as in `Preparation`.
         colour: give grey images three channels.
         fit: how the images got their size, and how others will.
@@ -138,13 +160,19 @@ def prepared(
             of borrowed weights; by default of the training images, a black border included.
 
     Raises:
-        InputError: there are fewer training images than asked for, or they are not as
-            `channel_statistics` and `check_arrays` expect.
+        InputError: there are fewer training images than asked for, none are left to validate on, or
+            they are not as `channel_statistics` and `check_arrays` expect.
     """
     train = dataset.train
     if train_images is not None:
-        drawn = _drawn(len(train.labels), train_images)
-        train = Split(train.images[drawn], train.labels[drawn])
+        some = _at_random(len(train.labels), train_images)
+        train = Split(train.images[some], train.labels[some])
+    held: Split | None = None
+    if validation is not None:
+        train, held = (
+            Split(train.images[part], train.labels[part])
+            for part in drawn(len(train.labels), train.labels, validation)
+        )
     measured = train.images
     if border is not None and border_first:
         measured = np.pad(measured, margins(measured.shape, *border))
@@ -154,7 +182,8 @@ def prepared(
     mean, std = (tuple(np.broadcast_to(each, channels).tolist()) for each in (mean, std))
     how = Preparation(height, width, channels, mean, std, fit, border, border_first)
     arrays, test = (_arrays(how, split, dataset.classes) for split in (train, dataset.test))
-    return Images(dataset.name, test, _names(dataset), how, arrays)
+    chooses = None if held is None else _arrays(how, held, dataset.classes)
+    return Images(dataset.name, test, _names(dataset), how, arrays, validation=chooses)
 
 
 def _arrays(how: Preparation, split: Split, classes: int) -> Arrays:
@@ -167,18 +196,18 @@ def _names(data: Dataset | Records) -> tuple[str, ...]:
     return data.class_names or tuple(map(str, range(data.classes)))
 
 
-def _drawn(images: int, wanted: int) -> np.ndarray:
+def _at_random(images: int, wanted: int) -> np.ndarray:
     if wanted > images:
         raise InputError(f"--train-images must be at most the {images} there are, not {wanted}.")
     return np.sort(np.random.default_rng(0).permutation(images)[:wanted])
 
 
-@dataclasses.dataclass(frozen=True)
-class _Some:
-    """Some of the records of another source."""
+class _Some(GatheredSubset):
+    """Some of the records of another source, and what that knows of its classes."""
 
-    source: Records
-    chosen: np.ndarray
+    @property
+    def labels(self) -> np.ndarray:
+        return np.asarray(self.source.labels)[self.chosen]
 
     @property
     def classes(self) -> int:
@@ -187,15 +216,6 @@ class _Some:
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.source.class_names
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        return self.source[int(self.chosen[index])]
-
-    def gather(self, indices: Sequence[int] | np.ndarray) -> Split:
-        return self.source.gather(self.chosen[np.asarray(indices)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,6 +235,16 @@ class ImageRun(Run):
     """How images get that size: cut off what is over, stretch, or fill up with black."""
     test_share: Share = TEST_SHARE
     """Part of the pictures of folder:PATH to test on, unless it has a folder for these."""
+    validation: Share | None = None
+    """Part of the training images to set aside: they choose the best epoch, and the test images are
+    measured once, with that. By default none, and the network is that of the last epoch."""
+    patience: Count | None = None
+    """Stop once more epochs than this in a row have not improved; the network is then the best."""
+    fresh_statistics: bool = False
+    """Take BatchNorm's statistics anew before each evaluation of a network with adder layers,
+    instead of averages over past steps, with which the committed results were measured."""
+    gradient_norm: bool = False
+    """Record the norm of the gradient; training keeps its bits."""
 
     @property
     def resize(self) -> Resize | None:
@@ -240,23 +270,37 @@ class ImageRun(Run):
             stream = self.dataset.startswith(("folder:", "tfds:")) and self._large(where)
         if not stream:
             dataset = load(self.dataset, self.data_dir, **where)
-            fit = self.image_fit
-            return prepared(dataset, train_images=self.train_images, fit=fit, **options)
+            options |= {"train_images": self.train_images, "validation": self.validation}
+            return prepared(dataset, fit=self.image_fit, **options)
         train, test = (
             record_source(self.dataset, self.data_dir, each, **where) for each in ("train", "test")
         )
         if self.train_images is not None:
-            train = _Some(train, _drawn(len(train), self.train_images))
+            train = _Some(train, _at_random(len(train), self.train_images))
+        held: Records | None = None
+        if self.validation is not None:
+            parts = drawn(len(train), labels_of(train), self.validation)
+            train, held = (_Some(train, part) for part in parts)
         measured = train
         if self.resize is not None and len(train) > _SAMPLE:
-            measured = _Some(train, _drawn(len(train), _SAMPLE))
+            measured = _Some(train, _at_random(len(train), _SAMPLE))
         statistics = options.pop("statistics", None)
         if statistics is None:
             statistics = record_statistics(measured)
-        held_out = test.gather(range(len(test)))
-        whole = Dataset(self.dataset, held_out, held_out, test.classes, _names(test))
+        tested = test.gather(range(len(test)))
+        chooses = tested if held is None else held.gather(range(len(held)))
+        whole = Dataset(self.dataset, chooses, tested, test.classes, _names(test))
         images = prepared(whole, fit=self.image_fit, statistics=statistics, **options)
-        return dataclasses.replace(images, arrays=None, records=train)
+        validation = None if held is None else images.arrays
+        return dataclasses.replace(images, arrays=None, records=train, validation=validation)
+
+    def protocol(self, images: Images) -> dict[str, Any]:
+        """Return the options of `nnlab.runs.fit` that the command line describes."""
+        return {
+            "validation": images.validation,
+            "patience": self.patience,
+            "statistics": "auto" if self.fresh_statistics else None,
+        }
 
     def _large(self, where: Any) -> bool:
         records = record_source(self.dataset, self.data_dir, **where)

@@ -33,6 +33,7 @@ from flax.typing import Dtype
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
 from nnlab.layers.normalization import batch_norm
+from nnlab.networks import Network
 from nnlab.ops.windows import Padding
 
 EPSILON = 1e-3  # of BatchNorm in both networks, as they came from TensorFlow
@@ -91,7 +92,7 @@ class ConvUnit(nn.Module):
         return self.activation(x)
 
 
-class InceptionCell(nn.Module):
+class InceptionCell(Network):
     """Map [batch, height, width, in] to [batch, out height, out width, sum of branches' features].
 
     Every unit is a `ConvUnit` under its name, which is unique within the cell. Without `norm` it

@@ -23,6 +23,7 @@ from flax.typing import Dtype
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
 from nnlab.files.borrowing import names_of
+from nnlab.networks import Network
 from nnlab.ops.pooling import max_pool
 from nnlab.vision.inception import (
     Branch,
@@ -167,7 +168,7 @@ class AuxiliaryHead(nn.Module):
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-class InceptionV3(nn.Module):
+class InceptionV3(Network):
     """Map images [batch, height, width, channels], at least 75×75, to logits [batch, classes].
 
     All layers use `arithmetic`, except the first convolution, which uses `first`, and the

@@ -20,10 +20,11 @@ from jax import lax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.layers.normalization import batch_norm
+from nnlab.networks import Network
 from nnlab.ops.pooling import max_pool
 
 
-class LeNet5(nn.Module):
+class LeNet5(Network):
     """Map images [batch, 32, 32, channels] to logits [batch, classes].
 
     All layers use `arithmetic`, except the first convolution and the classifier, which use `first`

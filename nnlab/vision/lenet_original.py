@@ -50,6 +50,7 @@ from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
 from nnlab.layers.grouped import GroupedConv
 from nnlab.layers.normalization import batch_norm
+from nnlab.networks import Network
 
 # The maps of S2 that each of the 16 maps of C3 sees, by their number: table 1.
 _THREE = tuple(tuple((i + j) % 6 for j in range(3)) for i in range(6))
@@ -75,7 +76,7 @@ class Subsampling(nn.Module):
         return 4 * nn.avg_pool(x, (2, 2), (2, 2)) * coefficient + bias
 
 
-class OriginalLeNet5(nn.Module):
+class OriginalLeNet5(Network):
     """Map images [batch, 32, 32, channels] to logits [batch, classes].
 
     All layers use `arithmetic`, except the first convolution, which uses `first`, and the dense

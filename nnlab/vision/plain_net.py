@@ -22,9 +22,10 @@ from flax.typing import Dtype
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
 from nnlab.layers.normalization import batch_norm
+from nnlab.networks import Network
 
 
-class PlainNet(nn.Module):
+class PlainNet(Network):
     """Map images [batch, height, width, channels] to logits [batch, classes].
 
     All layers use `arithmetic`, except the first convolution and the classifier, which use `first`

@@ -62,6 +62,11 @@ class Preparation:
         z = standardize(to_float(images), mean, std)  # (1)
         return z if self.border is None else pad_to(z, *self.border)
 
+    def pixels(self, images: np.ndarray | jax.Array) -> np.ndarray:
+        """Return the pictures again, uint8 [..., *shape], of images as the network takes them."""
+        z = np.asarray(images, np.float64) * self.std + self.mean  # (1) inverted
+        return np.rint(255 * z).clip(0, 255).astype(np.uint8)
+
     def on_host(self, images: np.ndarray) -> np.ndarray:
         """Do the same in NumPy, for the processes that read a stream; to the bit on a CPU."""
         z = standardizer(np.array(self.mean), np.array(self.std))(self._stored(images))  # (1)

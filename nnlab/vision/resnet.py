@@ -42,6 +42,7 @@ from nnlab.errors import InputError
 from nnlab.files.borrowing import names_of
 from nnlab.layers.grouped import GroupedConv
 from nnlab.layers.normalization import batch_norm
+from nnlab.networks import Network
 from nnlab.ops.pooling import max_pool
 
 
@@ -106,7 +107,7 @@ class Bottleneck(nn.Module):
         return activation(x + y)
 
 
-class ResNet(nn.Module):
+class ResNet(Network):
     """Map images [batch, height, width, channels] to logits [batch, classes].
 
     All layers use `arithmetic`, except the first convolution and the classifier, which use `first`

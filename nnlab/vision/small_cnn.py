@@ -14,10 +14,11 @@ from jax import lax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.layers.normalization import batch_norm
+from nnlab.networks import Network
 from nnlab.ops.pooling import max_pool
 
 
-class SmallCNN(nn.Module):
+class SmallCNN(Network):
     """Map images [batch, height, width, channels] to logits [batch, classes].
 
     All layers use `arithmetic`, except the first convolution and the classifier, which use `first`

@@ -34,6 +34,7 @@ from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
 from nnlab.files.borrowing import names_of
 from nnlab.layers.normalization import batch_norm
+from nnlab.networks import Network
 from nnlab.ops.pooling import max_pool
 
 
@@ -75,7 +76,7 @@ class Fire(nn.Module):
         return jnp.concatenate(sides, axis=-1)
 
 
-class SqueezeNet(nn.Module):
+class SqueezeNet(Network):
     """Map images [batch, height, width, channels], at least 7×7, to logits [batch, classes].
 
     All layers use `arithmetic`, except the first and the last convolution, which use `first` and

@@ -32,13 +32,14 @@ from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
 from nnlab.files.borrowing import Flattened, names_of
 from nnlab.layers.normalization import batch_norm
+from nnlab.networks import Network
 from nnlab.ops.adaptive_pooling import adaptive_avg_pool
 from nnlab.ops.pooling import max_pool
 
 _CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 
-class VGG(nn.Module):
+class VGG(Network):
     """Map images [batch, height, width, channels], at least 32×32, to logits [batch, classes].
 
     All layers use `arithmetic`, except the first convolution and the three dense layers, which use

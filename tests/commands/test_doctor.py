@@ -1,31 +1,69 @@
 """The command that names what cannot learn."""
 
+import dataclasses
+
 import pytest
 
+from nnlab.arithmetics import ADDER, FLOAT
+from nnlab.commands import summary
 from nnlab.commands.doctor import Config, main
 from nnlab.errors import InputError
 
 OWN = """
 import flax.linen as nn
+from nnlab.arithmetics import FLOAT, Arithmetic
 
 class Constant(nn.Module):
     @nn.compact
     def __call__(self, x, train=False):
         return nn.Dense(3)(x) * 0
 
-class Needy(Constant):
+class Sized(nn.Module):
     size: int
+    arithmetic: Arithmetic = FLOAT
+
+    @nn.compact
+    def __call__(self, x):
+        return self.arithmetic.dense(self.size)(x)
 """
 
 
 def test_a_module_of_the_users(tmp_path, monkeypatch, capsys):
-    (tmp_path / "own_networks.py").write_text(OWN.replace("size: int", "size: int = None"))
+    (tmp_path / "own_networks.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="1"):
         main(Config("own_networks:Constant", input_shape=(4,)))
     assert "gives the same for every example" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"cannot be made: .*no attribute 'Missing'"):
+    with pytest.raises(InputError, match=r"cannot be imported: .*no attribute 'Missing'"):
         main(Config("own_networks:Missing", input_shape=(4,)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "said"),
+    [
+        ((), {}, "own_networks:Sized needs its fields, --fields size=…"),
+        (("size=3", "depth=2"), {}, "has no field depth; expected size, arithmetic"),
+        (("size",), {}, "--fields takes NAME=VALUE, such as width=16, not 'size'"),
+        (("size=3",), {"norm": True}, "--norm is an option that own_networks:Sized does not have"),
+    ],
+)
+def test_fields_that_a_module_does_not_take(fields, options, said, tmp_path, monkeypatch):
+    (tmp_path / "own_networks.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    config = summary.Config("own_networks:Sized", input_shape=(4,), fields=fields, **options)
+    with pytest.raises(InputError, match=said):
+        summary.build(config)
+
+
+def test_fields_of_a_module(tmp_path, monkeypatch):
+    (tmp_path / "own_networks.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    given = summary.Config("own_networks:Sized", input_shape=(4,), fields=("size=3",))
+    named = dataclasses.replace(given, fields=("size=3", "arithmetic=adder"))
+    asked = dataclasses.replace(given, arithmetic="adder")
+    made, *others = [summary.build(config) for config in (given, named, asked)]
+    assert made.size == 3 and made.arithmetic is FLOAT
+    assert all(other.arithmetic is ADDER for other in others)
 
 
 def test_a_network_of_the_zoo(capsys):
@@ -38,7 +76,7 @@ def test_a_network_of_the_zoo(capsys):
     [
         (dict(model="nope"), "MODEL must be one of"),
         (dict(model="mine:Net"), "needs --input-shape"),
-        (dict(model="mine:Net", input_shape=(3,), arithmetic="adder"), "--arithmetic is for"),
+        (dict(model="lenet5", fields=("size=3",)), "--fields are for a network of your own"),
     ],
 )
 def test_what_cannot_be_looked_at(options, said):

@@ -1,6 +1,7 @@
 """`nnlab predict`: the network of a training sees a picture as it saw the training images."""
 
 import dataclasses
+import importlib
 import json
 from typing import Any
 
@@ -18,6 +19,15 @@ from nnlab.runs import networks
 from nnlab.runs.script import run
 
 CLASSES = "class0", "class1", "class2"
+OWN = """
+import flax.linen as nn
+
+
+class OwnNet(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(x.reshape(len(x), -1))
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +148,19 @@ def test_what_cannot_be_used_is_one_sentence(trained, call, tmp_path):
     ):
         save_model(tmp_path / name, model, variables, image, notes=changed)
         assert said in call(tmp_path / name, "x.png", status=2)
+
+
+def test_a_network_of_ones_own_is_asked_where_its_file_is_trusted(trained, call, tmp_path):
+    folder, images = trained
+    (tmp_path / "own_net.py").write_text(OWN)
+    file, picture = tmp_path / "own.safetensors", folder.parent / "colours" / "class1" / "0.png"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        model = importlib.import_module("own_net").OwnNet()
+        variables = model.init(jax.random.key(0), images.test[0][:1])
+        save_model(file, model, variables, images.test[0][:1], notes=images.notes)
+        assert "own_net" in call(file, picture, status=2)
+        assert call(file, picture, "--trust").startswith(f"{picture}: class")
 
 
 def test_a_damaged_network_gives_way_to_the_next(trained, tmp_path):

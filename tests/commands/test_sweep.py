@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -187,6 +188,20 @@ def test_a_comparison_of_a_sweep(script, calls, capsys):
     (script.parent / "s" / "learning_rate=0.1,seed=0" / "result.json").unlink()
     compare.main(compare.Config(("s",)))
     assert "seed=0 has no result and is left out" in capsys.readouterr().err
+
+
+def test_a_comparison_of_runs_that_a_validation_set_has_chosen(script, calls, capsys):
+    command([str(script), "--learning-rate", "0.1", "--seed", "0", "2", "--out", "s"])
+    for run, accuracy in zip(sorted(Path("s").glob("*/metrics.jsonl")), (0.5, 0.7), strict=True):
+        run.write_text(run.read_text().replace("test_", "validation_"))
+        found = json.loads((run.parent / "result.json").read_text())
+        test = {"accuracy": accuracy, "macro_f1": 0.25, "calibration_error": 0.125}
+        found["measures"] = {"CNN": {"chosen_on": "validation", "test": test}}
+        (run.parent / "result.json").write_text(json.dumps(found))
+    capsys.readouterr()
+    compare.main(compare.Config(("s",)))
+    said = capsys.readouterr().out
+    assert "60.00 ± 14.14 25.00 ± 0.00" in said and "12.50 ± 0.00" in said
 
 
 WAIT = """

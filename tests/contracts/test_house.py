@@ -29,6 +29,7 @@ CORE = [
         "ops",
         "layers",
         "arithmetics",
+        "networks",
         "optim",
         "data",
         "files",

@@ -20,6 +20,7 @@ import pytest
 
 from nnlab import kernels, runs, training
 from nnlab.runs.checkpoints import save
+from nnlab.runs.evaluating import Outcome
 from nnlab.runs.script import run
 from nnlab.training.evaluation import Evaluation
 from nnlab.vision import Preparation
@@ -189,7 +190,9 @@ def untrained(monkeypatch, load_script):
         path = folder.checkpoints / name / "step_0"
         save(path, state)
         history = {key: [0.25] * epochs for key in (*metrics, "seconds")}
-        return runs.Trained(state, history, 1, path)
+        tested_once = {key[5:]: 0.25 for key in metrics if key.startswith("test_")}
+        chosen_on = "validation" if options.get("validation") else None
+        return runs.Trained(state, history, 1, path, Outcome(epochs, chosen_on, tested_once))
 
     monkeypatch.setattr(runs, "fit", fit)
     monkeypatch.setattr(training, "init", init)
@@ -241,7 +244,10 @@ def of_every_arithmetic(result):
 DIGITS = ["--dataset", "digits", "--epochs", "2", "--batch-size", "16"]
 SMALL = {
     "adder/adder_cifar10": Small(
-        [*DIGITS, "--networks", "BNN", "--on-nan", "skip"],
+        [
+            *(*DIGITS, "--networks", "BNN", "--on-nan", "skip"),
+            *("--augment", "rand_augment", "--mix", "cutmix"),
+        ],
         lambda result: column(result, "network", "test_accuracy", table="rows") == [("BNN", 25.0)],
         ("curves.png", "checkpoints/BNN/step_0"),
     ),
@@ -264,7 +270,7 @@ SMALL = {
         [*DIGITS, "--arithmetics", "shift_ps", "adder", "lp_adder"], of_every_arithmetic
     ),
     "arithmetics/posit_mnist": Small(
-        [*DIGITS, "--cells", "posit8-warm-up"],
+        [*DIGITS, "--cells", "posit8-warm-up", "--validation", "0.1", "--gradient-norm"],
         lambda result: column(result, "cell", "seed", table="rows") == [("posit8-warm-up", 0)],
     ),
     "deployment/zoo": Small(["--models", "lenet5", "lenet5_full"], of_the_zoo),

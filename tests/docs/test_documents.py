@@ -1,7 +1,9 @@
 """The documents are true: generated parts, code, commands, links and names."""
 
 import importlib.util
+import os
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -19,7 +21,9 @@ by_name = pytest.mark.parametrize(
     "path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix()
 )
 
+TUTORIALS = {"own_arithmetic", "own_network", "to_integers"}
 SLOW = {"README", "deployment", "getting_started", "images", "models", "sequences"}
+SLOW |= {"faq", *TUTORIALS}
 TRACED = {  # what is traced in place of compiled and run, and small where it would be large
     "README": [("epoch(state, (", "jax.eval_shape(epoch, state, (")],
     "extending": [("epoch(state, train)", "jax.eval_shape(epoch, state, train)")],
@@ -58,10 +62,38 @@ def test_code_runs(path, tmp_path, monkeypatch):
     for there, here in TRACED.get(path.stem, ()):
         assert text.count(there) == 1
         text = text.replace(there, here)
-    names: dict = {"__name__": "page"}
+    names, printed = {"__name__": "page"}, ""
     for language, block in FENCES.findall(text):
-        if language == "python":
+        if file := re.match(r"(?:# |/\* )(\w+\.(?:py|c))\b", block):
+            Path(file[1]).write_text(block)
+        elif language == "python":
             exec(compile(block, path.name, "exec"), names)
+        elif language == "sh":
+            printed = _printed(block)
+        elif language == "text":
+            assert printed == block
+
+
+def _printed(commands: str) -> str:
+    """Run a page's commands with this Python and its `nnlab`, and return what they print."""
+    paths = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(ROOT)}
+    joined = {name: os.pathsep.join([p, os.environ.get(name, "")]) for name, p in paths.items()}
+    done = subprocess.run(
+        ["sh", "-ec", commands], capture_output=True, text=True, env=os.environ | joined
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if path.stem in TUTORIALS])
+def test_a_tutorial_is_as_short_as_it_says(path):
+    text = path.read_text()
+    blocks = [block for language, block in FENCES.findall(text) if language == "python"]
+    code = [line for line in "".join(blocks).splitlines() if line.strip()]
+    code = [line for line in code if not line.lstrip().startswith(("#", '"""'))]
+    assert max(map(len, code)) <= 100
+    if said := re.search(r"^# .* in (\d+) lines$", text, flags=re.MULTILINE):
+        assert len(code) <= int(said[1])
 
 
 def _save_resnet18() -> None:
@@ -95,6 +127,12 @@ def test_named_files_and_modules_exist(path):
         assert importlib.util.find_spec(name), name
 
 
+def test_what_a_container_is_built_from_is_there():
+    kept = re.findall(r"^!(.+)", (ROOT / ".dockerignore").read_text(), flags=re.MULTILINE)
+    assert {"nnlab", "pyproject.toml", "setup.py"} < {*kept}
+    assert all((ROOT / name).exists() for name in kept)
+
+
 @by_name
 def test_commands_exist_with_their_options(path):
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
@@ -110,7 +148,9 @@ def test_commands_exist_with_their_options(path):
                 assert target in targets, line
             for extra in re.findall(r"\.\[(\w+)\]", line):
                 assert extra in extras["optional-dependencies"], line
-            if command := re.search(r"python (experiments/\S+\.py)|python -m nnlab (\w+)", line):
+            if command := re.search(
+                r"python (experiments/\S+\.py)|(?:python -m |^)nnlab (?!sweep)(\w+)", line
+            ):
                 script = ROOT / (command[1] or f"nnlab/commands/{command[2]}.py")
                 source = script.read_text() + shared
                 for option in re.findall(r" --([\w-]+)", line[command.end() :]):

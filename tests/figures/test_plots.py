@@ -51,6 +51,17 @@ def test_curves_show_the_history_in_percent():
     assert train.get_linestyle() != test.get_linestyle()
 
 
+def test_curves_are_of_the_validation_set_where_that_was_evaluated():
+    one = network(epochs=4)
+    history = {key.replace("test", "validation"): each for key, each in one.history.items()}
+    figure = figure_curves([one._replace(history=history)])
+    np.testing.assert_allclose(
+        np.asarray(figure.axes[0].lines[1].get_ydata()), one.history["test_loss"]
+    )
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.texts] == ["AdderNet", "validation", "training"]
+
+
 def test_accuracy_axis_starts_at_the_third_epoch_of_long_runs_only():
     def bottom(epochs):
         return figure_curves([network(epochs=epochs)]).axes[1].get_ylim()[0]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nnlab.figures import markdown_table, print_table
+from nnlab.figures import markdown_table, over_seeds, print_table
 
 ROWS = [
     {"network": "CNN", "accuracy / %": 99.444, "multiplications": 605828},
@@ -25,6 +25,17 @@ def test_rows_of_other_keys_are_refused():
         print_table([ROWS[0], {"network": "x"}])
     with pytest.raises(ValueError, match="same keys"):
         markdown_table([ROWS[0], {"network": "x"}])
+
+
+def test_rows_that_differ_in_their_seed_are_one():
+    rows = [
+        {"cell": cell, "seed": seed, "accuracy": accuracy, "history": [seed]}
+        for cell, seed, accuracy in (("a", 0, 1.0), ("b", 0, 7.0), ("a", 1, 3.0), ("a", 2, 2.0))
+    ]
+    assert over_seeds(rows, ("cell",), {"accuracy": 1}) == [
+        {"cell": "a", "n": 3, "accuracy": "2.0 ± 1.0"},
+        {"cell": "b", "n": 1, "accuracy": "7.0"},
+    ]
 
 
 def test_the_same_in_markdown():

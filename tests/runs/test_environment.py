@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
+from nnlab.commands import demo
 from nnlab.runs import environment
 
 
@@ -44,3 +45,8 @@ def test_provenance_names_command_machine_and_versions(monkeypatch):
     assert provenance["command"] == "python experiments/one.py --seed 3"
     assert provenance["hardware"] == environment.hardware()
     assert provenance["versions"] == environment.versions()
+
+
+def test_a_command_of_nnlab_goes_by_its_name(monkeypatch):
+    monkeypatch.setattr(sys, "argv", [demo.__file__, "--seed", "3"])
+    assert environment.provenance()["command"] == "nnlab demo --seed 3"

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import pytest
 
+from nnlab.arithmetics import ADDER
 from nnlab.errors import DivergedError, InputError
 from nnlab.layers.normalization import batch_norm
 from nnlab.runs import RunFolder, fit, least_loss, restore
@@ -22,8 +23,10 @@ from nnlab.training import (
     Feed,
     State,
     evaluation,
+    fresh_statistics,
     in_memory,
     init,
+    measure,
     train_epoch,
     train_step,
     train_steps,
@@ -169,6 +172,9 @@ def stepping(optimizer, **options):
 def test_labels_that_are_no_classes_are_named(folder):
     images, labels = TRAIN
     feed = in_memory((images, labels + 3), BATCH)
+    with pytest.raises(InputError, match="labels go from 3 to 5, expected 0 to 2 for the 3 out"):
+        fitted(folder, feed=feed, epochs=1)
+    feed = feed._replace(labels=None)  # as of a stream
     with pytest.raises(DivergedError, match=r"^loss of CNN .* at step 1, as it is if a label is"):
         fitted(folder, feed=feed, epochs=1)
 
@@ -396,9 +402,12 @@ def test_patience_ends_the_run_and_so_it_stays(folder, patience, epochs):
         ({"patience": -1}, "patience must be an integer of at least 0"),
         ({"checkpoint_steps": 2.5}, "checkpoint_steps must be"),
         ({"checkpoint_minutes": math.nan}, "checkpoint_minutes must be"),
+        ({"validation": 0.1}, r"validation is 0.1, expected a pair .*hold_out"),
+        ({"validation": "test"}, "validation is 'test', expected a pair"),
+        ({"statistics": "fresh"}, "statistics are 'fresh', expected"),
     ],
 )
-def test_numbers_that_are_none_are_refused(folder, options, said):
+def test_options_that_are_none_are_refused(folder, options, said):
     with pytest.raises(InputError, match=said):
         tiny(folder, **({"epochs": 1} | options))
 
@@ -407,3 +416,125 @@ def test_numbers_that_are_none_are_refused(folder, options, said):
 def test_a_name_that_no_folder_has_is_refused(folder, name):
     with pytest.raises(InputError, match=f"'{name}' is not a network's name"):
         fit(name, TINY, STEP, EVALUATE, made_up(), TEST, epochs=1, folder=folder)
+
+
+VALIDATION = RNG.normal(size=(5, 4, 4, 1)).astype(np.float32), RNG.integers(0, 3, 5)
+
+
+def on_sets(validation, test):
+    """An evaluation whose accuracies by epoch depend on the set, told by its size."""
+
+    def evaluate(state, data):
+        accuracies = validation if len(data[1]) == 5 else test
+        epoch = state.step // 4 - 1
+        return {"loss": jnp.ones(()), "accuracy": jnp.asarray(np.float32(accuracies))[epoch]}
+
+    return evaluate
+
+
+def test_validation_chooses_and_the_test_is_measured_once(folder):
+    evaluate = on_sets([0.25, 0.75, 0.5, 0.5, 0.5], [0.125, 0.375, 1.0, 1.0, 1.0])
+    for _ in range(2):  # run, and resumed
+        options = {"validation": VALIDATION, "patience": 1, "evaluate": evaluate}
+        trained = tiny(folder, 5, **options)
+        assert trained.history["validation_accuracy"] == [0.25, 0.75, 0.5, 0.5]
+        assert not [key for key in trained.history if key.startswith("test_")]
+        assert trained.best_epoch == 2 and int(trained.chosen.step) == 8
+        assert trained.tested.as_json() == {
+            "epoch": 2,
+            "chosen_on": "validation",
+            "test": {"loss": 1.0, "accuracy": 0.375},
+            "validation": {"loss": 1.0, "accuracy": 0.75},
+        }
+        assert folder.measures() == {"CNN": trained.tested.as_json()}
+        folder = RunFolder(folder.path, resume=True)
+    with pytest.raises(InputError, match="a training of CNN on a validation set, which only the"):
+        tiny(folder, 5, evaluate=evaluate)
+
+
+def test_without_validation_it_is_said_what_chose(folder):
+    evaluate = by_epoch(accuracy=[0.1, 0.9, 0.3])
+    last = tiny(folder, 3, evaluate=evaluate)
+    assert (last.tested.epoch, last.tested.chosen_on, int(last.chosen.step)) == (3, None, 12)
+    assert last.tested.metrics["accuracy"] == np.float32(0.3)
+    again = RunFolder(folder.path, resume=True)
+    best = tiny(again, 3, evaluate=evaluate, patience=5)
+    assert (best.tested.epoch, best.tested.chosen_on, int(best.chosen.step)) == (2, "test", 8)
+    assert best.tested.metrics["accuracy"] == np.float32(0.9)
+
+
+def test_a_validated_run_resumes_to_the_bit_with_measures_of_all_outputs(folder, tmp_path):
+    options = {"validation": VALIDATION, "epochs": 3}
+    whole = fitted(RunFolder.create(tmp_path / "whole", Config()), **options)
+    with pytest.raises(Exception, match="Stopped"):
+        fitted(folder, evaluate=ends_the_second_epoch, **options)
+    resumed = fitted(RunFolder(folder.path, resume=True), **options)
+    assert_same_bits(resumed.last, whole.last)
+    assert untimed(resumed.history) == untimed(whole.history)
+    assert resumed.tested.as_json() == whole.tested.as_json()
+    best = whole.best
+    outputs: Any = Net().apply({"params": best.params, "batch_stats": best.batch_stats}, TEST[0])
+    assert whole.tested.measures is not None
+    found, expected = whole.tested.measures, measure(outputs, TEST[1])
+    np.testing.assert_array_equal(found.confusion, expected.confusion)
+    assert found.reliability.error == pytest.approx(expected.reliability.error)
+    assert whole.tested.metrics["accuracy"] == pytest.approx(found.accuracy)
+    wrong = [each["example"] for each in whole.tested.errors]
+    assert sorted(wrong) == np.flatnonzero(outputs.argmax(1) != TEST[1]).tolist()
+
+
+def test_the_norm_of_the_gradient_leaves_the_bits_and_rates_are_recorded(folder):
+    """Of one step on all examples: plain gradient descent moves by the rate times the gradient."""
+    optimizer = optax.inject_hyperparams(optax.sgd)(optax.linear_schedule(0.5, 0.0, 2))
+    plain, measured = (stepping(optimizer, gradient_norm=on) for on in (False, True))
+    feed = in_memory(TRAIN, 18)
+    without = fitted(folder, **plain, feed=feed, epochs=1)
+    trained = fitted(
+        RunFolder.create(folder.path / "norm", Config()), **measured, feed=feed, epochs=1
+    )
+    assert_same_bits(trained.last, without.last)
+    assert untimed(without.history).items() <= trained.history.items()
+    assert trained.history["learning_rate"] == [0.5]
+    moved = jax.tree.map(jnp.subtract, start().params, trained.last.params)
+    squares = sum(float((np.asarray(leaf, float) ** 2).sum()) for leaf in jax.tree.leaves(moved))
+    assert trained.history["train_gradient_norm"] == [pytest.approx(2 * squares**0.5, rel=1e-5)]
+
+
+def test_a_schedule_that_is_given_is_recorded_and_no_rate_is_made_up(folder):
+    good = by_epoch(accuracy=[0.5, 0.5])
+    schedule = optax.linear_schedule(1.0, 0.0, 8)
+    trained = tiny(folder, 2, evaluate=good, learning_rate=schedule)
+    assert trained.history["learning_rate"] == [0.625, 0.125]  # of steps 4 and 8, from 1
+    folder = RunFolder.create(folder.path / "other", Config())
+    assert "learning_rate" not in tiny(folder, 2, evaluate=good).history
+
+
+class Adders(nn.Module):
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        x = batch_norm(train)(ADDER.dense(4)(x.reshape(len(x), -1)))
+        return nn.Dense(3)(nn.relu(x))
+
+
+def test_statistics_of_adders_are_taken_anew_and_training_keeps_its_bits(tmp_path):
+    evaluate, optimizer = evaluation(Adders()), optax.sgd(0.1)
+    state = init(jax.random.key(0), Adders(), optimizer, TRAIN[0])
+    step = train_step(Adders(), optimizer)
+    feed, trained = in_memory(TRAIN, BATCH), {}
+    program: Any = feed.compile(step, state, None).__enter__()
+    feed = feed._replace(compile=lambda *_: contextlib.nullcontext(program))
+    options: Any = {"epochs": 2, "diagnose": False}
+    for name, statistics in (("fresh", "auto"), ("running", None)):
+        folder = RunFolder.create(tmp_path / name, Config())
+        options |= {"folder": folder, "statistics": statistics}
+        trained[name] = fit(name, state, step, evaluate, feed, TEST, **options)
+    fresh, running = trained["fresh"], trained["running"]
+    last = (tmp_path / name / "checkpoints" / name / "step_8" for name in trained)
+    assert_same_bits(*(restore(path, state) for path in last))
+    assert feed.sample is not None
+    renew = fresh_statistics(Adders(), feed.sample(20), BATCH)
+    assert_same_bits(fresh.last, renew(running.last))
+    for each in trained.values():
+        assert each.history["test_loss"][-1] == float(evaluate(each.last, TEST)["loss"])
+    assert fresh.history["test_loss"] != running.history["test_loss"]
+    assert fresh.history["train_loss"] == running.history["train_loss"]

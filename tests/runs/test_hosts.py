@@ -250,7 +250,7 @@ hosts.initialize(sys.argv[1], 2, int(sys.argv[2]), timeout=2)
 def test_a_process_whose_peers_do_not_come_says_so(process):
     port = free_port()
     _, errors = start(ALONE, f"127.0.0.1:{port}", process).communicate(timeout=100)
-    expected = f"Not all 2 processes have met at 127.0.0.1:{port} in 2 seconds; each must be"
+    expected = f"Process {1 - process} of 2 did not come to 127.0.0.1:{port} in 2 seconds"
     assert f"InputError: {expected}" in errors
 
 

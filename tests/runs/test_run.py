@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 
@@ -44,6 +45,24 @@ def test_rows_are_kept_as_they_come_also_when_the_run_fails(tmp_path):
     )
     assert result(config)["config"] == dataclasses.asdict(config)
     assert result(config)["minutes"] == 0.0
+
+
+def test_what_the_tests_say_is_in_the_result_when_it_is_finished(tmp_path):
+    config = Config(str(tmp_path / "run"))
+    measures = {"BNN": {"epoch": 1, "test": {"loss": math.inf}}, "AdderNet": {"epoch": 2}}
+    with config.open() as record:
+        for name, each in measures.items():
+            record.folder.add_measures(name, each)
+        record.folder.add_measures("BNN", {"epoch": 3, "test": {"loss": math.inf}})
+        record.row({"network": "BNN"})
+        assert "measures" not in result(config)
+    assert list(result(config)["measures"].items()) == [
+        ("BNN", {"epoch": 3, "test": {"loss": "inf"}}),
+        ("AdderNet", {"epoch": 2}),
+    ]
+    with dataclasses.replace(config, overwrite=True).open():
+        pass
+    assert "measures" not in result(config)
 
 
 def test_a_figure_is_saved_under_its_name(tmp_path):

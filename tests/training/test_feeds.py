@@ -104,6 +104,19 @@ def test_a_resumed_state_goes_on_from_its_step(case):
     assert metrics["seen"].tolist() == expected()[3:4].tolist()
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_a_sample_is_of_all_examples_and_always_the_same(case):
+    """Not the first ones, which may be all of one class."""
+    sample = CASES[case][0].sample
+    assert sample is not None
+    numbers = sample(2)["number"]
+    assert len(set(numbers.tolist())) == 10 and numbers.max() > 10
+    np.testing.assert_array_equal(sample(2)["number"], numbers)
+    assert sample(2)["row"].shape == (10, 2)
+    if case != "generated":
+        assert len(sample(20)["number"]) == 20  # full batches alone
+
+
 def test_where_reading_ends_the_steps_before_it_are_not_lost():
     """A batch that cannot be read is an error of the call that begins with it."""
 

@@ -9,7 +9,9 @@ import pytest
 
 from nnlab.errors import InputError
 from nnlab.training import (
+    accuracy,
     cross_entropy,
+    soft_labels,
     with_auxiliary,
 )
 
@@ -93,3 +95,28 @@ def test_outputs_without_heads():
     words = r"needs outputs with logits and auxiliary, as a model with auxiliary=True returns"
     with pytest.raises(InputError, match=words):
         with_auxiliary()(LOGITS, jnp.array([0, 1]))
+
+
+def test_soft_labels():
+    logits = np.array([[0.0, np.log(3.0)], [7.0, 7.0]], np.float32)  # 1/4 and 3/4, 1/2 and 1/2
+    shares: Any = np.array([[0.5, 0.5], [0.25, 0.75]], np.float32)
+    expected = (0.5 * np.log(4) + 0.5 * np.log(4 / 3) + np.log(2)) / 2
+    assert float(quick_entropy(logits, shares)) == pytest.approx(expected, rel=1e-6)
+    whole = soft_labels(jnp.array([1, 0]), 2)
+    assert whole.tolist() == [[0, 1], [1, 0]]
+    np.testing.assert_allclose(
+        quick_entropy(logits, whole), quick_entropy(logits, np.array([1, 0])), rtol=1e-6
+    )
+    # The larger logits are those of class 1 and, of two that are equal, class 0.
+    assert float(accuracy(jnp.array(logits), shares)["accuracy"]) == (0.5 + 0.25) / 2
+    assert np.isnan(soft_labels(jnp.array([2, 0]), 2)).all(axis=1).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("wrong", [[[0.5, 0.6], [1, 0]], [[1.5, -0.5], [1, 0]], [[0, 0], [1, 0]]])
+def test_shares_that_are_none_teach_nothing(wrong):
+    assert np.isnan(quick_entropy(LOGITS, np.array(wrong, np.float32)))
+
+
+def test_shares_of_other_classes():
+    with pytest.raises(InputError, match=r"soft labels have shape \[2, 3\], expected \[2, 2\]"):
+        cross_entropy(LOGITS, jnp.ones((2, 3)) / 3)

@@ -11,6 +11,7 @@ import optax
 import pytest
 from flax import nnx
 
+from nnlab.arithmetics import ADDER
 from nnlab.errors import InputError
 from nnlab.layers.normalization import batch_norm
 from nnlab.models import SmallCNN
@@ -210,7 +211,11 @@ class WithoutTrain(nn.Module):
         return nn.Dense(3)(x)
 
 
-TEXT: Any = "adder"
+class OfArithmetic(nn.Module):
+    arithmetic: Any = ADDER
+
+    def __call__(self, x, train=False):
+        return self.arithmetic.dense(3)(x)
 
 
 @pytest.mark.parametrize(
@@ -220,8 +225,8 @@ TEXT: Any = "adder"
         ("resnet20", "model is a str; expected a flax.linen.Module"),
         (NnxNetwork(), "NnxNetwork, a module of flax.nnx; expected a flax.linen.Module"),
         (
-            SmallCNN(arithmetic=TEXT),
-            "arithmetic of SmallCNN is 'adder', expected a value of nnlab",
+            OfArithmetic("adder"),
+            "arithmetic of OfArithmetic is 'adder', expected the arithmetic itself, nnlab.arith",
         ),
         (WithoutTrain(), "its __call__ lacks the argument `train: bool = False`"),
     ],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nnlab.errors import InputError
-from nnlab.vision import random_crop, random_crop_and_flip, random_flip
+from nnlab.vision import chain, cutout, random_crop, random_crop_and_flip, random_flip
 
 KEY = jax.random.key(0)
 IMAGES = np.random.default_rng(0).normal(size=(16, 8, 6, 3)).astype(np.float32)
@@ -31,6 +31,7 @@ def flip_loop(key, images):
 crop = jax.jit(random_crop, static_argnames="padding")
 flip = jax.jit(random_flip)
 both = jax.jit(random_crop_and_flip)
+hole = jax.jit(cutout, static_argnames="size")
 
 
 @pytest.mark.parametrize("padding", [0, 1, 4])
@@ -86,3 +87,28 @@ def test_names_the_shape(function):
 def test_names_the_padding():
     with pytest.raises(InputError, match=r"^padding is -1, expected at least 0$"):
         random_crop(KEY, IMAGES, -1)
+
+
+@pytest.mark.parametrize("size", [0, 3, 4, 16])
+def test_cutout_equals_the_loop(size):
+    for key in jax.random.split(KEY, 4):
+        middles = np.asarray(jax.random.randint(key, (len(IMAGES), 2), 0, jnp.array([8, 6])))
+        expected = IMAGES.copy()
+        for image, (row, column) in zip(expected, middles, strict=True):
+            top, left = row - size // 2, column - size // 2
+            image[max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = 7
+        np.testing.assert_array_equal(hole(key, IMAGES, size, 7.0), expected)
+
+
+def test_a_chain_gives_each_its_key():
+    first, second = jax.random.split(KEY)
+    chained = chain(crop, lambda key, images: hole(key, images, 4, 7.0))
+    np.testing.assert_array_equal(
+        chained(KEY, jnp.asarray(IMAGES)), hole(second, crop(first, IMAGES), 4, 7.0)
+    )
+    np.testing.assert_array_equal(chain()(KEY, jnp.asarray(IMAGES)), IMAGES)
+
+
+def test_cutout_names_the_size():
+    with pytest.raises(InputError, match=r"^size is -1, expected at least 0$"):
+        cutout(KEY, IMAGES, -1)

@@ -133,3 +133,27 @@ def test_classes_without_names_are_numbers():
 def test_bad_fields(field, value):
     with pytest.raises(InputError, match=f"^--{field.replace('_', '-')} must be "):
         Config(**{field: value})
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_validation_takes_its_share_of_each_class(folder, streamed):
+    """Mean and deviation are of the images that are trained on, and the test stays as it is."""
+    name = f"folder:{folder}"
+    whole = Config(dataset=name, image_size=8).images()
+    config = Config(dataset=name, image_size=8, validation=0.25)
+    images = config.images(stream=streamed)
+    assert images.counts == {"train": [6, 6], "validation": [2, 2], "test": [2, 2]}
+    assert images.validation is not None
+    batch = next(images.stream(12).batches()) if streamed else images.train
+    np.testing.assert_allclose(np.mean(batch[0]), 0, atol=1e-5)
+    for found, there in (
+        (images.test, whole.test),
+        (images.validation, whole.train),
+        (batch, whole.train),
+    ):
+        pictures = {each.tobytes() for each in images.preparation.pixels(found[0])}
+        assert pictures <= {each.tobytes() for each in whole.preparation.pixels(there[0])}
+        assert len(pictures) == len(found[1])
+    assert config.protocol(images)["validation"] is images.validation
+    again: Any = config.images(stream=not streamed)
+    np.testing.assert_array_equal(again.validation[0], images.validation[0])

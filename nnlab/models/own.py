@@ -1,0 +1,94 @@
+"""A network of the user's own by its name, "module:Class", with its fields as texts."""
+
+import dataclasses
+import importlib
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import flax.linen as nn
+
+from nnlab.arithmetics import NAMED, Arithmetic
+from nnlab.errors import InputError
+from nnlab.runs.descriptions import Reader
+
+
+def own_class(name: str) -> type[nn.Module]:
+    """Import the class of a network, which runs its module; the current folder is searched first.
+
+    Args:
+        name: "module:Class", as files of own networks say it.
+
+    Raises:
+        InputError: there is no such module or class, or it is no Flax Linen module.
+    """
+    module, _, place = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in place.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # whatever the module raises
+        first = str(error).partition("\n")[0].rstrip(".")
+        said = first if isinstance(error, ImportError | AttributeError) else ""
+        said = said or f"{type(error).__name__}: {first}"
+        raise InputError(f"{name} cannot be imported: {said}.") from error
+    if not isinstance(found, type) or not issubclass(found, nn.Module):
+        raise InputError(f"{name} is {found!r:.80}, expected a class of flax.linen.Module.")
+    return found
+
+
+def own_network(
+    name: str, fields: Iterable[str] = (), options: dict[str, Any] | None = None
+) -> nn.Module:
+    """Build a network of the user's own.
+
+    Args:
+        name: "module:Class".
+        fields: "name=value" each. A value is the name of an arithmetic where the field is one, JSON
+            as files of networks hold it (`nnlab.runs.descriptions`), or else a text.
+        options: further fields, as they are.
+
+    Raises:
+        InputError: as of `own_class`; the class lacks a field, or needs one that is not given; or
+            a value is none.
+    """
+    kind = own_class(name)
+    known = {f.name: f for f in dataclasses.fields(kind) if f.name not in ("parent", "name")}
+    given = dict(options or {})
+    for item in fields:
+        field, equals, text = item.partition("=")
+        if not equals:
+            raise InputError(f"--fields takes NAME=VALUE, such as width=16, not {item!r:.80}.")
+        given[field] = _value(text, known.get(field))
+    if unknown := given.keys() - known.keys():
+        has = f"expected {', '.join(known)}" if known else "it has none"
+        raise InputError(f"{name} has no field {', '.join(sorted(unknown))}; {has}.")
+    needed = [
+        f.name
+        for f in known.values()
+        if f.init and f.default is f.default_factory is dataclasses.MISSING
+    ]
+    if missing := [field for field in needed if field not in given]:
+        shown = " ".join(f"{field}=…" for field in missing)
+        raise InputError(f"{name} needs its fields, --fields {shown}.")
+    try:
+        return kind(**given)
+    except InputError:
+        raise
+    except Exception as error:
+        first = str(error).partition("\n")[0].rstrip(".")
+        raise InputError(f"{name} cannot be made: {type(error).__name__}: {first}.") from error
+
+
+def _value(text: str, field: Any) -> Any:
+    kind, default = getattr(field, "type", None), getattr(field, "default", None)
+    if text in NAMED and (kind is Arithmetic or isinstance(default, Arithmetic)):
+        return NAMED[text]
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return text
+    return Reader(trust=True).value(found)

@@ -1,0 +1,165 @@
+"""What users give in place of what is meant is said in one sentence, before anything compiles."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nnlab import layers, training, vision
+from nnlab.arithmetics import ADDER
+from nnlab.classics.hopfield import recall
+from nnlab.classics.mlp import MLP
+from nnlab.classics.perceptron import perceptron
+from nnlab.errors import InputError
+from nnlab.models import ZOO
+from nnlab.networks import Network
+from nnlab.ops.binary import stochastic_binary_weights
+from nnlab.ops.binary_connect import stochastic_binary_connect_conv
+from nnlab.ops.dorefa import dorefa_conv, quantize_gradient
+from nnlab.ops.pooling import stochastic_pool
+from nnlab.sequences import algorithmic_tasks, generation
+from nnlab.training import State
+from nnlab.vision import augment
+
+IMAGES: Any = np.ones((4, 6, 6, 1), np.float32)
+LABELS: Any = np.arange(4)
+KERNEL = jnp.ones((3, 3, 1, 2))
+NOTHING: Any = None
+
+
+def sentence(action, *parts):
+    with pytest.raises(InputError) as raised:
+        action()
+    said = str(raised.value)
+    assert "\n" not in said and all(part in said for part in parts), said
+
+
+TAKE_KEYS = {
+    "init": lambda key: training.init(key, MLP(), optax.sgd(0.1), IMAGES),
+    "random_crop": lambda key: augment.random_crop(key, IMAGES),
+    "random_flip": lambda key: augment.random_flip(key, IMAGES),
+    "random_crop_and_flip": lambda key: augment.random_crop_and_flip(key, IMAGES),
+    "cutout": lambda key: augment.cutout(key, IMAGES, 2),
+    "mixup": lambda key: vision.mixup(key, IMAGES, LABELS, classes=10),
+    "cutmix": lambda key: vision.cutmix(key, IMAGES, LABELS, classes=10),
+    "rand_augment": lambda key: vision.rand_augment(key, IMAGES),
+    "random_resized_crop": lambda key: vision.random_resized_crop(key, IMAGES),
+    "recall": lambda key: recall(key, jnp.eye(2), jnp.ones(2)),
+    "perceptron": lambda key: perceptron(jnp.ones((2, 2)), jnp.ones(2), 1, key=key),
+    "stochastic_pool": lambda key: stochastic_pool(key, IMAGES),
+    "stochastic_binary_weights": lambda key: stochastic_binary_weights(key, KERNEL),
+    "binary_connect": lambda key: stochastic_binary_connect_conv(IMAGES, KERNEL, key=key),
+    "dorefa_conv": lambda key: dorefa_conv(IMAGES, KERNEL, key=key),
+    "quantize_gradient": lambda key: quantize_gradient(key, IMAGES, 2),
+    "draw": lambda key: generation.draw(key, jnp.ones((2, 3))),
+    "decode": lambda key: generation.decode(MLP(), {}, key, NOTHING, 2),
+    **{
+        name: lambda key, name=name: getattr(algorithmic_tasks, name)(key, 2)
+        for name in (
+            *("copy", "repeat_copy", "associative_recall", "ngrams"),
+            *("priority_sort", "binary_addition"),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", TAKE_KEYS)
+def test_a_number_in_place_of_a_key(name):
+    sentence(lambda: TAKE_KEYS[name](7), "key is 7, expected a random key, jax.random.key(7).")
+    keys = jax.random.split(jax.random.key(0))
+    sentence(lambda: TAKE_KEYS[name](keys), "key is keys of shape [2], expected a random key")
+
+
+def test_old_keys_are_keys():
+    augment.random_flip(jax.random.PRNGKey(0), IMAGES)
+
+
+# One row of the zoo for each class.
+KINDS = {entry.kind: entry for entry in ZOO.values()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_arithmetics_and_sizes_of_a_model(kind):
+    assert issubclass(kind, Network)
+    made: Any = KINDS[kind].make()
+    make, options = made.clone, KINDS[kind].options
+    for name in options & {"arithmetic", "first", "classifier"}:
+        sentence(lambda name=name: make(**{name: "adder"}), f"{name} is 'adder'", "NAMED['adder']")
+    sentence(lambda: make(arithmetic=nn.Dense), "arithmetic is", "such as ADDER")
+    for name in options & {"classes", "outputs", "symbols", "events", "features", "hidden"}:
+        for size in (0, -3, 2.5, True, "10"):
+            sentence(
+                lambda name=name, size=size: make(**{name: size}),
+                f"{name} must be an integer of at least 1, not {size!r}.",
+            )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda wrong: layers.GroupedConv(wrong, 2, 4, 3),
+        lambda wrong: layers.ConvTranspose(wrong, 4, 3),
+        lambda wrong: layers.Maxout(4, dense=wrong),
+        lambda wrong: layers.LSTMCell(4, dense=wrong),
+    ],
+)
+def test_makers_of_layers(make):
+    sentence(lambda: make("adder"), "'adder', expected what makes a layer, such as nnlab.arith")
+    sentence(lambda: make(ADDER), "expected what makes a layer, such as nnlab.arithmetics.ADDER.")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ("images.npy", "is the text 'images.npy', expected an array of numbers"),
+        (np.array(["a", "b"]), "holds <U1, expected numbers"),
+        ({"image": IMAGES}, "MLP does not take inputs that are a dict"),
+        ((IMAGES, IMAGES), "MLP does not take inputs that are a tuple"),
+    ],
+)
+def test_inputs(inputs, said):
+    sentence(lambda: training.init(jax.random.key(0), MLP(), optax.sgd(0.1), inputs), said)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "said"),
+    [
+        ("sgd", "optimizer is 'sgd'; expected an optax transformation, such as optax.sgd(0.1)"),
+        (0.1, "optimizer is 0.1;"),
+        (optax.sgd, "optimizer is the function sgd, not yet called;"),
+    ],
+)
+def test_optimizers(optimizer, said):
+    sentence(lambda: training.init(jax.random.key(0), MLP(), optimizer, IMAGES), said)
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        ({"image": IMAGES, "label": LABELS}, "a pair (inputs, labels), not a dict of image, label"),
+        ((IMAGES, LABELS, LABELS), "a pair (inputs, labels), not a tuple of 3"),
+        (IMAGES, "a pair (inputs, labels), not a ndarray"),
+        (("images", "labels"), "is the text 'images'"),
+    ],
+)
+def test_batches(batch, said):
+    step = training.train_step(MLP(), optax.sgd(0.1))
+    sentence(lambda: step(NOTHING, batch), said)
+    sentence(lambda: training.in_memory(batch, 2), said)
+
+
+def test_labels_that_are_no_classes():
+    state = State(NOTHING, {}, {}, (), NOTHING)
+    evaluate = training.evaluation(MLP(classes=4))
+    evaluate.check_labels(state, IMAGES, LABELS)
+    sentence(
+        lambda: evaluate.check_labels(state, IMAGES, LABELS + 1),
+        "labels go from 1 to 4, expected 0 to 3 for the 4 outputs of MLP; give labels - 1.",
+    )
+    sentence(lambda: evaluate.check_labels(state, IMAGES, LABELS - 1), "from -1 to 2, expected 0")
+    other = training.evaluation(MLP(classes=4), lambda outputs, labels: outputs.mean())
+    other.check_labels(state, IMAGES, LABELS + 1)
