@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 import nnlab  # noqa: E402
 from nnlab import _moved  # noqa: E402
-from nnlab.playground import page as playground  # noqa: E402
+from nnlab.playground.page import page as playground  # noqa: E402
 
 project = "nnlab"
 author = "the nnlab authors"

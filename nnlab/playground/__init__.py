@@ -10,7 +10,6 @@ what the page has saved.
 
 from nnlab.playground.network import Layer as Layer
 from nnlab.playground.network import Settings as Settings
-from nnlab.playground.page import page as page
 from nnlab.playground.page import write_page as write_page
 from nnlab.playground.printer import print_function as print_function
 from nnlab.playground.saved import Lesson as Lesson
