@@ -1,8 +1,8 @@
 """Settings of the documents' site, which `make docs` builds into docs/_build.
 
-Three things are written before Sphinx reads its sources, all of them ignored by git: a page for
+Four things are written before Sphinx reads its sources, all of them ignored by git: a page for
 each module of nnlab (docs/api), a page of results for each topic of the experiments (docs/results),
-and the table of old import paths (docs/moved.md).
+the table of old import paths (docs/moved.md), and the playground (docs/_static/playground.html).
 """
 
 import importlib
@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 import nnlab  # noqa: E402
 from nnlab import _moved  # noqa: E402
+from nnlab.playground.page import page as playground  # noqa: E402
 
 project = "nnlab"
 author = "the nnlab authors"
@@ -199,3 +200,4 @@ def setup(app) -> None:
     write_api()
     write_results()
     write_moved()
+    _write(DOCS / "_static" / "playground.html", playground())

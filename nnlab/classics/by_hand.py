@@ -14,12 +14,12 @@ have the deltas, which are the derivatives of E by u and v, and from them the gr
 
 where the product p and its two rules are those of a multiplying or of an adder layer:
 
-========  ==================  =============================  =====================================
-product   p(x, W)_k           rule of W                      rule of x
-========  ==================  =============================  =====================================
-float     sum_j x_j w_jk      x_j delta_k                    sum_k w_jk delta_k
-adder     -sum_j \|x_j-w_jk\| (x_j - w_jk) delta_k           sum_k clip(w_jk - x_j, -1, 1) delta_k
-========  ==================  =============================  =====================================
+========  ====================  =============================  =====================================
+product   p(x, W)_k             rule of W                      rule of x
+========  ====================  =============================  =====================================
+float     sum_j x_j w_jk        x_j delta_k                    sum_k w_jk delta_k
+adder     -sum_j \|x_j-w_jk\|   (x_j - w_jk) delta_k           sum_k clip(w_jk - x_j, -1, 1) delta_k
+========  ====================  =============================  =====================================
 
 The deltas (3) are taken with the weights that made the forward pass. Code that moves V by (2) first
 computes another step, see `weights_first`.

@@ -71,6 +71,14 @@ def _widening(body: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     return widened
 
 
+def _at_once(x: jax.Array, kernel: jax.Array, term: Term, dtype: DTypeLike) -> jax.Array:
+    """The terms [batch, 1, 1, in, out] of a dense layer whose sizes are names (`jax.export`).
+
+    Names cannot be divided into blocks; a compiler fuses these terms into the sum over them.
+    """
+    return term(x[..., None], lax.squeeze(kernel, (0, 1))[None, None, None]).astype(dtype)
+
+
 def _zeros(shape: tuple[int, ...], like: jax.Array) -> jax.Array:
     """Zeros that `jax.shard_map` takes to vary over the axes that `like` varies over."""
     return jnp.broadcast_to(like[:0].sum(), shape)
@@ -109,6 +117,8 @@ def window_sum(
     """
     n, _, _, channels = x.shape
     kh, kw, _, features = kernel.shape
+    if not isinstance(channels, int):
+        return sign * _at_once(x, kernel, term, dtype).sum(-2)
     (sh, sw), pads, (dh, dw) = window
     out_h, out_w = window.positions(x.shape[1:], kernel.shape)
     acc = _zeros((n, out_h, out_w, features), x).astype(dtype)
@@ -198,6 +208,8 @@ def input_sum(
     kh, kw, _, features = kernel.shape
     _, out_h, out_w, _ = g.shape
     (sh, sw), ((top, _), (left, _)), (dh, dw) = window
+    if not isinstance(features, int):
+        return (g[..., None, :] * _at_once(x, kernel, term, x.dtype)).sum(-1)
     if 0 in (g.size, kernel.size):
         return jnp.zeros_like(x)
 

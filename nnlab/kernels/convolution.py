@@ -37,6 +37,14 @@ def _is_dense(x: jax.Array, kernel: jax.Array, window: Window) -> bool:
     return window == POINT and x.shape[1:3] == kernel.shape[:2] == (1, 1)
 
 
+def _rows(x: jax.Array) -> jax.Array:
+    return lax.squeeze(x, (1, 2))
+
+
+def _matrix(kernel: jax.Array) -> jax.Array:
+    return lax.squeeze(kernel, (0, 1))
+
+
 def _matrix_product(a: jax.Array, b: jax.Array) -> jax.Array:
     wide = jnp.promote_types(a.dtype, jnp.float32)
     return jnp.matmul(a, b, preferred_element_type=wide).astype(a.dtype)
@@ -100,7 +108,7 @@ def _partial_jvp(place, window, primals, tangents):
 
 def _output(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     if _is_dense(x, kernel, window):
-        return _matrix_product(x[:, 0, 0], kernel[0, 0])[:, None, None]
+        return _matrix_product(_rows(x), _matrix(kernel))[:, None, None]
     return by_platform(
         functools.partial(_convolve, window=window),
         x,
@@ -118,7 +126,7 @@ def _convolve(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
 
 def _input_gradient(g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     if _is_dense(x, kernel, window):
-        return _matrix_product(g[:, 0, 0], kernel[0, 0].T)[:, None, None]
+        return _matrix_product(_rows(g), _matrix(kernel).T)[:, None, None]
     (pads_h, pads_w), dilation = window.padding, window.dilation
 
     def sides(axis, pads):
@@ -150,7 +158,7 @@ def _input_gradient(g: jax.Array, x: jax.Array, kernel: jax.Array, window: Windo
 
 def _filter_gradient(g: jax.Array, x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     if _is_dense(x, kernel, window):
-        return _matrix_product(x[:, 0, 0].T, g[:, 0, 0])[None, None]
+        return _matrix_product(_rows(x).T, _rows(g))[None, None]
 
     def written_out(g, x, kernel):
         dw = lax.conv_general_dilated(

@@ -146,7 +146,8 @@ def _full_filter_gradient(g, x, w, window):
     if (
         w.shape[:2] == x.shape[1:3] == (1, 1)
     ):  # dense: as matrices, which XLA rounds as it always has
-        return (products[0, 0] - w[0, 0] * g[:, 0, 0].sum(axis=0)[None])[None, None]
+        dw, matrix = (lax.squeeze(a, (0, 1)) for a in (products, w))
+        return (dw - matrix * lax.squeeze(g, (1, 2)).sum(axis=0)[None])[None, None]
     return products - w * lax.broadcast_to_rank(g.sum(axis=(0, 1, 2)), 4)
 
 

@@ -32,6 +32,8 @@ def adder_rate(eta: float = 0.2) -> optax.GradientTransformation:
     def rescale(g: jax.Array) -> jax.Array:
         wide = g.astype(jnp.promote_types(g.dtype, jnp.float32))
         norm = jnp.sqrt(jnp.sum(jnp.square(wide)))
-        return (wide * (eta * g.size**0.5 / jnp.maximum(norm, 1e-12))).astype(g.dtype)
+        # The size may be a name (`jax.export`).
+        root = g.size**0.5 if isinstance(g.size, int) else jnp.sqrt(1.0 * g.size)
+        return (wide * (eta * root / jnp.maximum(norm, 1e-12))).astype(g.dtype)
 
     return optax.stateless(lambda updates, _: jax.tree.map(rescale, updates))

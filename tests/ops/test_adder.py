@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax import export
 
+from nnlab import kernels
 from nnlab.ops.adder import adder_conv, adder_dense
 from nnlab.ops.convolution import conv
 from nnlab.testing import check_gradient_rule, image_windows
@@ -225,3 +227,22 @@ A, B, N = (
 def test_errors_name_what_was_given(error, op, args, options, message):
     with pytest.raises(error, match=message):
         op(*args, **options)
+
+
+def test_sizes_of_a_dense_layer_may_be_names():
+    """As `jax.export` and the playground's printer have them."""
+
+    def both_passes(x, w, g):
+        y, back = jax.vjp(adder_dense, x, w)
+        return y, *back(g)
+
+    batch, fan_in, fan_out = export.symbolic_shape("b,i,o")
+    shapes = (batch, fan_in), (fan_in, fan_out), (batch, fan_out)
+    with kernels.use("xla"):
+        named = export.export(jax.jit(both_passes))(
+            *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+        )
+    for b, i, o in ((1, 1, 2), (3, 40, 5)):
+        operands = [quarters(k, *s) for k, s in enumerate(((b, i), (i, o), (b, o)))]
+        for got, expected in zip(named.call(*operands), both_passes(*operands), strict=True):
+            np.testing.assert_array_equal(got, expected)
