@@ -8,19 +8,20 @@ import flax.linen as nn
 from nnlab.arithmetics import NAMED, Arithmetic
 from nnlab.errors import InputError, check_count
 
-# Fields that are sizes of layers.
+# Fields that are sizes and numbers of layers.
 _SIZES = (
-    *("classes", "outputs", "symbols", "events"),
+    *("classes", "outputs", "symbols", "events", "window", "locations", "size"),
     *("features", "hidden", "code", "width", "widths"),
+    *("layers", "depth", "read_heads", "write_heads"),
 )
 
 
 class Network(nn.Module):
-    """A module whose fields are checked on construction: arithmetics, and sizes of layers.
+    """A module whose fields are checked on construction: arithmetics, sizes and numbers of layers.
 
     Raises:
-        InputError: a field that is annotated as `Arithmetic` is none, or a size is no integer of at
-            least 1.
+        InputError: a field that is annotated as `Arithmetic` is none, or a size or number is no
+            integer of at least 1.
     """
 
     def __post_init__(self) -> None:

@@ -41,9 +41,6 @@ class AutoEncoder(Network):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        for name, value in (("hidden", self.hidden), ("code", self.code)):
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, not {value}.")
         if x.ndim != 2:
             raise InputError(f"an auto-encoder takes windows [batch, w], not {list(x.shape)}.")
         inner, options = self.arithmetic.dense, {"use_bias": True, "dtype": self.dtype}

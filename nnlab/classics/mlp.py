@@ -35,7 +35,6 @@ from flax.typing import Dtype, Initializer
 from jax import lax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
-from nnlab.errors import InputError
 from nnlab.layers.normalization import batch_norm
 from nnlab.networks import Network
 
@@ -72,9 +71,6 @@ class MLP(Network):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        for name, value in (("depth", self.depth), ("width", self.width)):
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, not {value}.")
         start = {} if self.kernel_init is None else {"kernel_init": self.kernel_init}
         options = {"dtype": self.dtype, **start}
         activation = self.activation or self.arithmetic.activation

@@ -21,7 +21,6 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from nnlab.data.batches import check_batch
 from nnlab.errors import InputError, Interrupted, check_count
 from nnlab.runs import hosts, networks, peers, signals
 from nnlab.runs.checkpoints import Checkpoints, restore
@@ -205,9 +204,6 @@ def fit(
             f"{jax.process_count()} processes train as one on a mesh of all their devices; "
             "give fit mesh=data_mesh()."
         )
-    if isinstance(evaluate, Evaluation):
-        for labels in (train.labels, check_batch(test)[1]):
-            evaluate.check_labels(state, test[0], labels)
     with (
         Checkpoints(folder.checkpoints / name, keep) as checkpoints,
         peers.going_on(lambda: _goes_on(name, checkpoints)),
@@ -224,6 +220,13 @@ def fit(
         now = Training(name, state, steps, checkpoints, folder, score, mesh, goes_by, learning_rate)
         with signals.immediate():
             renew = renewal(statistics, now.state, step, evaluate, train, mesh)
+            if isinstance(evaluate, Evaluation):
+                for labels in (
+                    train.labels,
+                    test[1],
+                    None if validation is None else validation[1],
+                ):
+                    evaluate.check_labels(now.state, test[0], labels)
         now.stopped &= bool(hooks)
         if not now.ended(epochs, patience):
             with contextlib.ExitStack() as stack:

@@ -161,10 +161,6 @@ class NTM(Network):
     clip: float = 20.0
 
     def setup(self):
-        counts = ("width", "layers", "read_heads", "write_heads", "locations", "size")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if not 0 <= self.reach <= self.locations:
             raise InputError(
                 f"reach must be from 0 to the {self.locations} locations, not {self.reach}."

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from nnlab.arithmetics import FLOAT, Arithmetic
-from nnlab.errors import InputError
 from nnlab.files.borrowing import Gates, Place, names_of
 from nnlab.layers.recurrent import Cell, GRUCell, LSTMCell
 from nnlab.layers.sequences import Bidirectional, Recurrent, Stacked
@@ -66,9 +65,6 @@ class RecurrentNet(Network):
     def __call__(
         self, x: jax.Array, train: bool = False, lengths: jax.Array | None = None
     ) -> jax.Array:
-        for name, value in (("layers", self.layers), ("features", self.features)):
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, not {value}.")
         stack = [self._layer(number) for number in range(1, self.layers + 1)]
         x = Stacked(stack, self.dropout, name="stack")(x, lengths, train)
         self.sow("intermediates", "features", x)

@@ -80,9 +80,6 @@ class NextEvent(Network):
 
     @nn.compact
     def __call__(self, before: jax.Array, train: bool = False) -> jax.Array:
-        for name in ("events", "features", "layers", "window"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if before.ndim != 2 or not jnp.issubdtype(before.dtype, jnp.integer):
             raise InputError(
                 f"events are {before.dtype} {list(before.shape)}, expected integers"

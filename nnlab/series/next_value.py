@@ -26,7 +26,6 @@ from flax.typing import Dtype
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.data.batches import check_shape
-from nnlab.errors import InputError
 from nnlab.layers.recurrent import Cell, LSTMCell
 from nnlab.layers.sequences import Recurrent, Stacked
 from nnlab.networks import Network
@@ -64,9 +63,6 @@ class NextValue(Network):
     def __call__(
         self, x: jax.Array, train: bool = False, lengths: jax.Array | None = None
     ) -> jax.Array:
-        for name, value in (("layers", self.layers), ("features", self.features)):
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, not {value}.")
         remembers = {"forget_bias": 1.0} if issubclass(self.cell, LSTMCell) else {}
         cell = functools.partial(
             self.cell,

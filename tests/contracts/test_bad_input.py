@@ -78,6 +78,8 @@ def test_old_keys_are_keys():
     augment.random_flip(jax.random.PRNGKey(0), IMAGES)
 
 
+SIZES = {"classes", "outputs", "symbols", "events", "features", "hidden", "width", "layers"}
+
 # One row of the zoo for each class.
 KINDS = {entry.kind: entry for entry in ZOO.values()}
 
@@ -90,7 +92,7 @@ def test_arithmetics_and_sizes_of_a_model(kind):
     for name in options & {"arithmetic", "first", "classifier"}:
         sentence(lambda name=name: make(**{name: "adder"}), f"{name} is 'adder'", "NAMED['adder']")
     sentence(lambda: make(arithmetic=nn.Dense), "arithmetic is", "such as ADDER")
-    for name in options & {"classes", "outputs", "symbols", "events", "features", "hidden"}:
+    for name in options & SIZES:
         for size in (0, -3, 2.5, True, "10"):
             sentence(
                 lambda name=name, size=size: make(**{name: size}),

@@ -201,8 +201,8 @@ def test_another_arithmetic_in_the_controller():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 0}, r"width must be at least 1, not 0\."),
-        ({"write_heads": -1}, r"write_heads must be at least 1, not -1\."),
+        ({"width": 0}, r"width must be an integer of at least 1, not 0\."),
+        ({"write_heads": -1}, r"write_heads must be an integer of at least 1, not -1\."),
         ({"locations": 3, "reach": 4}, r"reach must be from 0 to the 3 locations, not 4\."),
     ],
 )

@@ -171,12 +171,6 @@ def test_files_of_an_earlier_version(request, model):
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), saved.variables) == expected
 
 
-def test_sizes_below_one_are_refused():
-    for name, model in (("layers", RecurrentNet(K, layers=0)), ("features", RecurrentNet(K, 0))):
-        with pytest.raises(InputError, match=f"^{name} must be at least 1, not 0\\."):
-            model.init(KEY, X)
-
-
 @pytest.mark.slow
 def test_a_network_learns_what_only_a_state_can_tell():
     """The output at every step is the first input: of the steps alone half can be guessed."""

@@ -72,7 +72,6 @@ def test_learns_a_cycle(arithmetic):
     [
         (SMALL, jnp.zeros((1, 4)), r"float32 \[1, 4\], expected integers \[batch, window\]"),
         (SMALL, jnp.zeros(4, int), r"int32 \[4\], expected integers \[batch, window\]"),
-        (NextEvent(0), jnp.zeros((1, 4), int), "events must be at least 1, not 0"),
     ],
 )
 def test_bad_input(model, events, message):

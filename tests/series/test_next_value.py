@@ -8,7 +8,6 @@ import pytest
 from scipy.stats import norm
 
 from nnlab import training
-from nnlab.errors import InputError
 from nnlab.models import NextValue
 from nnlab.series.next_value import negative_log_likelihood, surprise
 
@@ -47,8 +46,3 @@ def test_it_learns_a_wave_that_its_last_value_does_not_tell():
         state, metrics = step(state, (x, values))
     persistence = jnp.abs(jnp.diff(wave)).mean()
     assert metrics["error"] < persistence / 5
-
-
-def test_no_units_get_one_sentence():
-    with pytest.raises(InputError, match="features must be at least 1, not 0"):
-        NextValue(0).init(KEY, jnp.zeros((1, 2, 1)))
