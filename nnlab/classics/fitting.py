@@ -25,6 +25,7 @@ References:
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 import time
@@ -146,6 +147,19 @@ def divide(key: jax.Array, count: int, shares: tuple[float, float] = (0.70, 0.15
     return Parts(*np.split(order, [train, train + validation]))
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _linear(residuals, unravel, flat):
+    e, pull = jax.vjp(lambda p: residuals(unravel(p)).ravel(), flat)
+    jacobian = jax.vmap(pull)(jnp.eye(e.size, dtype=e.dtype))[0]
+    return jacobian.T @ jacobian, jacobian.T @ e, jnp.sum(e * e)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _attempt(residuals, unravel, flat, curvature, gradient, mu):
+    moved = flat - jnp.linalg.solve(curvature + mu * jnp.eye(flat.size), gradient)  # (3)
+    return moved, jnp.sum(residuals(unravel(moved)) ** 2)
+
+
 def levenberg_marquardt(
     residuals: Residuals,
     params: Params,
@@ -160,32 +174,20 @@ def levenberg_marquardt(
     part. The iterator ends when mu exceeds `largest`, or the gradient `least_gradient` is reached.
 
     Args:
-        residuals: of parameters to [n].
+        residuals: of parameters to [n]; compiled once for all calls with the same function.
         params: where to begin, any tree.
         damping: mu at the beginning.
         largest, least_gradient: when to end.
     """
     flat, unravel = ravel_pytree(params)
-
-    @jax.jit
-    def linear(flat):
-        e, pull = jax.vjp(lambda p: residuals(unravel(p)).ravel(), flat)
-        jacobian = jax.vmap(pull)(jnp.eye(e.size, dtype=e.dtype))[0]
-        return jacobian.T @ jacobian, jacobian.T @ e, jnp.sum(e * e)
-
-    @jax.jit
-    def attempt(flat, curvature, gradient, mu):
-        moved = flat - jnp.linalg.solve(curvature + mu * jnp.eye(flat.size), gradient)
-        return moved, jnp.sum(residuals(unravel(moved)) ** 2)
-
     mu, evaluations = damping, 0
     while True:
-        curvature, gradient, before = linear(flat)
+        curvature, gradient, before = _linear(residuals, unravel, flat)
         evaluations += 1
         if float(jnp.linalg.norm(gradient)) < least_gradient:
             return
         while mu <= largest:
-            moved, after = attempt(flat, curvature, gradient, mu)
+            moved, after = _attempt(residuals, unravel, flat, curvature, gradient, mu)
             evaluations += 1
             if after < before:
                 flat, mu = moved, mu * 0.1
@@ -205,7 +207,7 @@ class Fitted:
         history: mean squared errors by epoch, from before the first: "train", "validation", "test".
         best_epoch: its number, from 0.
         evaluations: of the training error or its residuals, up to the last epoch.
-        seconds: of training, without the first epoch, which compiles.
+        seconds: of all epochs, each taken as the median one, as the first few compile.
     """
 
     params: Params
@@ -240,19 +242,22 @@ def fit_until(
     check_count("epochs", epochs)
     check_count("fails", fails, least=0)
     history: dict[str, list[float]] = {}
-    best, count, start = (math.inf, 0, params), 0, time.perf_counter()
+    best, count, times = (math.inf, 0, params), 0, []
+    start = time.perf_counter()
     chain = itertools.chain([(params, 0)], itertools.islice(iter(steps), epochs))
     for epoch, (params, evaluations) in enumerate(chain):
         count = evaluations
+        jax.block_until_ready(params)
+        times.append(time.perf_counter() - start)
         for part, error in errors(params).items():
             history.setdefault(part, []).append(float(error))
         if history["validation"][-1] < best[0]:
             best = history["validation"][-1], epoch, params
-        if epoch == 1:
-            start = time.perf_counter()
         if history["train"][-1] <= goal or (fails and epoch - best[1] >= fails):
             break
-    return Fitted(best[2], history, best[1], count, time.perf_counter() - start)
+        start = time.perf_counter()
+    seconds = float(np.median(times[1:] or [0.0])) * (len(times) - 1)
+    return Fitted(best[2], history, best[1], count, seconds)
 
 
 def mean_squared_errors(
