@@ -290,7 +290,7 @@ SMALL = {
         ("charts.safetensors",),
     ),
 }
-COSTLY = {"adder/adder_cifar10", "adder/pruning", "memory/ntm"}
+COSTLY = {"adder/adder_cifar10", "adder/pruning", "memory/learn_addition", "memory/ntm"}
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ class Inception(nn.Module):
         return nn.Dense(3)(jnp.concatenate([x.mean((1, 2)), x.max((1, 2))], -1))
 
 
-@pytest.mark.parametrize("name", ["float", "adder"])
+@pytest.mark.parametrize("name", [pytest.param("float", marks=pytest.mark.slow), "adder"])
 def test_a_model_of_ones_own(name):
     model = Inception(NAMED[name])
     variables = made(model)
@@ -126,6 +126,7 @@ class Branches(nn.Module):
         return jnp.concatenate([nn.Dense(2)(y.reshape(y.shape[0], -1)) for y in images], axis=-1)
 
 
+@pytest.mark.slow
 def test_functions_between_layers():
     model = Branches()
     variables = made(model)

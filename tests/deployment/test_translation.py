@@ -36,7 +36,7 @@ OPTIONS = [
     ),
     pytest.param("LeNet-5, binary", dict(correct_means=False), marks=pytest.mark.slow),
     pytest.param("ResNet-8, adder", dict(bits=4), marks=pytest.mark.slow),
-    pytest.param("ResNet-8, binary", dict(correct_means=False)),
+    pytest.param("ResNet-8, binary", dict(correct_means=False), marks=pytest.mark.slow),
 ]
 # SHA-256 of the networks as they were when each architecture had a translation of its own (with
 # redistribution: since small filters take the inputs' scale), and of the variables that they were
@@ -129,6 +129,7 @@ def test_integers_are_those_of_earlier_versions(name, options, digest):
     assert digest_of(integers(name, tuple(options.items()))) == digest
 
 
+@pytest.mark.slow
 def test_signs_are_those_of_the_float_network():
     """Where all layers are binary no number is rounded before the logits."""
     model, variables, images = fresh("LeNet-5, binary")
@@ -143,6 +144,7 @@ def test_signs_are_those_of_the_float_network():
     assert sum(w.size for w in words) == 25 * 6 + 25 * 16 + 4 * 120 + 4 * 84 + 3 * 4
 
 
+@pytest.mark.slow
 def test_means_are_those_of_the_float_network():
     model, variables, images = fresh("LeNet-5, adder")
     expected = np.asarray(model.apply(variables, images)).mean(axis=0)

@@ -148,6 +148,7 @@ class Config(RunFolder):
     """Anything with fields."""
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_bits_of_an_unbroken_one(tmp_path):
     feed = training.in_memory(DATA, 4)
     evaluate = training.evaluation(Net(), loss, metrics=nothing)
