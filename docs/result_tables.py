@@ -217,6 +217,13 @@ def _optimisers_on_surfaces(found: Mapping) -> Tables:
     }
 
 
+def _function_fitting(found: Mapping) -> Tables:
+    return {
+        "methods": _table(found)[""],
+        "root mean square error by units": markdown_table(found["approximation"]),
+    }
+
+
 def _sign_direction(found: Mapping) -> Tables:
     layers = [
         {
@@ -331,6 +338,7 @@ TABLES: dict[str, Callable[[Mapping], Tables]] = {
     "one_neuron": _one_neuron,
     "perceptrons": _perceptrons,
     "by_hand": _by_hand,
+    "function_fitting": _function_fitting,
     "optimisers_on_surfaces": _optimisers_on_surfaces,
     "hopfield": _hopfield,
     "sign_optimizers": _scalars,

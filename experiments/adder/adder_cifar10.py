@@ -39,6 +39,7 @@ PUBLISHED = {"CNN": 92.25, "AdderNet": 91.84, "BNN": 84.87}  # after 400 epochs
 @dataclasses.dataclass(frozen=True)
 class Config(vision.ImageRun):
     out: str = "runs/adder_cifar10"
+    running_statistics: bool = True  # as the committed result
     networks: tuple[Literal["CNN", "AdderNet", "BNN"], ...] = ("CNN", "AdderNet", "BNN")
     dataset: vision.ImageSet = "cifar10"
     epochs: PositiveInt = 400

@@ -63,6 +63,7 @@ NETWORKS: dict[Name, tuple[Any, dict[str, Any]]] = {
 @dataclasses.dataclass(frozen=True)
 class Config(vision.ImageRun):
     out: str = "runs/pruning"
+    running_statistics: bool = True  # as the committed result
     networks: tuple[Name, ...] = ("CNN", "AdderNet")
     dataset: vision.ImageSet = "digits"
     sparsities: tuple[Fraction, ...] = (0.5, 0.75, 0.9)

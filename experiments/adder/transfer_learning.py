@@ -55,6 +55,7 @@ CLASSIFIER = re.compile(r"(Dense_0|BatchNorm_1)/").match
 @dataclasses.dataclass(frozen=True)
 class Config(vision.ImageRun):
     out: str = "runs/transfer_learning"
+    running_statistics: bool = True  # as the committed result
     pretrained: str = "runs/adder_cifar10"
     """Run folder of adder_cifar10.py, with the networks to start from."""
     networks: Annotated[tuple[str, ...], SomeOf(ARITHMETICS)] = ("CNN", "AdderNet")

@@ -58,6 +58,7 @@ NAMES = (*NAMED, "lp_adder")
 @dataclasses.dataclass(frozen=True)
 class Config(vision.ImageRun):
     out: str = "runs/every_arithmetic"
+    running_statistics: bool = True  # as the committed result
     arithmetics: Annotated[tuple[str, ...], SomeOf(NAMES)] = NAMES
     """Names as in `nnlab.arithmetics.NAMED`, and lp_adder."""
     network: Literal["lenet5", "resnet"] = "lenet5"

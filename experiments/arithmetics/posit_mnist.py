@@ -55,6 +55,7 @@ CELLS: dict[Cell, tuple[Arithmetic, Format | None, Format | None]] = {
 @dataclasses.dataclass(frozen=True)
 class Config(vision.ImageRun):
     out: str = "runs/posit_mnist"
+    running_statistics: bool = True  # as the committed result
     cells: tuple[Cell, ...] = get_args(Cell)
     seeds: tuple[Seed, ...] = (0,)
     """Every cell is trained once with each seed."""

@@ -1,6 +1,9 @@
 """How fast do methods of training fit a function, and which functions can two layers fit?
 
-Answer: ANSWER
+Answer: Levenberg and Marquardt's method has its best validation error after 2 and 3 epochs, BFGS
+and L-BFGS after 13 to 17, Adam and RMSProp after 76 to 348, gradient descent after 859 and 1,365.
+In seconds they are closer, and the hastiest overfits the patients. Eight tanh units fit a sine to
+0.0001, and 32 adders to 0.009; one adder unit is a kink exactly; polynomials fit none of the three.
 
 Known: of nine methods Levenberg and Marquardt's is the fastest to fit a sine with five units, by
 more than a factor of four (documentation of MATLAB's Deep Learning Toolbox). Two layers approximate
@@ -17,7 +20,8 @@ sgn(x) a step. An adder unit is relu(b - |x - w|), a hat; hats
 start side by side. Units x^2 and x^3 can be no more than
 polynomials of their degree, however many there are.
 
-Ours, seed 0, TIME on two cores of an AMD EPYC (`results/function_fitting.json` and `.png`).
+Ours, seed 0, 2.5 minutes of processor time on two cores of an AMD EPYC
+(`results/function_fitting.json` and `.png`).
 
     python experiments/classics/function_fitting.py
 """

@@ -38,6 +38,7 @@ ARITHMETICS = {"CNN": FLOAT, "AdderNet": ADDER, "BNN": BINARY}
 @dataclasses.dataclass(frozen=True)
 class Config(vision.ImageRun):
     out: str = "runs/demo"
+    running_statistics: bool = True  # as the committed result
     dataset: vision.ImageSet = "digits"
     epochs: PositiveInt = 40
     batch_size: PositiveInt = 64

@@ -1,5 +1,6 @@
 """A network of the user's own by its name, "module:Class", with its fields as texts."""
 
+import ast
 import dataclasses
 import importlib
 import json
@@ -48,7 +49,8 @@ def own_network(
     Args:
         name: "module:Class".
         fields: "name=value" each. A value is the name of an arithmetic where the field is one, JSON
-            as files of networks hold it (`nnlab.runs.descriptions`), or else a text.
+            as files of networks hold it (`nnlab.runs.descriptions`), what Python writes, such as
+            False or (4, 8), or else a text.
         options: further fields, as they are.
 
     Raises:
@@ -87,8 +89,12 @@ def _value(text: str, field: Any) -> Any:
     kind, default = getattr(field, "type", None), getattr(field, "default", None)
     if text in NAMED and (kind is Arithmetic or isinstance(default, Arithmetic)):
         return NAMED[text]
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return text
-    return Reader(trust=True).value(found)
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError):
+            continue
+        return Reader(trust=True).value(found) if read is json.loads else found
+    if isinstance(default, bool | int | float | tuple):
+        raise InputError(f"{field.name} is the text {text!r:.60}, expected such as {default!r}.")
+    return text

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -64,7 +65,7 @@ def train_steps(
 
     `run` takes up to `count` steps over arrays in memory, or trees of them. It stops at the end of
     the epoch, and before a step that would leave a number that is not finite. Metrics are
-    [steps per epoch], filled in for the steps that were tried.
+    [steps per epoch]; those of steps that were not tried are NaN, or -1 where they are integers.
 
     Each epoch draws the order of its examples from `state.key` and its number, and leaves out those
     that do not fill a last batch. Without `shuffle` examples keep their order, and a carried state
@@ -152,8 +153,12 @@ def _steps(
         return (number < last) & finite
 
     shapes = jax.eval_shape(lambda state: step(state, batch(jnp.array(0))), state)[1]
-    metrics = jax.tree.map(lambda m: jnp.zeros((steps, *m.shape), m.dtype), shapes)
+    metrics = jax.tree.map(lambda m: jnp.full((steps, *m.shape), _untried(m.dtype)), shapes)
     return lax.while_loop(wanted, body, (first, jnp.array(True), state, metrics))[2:]
+
+
+def _untried(dtype: Any) -> np.ndarray:
+    return np.array(np.nan if jnp.issubdtype(dtype, jnp.inexact) else -1).astype(dtype)
 
 
 def split_batch(examples: Any, mesh: Mesh | None) -> Any:

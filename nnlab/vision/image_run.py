@@ -240,9 +240,9 @@ class ImageRun(Run):
     measured once, with that. By default none, and the network is that of the last epoch."""
     patience: Count | None = None
     """Stop once more epochs than this in a row have not improved; the network is then the best."""
-    fresh_statistics: bool = False
-    """Take BatchNorm's statistics anew before each evaluation of a network with adder layers,
-    instead of averages over past steps, with which the committed results were measured."""
+    running_statistics: bool = False
+    """Evaluate networks of adders on BatchNorm's averages over past steps, which lag, instead
+    of statistics taken anew."""
     gradient_norm: bool = False
     """Record the norm of the gradient; training keeps its bits."""
 
@@ -296,11 +296,8 @@ class ImageRun(Run):
 
     def protocol(self, images: Images) -> dict[str, Any]:
         """Return the options of `nnlab.runs.fit` that the command line describes."""
-        return {
-            "validation": images.validation,
-            "patience": self.patience,
-            "statistics": "auto" if self.fresh_statistics else None,
-        }
+        options = {"validation": images.validation, "patience": self.patience}
+        return options | ({"statistics": None} if self.running_statistics else {})
 
     def _large(self, where: Any) -> bool:
         records = record_source(self.dataset, self.data_dir, **where)

@@ -21,6 +21,8 @@ class Constant(nn.Module):
 class Sized(nn.Module):
     size: int
     arithmetic: Arithmetic = FLOAT
+    relu: bool = True
+    widths: tuple = (2, 2)
 
     @nn.compact
     def __call__(self, x):
@@ -42,7 +44,8 @@ def test_a_module_of_the_users(tmp_path, monkeypatch, capsys):
     ("fields", "options", "said"),
     [
         ((), {}, "own_networks:Sized needs its fields, --fields size=…"),
-        (("size=3", "depth=2"), {}, "has no field depth; expected size, arithmetic"),
+        (("size=3", "depth=2"), {}, "has no field depth; expected size, arithmetic, relu, widths"),
+        (("size=3", "relu=no"), {}, "relu is the text 'no', expected such as True"),
         (("size",), {}, "--fields takes NAME=VALUE, such as width=16, not 'size'"),
         (("size=3",), {"norm": True}, "--norm is an option that own_networks:Sized does not have"),
     ],
@@ -64,6 +67,10 @@ def test_fields_of_a_module(tmp_path, monkeypatch):
     made, *others = [summary.build(config) for config in (given, named, asked)]
     assert made.size == 3 and made.arithmetic is FLOAT
     assert all(other.arithmetic is ADDER for other in others)
+    for text in ("False", "false"):
+        fields = ("size=3", f"relu={text}", "widths=(4, 8)")
+        made = summary.build(dataclasses.replace(given, fields=fields))
+        assert made.relu is False and made.widths == (4, 8)
 
 
 def test_a_network_of_the_zoo(capsys):

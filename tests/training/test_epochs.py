@@ -56,6 +56,17 @@ def test_an_epoch_is_the_loop_over_its_batches():
     assert whole.params == looped.params and whole.step == looped.step == 8
 
 
+def test_steps_that_were_not_tried_have_no_numbers():
+    def halted(state, batch):
+        number = state.step
+        seen = {"loss": number.astype(jnp.float32), "nonfinite": jnp.where(number == 1, 0, -1)}
+        return state._replace(step=state.step + (number != 1)), seen
+
+    _, metrics = train_epoch(halted, 5)(START, DATA)
+    np.testing.assert_array_equal(metrics["loss"], [0, 1, np.nan, np.nan])
+    np.testing.assert_array_equal(metrics["nonfinite"], [-1, 0, -1, -1])
+
+
 def test_an_epoch_without_a_full_batch_is_refused():
     assert [steps_per_epoch(DATA, size) for size in (1, 5, 12, 23)] == [23, 4, 1, 1]
     with pytest.raises(InputError, match=r"^--batch-size must be at most the 23 examples, not 24"):
