@@ -154,7 +154,7 @@ def test_commands_exist_with_their_options(path):
                 script = ROOT / (command[1] or f"nnlab/commands/{command[2]}.py")
                 source = script.read_text() + shared
                 for option in re.findall(r" --([\w-]+)", line[command.end() :]):
-                    field = option.replace("-", "_")
+                    field = option.removeprefix("no-").replace("-", "_")
                     assert re.search(rf"^    {field}: ", source, flags=re.MULTILINE), line
 
 
