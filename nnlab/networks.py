@@ -30,6 +30,8 @@ class Network(nn.Module):
             if field.type is Arithmetic:
                 check_arithmetic(field.name, value)
             elif field.name in _SIZES:
+                if isinstance(field.default, tuple) and not isinstance(value, tuple | list):
+                    raise InputError(f"{field.name} is {value!r:.60}, expected {field.default!r}.")
                 for size in value if isinstance(value, tuple) else (value,):
                     check_count(field.name, size)
         super().__post_init__()

@@ -99,6 +99,8 @@ def files(folder: Path) -> list[Path]:
             found += [below / name for name in names if not name.startswith(".")]
     if not any(map(is_picture, found)):
         raise InputError(f"{folder} holds no picture, expected PNG, JPEG or another format.")
+    if not any(is_picture(path) and len(path.parts) > 1 for path in found):
+        raise InputError(f"{folder} holds pictures itself, expected a folder for each class.")
     return sorted(found)
 
 
@@ -221,9 +223,9 @@ def main(config: Config) -> None:
 
 def text(found: dict[str, Any]) -> str:
     """Return the lists as a person reads them."""
-    lines = [f"{len(found['corrupt'])} corrupt files"]
+    lines = [_number(len(found["corrupt"]), "file") + " that no picture can be read from"]
     lines += [f"  {path}: {why}" for path, why in found["corrupt"].items()]
-    lines += ["", f"{len(found['duplicates'])} pictures that are there more than once"]
+    lines += ["", _number(len(found["duplicates"]), "picture") + " more than once"]
     for group in found["duplicates"]:
         where = "" if len(group["of"]) == 1 else f", in {' and '.join(group['of'])}"
         lines.append(f"  same {group['same']}{where}: {', '.join(group['files'])}")
@@ -235,6 +237,10 @@ def text(found: dict[str, Any]) -> str:
     lines += ["", "Pictures of each class"]
     lines += [f"  {group}: {count}" for group, count in sorted(found["classes"].items())]
     return "\n".join(lines)
+
+
+def _number(count: int, of: str) -> str:
+    return f"{count} {of}{'' if count == 1 else 's'}"
 
 
 if __name__ == "__main__":

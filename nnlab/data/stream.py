@@ -93,7 +93,7 @@ class Stream:
         """
         if self.batch_size > self.images:
             raise InputError(
-                f"--batch-size must be at most the {self.images} examples, not {self.batch_size}."
+                f"batch_size must be at most the {self.images} examples, not {self.batch_size}."
             )
         return self.images // self.batch_size
 

@@ -293,7 +293,10 @@ class Reader(NamedTuple):
             value = _looked_up(place)
         except Exception as error:  # whatever a stranger's module raises
             said = str(error).rstrip(".") or type(error).__name__
-            raise InputError(f"the file names {place}, which cannot be found: {said}.") from error
+            raise InputError(
+                f"the file names {place}, which cannot be found: {said}; expected its module in the"
+                " current folder or on PYTHONPATH."
+            ) from error
         owner = str(getattr(value, "__module__", "")).partition(".")[0]
         if not callable(value) or not (self.trust or owner in _OWNERS):
             raise InputError(f"the file names {place}, expected a function or class of {module}.")

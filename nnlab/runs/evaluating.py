@@ -93,7 +93,7 @@ class Examination:
                 f"{name} is {data!r:.60}, expected a pair (inputs, labels);"
                 " nnlab.data.hold_out sets a share of the training data aside."
             )
-        self._evaluate, self._mesh = evaluate, mesh
+        self._evaluate, self._name, self._mesh = evaluate, name, mesh
         self._labels = data[1]
         self.step: int | None = None
         self.outputs: np.ndarray | None = None
@@ -108,6 +108,21 @@ class Examination:
         """Whether the outputs may be those of a classification."""
         kept = isinstance(self._evaluate, Evaluation) and self._evaluate.with_outputs is not None
         return kept and np.ndim(self._labels) == 1
+
+    def check(self, state: State) -> None:
+        """Raise `InputError` if the network cannot be called with these examples."""
+        if not isinstance(self._evaluate, Evaluation):
+            return
+        try:
+            jax.eval_shape(self._program(), state, self._pieces[0])
+        except InputError:
+            raise
+        except Exception as error:  # of the model
+            first = str(error).strip().partition("\n")[0].rstrip(".")
+            kind = type(self._evaluate.model).__name__
+            raise InputError(
+                f"{kind} does not take the inputs of {self._name}: {first}."
+            ) from error
 
     def compile(self, state: State) -> None:
         """Compile all programs that states like this one need."""

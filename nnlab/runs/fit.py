@@ -220,6 +220,8 @@ def fit(
         now = Training(name, state, steps, checkpoints, folder, score, mesh, goes_by, learning_rate)
         with signals.immediate():
             renew = renewal(statistics, now.state, step, evaluate, train, mesh)
+            for examined in {exam, each}:
+                examined.check(now.state)
             if isinstance(evaluate, Evaluation):
                 for labels in (
                     train.labels,

@@ -30,19 +30,17 @@ def steps_per_epoch(data: Batch, batch_size: int) -> int:
         InputError: `data` does not fill one batch, its arrays differ in their number of examples,
             or `batch_size` is no integer of at least 1.
     """
-    check_count("--batch-size", batch_size)
+    check_count("batch_size", batch_size)
     examples = shared_size(data)
     if batch_size > examples:
-        raise InputError(f"--batch-size must be at most the {examples} examples, not {batch_size}.")
+        raise InputError(f"batch_size must be at most the {examples} examples, not {batch_size}.")
     return examples // batch_size
 
 
 def check_divides(devices: int, examples: int) -> None:
     """Raise `InputError` unless the devices get equal parts of the examples of a batch."""
     if examples % devices:
-        raise InputError(
-            f"--batch-size must be a multiple of the {devices} devices, not {examples}."
-        )
+        raise InputError(f"batch_size must be a multiple of the {devices} devices, not {examples}.")
 
 
 def check_nothing_carried(state: State) -> None:
@@ -173,7 +171,7 @@ def train_epoch(step: Step, batch_size: int) -> Step:
 
     Metrics are [steps per epoch]. A state in the middle of an epoch is taken to that epoch's end.
     """
-    check_count("--batch-size", batch_size)
+    check_count("batch_size", batch_size)
     run = train_steps(step, batch_size)
     return jax.jit(lambda state, data: run(state, data, steps_per_epoch(data, batch_size)))
 

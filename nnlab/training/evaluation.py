@@ -45,6 +45,9 @@ class Evaluation:
     loss: Loss = cross_entropy
 
     def __call__(self, state: State, data: Batch) -> Metrics:
+        if not hasattr(state, "params"):
+            kind = type(state).__name__
+            raise InputError(f"state is a {kind}, expected what nnlab.training.init returns.")
         return self.program(state, data)
 
     def variables(self, state: State) -> dict[str, Any]:

@@ -228,6 +228,8 @@ def train_step(
             number of examples; or there is a carried state and `accumulate` is above 1 or
             `axis_name` is given.
     """
+    check_model(model)
+    check_optimizer(optimizer)
     check_count("accumulate", accumulate)
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:

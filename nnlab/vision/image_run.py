@@ -27,7 +27,7 @@ from typing_extensions import Doc
 
 from nnlab.data import Stream
 from nnlab.data.holding_out import GatheredSubset, drawn, labels_of
-from nnlab.errors import InputError
+from nnlab.errors import InputError, check_count
 from nnlab.runs.fields import Count, DataDir, PositiveInt, Share
 from nnlab.runs.run import Run
 from nnlab.training.feeds import Feed, in_memory, streamed
@@ -250,6 +250,8 @@ class ImageRun(Run):
     def resize(self) -> Resize | None:
         """How images get another size, if they do."""
         size = self.image_size
+        if size is not None:
+            check_count("image_size", size)  # a script may have declared it anew
         return None if size is None else Resize(size, size, self.image_fit)
 
     def images(self, *, stream: bool | None = False, **options: Any) -> Images:

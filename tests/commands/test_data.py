@@ -79,9 +79,9 @@ def test_as_a_person_reads_it(folder, call):
     status, out, _ = call(folder)
     assert status == 1
     for line in (
-        "3 corrupt files",
+        "3 files that no picture can be read from",
         "  dog/empty.jpg: is empty",
-        "2 pictures that are there more than once",
+        "2 pictures more than once",
         "  same pixels, in cat and dog: cat/dog.bmp, dog/02.png",
         "  cat: 14",
     ):
@@ -95,6 +95,8 @@ def test_a_sound_folder_and_none(folder, call, tmp_path):
     assert call(tmp_path / "sound")[0] == 0
     status, out, err = call(tmp_path / "none")
     assert (status, out) == (2, "") and err.startswith("there is no folder ")
+    status, out, err = call(tmp_path / "sound" / "cat")
+    assert (status, out) == (2, "") and "holds pictures itself" in err
     (tmp_path / "empty").mkdir()
     assert call(tmp_path / "empty")[::2] == (
         2,

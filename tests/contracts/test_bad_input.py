@@ -15,12 +15,13 @@ from nnlab.classics.hopfield import recall
 from nnlab.classics.mlp import MLP
 from nnlab.classics.perceptron import perceptron
 from nnlab.errors import InputError
-from nnlab.models import ZOO
+from nnlab.models import ZOO, SmallCNN
 from nnlab.networks import Network
 from nnlab.ops.binary import stochastic_binary_weights
 from nnlab.ops.binary_connect import stochastic_binary_connect_conv
 from nnlab.ops.dorefa import dorefa_conv, quantize_gradient
 from nnlab.ops.pooling import stochastic_pool
+from nnlab.runs.evaluating import Examination
 from nnlab.sequences import algorithmic_tasks, generation
 from nnlab.training import State
 from nnlab.vision import augment
@@ -152,6 +153,22 @@ def test_batches(batch, said):
     step = training.train_step(MLP(), optax.sgd(0.1))
     sentence(lambda: step(NOTHING, batch), said)
     sentence(lambda: training.in_memory(batch, 2), said)
+
+
+def test_what_is_exchanged_or_of_another_kind():
+    sentence(lambda: training.train_step(optax.sgd(0.1), MLP()), "expected a flax.linen.Module")
+    sentence(lambda: training.evaluation(MLP())({}, (IMAGES, LABELS)), "state is a dict, expected")
+    sentence(lambda: SmallCNN(10, widths=8), "widths is 8, expected (16, 32, 64)")
+
+
+def test_examples_that_the_network_does_not_take():
+    model = MLP(classes=4, norm=False)
+    state = training.init(jax.random.key(0), model, optax.sgd(0.1), IMAGES)
+    evaluate = training.evaluation(model)
+    Examination(evaluate, "test", (IMAGES, LABELS), None).check(state)
+    wide = np.ones((4, 7, 7, 1), np.float32)
+    examined = Examination(evaluate, "test", (wide, LABELS), None)
+    sentence(lambda: examined.check(state), "MLP does not take the inputs of test: ")
 
 
 def test_labels_that_are_no_classes():

@@ -69,5 +69,5 @@ def test_steps_that_were_not_tried_have_no_numbers():
 
 def test_an_epoch_without_a_full_batch_is_refused():
     assert [steps_per_epoch(DATA, size) for size in (1, 5, 12, 23)] == [23, 4, 1, 1]
-    with pytest.raises(InputError, match=r"^--batch-size must be at most the 23 examples, not 24"):
+    with pytest.raises(InputError, match=r"^batch_size must be at most the 23 examples, not 24"):
         train_epoch(step, 24)(START, DATA)

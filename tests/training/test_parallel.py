@@ -118,7 +118,7 @@ for refused in (
     try:
         refused()
     except InputError as error:
-        assert str(error) == "--batch-size must be a multiple of the 2 devices, not 7.", error
+        assert str(error) == "batch_size must be a multiple of the 2 devices, not 7.", error
     else:
         raise AssertionError("nothing was refused")
 """

@@ -39,5 +39,5 @@ def test_every_way_is_measured_and_saved(script, tmp_path, capsys, monkeypatch):
 
     with pytest.raises(SystemExit) as stop:
         run(script.main, script.Config, ["--batch-size", "201", *folders[:2], "--out", "new"])
-    said = "--batch-size must be at most the 200 examples, not 201.\n"
+    said = "batch_size must be at most the 200 examples, not 201.\n"
     assert stop.value.code == 2 and capsys.readouterr().err == said
