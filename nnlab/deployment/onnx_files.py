@@ -13,11 +13,13 @@ Reference:
 """
 
 import importlib
+import inspect
 import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -78,6 +80,32 @@ def _integers(network: IntegerNetwork, image_shape: tuple[int, ...]) -> bytes:
     return graph.model(last, values[last].shape[1:])
 
 
+_POOLS = {name: inspect.signature(getattr(nn, name)) for name in ("avg_pool", "max_pool")}
+
+
+def _with_pools(network: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the network call Flax's pools by position, which jax2onnx's stand-ins do not take."""
+
+    def by_name(pool: Callable[..., Any], signature: inspect.Signature) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            given = signature.bind(*args, **options).arguments
+            return pool(given.pop("inputs"), **given)
+
+        return call
+
+    def called(images: Any) -> Any:
+        stand_ins = {name: getattr(nn, name) for name in _POOLS}
+        try:
+            for name, pool in stand_ins.items():
+                setattr(nn, name, by_name(pool, _POOLS[name]))
+            return network(images)
+        finally:
+            for name, pool in stand_ins.items():
+                setattr(nn, name, pool)
+
+    return called
+
+
 def _floats(network: Callable[..., Any], image_shape: tuple[int, ...]) -> bytes:
     with needs("onnx"):
         jax2onnx: Any = importlib.import_module("jax2onnx")
@@ -85,7 +113,7 @@ def _floats(network: Callable[..., Any], image_shape: tuple[int, ...]) -> bytes:
     try:
         with kernels.use("xla"):
             model = jax2onnx.to_onnx(
-                network,
+                _with_pools(network),
                 [("batch", *image_shape)],
                 input_names=["images"],
                 output_names=["logits"],

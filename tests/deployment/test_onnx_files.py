@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -69,10 +70,17 @@ def test_convolutions_of_groups(tmp_path):
     check(tmp_path / "x.onnx", quantize(Separable(), made(Separable()), IMAGES), IMAGES)
 
 
+class Pools(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.max_pool(x.reshape(-1, 3, 4, 1), (2, 2), (1, 1))  # by position
+        return nn.avg_pool(x, window_shape=(2, 1))[:, 0, :, 0]
+
+
 @pytest.mark.slow
 def test_a_float_network(tmp_path):
     pytest.importorskip("jax2onnx")
-    model = SmallCNN(classes=3)
+    model = nn.Sequential([SmallCNN(classes=12), Pools()])
     images = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
     variables = model.init(jax.random.key(0), images)
     path = tmp_path / "x.onnx"
