@@ -16,6 +16,7 @@ from nnlab.figures.plots import COLOURS, INK, STYLE
 with needs("figures"):
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
 
 class Line(NamedTuple):
@@ -77,6 +78,8 @@ def figure_panels(panels: Sequence[Panel]) -> Figure:
                 label=line.name or None,
             )
         axes.set_xscale(panel.scales[0])
+        if panel.scales[0] == "linear" and all(_are_counts(line.x) for line in panel.lines):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         axes.set_yscale(panel.scales[1])
         axes.set_title(panel.title)
         axes.set_xlabel(panel.x_label)
@@ -84,6 +87,10 @@ def figure_panels(panels: Sequence[Panel]) -> Figure:
         if any(line.name for line in panel.lines):
             axes.legend(fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
     return figure
+
+
+def _are_counts(x: ArrayLike) -> bool:
+    return np.asarray(x).dtype.kind in "iu"
 
 
 def _colour(line: Line) -> str:

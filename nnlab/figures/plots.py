@@ -97,20 +97,22 @@ class Curve(NamedTuple):
 
 @matplotlib.rc_context(STYLE)
 def figure_curves(networks: Sequence[Network | Curve]) -> Figure:
-    """Draw loss (logarithmic) and accuracy by epoch; test or validation solid, training dashed.
+    """Draw loss and accuracy by epoch; test or validation solid, training dashed.
 
+    The loss axis is logarithmic where losses fall to a quarter or less.
     With five epochs or more the accuracy axis starts where the third epoch on needs it.
     """
     _check(networks)
     figure = Figure(figsize=(8.4, 3.4))
     loss_axes, accuracy_axes = figure.subplots(1, 2)
-    late = []
+    late, losses = [], []
     for network, colour in zip(networks, COLOURS, strict=False):
         dashed = {"linestyle": (0, (4, 2)), "linewidth": 1.1}
         for split, style in [("train", dashed), (_evaluated(network.history), {})]:
             loss = np.asarray(network.history[f"{split}_loss"], float)
             accuracy = 100 * np.asarray(network.history[f"{split}_accuracy"], float)
             marker = "o" if len(loss) < 4 else ""
+            losses.append(loss[np.isfinite(loss)])
             for axes, values in [(loss_axes, loss), (accuracy_axes, accuracy)]:
                 epochs = np.arange(1, len(values) + 1)
                 axes.plot(epochs, values, color=colour, marker=marker, markersize=4, **style)
@@ -119,11 +121,13 @@ def figure_curves(networks: Sequence[Network | Curve]) -> Figure:
     margin = max(0.06 * (top - bottom), 0.1)
     accuracy_axes.set_ylim(max(bottom - margin, 0), min(top + margin, 100.5))
     accuracy_axes.set_ylabel("accuracy / %")
-    loss_axes.set_yscale("log")
     loss_axes.set_ylabel("loss")
-    loss_axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    loss_axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    loss_axes.yaxis.set_minor_locator(NullLocator())
+    every = np.concatenate(losses)
+    if every.size and every.min() > 0 and every.max() >= 4 * every.min():
+        loss_axes.set_yscale("log")
+        loss_axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        loss_axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        loss_axes.yaxis.set_minor_locator(NullLocator())
     for axes in (loss_axes, accuracy_axes):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))

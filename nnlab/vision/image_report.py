@@ -35,9 +35,10 @@ _RELIABILITY = (
     "Filled: the part of predictions that is right, by their confidence (the largest softmax of the"
     " outputs); on the dotted line confidence is what it says. Outline: the part of all examples."
 )
-_OPTIMISATION = (
-    "Learning rate of each epoch's last step, and the mean norm of the gradient over its steps."
-)
+_OPTIMISATION = {
+    "learning rate": "Learning rate: that of each epoch's last step.",
+    "gradient norm": "Norm of the gradient: its mean over the steps of each epoch.",
+}
 
 
 def write_image_report(
@@ -242,7 +243,8 @@ def _optimisation(histories: Mapping[str, dict[str, list[float]]]) -> list[str]:
     if panels:
         figure = figure_panels(panels)
         figure.set_size_inches(8.4, 3)
-        picture = page.picture(figure, "Learning rate and gradient", _OPTIMISATION)
+        caption = " ".join(_OPTIMISATION[panel.title] for panel in panels)
+        picture = page.picture(figure, "Learning rate and gradient", caption)
         sections = [page.heading("Optimisation"), picture]
     unknown = [name for name, each in histories.items() if "learning_rate" not in each]
     return sections + [page.paragraph(_UNKNOWN.format(", ".join(unknown)))] * bool(unknown)
