@@ -156,9 +156,13 @@ def test_batches(batch, said):
 
 
 def test_what_is_exchanged_or_of_another_kind():
-    sentence(lambda: training.train_step(optax.sgd(0.1), MLP()), "expected a flax.linen.Module")
-    sentence(lambda: training.evaluation(MLP())({}, (IMAGES, LABELS)), "state is a dict, expected")
-    sentence(lambda: SmallCNN(10, widths=8), "widths is 8, expected (16, 32, 64)")
+    optimizer, model, state, width = optax.sgd(0.1), MLP(), {}, 8
+    step: Any = training.train_step
+    evaluate: Any = training.evaluation(model)
+    make: Any = SmallCNN
+    sentence(lambda: step(optimizer, model), "expected a flax.linen.Module")
+    sentence(lambda: evaluate(state, (IMAGES, LABELS)), "state is a dict, expected")
+    sentence(lambda: make(10, widths=width), "widths is 8, expected (16, 32, 64)")
 
 
 def test_examples_that_the_network_does_not_take():
