@@ -1,27 +1,23 @@
 """Check the arguments of a network when it is made, in one place for all of `nnlab.models`."""
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import flax.linen as nn
 
 from nnlab.arithmetics import NAMED, Arithmetic
 from nnlab.errors import InputError, check_count
 
-# Fields that are sizes and numbers of layers.
-_SIZES = (
-    *("classes", "outputs", "symbols", "events", "window", "locations", "size"),
-    *("features", "hidden", "code", "width", "widths"),
-    *("layers", "depth", "read_heads", "write_heads"),
-)
+# An integer field that may be 0; any other counts something that a network has.
+Count = Annotated[int, "at least 0"]
 
 
 class Network(nn.Module):
-    """A module whose fields are checked on construction: arithmetics, sizes and numbers of layers.
+    """A module whose fields are checked on construction, by their annotations.
 
     Raises:
-        InputError: a field that is annotated as `Arithmetic` is none, or a size or number is no
-            integer of at least 1.
+        InputError: a field that is an `Arithmetic` has another value, or one that is an `int` or a
+            tuple of them no integers of at least 1, or a `Count` none of at least 0.
     """
 
     def __post_init__(self) -> None:
@@ -29,10 +25,14 @@ class Network(nn.Module):
             value = getattr(self, field.name, None)
             if field.type is Arithmetic:
                 check_arithmetic(field.name, value)
-            elif field.name in _SIZES:
-                if isinstance(field.default, tuple) and not isinstance(value, tuple | list):
+            elif field.type is int:
+                check_count(field.name, value)
+            elif field.type is Count:
+                check_count(field.name, value, least=0)
+            elif get_origin(field.type) is tuple and {*get_args(field.type)} <= {int, ...}:
+                if not isinstance(value, tuple | list):
                     raise InputError(f"{field.name} is {value!r:.60}, expected {field.default!r}.")
-                for size in value if isinstance(value, tuple) else (value,):
+                for size in value:
                     check_count(field.name, size)
         super().__post_init__()
 

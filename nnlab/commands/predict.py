@@ -28,6 +28,7 @@ import numpy as np
 
 from nnlab.errors import InputError, needs
 from nnlab.models import PRETRAINED, Classifier, load_classifier, pretrained_file
+from nnlab.models.own import search_here
 from nnlab.paths import reading, user_path
 from nnlab.runs import RunFolder
 from nnlab.runs.fields import PositiveInt, check_fields
@@ -117,7 +118,7 @@ def main(config: Config) -> None:
     if not config.images:
         raise InputError("No IMAGE is given, expected one picture or more.")
     if config.trust:
-        sys.path.insert(0, "")  # where a class of the user's is
+        search_here()
     classifier = load_classifier(network_file(config.network, config.name), trust=config.trust)
     for name, probabilities in predicted(classifier, config.images):
         print(shown(name, probabilities, classifier.class_names, config))

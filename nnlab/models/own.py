@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import importlib
 import json
 import sys
 from collections.abc import Iterable
@@ -12,7 +11,13 @@ import flax.linen as nn
 
 from nnlab.arithmetics import NAMED, Arithmetic
 from nnlab.errors import InputError
-from nnlab.runs.descriptions import Reader
+from nnlab.runs.descriptions import Reader, looked_up
+
+
+def search_here() -> None:
+    """Let modules be imported from the current folder, as a script's own folder lets them."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
 
 
 def own_class(name: str) -> type[nn.Module]:
@@ -24,13 +29,9 @@ def own_class(name: str) -> type[nn.Module]:
     Raises:
         InputError: there is no such module or class, or it is no Flax Linen module.
     """
-    module, _, place = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    search_here()
     try:
-        found: Any = importlib.import_module(module)
-        for part in place.split("."):
-            found = getattr(found, part)
+        found = looked_up(name)
     except Exception as error:  # whatever the module raises
         first = str(error).partition("\n")[0].rstrip(".")
         said = first if isinstance(error, ImportError | AttributeError) else ""

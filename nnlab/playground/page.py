@@ -9,7 +9,8 @@ import importlib.resources
 import json
 import os
 
-from nnlab.paths import user_path, writing
+from nnlab.files.container import replacing
+from nnlab.paths import user_path
 from nnlab.playground.functions import printed
 from nnlab.playground.tables import tables
 
@@ -39,11 +40,8 @@ def write_page(path: str | os.PathLike[str]) -> None:
         InputError: the file cannot be written.
     """
     text, target = page(), user_path(path)
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".partial")
+    with replacing(target, overwrite=True) as partial:
         partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
 
 
 def _file(name: str) -> str:

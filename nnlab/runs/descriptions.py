@@ -143,12 +143,13 @@ def _found_at(value: Any) -> str | None:
     if "<" in value.__qualname__:
         return None
     try:
-        return path_of(value) if _looked_up(path_of(value)) is value else None
+        return path_of(value) if looked_up(path_of(value)) is value else None
     except (ImportError, AttributeError):
         return None
 
 
-def _looked_up(place: str) -> Any:
+def looked_up(place: str) -> Any:
+    """Import what "module:name" names; any error of the module passes through."""
     module, _, name = place.partition(":")
     return functools.reduce(getattr, name.split("."), importlib.import_module(module))
 
@@ -159,7 +160,7 @@ def _made(name: str, value: Callable) -> dict[str, Any] | None:
     if not maker or "." in inside:
         return None
     try:
-        maker = _looked_up(f"{value.__module__}:{maker}")
+        maker = looked_up(f"{value.__module__}:{maker}")
         rebuilt = maker(**_variables(value))
         same = _state(name, rebuilt) == _state(name, value)
     except Exception:  # whatever a stranger's function raises when it is called so
@@ -290,7 +291,7 @@ class Reader(NamedTuple):
                 "your own."
             )
         try:
-            value = _looked_up(place)
+            value = looked_up(place)
         except Exception as error:  # whatever a stranger's module raises
             said = str(error).rstrip(".") or type(error).__name__
             raise InputError(

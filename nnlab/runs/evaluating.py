@@ -110,7 +110,7 @@ class Examination:
         return kept and np.ndim(self._labels) == 1
 
     def check(self, state: State) -> None:
-        """Raise `InputError` if the network cannot be called with these examples."""
+        """Raise `InputError` if the network takes no such inputs, or has no such classes."""
         if not isinstance(self._evaluate, Evaluation):
             return
         try:
@@ -123,6 +123,7 @@ class Examination:
             raise InputError(
                 f"{kind} does not take the inputs of {self._name}: {first}."
             ) from error
+        self._evaluate.check_labels(state, self._pieces[0][0], self._labels)
 
     def compile(self, state: State) -> None:
         """Compile all programs that states like this one need."""

@@ -223,12 +223,7 @@ def fit(
             for examined in {exam, each}:
                 examined.check(now.state)
             if isinstance(evaluate, Evaluation):
-                for labels in (
-                    train.labels,
-                    test[1],
-                    None if validation is None else validation[1],
-                ):
-                    evaluate.check_labels(now.state, test[0], labels)
+                evaluate.check_labels(now.state, test[0], train.labels)
         now.stopped &= bool(hooks)
         if not now.ended(epochs, patience):
             with contextlib.ExitStack() as stack:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from nnlab.errors import InputError, needs
+from nnlab.files.container import replacing
 from nnlab.paths import writing
 from nnlab.runs import hosts
 from nnlab.runs.run_folder import RunFolder
@@ -50,31 +51,26 @@ def csv_log(folder: RunFolder, network: str, after: int = -1) -> Iterator[Record
     columns, rows = _earlier(path, after)
 
     def rewrite() -> None:
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("w", newline="") as file:
+        with replacing(path, overwrite=True) as partial, partial.open("w", newline="") as file:
             table = csv.DictWriter(file, columns)
             table.writeheader()
             table.writerows(rows)
-        partial.replace(path)
 
     def record(*, step: int, **figures: Any) -> None:
         row = {"step": int(step)} | {name: float(value) for name, value in figures.items()}
         new = [name for name in row if name not in columns]
         rows.append(row)
-        with writing(path):
-            if new:
-                columns.extend(new)
-                rewrite()
-            else:
-                with path.open("a", newline="") as file:
-                    csv.DictWriter(file, columns).writerow(row)
+        if new:
+            columns.extend(new)
+            rewrite()
+        else:
+            with writing(path), path.open("a", newline="") as file:
+                csv.DictWriter(file, columns).writerow(row)
 
     if not hosts.is_writer():
         yield lambda **figures: None
         return
-    with writing(path):
-        path.parent.mkdir(exist_ok=True)
-        rewrite()
+    rewrite()
     yield record
 
 

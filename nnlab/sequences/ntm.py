@@ -39,7 +39,7 @@ from jax.typing import DTypeLike
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
 from nnlab.layers.recurrent import Cell
-from nnlab.networks import Network
+from nnlab.networks import Count, Network
 from nnlab.sequences.addressing import address, read, write
 
 
@@ -156,7 +156,7 @@ class NTM(Network):
     write_heads: int = 1
     locations: int = 128
     size: int = 20
-    reach: int = 1
+    reach: Count = 1
     fill: float = 1e-6
     clip: float = 20.0
 

@@ -37,7 +37,7 @@ from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.files.borrowing import Flattened, names_of
 from nnlab.layers.grouped import GroupedConv
 from nnlab.layers.normalization import batch_norm
-from nnlab.networks import Network
+from nnlab.networks import Count, Network
 from nnlab.ops.adaptive_pooling import adaptive_avg_pool
 from nnlab.ops.pooling import max_pool
 from nnlab.ops.response_normalization import local_response_norm
@@ -76,7 +76,7 @@ class AlexNet(Network):
     widths: tuple[int, int, int, int, int] = (64, 192, 384, 256, 256)
     hidden: int = 4096
     groups: int = 1
-    padding: int = 2
+    padding: Count = 2
     response_norm: bool = False
     dropout: float = 0.5
     dropped: tuple[str, ...] = ("fc6", "fc7")
