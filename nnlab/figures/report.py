@@ -33,8 +33,8 @@ CURVES = (
     "Solid: in evaluation mode; dashed: training. As long as the learning rate is high,"
     " BatchNorm's running statistics lag behind the weights, those of an adder network most: test"
     " figures of the first epochs understate it, and the dashed curve says how training goes. Loss"
-    " is on a logarithmic axis; from five epochs on, the accuracy axis starts where the third epoch"
-    " needs it, and earlier ones may lie below."
+    " is on a logarithmic axis where it falls to a quarter; from five epochs on, the accuracy axis"
+    " starts where the third epoch needs it, and earlier ones may lie below."
 )
 _WEIGHTS = (
     "Weights of each network's largest layer (of a binary one, the latent real weights) between"
