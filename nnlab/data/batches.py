@@ -50,7 +50,7 @@ def shared_size(tree: Any, axis: int = 0) -> int:
     return sizes[0]
 
 
-def check_shape(name: str, array: Any, shape: Sequence[int]) -> None:
+def check_shape(name: str, array: Any, shape: Sequence[int], *, hint: str = "") -> None:
     """Raise `InputError` unless an array has the shape that others ask for.
 
     JAX would repeat the one that is smaller, and compare each label with all predictions.
@@ -59,9 +59,37 @@ def check_shape(name: str, array: Any, shape: Sequence[int]) -> None:
         name: of the array, in the plural.
         array: an array, a tracer or a `jax.ShapeDtypeStruct`; only its shape matters.
         shape: the one expected.
+        hint: ends the sentence.
     """
     if np.shape(array) != tuple(shape):
-        raise InputError(f"{name} have shape {list(np.shape(array))}, expected {list(shape)}.")
+        given, expected = list(np.shape(array)), list(shape)
+        raise InputError(f"{name} have shape {given}, expected {expected}{hint}.")
+
+
+def hint_of_classes(labels: Any, axes: int) -> str:
+    """Return how labels with an axis of classes become numbers of classes, for an error.
+
+    Args:
+        labels: an array, a tracer or a `jax.ShapeDtypeStruct`; only its shape matters.
+        axes: how many axes are expected.
+    """
+    shape = np.shape(labels)
+    if len(shape) != axes + 1:
+        return ""
+    return f"; give {'labels[..., 0]' if shape[-1] == 1 else 'labels.argmax(-1)'}"
+
+
+def check_channels_last(shape: Sequence[int]) -> None:
+    """Raise `InputError` if images of a shape of four have their channels first.
+
+    That is taken for granted of 1 or 3 channels before two sides that are equal: images that are
+    3 pixels high, and as wide as they have channels, are not met.
+    """
+    if shape[1] in (1, 3) and shape[2] == shape[3] > 4:
+        raise InputError(
+            f"images have shape {list(shape)}, channels first, expected [n, height, width, "
+            "channels]; give jnp.moveaxis(images, 1, -1)."
+        )
 
 
 def check_some(tree: Any) -> None:

@@ -73,6 +73,15 @@ def renewal(
     )
 
 
+def _numbers_of_classes(labels: Any) -> Any:
+    """Return what one-hot labels in memory stand for, and all others as they are."""
+    if getattr(labels, "ndim", 0) != 2 or not getattr(labels, "is_fully_addressable", True):
+        return labels
+    shares = np.asarray(labels)
+    one_hot = ((shares == 0) | (shares == 1)).all() and (shares.sum(axis=1) == 1).all()
+    return shares.argmax(axis=1) if one_hot else labels
+
+
 class Examination:
     """Measures states on one set of examples, piece by piece, each with the program for its size.
 
@@ -94,7 +103,7 @@ class Examination:
                 " nnlab.data.hold_out sets a share of the training data aside."
             )
         self._evaluate, self._name, self._mesh = evaluate, name, mesh
-        self._labels = data[1]
+        self._labels = _numbers_of_classes(data[1])
         self.step: int | None = None
         self.outputs: np.ndarray | None = None
         self._pieces = [
@@ -139,7 +148,8 @@ class Examination:
         def measured(state: State, piece: Batch) -> tuple[Metrics, Any]:
             if self.classifies and evaluate.with_outputs is not None:
                 metrics, outputs = evaluate.with_outputs(state, piece)
-                return metrics, outputs if is_classification(outputs, piece[1]) else None
+                size = jax.ShapeDtypeStruct((shared_size(piece),), self._labels.dtype)
+                return metrics, outputs if is_classification(outputs, size) else None
             return evaluate(state, piece), None
 
         if self._mesh is None:

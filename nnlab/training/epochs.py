@@ -4,6 +4,7 @@ The order of the examples comes from `state.key` folded with the number of the e
 batch comes from `state.key` folded with the step.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -166,14 +167,36 @@ def split_batch(examples: Any, mesh: Mesh | None) -> Any:
     return lax.with_sharding_constraint(examples, NamedSharding(mesh, PartitionSpec("data")))
 
 
-def train_epoch(step: Step, batch_size: int) -> Step:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Epoch:
+    """A compiled function `epoch(state, (inputs, labels)) -> (state, metrics)`.
+
+    Attributes:
+        program: it, from `jax.jit`.
+        check: `check(state, (inputs, labels))`, called before it.
+    """
+
+    program: Any
+    check: Callable[[State, Batch], None]
+
+    def __call__(self, state: State, data: Batch) -> tuple[State, Metrics]:
+        self.check(state, data)
+        return self.program(state, data)
+
+
+def train_epoch(step: Step, batch_size: int) -> Epoch:
     """Return `epoch(state, (inputs, labels)) -> (state, metrics)`, one pass, compiled.
 
     Metrics are [steps per epoch]. A state in the middle of an epoch is taken to that epoch's end.
+
+    Raises:
+        InputError: `batch_size` is below 1; or, when it is called, as for `train_steps`, or labels
+            of the cross-entropy are none of the model's classes.
     """
     check_count("batch_size", batch_size)
     run = train_steps(step, batch_size)
-    return jax.jit(lambda state, data: run(state, data, steps_per_epoch(data, batch_size)))
+    program = jax.jit(lambda state, data: run(state, data, steps_per_epoch(data, batch_size)))
+    return Epoch(program, getattr(step, "check", lambda state, data: None))
 
 
 def _order_key(state: State) -> jax.Array:

@@ -8,12 +8,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
 from nnlab.data.batches import check_batch, shared_size
 from nnlab.errors import InputError, check_count
+from nnlab.training import models
 from nnlab.training.epochs import split_batch
 from nnlab.training.losses import cross_entropy
 from nnlab.training.steps import (
@@ -48,12 +48,18 @@ class Evaluation:
         if not hasattr(state, "params"):
             kind = type(state).__name__
             raise InputError(f"state is a {kind}, expected what nnlab.training.init returns.")
+        inputs, labels = check_batch(data)
+        self.check_labels(state, inputs, labels)
         return self.program(state, data)
 
     def variables(self, state: State) -> dict[str, Any]:
         """Return the variables of the model that it evaluates."""
         found = {"params": self.weights(state), "batch_stats": state.batch_stats}
         return {name: tree for name, tree in found.items() if tree}
+
+    @functools.cached_property
+    def _check(self) -> Callable[[Any, Any, Any], None]:
+        return models.label_check(self.model)
 
     def check_labels(self, state: State, inputs: Any, labels: Any) -> None:
         """Raise `InputError` if labels are none of the classes that the network tells apart.
@@ -65,23 +71,8 @@ class Evaluation:
             inputs: of the network, of which only shapes and dtypes matter.
             labels: those of any examples.
         """
-        if self.loss is not cross_entropy or not hasattr(labels, "dtype"):
-            return
-        labels = np.asarray(labels)
-        if labels.dtype.kind not in "iu" or not labels.size:
-            return
-        classes = getattr(self.model, "classes", None)
-        if not isinstance(classes, int):
-            few = jax.tree.map(lambda a: a[:1], inputs)
-            apply = functools.partial(self.model.apply, train=False)
-            classes = jax.eval_shape(apply, self.variables(state), few).shape[-1]
-        least, most = int(labels.min()), int(labels.max())
-        if least < 0 or most >= classes:
-            raise InputError(
-                f"labels go from {least} to {most}, expected 0 to {classes - 1} for the {classes} "
-                f"outputs of {type(self.model).__name__}"
-                + (f"; give labels - {least}." if 0 < least == most - classes + 1 else ".")
-            )
+        if self.loss is cross_entropy:
+            self._check(self.variables(state), inputs, labels)
 
 
 def evaluation(
@@ -116,7 +107,7 @@ def evaluation(
         variables = {"params": weights(state), "batch_stats": state.batch_stats}
 
         def apply(examples):
-            return model.apply(variables, examples, train=False)
+            return models.apply(model, variables, examples, train=False)
 
         outputs = in_batches(apply, data[0], batch_size, mesh=mesh)
         return {"loss": loss(outputs, data[1]), **metrics(outputs, data[1])}, outputs

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nnlab.data.batches import check_shape
+from nnlab.data.batches import check_shape, hint_of_classes
 from nnlab.errors import InputError
 
 
@@ -36,7 +36,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
         add_up = jnp.abs(labels.sum(-1, dtype=jnp.float32) - 1) < 0.01
         sound = (labels >= 0).all(-1) & add_up
         return jnp.where(sound, nats, jnp.nan).mean().astype(logits.dtype)
-    check_shape("labels", labels, logits.shape[:-1])
+    check_shape("labels", labels, logits.shape[:-1], hint=hint_of_classes(labels, logits.ndim - 1))
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise InputError(f"labels are {labels.dtype}, expected integers, the numbers of classes.")
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, labels)

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nnlab.data.batches import hint_of_classes
 from nnlab.errors import InputError, check_count
 
 BINS = 15  # as in Guo et al.
@@ -262,7 +263,8 @@ def _checked(outputs: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndar
 def _classes_of(labels: ArrayLike, classes: int) -> np.ndarray:
     y = np.asarray(jax.device_get(labels))
     if y.ndim != 1 or not y.size or y.dtype.kind not in "iu":
-        raise InputError(f"labels are {y.dtype}{list(y.shape)}, expected integers [n].")
+        hint = hint_of_classes(y, 1)
+        raise InputError(f"labels are {y.dtype}{list(y.shape)}, expected integers [n]{hint}.")
     if not 0 <= y.min() <= y.max() < classes:
         raise InputError(
             f"labels go from {y.min()} to {y.max()}, expected classes from 0 to {classes - 1}."

@@ -76,10 +76,17 @@ def over_states(
         raise InputError(f"how must be loop or vmap, not {how}.")
 
     @jax.jit
-    def mapped(states: Any, *args: Any) -> Any:
-        shared_size(states)
+    def program(states: Any, *args: Any) -> Any:
         if how == "loop" or (how is None and jax.default_backend() == "cpu"):
             return lax.map(lambda state: function(state, *args), states)
         return jax.vmap(lambda state: function(state, *args))(states)
+
+    check = getattr(function, "check", None)
+
+    def mapped(states: Any, *args: Any) -> Any:
+        shared_size(states)
+        if check is not None:
+            check(jax.tree.map(operator.itemgetter(0), states), *args)
+        return program(states, *args)
 
     return mapped

@@ -29,7 +29,7 @@ from nnlab.training import loss_scaling
 from nnlab.training.accumulation import mean_over_parts, parts_of, varying_like
 from nnlab.training.doctor import diagnose
 from nnlab.training.losses import are_soft, cross_entropy
-from nnlab.training.models import check_model, check_optimizer
+from nnlab.training.models import apply, check_axes, check_model, check_optimizer, label_check
 
 Batch = tuple[Any, Any]  # inputs and labels, each any tree of arrays [examples, ...]
 Loss = Callable[[Any, Any], jax.Array]
@@ -105,6 +105,7 @@ def init(
     check_key(key)
     check_model(model)
     check_optimizer(optimizer)
+    check_axes(model, inputs)
 
     @jax.jit
     def begin(key: jax.Array, few: Any) -> tuple[Any, jax.Array]:
@@ -216,7 +217,8 @@ def train_step(
 
     Returns:
         The step, whose attribute `diagnose` is `nnlab.training.diagnose` of this model, loss and
-        augmentation, and `augment` that augmentation. Its metrics are scalars: "loss" and those of
+        augmentation, `augment` that augmentation, and `check(state, batch)`, which raises
+        `InputError` if labels in memory are none of the classes. Its metrics are scalars: "loss" and those of
         `metrics`, means over the batch in training mode before the update, and "nonfinite", int32:
         -1, or the number of the first leaf of `Watched` that is not finite, which `leaf_name` turns
         into a name. With a loss scale there are "loss_scale", float32, and "overflow", 1 where that
@@ -231,6 +233,14 @@ def train_step(
     check_model(model)
     check_optimizer(optimizer)
     check_count("accumulate", accumulate)
+
+    are_classes = label_check(model)
+
+    def check(state: State, batch: Batch) -> None:
+        inputs, labels = check_batch(batch)
+        if loss is cross_entropy:
+            variables = {"params": state.params, "batch_stats": state.batch_stats}
+            are_classes(variables, inputs, labels)
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         inputs, labels = check_batch(batch)
@@ -257,7 +267,8 @@ def train_step(
         frozen, scale = frozen_paths(state.opt_state), state.loss_scale
 
         def objective(trained, inputs, labels, key):
-            outputs, updates = model.apply(
+            outputs, updates = apply(
+                model,
                 {"params": fill(trained, params), "batch_stats": stats, **carried},
                 inputs,
                 train=True,
@@ -322,6 +333,7 @@ def train_step(
         diagnose, model, loss=loss, augment=augment, mix=mix
     )
     step.augment = augment  # pyright: ignore[reportFunctionMemberAccess]
+    step.check = check  # pyright: ignore[reportFunctionMemberAccess]
     return step
 
 

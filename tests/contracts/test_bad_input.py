@@ -1,5 +1,6 @@
 """What users give in place of what is meant is said in one sentence, before anything compiles."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -186,3 +187,44 @@ def test_labels_that_are_no_classes():
     sentence(lambda: evaluate.check_labels(state, IMAGES, LABELS - 1), "from -1 to 2, expected 0")
     other = training.evaluation(MLP(classes=4), lambda outputs, labels: outputs.mean())
     other.check_labels(state, IMAGES, LABELS + 1)
+
+
+def test_data_as_they_are_in_files_or_for_other_libraries():
+    model = MLP(classes=4, norm=False)
+    state = training.init(jax.random.key(0), model, optax.sgd(0.1), IMAGES)
+    epoch = training.train_epoch(training.train_step(model, optax.sgd(0.1)), 4)
+    evaluate: Any = training.evaluation(model)
+    stored, one_hot = IMAGES.astype(np.uint8), np.eye(4, dtype=int)
+    states = training.stack_states([state, state])
+    for measured in (
+        functools.partial(epoch, state),
+        functools.partial(evaluate, state),
+        functools.partial(training.over_states(epoch), states),
+    ):
+        sentence(lambda: measured((IMAGES, LABELS + 1)), "expected 0 to 3", "give labels - 1.")
+        sentence(lambda: measured((stored, LABELS)), "was given uint8", "nnlab.vision.to_float")
+        sentence(lambda: measured((IMAGES, one_hot)), "[4, 4], expected [4]; give labels.argmax(-1)")
+        sentence(lambda: measured((IMAGES, LABELS[:, None])), "give labels[..., 0].")
+    sentence(lambda: training.measure(np.eye(4), one_hot), "give labels.argmax(-1).")
+
+    def scaled(key, images):
+        return images / 255
+
+    step = training.train_step(model, optax.sgd(0.1), augment=scaled)
+    jax.eval_shape(step, state, (stored, LABELS))  # what the network sees are floats
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_first(channels):
+    images: Any = np.ones((2, channels, 6, 6), np.float32)
+    said = f"have shape [2, {channels}, 6, 6], channels first, expected [n, height, width, channels"
+    init = functools.partial(training.init, jax.random.key(0), optimizer=optax.sgd(0.1))
+    sentence(lambda: init(SmallCNN(4), inputs=images), said, "give jnp.moveaxis(images, 1, -1).")
+    sentence(lambda: vision.check_arrays(images, LABELS[:2], 4), said)
+
+    class Own(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return nn.Dense(4)(jnp.moveaxis(x, 1, -1).mean((1, 2)))
+
+    init(Own(), inputs=images)

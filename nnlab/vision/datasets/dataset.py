@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnlab.data.access import RandomAccess
+from nnlab.data.batches import check_channels_last, hint_of_classes
 from nnlab.errors import InputError
 
 DIGIT_NAMES = tuple("0123456789")
@@ -99,6 +100,7 @@ def check_arrays(
         )
     if images.ndim != 4:
         raise InputError(f"images have shape {images.shape}, expected [n, height, width, channels]")
+    check_channels_last(images.shape)
     if images.size == 0:
         raise InputError(f"images have shape {images.shape}, expected at least one image")
     finite = np.asarray(jnp.isfinite(images))
@@ -109,10 +111,13 @@ def check_arrays(
 
 
 def _check_labels(labels: np.ndarray | jax.Array, n: int, classes: int, source: str) -> None:
+    if labels.shape != (n,):
+        hint = hint_of_classes(labels, 1)
+        raise InputError(
+            f"{source}labels have shape {labels.shape}, expected ({n},), one an image{hint}"
+        )
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise InputError(f"{source}labels are {labels.dtype}, expected integers")
-    if labels.shape != (n,):
-        raise InputError(f"{source}labels have shape {labels.shape}, expected ({n},), one an image")
     values = np.asarray(labels)
     wrong = (values < 0) | (values >= classes)
     if wrong.any():

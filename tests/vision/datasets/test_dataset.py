@@ -57,7 +57,7 @@ def with_pixel(value):
         (
             IMAGES,
             np.eye(3, dtype=int),
-            r"labels have shape \(3, 3\), expected \(3,\), one an image",
+            r"labels have shape \(3, 3\), expected \(3,\), one an image; give labels.argmax\(-1\)",
         ),
         (IMAGES, LABELS + 1, "label 2 is 3, expected 0 to 2"),
         (IMAGES, LABELS - 1, "label 0 is -1, expected 0 to 2"),
