@@ -36,7 +36,7 @@ from nnlab.paths import reading, user_path
 from nnlab.runs.fields import Count, check_fields
 from nnlab.runs.script import run
 from nnlab.vision import Resize, read_picture
-from nnlab.vision.pictures import is_picture
+from nnlab.vision.pictures import is_picture, reason
 
 with needs("runs"):
     import tyro
@@ -115,8 +115,7 @@ def read(folder: Path, paths: Sequence[Path]) -> tuple[list[Picture], dict[str, 
                 digest = hashlib.sha256(whole.read_bytes()).hexdigest()
             small = THUMBNAIL(pixels)
         except InputError as error:
-            said = str(error).removeprefix(f"{whole} ").partition(";")[0].rstrip(".")
-            corrupt[path.as_posix()] = said
+            corrupt[path.as_posix()] = reason(error, whole)
             continue
         named = f"{pixels.shape} ".encode() + pixels.tobytes()
         small = np.broadcast_to(small, (*small.shape[:2], 3))

@@ -218,11 +218,11 @@ def train_step(
     Returns:
         The step, whose attribute `diagnose` is `nnlab.training.diagnose` of this model, loss and
         augmentation, `augment` that augmentation, and `check(state, batch)`, which raises
-        `InputError` if labels in memory are none of the classes. Its metrics are scalars: "loss" and those of
-        `metrics`, means over the batch in training mode before the update, and "nonfinite", int32:
-        -1, or the number of the first leaf of `Watched` that is not finite, which `leaf_name` turns
-        into a name. With a loss scale there are "loss_scale", float32, and "overflow", 1 where that
-        stopped the step or 0.
+        `InputError` if labels in memory are none of the classes. Its metrics are scalars: "loss"
+        and those of `metrics`, means over the batch in training mode before the update, and
+        "nonfinite", int32: -1, or the number of the first leaf of `Watched` that is not finite,
+        which `leaf_name` turns into a name. With a loss scale there are "loss_scale", float32, and
+        "overflow", 1 where that stopped the step or 0.
 
     Raises:
         InputError: `accumulate` is below 1; or, when the step is called, the batch has no examples;

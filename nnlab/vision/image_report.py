@@ -138,27 +138,37 @@ def image_sections(record: Record, images: Images, *, curves: bool = False) -> l
         page.heading("Most confident errors"),
     ]
     for name in shown:
-        sections.append(_wrong(name, measured[name]["errors"], images))
+        sections += _wrong(name, measured[name]["errors"], images)
     return sections
 
 
-def _wrong(name: str, errors: Sequence[Mapping[str, Any]], images: Images) -> str:
-    """Pictures of the most confident errors of a network."""
+def _wrong(name: str, errors: Sequence[Mapping[str, Any]], images: Images) -> list[str]:
+    """Pictures of the most confident errors of a network, and where they are."""
     from nnlab.figures import page
     from nnlab.figures.classification import Wrong, figure_wrong
 
     if not errors:
-        return page.paragraph(f"{name} has every test image right.")
-    names = images.class_names
+        return [page.paragraph(f"{name} has every test image right.")]
+    names, errors = images.class_names, errors[:_PICTURES]
     wrong = [
         Wrong(
             images.preparation.pixels(images.test[0][each["example"]]),
             *(names[each["true"]], names[each["predicted"]], each["confidence"]),
         )
-        for each in errors[:_PICTURES]
+        for each in errors
     ]
-    caption = f"{name}: the true class, what it was taken for, and the confidence."
-    return page.picture(figure_wrong(wrong), f"Wrong predictions of {name}", caption)
+    caption = (
+        f"{name}: the true class, what it was taken for, and the confidence; the table has them in"
+        " the same order. Test images are counted from 0."
+    )
+    rows = [
+        {"test image": each["example"]}
+        | ({"file": images.test_files[each["example"]]} if images.test_files else {})
+        | {"true": some.true, "taken for": some.predicted, "confidence / %": 100 * some.confidence}
+        for each, some in zip(errors, wrong, strict=True)
+    ]
+    picture = page.picture(figure_wrong(wrong), f"Wrong predictions of {name}", caption)
+    return [picture, page.table(rows)]
 
 
 def _counts(images: Images) -> list[dict[str, Any]]:

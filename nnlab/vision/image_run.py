@@ -57,12 +57,13 @@ class Images:
 
     Attributes:
         name: of the data set.
-        validation: images set aside to choose by, as those of `test`; None without them.
         test: images as the network takes them, float32 [n, height, width, channels], and labels.
         class_names: one a class, numbers where they have no names.
         preparation: what made these images of the stored ones.
         arrays: training images and labels, or None if they are streamed.
         records: the stored training images, if they are streamed.
+        validation: images set aside to choose by, as those of `test`; None without them.
+        test_files: those that the images of `test` came from; empty where they have none.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Images:
     arrays: Arrays | None = None
     records: Records | None = None
     validation: Arrays | None = None
+    test_files: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -183,7 +185,8 @@ def prepared(
     how = Preparation(height, width, channels, mean, std, fit, border, border_first)
     arrays, test = (_arrays(how, split, dataset.classes) for split in (train, dataset.test))
     chooses = None if held is None else _arrays(how, held, dataset.classes)
-    return Images(dataset.name, test, _names(dataset), how, arrays, validation=chooses)
+    names, files = _names(dataset), dataset.test_files
+    return Images(dataset.name, test, names, how, arrays, validation=chooses, test_files=files)
 
 
 def _arrays(how: Preparation, split: Split, classes: int) -> Arrays:
@@ -235,6 +238,9 @@ class ImageRun(Run):
     """How images get that size: cut off what is over, stretch, or fill up with black."""
     test_share: Share = TEST_SHARE
     """Part of the pictures of folder:PATH to test on, unless it has a folder for these."""
+    skip_unreadable: bool = False
+    """Leave out files of folder:PATH that are no pictures, and say so, where they would end the
+    run."""
     validation: Share | None = None
     """Part of the training images to set aside: they choose the best epoch, and the test images are
     measured once, with that. By default none, and the network is that of the last epoch."""
@@ -267,7 +273,10 @@ class ImageRun(Run):
         """
         if self.test_share != TEST_SHARE and not self.dataset.startswith("folder:"):
             raise InputError(f"--test-share is for folder:PATH, not for {self.dataset}.")
+        if self.skip_unreadable and not self.dataset.startswith("folder:"):
+            raise InputError(f"--skip-unreadable is for folder:PATH, not for {self.dataset}.")
         where: Any = {"resize": self.resize, "test_share": self.test_share}
+        where["skip_unreadable"] = self.skip_unreadable
         if stream is None:
             stream = self.dataset.startswith(("folder:", "tfds:")) and self._large(where)
         if not stream:
@@ -291,7 +300,8 @@ class ImageRun(Run):
             statistics = record_statistics(measured)
         tested = test.gather(range(len(test)))
         chooses = tested if held is None else held.gather(range(len(held)))
-        whole = Dataset(self.dataset, chooses, tested, test.classes, _names(test))
+        files = getattr(test, "files", ())
+        whole = Dataset(self.dataset, chooses, tested, test.classes, _names(test), files)
         images = prepared(whole, fit=self.image_fit, statistics=statistics, **options)
         validation = None if held is None else images.arrays
         return dataclasses.replace(images, arrays=None, records=train, validation=validation)

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from nnlab.errors import InputError, needs
+from nnlab.errors import InputError, MissingPackageError, needs
 from nnlab.paths import reading, user_path
 
 SUFFIXES = (
@@ -191,6 +191,17 @@ def _on_white(picture: Any) -> Any:
 def _channels_last(picture: Any) -> np.ndarray:
     pixels = np.array(picture)
     return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
+
+
+def reason(error: InputError, path: str | os.PathLike[str]) -> str:
+    """Return what the error of reading a picture says of its file, without the file's name.
+
+    Raises:
+        MissingPackageError: if that is what the error is.
+    """
+    if isinstance(error, MissingPackageError):
+        raise error
+    return str(error).removeprefix(f"{user_path(path)} ").partition(";")[0].rstrip(".")
 
 
 def is_picture(path: Path) -> bool:

@@ -193,18 +193,22 @@ def test_data_as_they_are_in_files_or_for_other_libraries():
     model = MLP(classes=4, norm=False)
     state = training.init(jax.random.key(0), model, optax.sgd(0.1), IMAGES)
     epoch = training.train_epoch(training.train_step(model, optax.sgd(0.1)), 4)
-    evaluate: Any = training.evaluation(model)
     stored, one_hot = IMAGES.astype(np.uint8), np.eye(4, dtype=int)
     states = training.stack_states([state, state])
-    for measured in (
-        functools.partial(epoch, state),
-        functools.partial(evaluate, state),
-        functools.partial(training.over_states(epoch), states),
-    ):
-        sentence(lambda: measured((IMAGES, LABELS + 1)), "expected 0 to 3", "give labels - 1.")
-        sentence(lambda: measured((stored, LABELS)), "was given uint8", "nnlab.vision.to_float")
-        sentence(lambda: measured((IMAGES, one_hot)), "[4, 4], expected [4]; give labels.argmax(-1)")
-        sentence(lambda: measured((IMAGES, LABELS[:, None])), "give labels[..., 0].")
+    measured: dict[str, Any] = {
+        "epoch": functools.partial(epoch, state),
+        "evaluation": functools.partial(training.evaluation(model), state),
+        "states": functools.partial(training.over_states(epoch), states),
+    }
+    for name in measured:
+
+        def on(*batch, name=name):
+            return lambda: measured[name](batch)
+
+        sentence(on(IMAGES, LABELS + 1), "expected 0 to 3", "give labels - 1.")
+        sentence(on(stored, LABELS), "was given uint8", "nnlab.vision.to_float")
+        sentence(on(IMAGES, one_hot), "[4, 4], expected [4]; give labels.argmax(-1)")
+        sentence(on(IMAGES, LABELS[:, None]), "give labels[..., 0].")
     sentence(lambda: training.measure(np.eye(4), one_hot), "give labels.argmax(-1).")
 
     def scaled(key, images):

@@ -47,7 +47,8 @@ def outcome(images, chosen_on):
 @pytest.mark.parametrize("chosen_on", ["validation", None])
 def test_it_says_who_chose_and_shows_what_is_wrong(tmp_path, capsys, chosen_on):
     validation = 0.2 if chosen_on == "validation" else None
-    images = prepared(WHOLE, validation=validation)
+    files = tuple(f"pets/{number}.png" for number in range(12)) if validation else ()
+    images = prepared(WHOLE._replace(test_files=files), validation=validation)
     figures = {"train_loss": 1.0, "train_accuracy": 0.5, "seconds": 1.0}
     evaluated = "validation" if validation else "test"
     figures |= {f"{evaluated}_loss": 1.0, f"{evaluated}_accuracy": 0.5}
@@ -68,6 +69,7 @@ def test_it_says_who_chose_and_shows_what_is_wrong(tmp_path, capsys, chosen_on):
     ):
         assert part in text
     assert text.count("data:image/png") >= 2  # the two pictures
+    assert [f"pets/{number}.png" in text for number in range(3)] == [bool(files)] * 2 + [False]
     says = {
         "validation": "the best on 6 validation images, which no step has seen; its 12 test images",
         "test": "the best on the 12 test images themselves, which flatters it",

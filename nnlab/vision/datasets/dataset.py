@@ -35,6 +35,7 @@ class Dataset(NamedTuple):
         train, test: images and labels.
         classes: number of classes; labels are below it.
         class_names: their names, or nothing where they have none.
+        test_files: those that the test images came from, or nothing where they have none.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Dataset(NamedTuple):
     test: Split
     classes: int
     class_names: tuple[str, ...] = ()
+    test_files: tuple[str, ...] = ()
 
 
 class Records(RandomAccess, Protocol):

@@ -10,26 +10,31 @@ testing but at least one, and at least one to train on.
 
 All pictures have one number of channels: one where every file is grey, otherwise three. They have
 one size, their own if it is the same in all files, or the one that they are brought to. Hidden
-files are passed over; anything else that is no picture is an error, as is a folder in a class.
+files are passed over. All others that are no pictures are one error, or are left out if asked to,
+which is then said; a folder in a class is an error.
 """
 
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from nnlab.errors import InputError
 from nnlab.paths import reading, user_path
 from nnlab.vision.datasets.dataset import Dataset, Split
-from nnlab.vision.pictures import Resize, is_picture, picture_shape, read_picture
+from nnlab.vision.pictures import Resize, is_picture, picture_shape, read_picture, reason
 
 TEST_SHARE = 0.2
 _TESTS = ("test", "val", "valid", "validation")
 _LITTER = ("thumbs.db", "desktop.ini")
+_SHOWN = 3  # files that an error names
+
+Read = TypeVar("Read")
 
 
 class Listing(NamedTuple):
@@ -45,8 +50,34 @@ class Listing(NamedTuple):
     test: list[tuple[Path, int]]
 
 
+class Unreadable(InputError):
+    """Files of a folder are no pictures, or damaged.
+
+    Attributes:
+        files: all of them, and what is wrong with each.
+    """
+
+    def __init__(self, folder: Path, files: dict[Path, str]):
+        self.files = files
+        super().__init__(
+            f"{_unreadable(folder, files, 'cannot be used')}; `nnlab data check {folder}` lists "
+            "what is wrong, --skip-unreadable leaves such files out."
+        )
+
+
+def _unreadable(folder: Path, files: dict[Path, str], what: str) -> str:
+    shown = [f"{file.relative_to(folder)} {why}" for file, why in sorted(files.items())[:_SHOWN]]
+    rest = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
+    count = f"{len(files)} file{'s' * (len(files) > 1)}"
+    return f"{count} in {folder} {what}: {', '.join(shown)}{rest}"
+
+
 def list_folder(
-    path: str | os.PathLike[str], test_share: float = TEST_SHARE, seed: int = 0
+    path: str | os.PathLike[str],
+    test_share: float = TEST_SHARE,
+    seed: int = 0,
+    *,
+    without: Collection[Path] = (),
 ) -> Listing:
     """Find the pictures below a folder and their classes.
 
@@ -54,13 +85,14 @@ def list_folder(
         path: the folder.
         test_share: the part of each class to test on, unless the folder is split already.
         seed: draws these.
+        without: files below it to leave out.
 
     Raises:
         InputError: it is no folder, has fewer than two classes, or a class is empty or too small
-            to be split, or holds something else than pictures; or the two splits have other
-            classes. The file or folder is named.
+            to be split, or holds something else than pictures (`Unreadable` of files); or the two
+            splits have other classes. The file or folder is named.
     """
-    path = user_path(path)
+    path, faults = user_path(path), {}
     if not 0 < test_share < 1:
         raise InputError(f"the share to test on is {test_share}, expected between 0 and 1.")
     with reading(path):
@@ -69,7 +101,10 @@ def list_folder(
         found = {folder.name: folder for folder in _entries(path) if folder.is_dir()}
         tests = [name for name in _TESTS if name in found]
         if "train" in found and tests:
-            train, test = _classes(found["train"]), _classes(found[tests[0]], least=1)
+            train = _classes(found["train"], without, faults)
+            test = _classes(found[tests[0]], without, faults, least=1)
+            if faults:
+                raise Unreadable(path, faults)
             if unknown := test.keys() - train.keys():
                 raise InputError(
                     f"{found[tests[0]] / min(unknown)} is of a class that {found['train']} lacks, "
@@ -81,7 +116,9 @@ def list_folder(
                 for split in (train, test)
             )
             return Listing(tuple(numbers), train, test)
-        classes = _classes(path)
+        classes = _classes(path, without, faults)
+    if faults:
+        raise Unreadable(path, faults)
     train, test = [], []
     for number, (name, files) in enumerate(classes.items()):
         if len(files) < 2:
@@ -101,21 +138,23 @@ def _entries(folder: Path) -> list[Path]:
     return [folder / n for n in names if not n.startswith(".") and n.lower() not in _LITTER]
 
 
-def _classes(folder: Path, least: int = 2) -> dict[str, list[Path]]:
-    """Return the files of each class of a folder."""
+def _classes(
+    folder: Path, without: Collection[Path], faults: dict[Path, str], least: int = 2
+) -> dict[str, list[Path]]:
+    """Return the files of each class of a folder, and add to `faults` those that are none."""
     classes: dict[str, list[Path]] = {}
     for entry in _entries(folder):
+        if entry in without:
+            continue
         if not entry.is_dir():
-            raise InputError(
-                f"{entry} lies beside the classes; expected pictures within a folder of their "
-                "class."
-            )
-        files = _entries(entry)
+            faults[entry] = "lies beside the folders of classes"
+            continue
+        files = [file for file in _entries(entry) if file not in without]
         for file in files:
             if file.is_dir():
                 raise InputError(f"{file} is a folder within a class, expected pictures alone.")
             if not is_picture(file):
-                raise InputError(f"{file} is no picture, expected PNG, JPEG or another format.")
+                faults[file] = "is not PNG, JPEG or another format"
         if not files:
             raise InputError(f"{entry} is an empty class, expected pictures in it.")
         classes[entry.name] = files
@@ -174,6 +213,7 @@ def folder_records(
     resize: Resize | None = None,
     test_share: float = TEST_SHARE,
     seed: int = 0,
+    skip_unreadable: bool = False,
 ) -> FolderRecords:
     """Open a split of a folder of pictures; only the header of each file is read.
 
@@ -181,12 +221,14 @@ def folder_records(
         path, test_share, seed: as for `list_folder`.
         split: `train` or `test`.
         resize: the size to bring pictures to; by default their own, which must be one.
+        skip_unreadable: leave out files that are no pictures, and say so on standard error.
 
     Raises:
-        InputError: as for `list_folder`; or a file is no picture or, without `resize`, of another
-            size than the first.
+        InputError: as for `list_folder`; or files are no pictures or, without `resize`, one is of
+            another size than the first.
     """
-    return _both(path, resize, test_share, seed)[0 if split == "train" else 1]
+    both = _readable(_headers, path, resize, test_share, seed, skip_unreadable)
+    return both[0 if split == "train" else 1]
 
 
 def load_folder(
@@ -195,25 +237,86 @@ def load_folder(
     resize: Resize | None = None,
     test_share: float = TEST_SHARE,
     seed: int = 0,
+    skip_unreadable: bool = False,
 ) -> Dataset:
     """Read a folder of pictures into memory.
 
     Args:
-        path, resize, test_share, seed: as for `folder_records`.
+        path, resize, test_share, seed, skip_unreadable: as for `folder_records`.
 
     Raises:
-        InputError: as for `folder_records`, or a picture is damaged; it is named.
+        InputError: as for `folder_records`, or pictures are damaged.
     """
-    both = _both(path, resize, test_share, seed)
-    train, test = (records.gather(range(len(records))) for records in both)
-    return Dataset(f"folder:{path}", train, test, both[0].classes, both[0].class_names)
+
+    def whole(folder: Path, listing: Listing, resize: Resize | None) -> Dataset:
+        both = _headers(folder, listing, resize)
+        train, test = (
+            Split(np.empty((len(some), *some.shape), np.uint8), np.array(some.labels, np.int32))
+            for some in both
+        )
+        faults: dict[Path, str] = {}
+        for split, records in zip((train, test), both, strict=True):
+            for number, file in enumerate(records.files):
+                try:
+                    split.images[number] = records[number][0]
+                except InputError as error:
+                    faults[Path(file)] = reason(error, file)
+        if faults:
+            raise Unreadable(folder, faults)
+        return Dataset(
+            f"folder:{path}", train, test, both[0].classes, both[0].class_names, both[1].files
+        )
+
+    return _readable(whole, path, resize, test_share, seed, skip_unreadable)
 
 
-def _both(
-    path: str | os.PathLike[str], resize: Resize | None, test_share: float, seed: int
+def _readable(
+    read: Callable[[Path, Listing, Resize | None], Read],
+    path: str | os.PathLike[str],
+    resize: Resize | None,
+    test_share: float,
+    seed: int,
+    skip_unreadable: bool,
+) -> Read:
+    """Return what `read` makes of the files of a folder that it does not find unreadable."""
+    folder, faults = user_path(path), {}
+    while True:
+        try:
+            listing = list_folder(folder, test_share, seed, without=faults)
+            found = read(folder, listing, resize)
+            break
+        except Unreadable as error:
+            faults |= error.files
+        except InputError as error:
+            if faults and not skip_unreadable:  # of what is left
+                raise Unreadable(folder, faults) from error
+            raise
+    if faults and not skip_unreadable:
+        raise Unreadable(folder, faults)
+    if faults:
+        _say_once(f"{_unreadable(folder, faults, 'cannot be used and are left out')}.")
+    return found
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    """Print a line to standard error, where several splits are opened."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _headers(
+    folder: Path, listing: Listing, resize: Resize | None
 ) -> tuple[FolderRecords, FolderRecords]:
-    names, *splits = list_folder(path, test_share, seed)
-    shapes = {str(file): picture_shape(file) for split in splits for file, _ in split}
+    """Return both splits, from the headers of all files."""
+    names, *splits = listing
+    shapes, faults = {}, {}
+    for file, _ in (each for split in splits for each in split):
+        try:
+            shapes[str(file)] = picture_shape(file)
+        except InputError as error:
+            faults[file] = reason(error, file)
+    if faults:
+        raise Unreadable(folder, faults)
     channels = max(shape.channels for shape in shapes.values())
     first, size = next((file, shape[:2]) for file, shape in shapes.items())
     if resize is not None:

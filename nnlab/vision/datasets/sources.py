@@ -24,6 +24,7 @@ def load(
     *,
     resize: Resize | None = None,
     test_share: float = folder.TEST_SHARE,
+    skip_unreadable: bool = False,
 ) -> Dataset:
     """Read a data set from disk, downloading it into the cache if it is not found.
 
@@ -46,6 +47,8 @@ def load(
             `nnlab.data.locate` and `nnlab.vision.datasets.tfds` say where they are looked for.
         resize: the size to bring all images to; by default they keep theirs.
         test_share: the part of a folder's pictures to test on (`nnlab.vision.datasets.folder`).
+        skip_unreadable: leave out files of a folder that are no pictures, and say so on standard
+            error; by default they are an error.
 
     Returns:
         The training and the test images, uint8, and their classes, int32.
@@ -58,7 +61,8 @@ def load(
     match kind, rest:
         case "folder", path if path:
             takes_no_folder(name, "the folder in its name", data_dir)
-            return folder.load_folder(path, resize=resize, test_share=test_share)
+            options = {"test_share": test_share, "skip_unreadable": skip_unreadable}
+            return folder.load_folder(path, resize=resize, **options)
         case "tfds", known if ":" in name:
             return tfds.load_tfds(known, data_dir, resize)
         case "digits", "":
@@ -94,6 +98,7 @@ def record_source(
     *,
     resize: Resize | None = None,
     test_share: float = folder.TEST_SHARE,
+    skip_unreadable: bool = False,
 ) -> Records:
     """Open a split of a data set whose records stay on disk until they are asked for.
 
@@ -107,7 +112,8 @@ def record_source(
 
     Args:
         name: one of the above.
-        data_dir, resize, test_share: as for `load`; those of `cifar10` keep their size.
+        data_dir, resize, test_share, skip_unreadable: as for `load`; those of `cifar10` keep their
+            size. A picture that is damaged behind its header is an error when it is read.
         split: `train` or `test`.
 
     Raises:
@@ -119,7 +125,8 @@ def record_source(
     match kind, rest:
         case "folder", path if path:
             takes_no_folder(name, "the folder in its name", data_dir)
-            return folder.folder_records(path, split, resize=resize, test_share=test_share)
+            options = {"test_share": test_share, "skip_unreadable": skip_unreadable}
+            return folder.folder_records(path, split, resize=resize, **options)
         case "tfds", known if ":" in name:
             return tfds.tfds_records(known, data_dir, split, resize)
         case "cifar10", "" if resize is None:

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from nnlab.data import Stream
 from nnlab.errors import InputError
-from nnlab.vision import Resize, load, record_source
+from nnlab.vision import Resize, load, read_picture, record_source
 from nnlab.vision.datasets.folder import list_folder
 
 RNG = np.random.default_rng(0)
@@ -34,6 +35,50 @@ def folder(tmp_path):
     (root / "dog" / "Thumbs.db").write_text("x")
     (root / ".DS_Store").write_text("x")
     return root
+
+
+def add_what_is_no_picture(folder):
+    """Five files: two that are not named as pictures, and three that cannot be read."""
+    (folder / "LICENSE.txt").write_text("x")
+    (folder / "cat" / "a.txt").write_text("x")
+    (folder / "cat" / "a.jpg").write_bytes(b"")
+    (folder / "dog" / "a.jpg").write_text("x")
+    put(folder / "dog" / "x.png", colour=False)
+    damaged = (folder / "dog" / "x.png").read_bytes()
+    (folder / "dog" / "x.png").write_bytes(damaged[:60])
+
+
+def test_all_that_is_no_picture_is_named_at_once(folder, capsys):
+    add_what_is_no_picture(folder)
+    said = (
+        rf"^5 files in {folder} cannot be used: LICENSE\.txt lies beside the folders of classes, "
+        r"cat/a\.jpg is empty, cat/a\.txt is not PNG, JPEG or another format and 2 more; "
+        rf"`nnlab data check {folder}` lists what is wrong, --skip-unreadable leaves such"
+    )
+    with pytest.raises(InputError, match=said):
+        load(f"folder:{folder}")
+    records = record_source(f"folder:{folder}", None, "train", skip_unreadable=True)
+    assert len(records) == 12
+    data = load(f"folder:{folder}", skip_unreadable=True)
+    left = capsys.readouterr().err
+    assert f"5 files in {folder} cannot be used and are left out: L" in left
+    assert left.count("\n") == 1
+    assert len(data.train.labels) + len(data.test.labels) == 15
+    assert [
+        int(path.split("/")[-2] == "dog") for path in data.test_files
+    ] == data.test.labels.tolist()
+    for file, image in zip(data.test_files, data.test.images, strict=True):
+        np.testing.assert_array_equal(read_picture(file), image)
+
+
+def test_a_class_without_pictures_is_named_by_its_files(folder):
+    (folder / "emu").mkdir()
+    for name in ("1.png", "2.png"):
+        (folder / "emu" / name).write_text("x")
+    with pytest.raises(InputError, match=r"2 files in .* cannot be used: emu/1\.png is no image"):
+        load(f"folder:{folder}")
+    with pytest.raises(InputError, match="emu is an empty class"):
+        load(f"folder:{folder}", skip_unreadable=True)
 
 
 def test_a_share_of_each_class_is_held_out(folder):
@@ -89,9 +134,11 @@ def test_records_are_read_when_they_are_asked_for(folder):
             records[len(records)]
     images, labels = next(Stream(records, 2, seed=0).batches())
     assert images.shape == (2, 5, 5, 3) and labels.dtype == np.int32
-    broken = folder / "cat" / "00.png"
+    broken = Path(records.files[0])
     broken.write_bytes(broken.read_bytes()[:60])
     with pytest.raises(InputError, match=f"^{broken} cannot be read as an image: "):
+        records.gather(range(len(records)))
+    with pytest.raises(InputError, match=rf"{broken.name} cannot be read as an image: "):
         load(f"folder:{folder}", resize=resize)
 
 
@@ -113,10 +160,10 @@ def spoil(folder, what) -> tuple[Any, str]:
             return folder, r"emu holds only 1\.png; expected a picture to train on and one to test"
         case "a loose file":
             (folder / "a.png").write_text("x")
-            return folder, r"a\.png lies beside the classes; expected"
+            return folder, r"a\.png lies beside the folders of classes;"
         case "a text":
             (folder / "cat" / "a.txt").write_text("x")
-            return folder, r"cat/a\.txt is no picture, expected PNG, JPEG"
+            return folder, r"cat/a\.txt is not PNG, JPEG"
         case "a folder":
             (folder / "cat" / "more").mkdir()
             return folder, "cat/more is a folder within a class"
