@@ -8,9 +8,10 @@ configurations differ in --seed alone are a group, for each network that they tr
 the mean over a group's runs ± the sample deviation (with n - 1), and n. The best epoch of a run is
 that of its best validation accuracy or loss, where there is one, or of that on the test set, which
 flatters. Where a validation set chose, the test set was measured once: "test accuracy / %, once".
-The mean F1 over classes and the expected calibration error are of the network that was kept. The
-figure shows evaluations by epoch, with the deviation as a band. Runs without a result are left out,
-and named.
+
+With --all there are also the losses, both epochs of what was validated, and of the network that was
+kept the mean F1 over classes and the expected calibration error. The figure shows evaluations by
+epoch, with the deviation as a band. Runs without a result are left out, and named.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ from nnlab.figures.comparison import Group, figure_comparison
 from nnlab.figures.tables import spread
 from nnlab.paths import user_path, writing
 from nnlab.runs.fields import Some, check_fields
-from nnlab.runs.reading import PastRun, best, read_runs
+from nnlab.runs.reading import PastRun, best, read_runs, shown
 from nnlab.runs.run_folder import ASIDE
 from nnlab.runs.script import run
 
@@ -47,6 +48,8 @@ class Config:
     """Folders of runs and of sweeps."""
     over: tuple[str, ...] = ("seed",)
     """Fields of the configuration over which means are taken."""
+    all: bool = False
+    """Show all that was measured, not the score alone."""
     figure: str | None = None
     """File for a picture of the learning curves, such as comparison.png or .pdf."""
 
@@ -92,12 +95,15 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def rows_of(differ: Sequence[str], groups: Groups) -> list[dict[str, str]]:
-    """Return the table, a row for each group."""
-    measured = {name for trainings in groups.values() for each in trainings for name in each.curves}
-    found_once = {
-        key for trainings in groups.values() for each in trainings for key in _tested(each)
-    }
+def rows_of(differ: Sequence[str], groups: Groups, *, all: bool) -> list[dict[str, str]]:
+    """Return the table, a row for each group; of the score alone, or of all that was measured."""
+    every = [each for trainings in groups.values() for each in trainings]
+    measured = [name for name in EVALUATED if any(name in each.curves for each in every)]
+    found_once = {key for each in every for key in _tested(each)}
+    if not all:
+        found_once &= {"accuracy"}
+        scored = {found.metric for each in every if (found := best(each.curves))}
+        measured = [name for name in measured if name in scored]
     several = len({values[-1] for values in groups}) > 1
     rows = []
     for (*values, network), trainings in groups.items():
@@ -107,23 +113,23 @@ def rows_of(differ: Sequence[str], groups: Groups) -> list[dict[str, str]]:
         row["n"] = str(len(trainings))
         found = [best(each.curves) for each in trainings]
         row["best epoch"] = spread([each.epoch for each in found if each], digits=1)
-        for metric in (name for name in EVALUATED if name in measured):
-            scale = 100 if metric.endswith("accuracy") else 1
+        for metric in measured:
+            name, factor, digits = shown(metric)
             curves = [
                 (at, each.curves[metric])
                 for at, each in zip(found, trainings, strict=True)
                 if each.curves.get(metric)
             ]
-            shown = metric.replace("_", " ") + (" / %" if scale == 100 else "")
-            digits = 2 if scale == 100 else 4
-            row[f"{shown}, best epoch"] = spread(
-                [scale * curve[at.epoch - 1] for at, curve in curves if at], digits
+            row[f"{name}, best epoch"] = spread(
+                [factor * curve[at.epoch - 1] for at, curve in curves if at], digits
             )
-            row[f"{shown}, last epoch"] = spread([scale * curve[-1] for _, curve in curves], digits)
+            if all or not metric.startswith("validation"):
+                last = [factor * curve[-1] for _, curve in curves]
+                row[f"{name}, last epoch"] = spread(last, digits)
         tests = [_tested(each) for each in trainings]
-        for key, shown in ONCE.items():
+        for key, column in ONCE.items():
             if key in found_once:
-                row[shown] = spread([100 * test[key] for test in tests if key in test], digits=2)
+                row[column] = spread([100 * test[key] for test in tests if key in test], digits=2)
         rows.append(row)
     return rows
 
@@ -164,7 +170,7 @@ def main(config: Config) -> None:
     differ, groups = grouped(runs, config.over)
     for note in notes(groups, config.over):
         print(note, file=sys.stderr)
-    figures.print_table(rows_of(differ, groups))
+    figures.print_table(rows_of(differ, groups, all=config.all))
     if config.figure:
         draw(user_path(config.figure), differ, groups)
 

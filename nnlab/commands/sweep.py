@@ -43,7 +43,7 @@ from nnlab.files.container import replacing
 from nnlab.paths import user_path
 from nnlab.runs import Run, RunFolder, signals
 from nnlab.runs.fields import check_fields
-from nnlab.runs.reading import best, read_json, read_run
+from nnlab.runs.reading import best, read_json, read_run, shown
 from nnlab.runs.run_folder import ASIDE
 from nnlab.runs.script import configuration_of, parse, run
 
@@ -215,8 +215,8 @@ def rows_of(folder: Path, entries: Sequence[dict[str, Any]]) -> list[dict[str, A
         started = (folder / entry["folder"] / "config.json").is_file()
         curves = read_run(folder / entry["folder"]).curves if started else {}
         read += [(entry, name, best(curve)) for name, curve in (curves or {"": {}}).items()]
-    metrics = {found.metric for *_, found in read if found}
-    score = metrics.pop().replace("_", " ") if len(metrics) == 1 else "score"
+    metrics = {shown(found.metric) for *_, found in read if found}
+    score, factor, digits = metrics.pop() if len(metrics) == 1 else ("score", 1, 4)
     several = len({name for _, name, _ in read} - {""}) > 1
     rows = []
     for entry, network, found in read:
@@ -225,7 +225,7 @@ def rows_of(folder: Path, entries: Sequence[dict[str, Any]]) -> list[dict[str, A
             {name: _text(value) for name, value in entry["values"].items()}
             | ({"network": network} if several else {})
             | {"best epoch": str(found.epoch) if found else "-"}
-            | {score: f"{found.value:.4g}" if found else "-"}
+            | {f"{score}, best epoch": f"{factor * found.value:.{digits}f}" if found else "-"}
             | {"minutes": "-" if minutes is None else f"{minutes:.1f}"}
             | {"status": entry["status"]}
         )

@@ -30,6 +30,20 @@ class Best(NamedTuple):
     value: float
 
 
+class Shown(NamedTuple):
+    """How tables show a figure of `SCORES`: its name with its unit, a factor, digits."""
+
+    name: str
+    factor: int
+    digits: int
+
+
+def shown(metric: str) -> Shown:
+    """Return how tables show a figure: accuracies in percent."""
+    name = metric.replace("_", " ")
+    return Shown(f"{name} / %", 100, 2) if metric.endswith("accuracy") else Shown(name, 1, 4)
+
+
 @dataclasses.dataclass(frozen=True)
 class PastRun:
     """A run as its folder tells it.

@@ -150,11 +150,11 @@ def test_a_sweep_goes_on_after_a_failure_and_resumes_what_is_not_finished(script
     assert end.value.code == 1 and len(calls) == 3
     assert capsys.readouterr().err == "learning_rate=5.0 failed (1).\n"
     kept = json.loads((script.parent / "s" / "sweep.json").read_text())
-    columns = ("learning_rate", "best epoch", "test accuracy", "status")
+    columns = ("learning_rate", "best epoch", "test accuracy / %, best epoch", "status")
     assert [tuple(row[name] for name in columns) for row in kept["table"]] == [
-        ("0.1", "2", "0.1", "finished"),
+        ("0.1", "2", "10.00", "finished"),
         ("5.0", "-", "-", "failed (1)"),
-        ("0.2", "2", "0.2", "finished"),
+        ("0.2", "2", "20.00", "finished"),
     ]
 
     calls.clear()
@@ -180,6 +180,7 @@ def test_a_comparison_of_a_sweep(script, calls, capsys):
     assert said.err == ""  # the run that is given twice counts once
     assert "2 2.0 ± 0.0 20.00 ± 14.14 19.00 ± 14.14" in said.out
     assert "2 2.0 ± 0.0 30.00 ± 14.14 29.00 ± 14.14" in said.out
+    assert said.out.count("±") == 6  # the score alone
     assert (script.parent / "c.png").read_bytes()[:4] == b"\x89PNG"
     compare.main(compare.Config(("s",), over=("learning_rate",)))
     assert capsys.readouterr().out.count("± 7.07") == 4  # 10 points apart
@@ -200,6 +201,9 @@ def test_a_comparison_of_runs_that_a_validation_set_has_chosen(script, calls, ca
         (run.parent / "result.json").write_text(json.dumps(found))
     capsys.readouterr()
     compare.main(compare.Config(("s",)))
+    said = capsys.readouterr().out
+    assert "60.00 ± 14.14" in said and said.count("±") == 3
+    compare.main(compare.Config(("s",), all=True))
     said = capsys.readouterr().out
     assert "60.00 ± 14.14 25.00 ± 0.00" in said and "12.50 ± 0.00" in said
 
