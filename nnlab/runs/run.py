@@ -42,16 +42,18 @@ COSINE = {"epochs": "the learning rate falls to 0 as a cosine over all epochs"}
 class Run:
     """What every script can be asked for; its own configuration adds fields to these.
 
+    Attributes:
+        out: Folder of the run.
+        overwrite: Replace an earlier run in that folder.
+        resume: Continue the run in that folder, or start it.
+
     Raises:
         InputError: on construction, if a field's value is not of its type (`nnlab.runs.fields`).
     """
 
     out: str
-    """Folder of the run."""
     overwrite: bool = False
-    """Replace an earlier run in that folder."""
     resume: bool = False
-    """Continue the run in that folder, or start it."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -17,6 +17,8 @@ The notes say how images are prepared and what the classes are called; `nnlab.ru
 into the file of the network, from which `nnlab predict` reads them.
 """
 
+from __future__ import annotations  # so that help() shows the names of types
+
 import dataclasses
 from typing import Annotated, Any
 
@@ -223,7 +225,25 @@ class _Some(GatheredSubset):
 
 @dataclasses.dataclass(frozen=True)
 class ImageRun(Run):
-    """A run that trains on images.
+    """A run that trains on images; its fields are those of `Run` (out, overwrite, resume) and these.
+
+    Attributes:
+        dataset: digits, mnist, fashion_mnist, cifar10, svhn, tfds:NAME or folder:PATH.
+        data_dir: Folder with the data set's files; by default they are found or downloaded.
+        train_images: Train on so many images, drawn at random, for a quick look; by default on all.
+        image_size: Height and width that images are brought to; by default they keep their own.
+        image_fit: How images get that size: cut off what is over, stretch, or fill up with black.
+        test_share: Part of the pictures of folder:PATH to test on, unless it has a folder for these.
+        skip_unreadable: Leave out files of folder:PATH that are no pictures, and say so, where they
+            would end the run.
+        validation: Part of the training images to set aside: they choose the best epoch, and the
+            test images are measured once, with that. By default none, and the network is that of
+            the last epoch.
+        patience: Stop once more epochs than this in a row have not improved; the network is then
+            the best.
+        running_statistics: Evaluate networks of adders on BatchNorm's averages over past steps,
+            which lag, instead of statistics taken anew.
+        gradient_norm: Record the norm of the gradient; training keeps its bits.
 
     Raises:
         InputError: as for `Run`.
@@ -233,24 +253,13 @@ class ImageRun(Run):
     data_dir: DataDir = None
     train_images: TrainImages = None
     image_size: PositiveInt | None = None
-    """Height and width that images are brought to; by default they keep their own."""
     image_fit: Fit = "crop"
-    """How images get that size: cut off what is over, stretch, or fill up with black."""
     test_share: Share = TEST_SHARE
-    """Part of the pictures of folder:PATH to test on, unless it has a folder for these."""
     skip_unreadable: bool = False
-    """Leave out files of folder:PATH that are no pictures, and say so, where they would end the
-    run."""
     validation: Share | None = None
-    """Part of the training images to set aside: they choose the best epoch, and the test images are
-    measured once, with that. By default none, and the network is that of the last epoch."""
     patience: Count | None = None
-    """Stop once more epochs than this in a row have not improved; the network is then the best."""
     running_statistics: bool = False
-    """Evaluate networks of adders on BatchNorm's averages over past steps, which lag, instead
-    of statistics taken anew."""
     gradient_norm: bool = False
-    """Record the norm of the gradient; training keeps its bits."""
 
     @property
     def resize(self) -> Resize | None:

@@ -1,7 +1,9 @@
 """From a name to arrays: what is prepared, what is recorded of it, and quick looks."""
 
 import dataclasses
+import inspect
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 
 from nnlab.errors import InputError
+from nnlab.runs import Run
 from nnlab.vision import (
     Dataset,
     ImageRun,
@@ -157,3 +160,11 @@ def test_validation_takes_its_share_of_each_class(folder, streamed):
     assert config.protocol(images)["validation"] is images.validation
     again: Any = config.images(stream=not streamed)
     np.testing.assert_array_equal(again.validation[0], images.validation[0])
+
+
+def test_help_names_each_field_and_its_type():
+    own = [
+        each.name for each in dataclasses.fields(ImageRun) if each.name not in Run.__annotations__
+    ]
+    assert re.findall(r"^        (\w+): ", ImageRun.__doc__ or "", re.MULTILINE)[: len(own)] == own
+    assert "validation: 'Share | None' = None" in str(inspect.signature(ImageRun))
