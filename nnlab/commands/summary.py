@@ -3,6 +3,7 @@
     python -m nnlab summary resnet20 --arithmetic adder
     python -m nnlab summary resnet20 --arithmetic binary --levels 1 --batch-size 64 --measure
     python -m nnlab summary my_module:MyNetwork --input-shape 32 32 3 --fields width=16
+    python -m nnlab summary resnet20 --arithmetic my_module:MY_ARITHMETIC
 
 The table has a line for each module: output shape, parameters by the bits that each takes at rest,
 multiplications, additions and bit operations, bytes of the output, and energy. Its numbers are
@@ -37,7 +38,7 @@ from nnlab.costs.summary_text import (
 )
 from nnlab.errors import InputError, needs
 from nnlab.models import ZOO, Entry
-from nnlab.models.own import own_class, own_network
+from nnlab.models.own import arithmetic, own_class, own_network
 from nnlab.optim import adder_recipe
 from nnlab.runs.fields import PositiveInt, check_fields
 from nnlab.runs.script import run
@@ -59,7 +60,7 @@ def _name_of(names: Iterable[str]) -> Any:
 @dataclasses.dataclass(frozen=True)
 class Config:
     model: Annotated[str, tyro.conf.Positional, _name_of((*ZOO, "or MODULE:CLASS of your own"))]
-    arithmetic: Annotated[str, _name_of(NAMED)] = "float"
+    arithmetic: Annotated[str, _name_of((*NAMED, "or MODULE:NAME of your own"))] = "float"
     first: Name = "float"
     """Arithmetic of the first layer of an image classifier."""
     classifier: Name = "float"
@@ -101,7 +102,10 @@ class Config:
                 "--input-shape and --fields are for a network of your own, MODULE:CLASS."
             )
         for name in ARITHMETICS:
-            _check_name(f"--{name}", getattr(self, name), NAMED)
+            try:
+                arithmetic(getattr(self, name))
+            except InputError as error:
+                raise InputError(f"--{name}: {error}") from error
         _check_name("--dtype", self.dtype, DTYPES)
         check_fields(self)
 
@@ -125,7 +129,7 @@ def build(config: Config) -> nn.Module:
         if value != getattr(published, name):
             if name not in entry.options:
                 raise InputError(f"--{name} is an option that {config.model} does not have.")
-            options[name] = NAMED[value] if name in ARITHMETICS else value
+            options[name] = arithmetic(value) if name in ARITHMETICS else value
     if "dtype" in options:
         options["dtype"] = jnp.dtype(config.dtype)
     if ":" in config.model:

@@ -1,8 +1,9 @@
-"""A network of the user's own by its name, "module:Class", with its fields as texts."""
+"""Networks and arithmetics of the user's own by their names, "module:Class" and "module:NAME"."""
 
 import ast
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -29,17 +30,47 @@ def own_class(name: str) -> type[nn.Module]:
     Raises:
         InputError: there is no such module or class, or it is no Flax Linen module.
     """
+    found = _imported(name)
+    if not isinstance(found, type) or not issubclass(found, nn.Module):
+        raise InputError(f"{name} is {found!r:.80}, expected a class of flax.linen.Module.")
+    return found
+
+
+def arithmetic(name: str) -> Arithmetic:
+    """Return an arithmetic of `nnlab.arithmetics.NAMED`, or import one of the user's own.
+
+    Args:
+        name: such as "adder", or "module:NAME", whose module is run.
+
+    Raises:
+        InputError: there is no such arithmetic.
+    """
+    if name in NAMED:
+        return NAMED[name]
+    if ":" not in name:
+        shown = name if name.isprintable() else repr(name)
+        raise InputError(
+            f"there is no arithmetic {shown}, expected one of {', '.join(NAMED)}, or MODULE:NAME of"
+            " your own."
+        )
+    found = _imported(name)
+    if not isinstance(found, Arithmetic):
+        raise InputError(
+            f"{name} is {found!r:.80}, expected an arithmetic, such as nnlab.arithmetics.of_term"
+            " makes."
+        )
+    return found
+
+
+def _imported(name: str) -> Any:
     search_here()
     try:
-        found = looked_up(name)
+        return looked_up(name)
     except Exception as error:  # whatever the module raises
         first = str(error).partition("\n")[0].rstrip(".")
         said = first if isinstance(error, ImportError | AttributeError) else ""
         said = said or f"{type(error).__name__}: {first}"
         raise InputError(f"{name} cannot be imported: {said}.") from error
-    if not isinstance(found, type) or not issubclass(found, nn.Module):
-        raise InputError(f"{name} is {found!r:.80}, expected a class of flax.linen.Module.")
-    return found
 
 
 def own_network(
@@ -49,9 +80,9 @@ def own_network(
 
     Args:
         name: "module:Class".
-        fields: "name=value" each. A value is the name of an arithmetic where the field is one, JSON
-            as files of networks hold it (`nnlab.runs.descriptions`), what Python writes, such as
-            False or (4, 8), or else a text.
+        fields: "name=value" each. A value is that of `arithmetic` where the field is one, JSON as
+            files of networks hold it (`nnlab.runs.descriptions`), what Python writes, such as False
+            or (4, 8), or else a text.
         options: further fields, as they are.
 
     Raises:
@@ -88,8 +119,9 @@ def own_network(
 
 def _value(text: str, field: Any) -> Any:
     kind, default = getattr(field, "type", None), getattr(field, "default", None)
-    if text in NAMED and (kind is Arithmetic or isinstance(default, Arithmetic)):
-        return NAMED[text]
+    takes_arithmetic = kind is Arithmetic or isinstance(default, Arithmetic)
+    if takes_arithmetic and re.fullmatch(r"[\w.]+(:\w+)?", text):
+        return arithmetic(text)
     for read in (json.loads, ast.literal_eval):
         try:
             found = read(text)

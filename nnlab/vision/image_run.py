@@ -225,7 +225,7 @@ class _Some(GatheredSubset):
 
 @dataclasses.dataclass(frozen=True)
 class ImageRun(Run):
-    """A run that trains on images; its fields are those of `Run` (out, overwrite, resume) and these.
+    """A run that trains on images: out, overwrite and resume of `Run`, and these fields.
 
     Attributes:
         dataset: digits, mnist, fashion_mnist, cifar10, svhn, tfds:NAME or folder:PATH.
@@ -233,7 +233,8 @@ class ImageRun(Run):
         train_images: Train on so many images, drawn at random, for a quick look; by default on all.
         image_size: Height and width that images are brought to; by default they keep their own.
         image_fit: How images get that size: cut off what is over, stretch, or fill up with black.
-        test_share: Part of the pictures of folder:PATH to test on, unless it has a folder for these.
+        test_share: Part of the pictures of folder:PATH to test on, unless it has a folder for
+            these.
         skip_unreadable: Leave out files of folder:PATH that are no pictures, and say so, where they
             would end the run.
         validation: Part of the training images to set aside: they choose the best epoch, and the

@@ -1,6 +1,7 @@
 """The command that names what cannot learn."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -10,8 +11,11 @@ from nnlab.commands.doctor import Config, main
 from nnlab.errors import InputError
 
 OWN = """
+import dataclasses
 import flax.linen as nn
-from nnlab.arithmetics import FLOAT, Arithmetic
+from nnlab.arithmetics import ADDER, FLOAT, Arithmetic
+
+MINE = dataclasses.replace(ADDER, name="mine")
 
 class Constant(nn.Module):
     @nn.compact
@@ -71,6 +75,26 @@ def test_fields_of_a_module(tmp_path, monkeypatch):
         fields = ("size=3", f"relu={text}", "widths=(4, 8)")
         made = summary.build(dataclasses.replace(given, fields=fields))
         assert made.relu is False and made.widths == (4, 8)
+
+
+def test_an_arithmetic_of_the_users(tmp_path, monkeypatch):
+    (tmp_path / "own_networks.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    mine = "own_networks:MINE"
+    fields = summary.Config(
+        "own_networks:Sized", input_shape=(4,), fields=("size=3", f"arithmetic={mine}")
+    )
+    options = summary.Config("small_cnn", mine, classifier=mine)
+    made: Any = [summary.build(fields), summary.build(options)]
+    assert [model.arithmetic.name for model in made] == ["mine", "mine"]
+    assert made[1].classifier is made[1].arithmetic
+    for name, said in (
+        ("own_networks:OTHER", "--first: own_networks:OTHER cannot be imported: .*no attribute"),
+        ("own_networks:Sized", "expected an arithmetic, such as nnlab.arithmetics.of_term makes"),
+        ("mine", "there is no arithmetic mine, expected one of float, adder"),
+    ):
+        with pytest.raises(InputError, match=said):
+            summary.Config("lenet5", first=name)
 
 
 def test_a_network_of_the_zoo(capsys):
