@@ -5,9 +5,14 @@ The core needs jax, flax, optax and chex. Whatever else a function imports belon
 """
 
 import contextlib
+import importlib.metadata
+import json
 import operator
+import shlex
 import signal
+import urllib.parse
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 
@@ -35,6 +40,29 @@ def check_maker(name: str, value: Any, such_as: str) -> None:
         raise InputError(f"{name} is {value!r:.80}, {expected}.")
 
 
+def installing(extra: str) -> str:
+    """Return the command that installs an extra of nnlab, from where this one has come.
+
+    nnlab is on no package index: it is a checkout, or installed from one or from a repository.
+    """
+    root: Path | None = Path(__file__).resolve().parents[1]
+    option = "-e "
+    if not (root / "pyproject.toml").is_file():
+        root, option = None, ""
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError, ValueError):
+            found = importlib.metadata.distribution("nnlab").read_text("direct_url.json")
+            source = json.loads(found or "{}")
+            url = urllib.parse.urlsplit(source.get("url", ""))
+            if "vcs_info" in source:
+                what = f"nnlab[{extra}] @ {source['vcs_info']['vcs']}+{source['url']}"
+                return f"pip install {shlex.quote(what)}"
+            if url.scheme == "file":
+                root = Path(urllib.parse.unquote(url.path))
+    if root is None or not (root / "pyproject.toml").is_file():
+        return f"pip install '.[{extra}]' in a checkout of nnlab"
+    return f"pip install {option}{shlex.quote(f'{root}[{extra}]')}"
+
+
 class MissingPackageError(InputError, ImportError):
     """A package that only some users need is not installed; a script ends with exit status 2.
 
@@ -56,9 +84,7 @@ def needs(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "a package").partition(".")[0]
-        raise MissingPackageError(
-            f"{package} is not installed: pip install 'nnlab[{extra}]'."
-        ) from error
+        raise MissingPackageError(f"{package} is not installed: {installing(extra)}.") from error
 
 
 class DivergedError(RuntimeError):

@@ -6,7 +6,7 @@ fit no template. The excerpt is too short to say more.
     python experiments/anomaly/anomaly_logs.py --file service.log \
         --log-format "<Date> <Time> <Content>"
 
-DeepLog's LSTM (`nnlab.models.NextEvent`) on any log: drain3 (`pip install 'nnlab[series]'`) mines
+DeepLog's LSTM (`nnlab.models.NextEvent`) on any log: drain3 (`pip install '.[series]'`) mines
 the templates of its first lines, every line becomes an event, and the network learns which event
 follows the last ones of the same session or, without --session, of the whole log. The last of the
 lines to train on are held out: they decide when to stop and which surprise is unusual. Without a

@@ -6,7 +6,7 @@
 The same small network is trained with float convolutions, with L1 distances and with signs, by
 changing `arithmetic=`. The first convolution stays float in all three. The report compares their
 accuracy, operations, bytes and energy, their weights, and the features by which they tell classes
-apart. Needs `pip install 'nnlab[demo]'`; nothing is downloaded for the digits.
+apart. Needs `pip install '.[demo]'`; nothing is downloaded for the digits.
 """
 
 import dataclasses

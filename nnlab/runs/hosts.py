@@ -10,14 +10,19 @@ within 15 seconds (`nnlab.runs.peers`): the launcher starts all of them again, a
 from the last checkpoint.
 """
 
+import contextlib
 import os
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nnlab.errors import InputError
 from nnlab.runs.peers import Watch, relay
@@ -40,6 +45,8 @@ def initialize(
     Without arguments the cluster is asked; under SLURM and Open MPI each process then has one GPU
     of its host. With all three arguments the cluster is not asked, and each process has all GPUs
     that it sees.
+
+    JAX looks for its devices here, so what is set of them comes before.
 
     While a process waits, a line on standard error says for whom. From then on, if one of them
     dies, the others end within 15 seconds, with exit status 1 and a sentence that names it and the
@@ -80,6 +87,34 @@ def initialize(
     jax.distributed.initialize(
         coordinator, processes, process, local_devices, cluster_detection_method="deactivate"
     )
+    if jax.default_backend() == "cpu":
+        with _without(b"[Gloo] Rank "):
+            _connect()
+
+
+def _connect() -> None:
+    """Use one device of each process, then all devices: Gloo prints a line for each such group."""
+    greatest(0)
+    everywhere = NamedSharding(Mesh(np.array(jax.devices()), ("all",)), PartitionSpec("all"))
+    one_each = jax.make_array_from_callback(
+        (jax.device_count(),), everywhere, lambda _: np.ones(1, np.int32)
+    )
+    jax.block_until_ready(jax.jit(jnp.sum)(one_each))
+
+
+@contextlib.contextmanager
+def _without(beginning: bytes) -> Iterator[None]:
+    """Keep lines of standard output that begin so from it, those of C++ too."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    with tempfile.TemporaryFile() as caught, contextlib.closing(os.fdopen(os.dup(1), "wb")) as out:
+        os.dup2(caught.fileno(), 1)
+        try:
+            yield
+        finally:
+            os.dup2(out.fileno(), 1)
+            caught.seek(0)
+            out.writelines(line for line in caught if not line.startswith(beginning))
 
 
 def _asked_of_cluster(timeout: int) -> tuple[str, int, int, Sequence[int] | None]:

@@ -3,7 +3,7 @@
     PacketResponder <*> for block <*> terminating
 
 A template is the tokens of a line, separated by white space, with `<*>` for those that vary. Drain
-(`pip install 'nnlab[series]'`) mines templates from example lines. Then they are frozen: new lines
+(`pip install '.[series]'`) mines templates from example lines. Then they are frozen: new lines
 are matched token by token, without Drain, and a line that fits no template is the event *unknown*.
 Before both, everything that one of the `masks` (regular expressions) finds becomes `<*>`.
 

@@ -103,13 +103,15 @@ def start(program, *args, devices=1):
         "JAX_PLATFORMS": "cpu",
     }
     command = [sys.executable, "-c", program, *map(str, args)]
-    return subprocess.Popen(command, env=os.environ | flags, stderr=subprocess.PIPE, text=True)
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, env=os.environ | flags, text=True, **pipes)
 
 
 def finish(processes):
     for process in processes:
-        _, errors = process.communicate(timeout=200)
+        output, errors = process.communicate(timeout=200)
         assert process.returncode == 0, errors[-3000:]
+        assert "[Gloo]" not in output + errors
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nnlab.data.locate import given_roots
-from nnlab.errors import InputError, needs
+from nnlab.errors import InputError, installing, needs
 from nnlab.vision.datasets.dataset import Dataset, Split, checked_split
 from nnlab.vision.pictures import Resize
 
@@ -160,7 +160,7 @@ def _find(name: str, data_dir: str | os.PathLike | None) -> Any:
             ) from error
     raise InputError(
         f"tfds:{name} is prepared in none of {', '.join(map(str, roots))}; "
-        f"prepare it with pip install nnlab[tensorflow] and {_build_command(name)}"
+        f"prepare it with {installing('tensorflow')} and {_build_command(name)}"
     )
 
 

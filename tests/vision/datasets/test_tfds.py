@@ -120,7 +120,7 @@ def test_not_prepared(tmp_path, monkeypatch):
     monkeypatch.setenv("NNLAB_DATA_DIR", str(tmp_path / "environment"))
     refuses(
         f"^tfds:cifar10 is prepared in none of {tmp_path}/environment, "
-        rf"{tmp_path}/tfds; prepare it with pip install nnlab\[tensorflow\] and "
+        rf"{tmp_path}/tfds; prepare it with pip install .*\[tensorflow\]' and "
         "tfds build cifar10 --file_format=array_record --data_dir=FOLDER$",
         "tfds:cifar10",
     )
