@@ -30,6 +30,23 @@ from nnlab.optim.values import check_number
 Rate = optax.ScalarOrSchedule
 
 
+class Recipe(optax.GradientTransformationExtraArgs):
+    """A transformation that says which learning rate it takes.
+
+    Attributes:
+        learning_rate: a schedule, that of weights of the kind "float".
+    """
+
+    learning_rate: optax.Schedule
+
+    @classmethod
+    def of(cls, made: optax.GradientTransformation, learning_rate: optax.Schedule) -> "Recipe":
+        """Return `made` with its learning rate, which `nnlab.runs.fit` records."""
+        recipe = cls(*made)
+        recipe.learning_rate = learning_rate
+        return recipe
+
+
 def labels(params):
     """Return the kind of each leaf, such as "adder" or "float", for `optax.partition`."""
 
@@ -51,7 +68,7 @@ def adder_recipe(
     binary_learning_rate: Rate = 1e-3,
     shift_learning_rate: Rate = 0.01,
     parts: Mapping[str, optax.GradientTransformation] | None = None,
-) -> optax.GradientTransformation:
+) -> Recipe:
     """SGD of AdderNet's released code, with the cosine taken by steps instead of epochs.
 
     Gradients of adder kernels pass through `rate` first; weight decay is added after it and is not
@@ -86,9 +103,9 @@ def adder_recipe(
     """
     check_number("momentum", momentum, below=1)
     check_number("weight_decay", weight_decay)
+    schedule = _schedule(learning_rate, steps)
     sgd = optax.chain(
-        optax.add_decayed_weights(weight_decay),
-        optax.sgd(_schedule(learning_rate, steps), momentum, nesterov),
+        optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum, nesterov)
     )
     adam = optax.adam(_schedule(binary_learning_rate, steps))
     kinds: dict[Hashable, optax.GradientTransformation] = {
@@ -108,7 +125,8 @@ def adder_recipe(
     def update(updates, state, params=None, **extra_args):
         return of(updates).update(updates, state, params, **extra_args)
 
-    return optax.GradientTransformationExtraArgs(lambda params: of(params).init(params), update)
+    made = optax.GradientTransformationExtraArgs(lambda params: of(params).init(params), update)
+    return Recipe.of(made, schedule)
 
 
 def deep_recipe(
@@ -119,7 +137,7 @@ def deep_recipe(
     adder_learning_rate: Rate = 0.1,
     binary_learning_rate: Rate = 1e-3,
     shift_learning_rate: Rate = 0.01,
-) -> optax.GradientTransformation:
+) -> Recipe:
     """Clipping by the global norm, then Adam: for deep networks, such as `nnlab.models.MLP`.
 
     Adam divides the gradient of each weight by its usual size, so that all layers learn at one pace
@@ -150,7 +168,8 @@ def deep_recipe(
     """
     if not isinstance(clip, Tracer) and not clip > 0:
         raise InputError(f"clip must be a positive number, not {clip}.")
-    return optax.chain(
+    schedule = _schedule(learning_rate, steps)
+    made = optax.chain(
         optax.clip_by_global_norm(clip),
         adder_recipe(
             steps,
@@ -158,9 +177,10 @@ def deep_recipe(
             weight_decay=0.0,
             binary_learning_rate=binary_learning_rate,
             shift_learning_rate=shift_learning_rate,
-            parts={"float": optax.adam(_schedule(learning_rate, steps))},
+            parts={"float": optax.adam(schedule)},
         ),
     )
+    return Recipe.of(made, schedule)
 
 
 def _schedule(rate: Rate, steps: int) -> optax.Schedule:

@@ -167,8 +167,8 @@ def fit(
             forward passes, where the network has L1 layers, whose weights move faster than running
             averages; None keeps running averages; or a function of the state. The training's own
             state, and so its checkpoints, keep their bits.
-        learning_rate: the optimiser's schedule, to be recorded; by default what
-            `optax.inject_hyperparams` keeps in its state, if it does.
+        learning_rate: the optimiser's schedule, to be recorded; by default that of a recipe of
+            `nnlab.optim`, or what `optax.inject_hyperparams` keeps in the state, if it does.
         on_epoch: called as `hook(moment)` after each epoch has been evaluated (a
             `nnlab.runs.hooks.Moment`: numbers of epoch and step, figures, state), one or several.
             Where one returns True the training ends, as if its epochs were over, and stays so when
@@ -217,7 +217,8 @@ def fit(
         if validation is not None:
             each = Examination(evaluate, "validation", validation, mesh)
         steps = train.steps_per_epoch
-        now = Training(name, state, steps, checkpoints, folder, score, mesh, goes_by, learning_rate)
+        rate = learning_rate or getattr(step, "learning_rate", None)
+        now = Training(name, state, steps, checkpoints, folder, score, mesh, goes_by, rate)
         with signals.immediate():
             renew = renewal(statistics, now.state, step, evaluate, train, mesh)
             for examined in {exam, each}:

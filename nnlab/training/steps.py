@@ -217,8 +217,9 @@ def train_step(
 
     Returns:
         The step, whose attribute `diagnose` is `nnlab.training.diagnose` of this model, loss and
-        augmentation, `augment` that augmentation, and `check(state, batch)`, which raises
-        `InputError` if labels in memory are none of the classes. Its metrics are scalars: "loss"
+        augmentation, `augment` that augmentation, `learning_rate` the schedule of a recipe of
+        `nnlab.optim` or None, and `check(state, batch)`, which raises `InputError` if labels in
+        memory are none of the classes. Its metrics are scalars: "loss"
         and those of `metrics`, means over the batch in training mode before the update, and
         "nonfinite", int32: -1, or the number of the first leaf of `Watched` that is not finite,
         which `leaf_name` turns into a name. With a loss scale there are "loss_scale", float32, and
@@ -333,6 +334,7 @@ def train_step(
         diagnose, model, loss=loss, augment=augment, mix=mix
     )
     step.augment = augment  # pyright: ignore[reportFunctionMemberAccess]
+    step.learning_rate = getattr(optimizer, "learning_rate", None)  # pyright: ignore[reportFunctionMemberAccess]
     step.check = check  # pyright: ignore[reportFunctionMemberAccess]
     return step
 

@@ -24,8 +24,8 @@ _DRAWN = 6  # networks
 _ROWS = 100  # classes of a table
 _PICTURES = 12
 _UNKNOWN = (
-    "The learning rate of {} is not known: the optimiser does not keep it in its state, and fit was"
-    " given no schedule (learning_rate=)."
+    "The learning rate of {} is not known: the optimiser is no recipe of nnlab.optim and does not"
+    " keep it in its state, and fit was given no schedule (learning_rate=)."
 )
 _CONFUSION = (
     "Rows are true classes; the shade is the square root of the part of the class, so that rare"

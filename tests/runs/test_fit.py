@@ -17,6 +17,7 @@ import pytest
 from nnlab.arithmetics import ADDER
 from nnlab.errors import DivergedError, InputError
 from nnlab.layers.normalization import batch_norm
+from nnlab.optim import adder_recipe, deep_recipe
 from nnlab.runs import RunFolder, fit, least_loss, restore
 from nnlab.runs.checkpoints import Checkpoints
 from nnlab.training import (
@@ -505,6 +506,11 @@ def test_a_schedule_that_is_given_is_recorded_and_no_rate_is_made_up(folder):
     schedule = optax.linear_schedule(1.0, 0.0, 8)
     trained = tiny(folder, 2, evaluate=good, learning_rate=schedule)
     assert trained.history["learning_rate"] == [0.625, 0.125]  # of steps 4 and 8, from 1
+    for recipe in (adder_recipe, deep_recipe):
+        step = train_step(Net(), recipe(8, schedule))
+        folder = RunFolder.create(folder.path / "recipe", Config())
+        trained = tiny(folder, 2, evaluate=good, step=step)
+        assert trained.history["learning_rate"] == [0.625, 0.125]
     folder = RunFolder.create(folder.path / "other", Config())
     assert "learning_rate" not in tiny(folder, 2, evaluate=good).history
 
