@@ -99,7 +99,8 @@ def evaluation(
         mesh: compute a part of each batch on each of its devices, as in `train_steps`.
 
     Raises:
-        InputError: when `evaluate` is called, arrays differ in their number of examples.
+        InputError: when `evaluate` is called, arrays differ in their number of examples, labels of
+            the cross-entropy are none of the model's classes, or inputs are as for `train_step`.
     """
 
     def with_outputs(state: State, data: Batch) -> tuple[Metrics, Any]:

@@ -98,7 +98,8 @@ def init(
     Raises:
         InputError: `key` is no random key, or `optimizer` no transformation; the model is no Linen
             module that takes `train`, or has something else where an arithmetic belongs, or does
-            not take `inputs`; there are no examples, or they are no numbers; the scale is none of
+            not take `inputs`, such as images with channels first; there are no examples, or they
+            are no numbers; the scale is none of
             Flax's; or `streams` is given, and the arrays differ in their number of examples or the
             model has no recurrent layer that carries a state.
     """
@@ -219,16 +220,17 @@ def train_step(
         The step, whose attribute `diagnose` is `nnlab.training.diagnose` of this model, loss and
         augmentation, `augment` that augmentation, `learning_rate` the schedule of a recipe of
         `nnlab.optim` or None, and `check(state, batch)`, which raises `InputError` if labels in
-        memory are none of the classes. Its metrics are scalars: "loss"
-        and those of `metrics`, means over the batch in training mode before the update, and
-        "nonfinite", int32: -1, or the number of the first leaf of `Watched` that is not finite,
-        which `leaf_name` turns into a name. With a loss scale there are "loss_scale", float32, and
-        "overflow", 1 where that stopped the step or 0.
+        memory are none of the classes. Its metrics are scalars: "loss" and those of `metrics`,
+        means over the batch in training mode before the update, and "nonfinite", int32: -1, or the
+        number of the first leaf of `Watched` that is not finite, which `leaf_name` turns into a
+        name. With a loss scale there are "loss_scale", float32, and "overflow", 1 where that
+        stopped the step or 0.
 
     Raises:
         InputError: `accumulate` is below 1; or, when the step is called, the batch has no examples;
             `accumulate` is above 1 and does not divide the batch, or its arrays differ in their
-            number of examples; or there is a carried state and `accumulate` is above 1 or
+            number of examples; a layer with a kernel is given bytes, or a network of nnlab's images
+            with channels first; or there is a carried state and `accumulate` is above 1 or
             `axis_name` is given.
     """
     check_model(model)
