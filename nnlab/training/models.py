@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from nnlab.arithmetics import Arithmetic
 from nnlab.data.batches import check_channels_last
@@ -102,7 +103,7 @@ def label_check(model: nn.Module) -> Callable[[Any, Any, Any], None]:
 
     def check(variables: Any, inputs: Any, labels: Any) -> None:
         nonlocal seen
-        if labels is seen or not hasattr(labels, "dtype") or isinstance(labels, jax.core.Tracer):
+        if labels is seen or not hasattr(labels, "dtype") or isinstance(labels, Tracer):
             return
         if not getattr(labels, "is_fully_addressable", True):
             return

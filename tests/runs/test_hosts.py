@@ -103,8 +103,13 @@ def start(program, *args, devices=1):
         "JAX_PLATFORMS": "cpu",
     }
     command = [sys.executable, "-c", program, *map(str, args)]
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    return subprocess.Popen(command, env=os.environ | flags, text=True, **pipes)
+    return subprocess.Popen(
+        command,
+        env=os.environ | flags,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def finish(processes):

@@ -27,7 +27,7 @@ import numpy as np
 from nnlab.errors import InputError
 from nnlab.paths import reading, user_path
 from nnlab.vision.datasets.dataset import Dataset, Split
-from nnlab.vision.pictures import Resize, is_picture, picture_shape, read_picture, reason
+from nnlab.vision.pictures import Resize, Shape, is_picture, picture_shape, read_picture, reason
 
 TEST_SHARE = 0.2
 _TESTS = ("test", "val", "valid", "validation")
@@ -309,7 +309,8 @@ def _headers(
 ) -> tuple[FolderRecords, FolderRecords]:
     """Return both splits, from the headers of all files."""
     names, *splits = listing
-    shapes, faults = {}, {}
+    shapes: dict[str, Shape] = {}
+    faults: dict[Path, str] = {}
     for file, _ in (each for split in splits for each in split):
         try:
             shapes[str(file)] = picture_shape(file)
@@ -318,15 +319,15 @@ def _headers(
     if faults:
         raise Unreadable(folder, faults)
     channels = max(shape.channels for shape in shapes.values())
-    first, size = next((file, shape[:2]) for file, shape in shapes.items())
+    first, (height, width, _) = next(iter(shapes.items()))
     if resize is not None:
-        size = resize[:2]
+        height, width, _ = resize
     else:
         for file, shape in shapes.items():
-            if shape[:2] != size:
-                raise _of_another_size(file, shape, size, f" as {first} is")
+            if shape[:2] != (height, width):
+                raise _of_another_size(file, shape, (height, width), f" as {first} is")
     records = functools.partial(
-        FolderRecords, class_names=names, shape=(*size, channels), resize=resize
+        FolderRecords, class_names=names, shape=(height, width, channels), resize=resize
     )
     train, test = (
         records(tuple(str(file) for file, _ in split), tuple(label for _, label in split))
