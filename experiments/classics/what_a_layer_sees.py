@@ -1,0 +1,110 @@
+"""What does a layer see, and does an adder layer see anything else than one that multiplies?
+
+Answer: PLACEHOLDER
+
+Known: nine patches that move a unit most, and what they have in common (Zeiler & Fergus, 2014);
+maximisation of a unit by ascent in its input (Erhan et al., 2009). That -|x - w| is greatest where
+x = w needs no source.
+
+Networks are those that come with the package (`nnlab.models.PRETRAINED`): LeNet-5 on MNIST, all of
+whose layers multiply or add, and a small network on 8x8 digits, whose first layer always multiplies
+and whose other layers multiply, add or compare signs. Responses are those of a layer before its
+normalisation. Patches are of test images, maximisers between the smallest and the largest value of
+these, and a receptive field is where derivatives are not zero (`nnlab.figures.seeing`).
+
+Ours, seed 0, PLACEHOLDER minutes on two cores of an AMD EPYC (`results/what_a_layer_sees.json` and
+`.png`).
+
+    python experiments/classics/what_a_layer_sees.py
+"""
+
+import dataclasses
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from typing_extensions import Doc
+
+from nnlab import figures, models, runs, vision
+from nnlab.errors import InputError
+from nnlab.figures.seeing import kernel_layers
+from nnlab.figures.seen import Seen, figure_seen, see
+from nnlab.runs.fields import DataDir, PositiveInt, Seed
+from nnlab.runs.script import run
+
+NAMED = [name for name, row in models.PRETRAINED.items() if row.ships and "int" not in name]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(runs.Run):
+    out: str = "runs/what_a_layer_sees"
+    networks: Annotated[tuple[str, ...], Doc(f"Any of {', '.join(NAMED)}.")] = (
+        *("lenet5_cnn", "lenet5_adder", "digits_cnn", "digits_adder", "digits_bnn"),
+    )
+    data_dir: DataDir = None
+    images: PositiveInt = 5000
+    """Look through so many test images, or all if there are fewer."""
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.networks:
+            if name not in NAMED:
+                raise InputError(f"--networks must be any of {', '.join(NAMED)}, not {name!r}.")
+
+
+def main(config: Config) -> None:
+    key = jax.random.key(config.seed)
+    tests = {
+        name: vision.load(name, config.data_dir).test
+        for name in dict.fromkeys(models.PRETRAINED[n].training.dataset for n in config.networks)
+    }
+    with config.open() as record:
+        drawn: dict[tuple[bool, int], list[Seen]] = {}
+        for name in config.networks:
+            network = models.pretrained(name)
+            assert network.saved is not None
+            model, variables = network.saved.model, network.saved.variables
+            test = tests[models.PRETRAINED[name].training.dataset]
+            images = network.preparation(test.images[: config.images])
+            layers = [
+                name for name in kernel_layers(model, variables, images[:1]) if "Conv" in name
+            ]
+            for number, layer in enumerate(layers):
+                seen = see(key, f"{name}, {layer}", model, variables, layer, images, test.labels)
+                record.row({"network": name, "layer": layer} | seen.figures)
+                if number == 0:
+                    bounds = images.min(), images.max()
+                    row = first_layer(variables["params"][layer], seen, bounds)
+                    record.row({"network": name, "layer": layer} | row, "first layers")
+                if ("lenet5" in name) or number == 1:
+                    drawn.setdefault(("digits" in name, number), []).append(seen)
+        record.result({"minutes": record.minutes})
+        blocks = [seen for _, group in sorted(drawn.items(), key=lambda i: i[0]) for seen in group]
+        record.figure(figure_seen(blocks))
+        figures.print_table(record.rows())
+        figures.print_table(record.rows("first layers"))
+
+
+def first_layer(parameters: Any, seen: Seen, bounds: tuple[jax.Array, jax.Array]) -> dict[str, Any]:
+    """Compare the maximisers of a first layer with its filters."""
+    (kernel,) = (leaf for name, leaf in parameters.items() if name.endswith("kernel"))
+    filters = np.asarray(kernel).transpose(3, 0, 1, 2)
+    low, high = map(float, bounds)
+    nearest = np.clip(filters, low, high)
+    sides = np.where(filters > 0, high, low)
+    span = high - low
+    return {
+        "mean distance from the filter / range": float(
+            np.abs(seen.maximisers - nearest).mean() / span
+        ),
+        "pixels at the bound of the weight's sign / %": 100
+        * float(np.mean(np.abs(seen.maximisers - sides) < 0.01 * span)),
+        "weights between the bounds / %": 100
+        * float(jnp.mean((filters >= low) & (filters <= high))),
+    }
+
+
+if __name__ == "__main__":
+    run(main, Config)
