@@ -187,6 +187,13 @@ def _one_neuron(found: Mapping) -> Tables:
     }
 
 
+def _what_a_layer_sees(found: Mapping) -> Tables:
+    return {
+        "what layers see": _table(found)[""],
+        "maximisers of first layers": markdown_table(found["first layers"]),
+    }
+
+
 def _perceptrons(found: Mapping) -> Tables:
     gates = [{k: v for k, v in row.items() if k[-5:] != "epoch"} for row in found["gates"]]
     return {"gates": markdown_table(gates), "MNIST": _table(found)[""]}
@@ -336,6 +343,7 @@ TABLES: dict[str, Callable[[Mapping], Tables]] = {
     "recurrent": _recurrent,
     "sign_direction": _sign_direction,
     "one_neuron": _one_neuron,
+    "what_a_layer_sees": _what_a_layer_sees,
     "perceptrons": _perceptrons,
     "by_hand": _by_hand,
     "function_fitting": _function_fitting,

@@ -22,13 +22,12 @@ import dataclasses
 from typing import Annotated, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from typing_extensions import Doc
 
 from nnlab import figures, models, runs, vision
 from nnlab.errors import InputError
-from nnlab.figures.seeing import kernel_layers
+from nnlab.figures.seeing import map_layers
 from nnlab.figures.seen import Seen, figure_seen, see
 from nnlab.runs.fields import DataDir, PositiveInt, Seed
 from nnlab.runs.script import run
@@ -43,7 +42,7 @@ class Config(runs.Run):
         *("lenet5_cnn", "lenet5_adder", "digits_cnn", "digits_adder", "digits_bnn"),
     )
     data_dir: DataDir = None
-    images: PositiveInt = 5000
+    images: PositiveInt = 2000
     """Look through so many test images, or all if there are fewer."""
     seed: Seed = 0
 
@@ -61,49 +60,48 @@ def main(config: Config) -> None:
         for name in dict.fromkeys(models.PRETRAINED[n].training.dataset for n in config.networks)
     }
     with config.open() as record:
-        drawn: dict[tuple[bool, int], list[Seen]] = {}
+        drawn: dict[tuple[str, int], list[Seen]] = {}
         for name in config.networks:
             network = models.pretrained(name)
             assert network.saved is not None
             model, variables = network.saved.model, network.saved.variables
-            test = tests[models.PRETRAINED[name].training.dataset]
-            images = network.preparation(test.images[: config.images])
-            layers = [
-                name for name in kernel_layers(model, variables, images[:1]) if "Conv" in name
-            ]
-            for number, layer in enumerate(layers):
-                seen = see(key, f"{name}, {layer}", model, variables, layer, images, test.labels)
+            dataset = models.PRETRAINED[name].training.dataset
+            images = network.preparation(tests[dataset].images[: config.images])
+            labels = tests[dataset].labels
+            for number, layer in enumerate(map_layers(model, variables, images[:1])[:2]):
+                if dataset == "digits" and number == 0:
+                    continue  # multiplies in all three
+                seen = see(key, f"{name}, {layer}", model, variables, layer, images, labels)
+                drawn.setdefault((dataset, -number), []).append(seen)
                 record.row({"network": name, "layer": layer} | seen.figures)
                 if number == 0:
-                    bounds = images.min(), images.max()
-                    row = first_layer(variables["params"][layer], seen, bounds)
+                    row = first_layer(variables["params"][layer], seen, images)
                     record.row({"network": name, "layer": layer} | row, "first layers")
-                if ("lenet5" in name) or number == 1:
-                    drawn.setdefault(("digits" in name, number), []).append(seen)
         record.result({"minutes": record.minutes})
-        blocks = [seen for _, group in sorted(drawn.items(), key=lambda i: i[0]) for seen in group]
-        record.figure(figure_seen(blocks))
+        groups = [drawn[key] for key in sorted(drawn, reverse=True)]
+        record.figure(figure_seen([seen for group in groups for seen in group]))
         figures.print_table(record.rows())
         figures.print_table(record.rows("first layers"))
 
 
-def first_layer(parameters: Any, seen: Seen, bounds: tuple[jax.Array, jax.Array]) -> dict[str, Any]:
+def first_layer(parameters: Any, seen: Seen, images: jax.Array) -> dict[str, float]:
     """Compare the maximisers of a first layer with its filters."""
     (kernel,) = (leaf for name, leaf in parameters.items() if name.endswith("kernel"))
     filters = np.asarray(kernel).transpose(3, 0, 1, 2)
-    low, high = map(float, bounds)
-    nearest = np.clip(filters, low, high)
+    low, high = float(images.min()), float(images.max())
     sides = np.where(filters > 0, high, low)
-    span = high - low
+    near = 0.01 * (high - low)
     return {
-        "mean distance from the filter / range": float(
-            np.abs(seen.maximisers - nearest).mean() / span
+        "pixels equal to the filter's / %": _percent(
+            np.abs(seen.maximisers - filters.clip(low, high)) < near
         ),
-        "pixels at the bound of the weight's sign / %": 100
-        * float(np.mean(np.abs(seen.maximisers - sides) < 0.01 * span)),
-        "weights between the bounds / %": 100
-        * float(jnp.mean((filters >= low) & (filters <= high))),
+        "at the bound of the weight's sign / %": _percent(np.abs(seen.maximisers - sides) < near),
+        "weights between the bounds / %": _percent((filters >= low) & (filters <= high)),
     }
+
+
+def _percent(which: np.ndarray) -> float:
+    return 100 * float(np.mean(which))
 
 
 if __name__ == "__main__":

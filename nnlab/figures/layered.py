@@ -90,18 +90,21 @@ def layered(
 
 
 def _rows(boxes: int, edges: Sequence[tuple[int, int]]) -> list[int]:
-    """The row of each box: below all before it, but directly above the next if none is before."""
-    rows = [0] * boxes
+    """The row of each box: below all before it; beside the longest way right above the next."""
+    rows, first = [0] * boxes, list(range(boxes))
     for _ in range(boxes):
         moved = False
         for source, target in edges:
             if rows[target] <= rows[source]:
-                rows[target], moved = rows[source] + 1, True
+                rows[target], first[target], moved = rows[source] + 1, first[source], True
         if not moved:
             break
-    for box in set(range(boxes)) - {target for _, target in edges}:
+    on_way = {first[rows.index(max(rows))]}
+    for _ in range(boxes):
+        on_way |= {target for source, target in edges if source in on_way}
+    for box in sorted(set(range(boxes)) - on_way, key=lambda box: -rows[box]):
         after = [rows[target] for source, target in edges if source == box]
-        rows[box] = max(0, min(after, default=0) - 1)
+        rows[box] = max(0, min(after, default=1) - 1)
     return rows
 
 
@@ -113,9 +116,11 @@ def _places(
 ) -> np.ndarray:
     """Order the members of each row, and return the x of all."""
     x = np.zeros(len(widths))
-    firm = np.ones(len(widths))  # boxes that only begin a way make room for those on one
+    firm = np.ones(len(widths))  # boxes beside the way make room for those on it
     for row in members[1:]:
-        firm[[i for i in row if not neighbours[0][i]]] = 0.001
+        for box in row:
+            if all(firm[other] < 1 for other in neighbours[0][box]):
+                firm[box] = 0.001
 
     def aim(i: int, others: list[int]) -> float:
         return float(np.average(x[others], weights=firm[others])) if others else float(x[i])

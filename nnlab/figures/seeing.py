@@ -73,14 +73,18 @@ class Strongest(NamedTuple):
     places: np.ndarray
 
 
-def kernel_layers(model: nn.Module, variables: Any, images: Any) -> list[str]:
-    """Return the names of a model's layers that have one kernel, such as "block/Conv_0", in order.
+def map_layers(model: nn.Module, variables: Any, images: Any) -> list[str]:
+    """Return the names of a model's layers that have a kernel and a map, in order.
 
     Args:
         model: called as `model.apply(variables, images)` for inference.
         variables, images: arrays or `jax.ShapeDtypeStruct`s.
+
+    Returns:
+        Paths joined by "/", such as "block/Conv_0".
     """
-    return ["/".join(c.path) for c in module_calls(model, variables, images) if c.terms]
+    calls = module_calls(model, variables, images)
+    return ["/".join(call.path) for call in calls if call.terms and jnp.ndim(call.output) == 4]
 
 
 def activations(model: nn.Module, variables: Any, layer: str) -> Callable[[jax.Array], jax.Array]:
@@ -109,7 +113,7 @@ def activations(model: nn.Module, variables: Any, layer: str) -> Callable[[jax.A
         for name in ("intermediates", *path):
             found = found.get(name, {})
         if "__call__" not in found:
-            names = ", ".join(kernel_layers(model, variables, images))
+            names = ", ".join(map_layers(model, variables, images))
             raise InputError(f"there is no layer {layer!r}; expected one such as {names}.")
         values = found["__call__"][0]
         return values if values.ndim == 4 else values.reshape(len(values), 1, 1, -1)
@@ -129,6 +133,10 @@ def receptive_field(
         key: for the noise.
         maps: as `activations` returns it.
         shape: of an image, (height, width, channels).
+
+    Raises:
+        InputError: no derivative is other than zero, as in an adder network that has not been
+            trained and whose statistics are those of no data.
     """
     noise, weights = jax.random.split(key)
     images = jax.random.normal(noise, (_INPUTS, *shape))
@@ -143,7 +151,10 @@ def receptive_field(
     def box(place: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         pixels = np.argwhere(np.asarray(seen(jnp.array(place))))
         if not len(pixels):
-            raise InputError("the layer has no derivative by its inputs; expected one that has.")
+            raise InputError(
+                "the layer has no derivative by its inputs; expected a network whose activations"
+                " are not all shut, such as a trained one."
+            )
         return pixels.min(0), pixels.max(0) + 1
 
     middle = rows // 2, columns // 2

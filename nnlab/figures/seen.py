@@ -2,7 +2,8 @@
 
 From the top: the filters, as a mean over their inputs unless these are one or three; the maps of
 one image; the input that moves the unit at the middle of its map most; and the nine patches of a
-data set in which it responds most strongly. Each picture has its own range from black to white.
+data set in which it responds most strongly. Each picture has its own range from black to white;
+blue is where there is none, between them and beside an image.
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ with needs("figures"):
     from matplotlib.figure import Figure
 
 _NINE = 9
+_NOTHING = np.array([0.62, 0.79, 0.91])  # pale blue, between pictures and beside images
 
 
 class Seen(NamedTuple):
@@ -147,7 +149,7 @@ def figure_seen(layers: Sequence[Seen], units: int = 6, columns: int = 2) -> Fig
     blocks = list(np.atleast_1d(figure.subfigures(rows, columns)).flat)
     for block, seen in zip(blocks, layers, strict=False):
         block.suptitle(seen.name, fontsize=9, x=0.02, ha="left")
-        nine = np.stack([_mosaic(list(each), 3) for each in seen.patches[:units]])
+        nine = np.stack([_mosaic(list(each), 3, 1) for each in seen.patches[:units]])
         pictures = {
             "filter": None if seen.filters is None else seen.filters[:units],
             "map": seen.maps[:units, ..., None],
@@ -158,26 +160,30 @@ def figure_seen(layers: Sequence[Seen], units: int = 6, columns: int = 2) -> Fig
         for axes, (name, tiles) in zip(
             np.atleast_1d(block.subplots(len(drawn), 1)), drawn.items(), strict=True
         ):
-            picture = _mosaic(list(tiles), len(tiles))
-            axes.imshow(picture[..., 0] if picture.shape[-1] == 1 else picture, "gray")
+            picture = _mosaic(list(tiles), len(tiles), max(1, tiles.shape[2] // 8))
+            axes.imshow(_coloured(picture), interpolation="nearest")
             axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
     return figure
 
 
-def _mosaic(tiles: Sequence[np.ndarray], columns: int) -> np.ndarray:
+def _mosaic(tiles: Sequence[np.ndarray], columns: int, gap: int) -> np.ndarray:
     """Tiles [h, w, c] in rows, each from 0 to 1, with gaps of NaN between them."""
     height, width, channels = tiles[0].shape
-    gap = max(1, width // 12)
     rows = -(-len(tiles) // columns)
-    size = rows * (height + gap) - gap, columns * (width + gap) - gap, channels
-    picture = np.full(size, np.nan if channels == 1 else 1.0)
+    picture = np.full(
+        (rows * (height + gap) - gap, columns * (width + gap) - gap, channels), np.nan
+    )
     for number, tile in enumerate(tiles):
         low, high = np.nanmin(tile), np.nanmax(tile)
         top, left = (number // columns) * (height + gap), (number % columns) * (width + gap)
         scaled = (tile - low) / (high - low if high > low else 1)
-        if channels == 3:
-            scaled = np.where(np.isnan(scaled), 1.0, scaled)
         picture[top : top + height, left : left + width] = scaled
     return picture
+
+
+def _coloured(picture: np.ndarray) -> np.ndarray:
+    """The picture [h, w, 1 or 3] in three colours, with `_NOTHING` where it is NaN."""
+    three = np.broadcast_to(picture, (*picture.shape[:2], 3))
+    return np.where(np.isnan(three).any(-1, keepdims=True), _NOTHING, three)
