@@ -1,6 +1,10 @@
 """What does a layer see, and does an adder layer see anything else than one that multiplies?
 
-Answer: PLACEHOLDER
+Answer: In the first layer it does. What moves an adder most is its filter itself, in every pixel
+that can be as dark or bright as the weight, and it looks like the patches that move it most (a
+correlation of 0.93); what moves a product most is black and white by the signs of its weights
+(0.66). One layer further they are alike: 0.29 and 0.26 on MNIST, on small digits 0.57, 0.60 for
+adders and 0.58 for signs.
 
 Known: nine patches that move a unit most, and what they have in common (Zeiler & Fergus, 2014);
 maximisation of a unit by ascent in its input (Erhan et al., 2009). That -|x - w| is greatest where
@@ -12,8 +16,13 @@ and whose other layers multiply, add or compare signs. Responses are those of a 
 normalisation. Patches are of test images, maximisers between the smallest and the largest value of
 these, and a receptive field is where derivatives are not zero (`nnlab.figures.seeing`).
 
-Ours, seed 0, PLACEHOLDER minutes on two cores of an AMD EPYC (`results/what_a_layer_sees.json` and
-`.png`).
+A layer that adds says how far its input is from its filter, so that no response is above 0. LeNet-5
+comes nowhere near: of its first filters' weights only 40 % lie between the darkest and the
+brightest pixel, and no image can bring more than -114 (median over units) where real patches bring
+-125. Its filters point beyond what there is to see.
+
+Ours, seed 0, half a minute of processor time on two cores of an AMD EPYC
+(`results/what_a_layer_sees.json` and `.png`).
 
     python experiments/classics/what_a_layer_sees.py
 """

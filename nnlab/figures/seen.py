@@ -146,7 +146,8 @@ def figure_seen(layers: Sequence[Seen], units: int = 6, columns: int = 2) -> Fig
     columns = min(columns, len(layers))
     rows = -(-len(layers) // columns)
     figure = Figure(figsize=(4.6 * columns, 3.6 * rows), layout="constrained")
-    blocks = list(np.atleast_1d(figure.subfigures(rows, columns)).flat)
+    found: Any = figure.subfigures(rows, columns, squeeze=False)
+    blocks = list(found.flat)
     for block, seen in zip(blocks, layers, strict=False):
         block.suptitle(seen.name, fontsize=9, x=0.02, ha="left")
         nine = np.stack([_mosaic(list(each), 3, 1) for each in seen.patches[:units]])
@@ -157,9 +158,8 @@ def figure_seen(layers: Sequence[Seen], units: int = 6, columns: int = 2) -> Fig
             "nine patches": nine,
         }
         drawn = {name: each for name, each in pictures.items() if each is not None}
-        for axes, (name, tiles) in zip(
-            np.atleast_1d(block.subplots(len(drawn), 1)), drawn.items(), strict=True
-        ):
+        places = block.subplots(len(drawn), 1, squeeze=False).flat
+        for axes, (name, tiles) in zip(places, drawn.items(), strict=True):
             picture = _mosaic(list(tiles), len(tiles), max(1, tiles.shape[2] // 8))
             axes.imshow(_coloured(picture), interpolation="nearest")
             axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)

@@ -1,5 +1,8 @@
 """Connections of units against Jacobians and against counts by hand."""
 
+import functools
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -73,10 +76,10 @@ def test_zeros_are_connections_of_an_adder():
 @pytest.mark.slow
 def test_local_is_as_flax_has_it():
     x = jax.random.normal(KEY, (2, 8))
-    flax = nn.ConvLocal(1, (3,), padding="VALID", use_bias=False)
+    flax: Any = nn.ConvLocal(1, (3,), padding="VALID", use_bias=False)
     variables = flax.init(KEY, x[..., None])
     kernel = variables["params"]["kernel"]  # [places, window, 1]
-    own = Local(3)
+    own: Any = Local(3)
     (names, shape), *rest = jax.tree_util.tree_leaves_with_path(own.init(KEY, x))
     assert not rest and shape.shape == kernel.shape
     tree = {names[-1].key: kernel}
@@ -84,8 +87,11 @@ def test_local_is_as_flax_has_it():
         tree = {name.key: tree}
     theirs = flax.apply(variables, x[..., None])[..., 0]
     np.testing.assert_allclose(own.apply(tree, x), theirs, atol=1e-6)
-    of_flax = connected(KEY, lambda x: flax.apply(variables, x), (1, 8, 1))
-    np.testing.assert_array_equal(of_flax, connected(KEY, lambda x: own.apply(tree, x), (1, 8)))
+    pairs: Any = ((flax, variables), (own, tree))
+    of_flax, of_own = (functools.partial(each.apply, v) for each, v in pairs)
+    np.testing.assert_array_equal(
+        connected(KEY, of_flax, (1, 8, 1)), connected(KEY, of_own, (1, 8))
+    )
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def test_places_are_the_nearest_that_are_far_enough_apart():
         np.cumsum([0, *steps]),
         constraints={"type": "ineq", "fun": lambda x: np.diff(x) - steps},
     )
-    np.testing.assert_allclose(_apart(aims, widths, weights, 1.0), best.x, atol=1e-4)
+    np.testing.assert_allclose(_apart(aims, widths.tolist(), weights, 1.0), best.x, atol=1e-4)
 
 
 def test_a_chain_is_a_straight_line_beside_its_shortcut():

@@ -1,5 +1,8 @@
 """What layers see, against windows by hand and brute force."""
 
+import functools
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -36,21 +39,21 @@ class Two(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def two():
+def two() -> tuple[nn.Module, Any]:
     model = Two()
     return model, model.init(KEY, jnp.zeros((1, 17, 17, 1)))
 
 
 def test_layers_and_their_maps(two):
     images = jax.random.normal(KEY, (3, 17, 17, 1))
-    assert map_layers(*two, images) == ["one", "two"]
+    assert map_layers(two[0], two[1], images) == ["one", "two"]
     params = two[1]["params"]
-    maps = activations(*two, "one")(images)
+    maps = activations(two[0], two[1], "one")(images)
     expected = nn.Conv(3, (3, 3), 2, padding="VALID").apply({"params": params["one"]}, images)
     np.testing.assert_array_equal(maps, expected)
-    assert activations(*two, "last")(images).shape == (3, 1, 1, 2)
+    assert activations(two[0], two[1], "last")(images).shape == (3, 1, 1, 2)
     with pytest.raises(InputError, match="no layer 'three'; expected one such as one, two"):
-        activations(*two, "three")(images)
+        activations(two[0], two[1], "three")(images)
 
 
 @pytest.mark.slow
@@ -58,14 +61,15 @@ def test_receptive_fields_by_hand(two):
     # One: 3, in steps of 2. Maximum: 3 + 2 = 5, in steps of 4. Two: 5 + 4 rows, one pixel of
     # padding before, 4 rows of the image.
     found = {
-        name: receptive_field(KEY, activations(*two, name), (17, 17, 1)) for name in ("one", "two")
+        name: receptive_field(KEY, activations(two[0], two[1], name), (17, 17, 1))
+        for name in ("one", "two")
     }
     assert found == {
         "one": Window((0, 0), (2, 2), (3, 3)),
         "two": Window((-4, 0), (4, 4), (9, 5)),
     }
     assert found["two"].at((2, 1)) == (4, 4)
-    whole = receptive_field(KEY, activations(*two, "last"), (17, 17, 1))
+    whole = receptive_field(KEY, activations(two[0], two[1], "last"), (17, 17, 1))
     assert whole == Window((0, 0), (0, 0), (17, 17))
 
 
@@ -73,7 +77,7 @@ def test_receptive_fields_by_hand(two):
 @pytest.mark.parametrize("arithmetic", [FLOAT, ADDER, BINARY], ids=lambda each: each.name)
 def test_receptive_fields_in_every_arithmetic(arithmetic):
     model = LeNet5(arithmetic=arithmetic, first=arithmetic)
-    variables = model.init(KEY, jnp.zeros((1, 32, 32, 1)))
+    variables: Any = model.init(KEY, jnp.zeros((1, 32, 32, 1)))
     if arithmetic is ADDER:  # whose ReLUs are shut without statistics of data
         with pytest.raises(InputError, match="no derivative"):
             receptive_field(KEY, activations(model, variables, "AdderConv_1"), (32, 32, 1))
@@ -91,9 +95,9 @@ def test_strongest_patches_by_brute_force():
     images = rng.normal(size=(7, 6, 5, 2)).astype(np.float32)
     kernel = rng.normal(size=(3, 3, 2, 4)).astype(np.float32)
 
-    def maps(x):
+    def maps(x: Any) -> Any:
         return jax.lax.conv(
-            x.transpose(0, 3, 1, 2), kernel.transpose(3, 2, 0, 1), (1, 1), "SAME"
+            x.transpose(0, 3, 1, 2), jnp.asarray(kernel).transpose(3, 2, 0, 1), (1, 1), "SAME"
         ).transpose(0, 2, 3, 1)
 
     found = strongest(maps, jnp.asarray(images), 3)
@@ -138,7 +142,7 @@ def test_the_maximum_of_an_adder_is_its_filter_and_of_a_product_at_the_bounds():
         (kernel,) = jax.tree.leaves(variables)
         variables = jax.tree.map(lambda w: 0.5 * w / jnp.abs(w).max(), variables)
         (kernel,) = jax.tree.leaves(variables)
-        maps = lambda x: layer.apply(variables, x)  # noqa: E731, B023
+        maps: Any = functools.partial(layer.apply, variables)
         images, responses = maximise(KEY, maps, shape, bounds)
         filters = np.moveaxis(np.asarray(kernel), -1, 0)
         if arithmetic is ADDER:
