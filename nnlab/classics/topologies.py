@@ -167,7 +167,7 @@ def connected(
     outputs = np.asarray(jax.lax.map(function, tried), np.float64)
     outputs = outputs.reshape(_TRIES, 1 + size, -1)
     before, after = outputs[:, :1], outputs[:, 1:]
-    return (np.abs(after - before) > 1e-5 * (1 + np.abs(before))).any(0)
+    return np.any(np.abs(after - before) > 1e-5 * (1 + np.abs(before)), axis=0)
 
 
 class Local(nn.Module):
@@ -210,8 +210,8 @@ class Feedback(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = nn.RNN(SimpleCell(4, dense=self.arithmetic.dense), name="rnn")(x)
-        return self.arithmetic.dense(2, use_bias=False)(x[:, -1])
+        states: Any = nn.RNN(SimpleCell(4, dense=self.arithmetic.dense), name="rnn")(x)
+        return self.arithmetic.dense(2, use_bias=False)(states[:, -1])
 
 
 def networks(arithmetic: Arithmetic, product: Product) -> dict[str, tuple[nn.Module, Any]]:

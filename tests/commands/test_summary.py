@@ -44,8 +44,12 @@ def figure(text, name):
     return int(found[1].replace(",", ""))
 
 
-def test_lenet_as_published(printed):
-    text = printed("lenet5", "--no-compile")
+def test_lenet_as_published(printed, tmp_path):
+    file = tmp_path / "lenet5.svg"
+    text = printed("lenet5", "--no-compile", "--picture", file)
+    assert str(file) in text and [*tmp_path.iterdir()] == [file]
+    (title,) = ElementTree.parse(file).getroot().findall("./{http://www.w3.org/2000/svg}title")
+    assert title.text == "lenet5, float"
     assert text.startswith("lenet5: arithmetic float, first float, classifier float;")
     assert "1x32x32x1" in text
     assert figure(text, "parameters") == 61_942
@@ -73,14 +77,6 @@ def test_options_reach_the_model(printed):
     assert "5x7" in text and "AdderConv" in text and "BinaryDense" in text
     assert figure(text, "  of 1 bit") > 0
     assert "no price for" in text  # of bfloat16
-
-
-def test_a_picture(printed, tmp_path):
-    file = tmp_path / "lenet5.svg"
-    text = printed("lenet5", "--no-compile", "--picture", file)
-    assert str(file) in text and [*tmp_path.iterdir()] == [file]
-    (title,) = ElementTree.parse(file).getroot().findall("./{http://www.w3.org/2000/svg}title")
-    assert title.text == "lenet5, float"
 
 
 @pytest.mark.slow

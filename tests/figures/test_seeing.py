@@ -44,6 +44,7 @@ def two() -> tuple[nn.Module, Any]:
     return model, model.init(KEY, jnp.zeros((1, 17, 17, 1)))
 
 
+@pytest.mark.slow
 def test_layers_and_their_maps(two):
     images = jax.random.normal(KEY, (3, 17, 17, 1))
     assert map_layers(two[0], two[1], images) == ["one", "two"]
@@ -133,26 +134,24 @@ def test_beside_an_image_is_nothing():
     assert middle.tolist() == [[[[3.0]]]]
 
 
-def test_the_maximum_of_an_adder_is_its_filter_and_of_a_product_at_the_bounds():
-    shape, bounds = (4, 4, 2), (-1.0, 2.0)
-    x = jnp.zeros((1, *shape))
-    for arithmetic in (ADDER, FLOAT):
-        layer = arithmetic.conv(3, (4, 4), padding="VALID", use_bias=False)
-        variables = layer.init(KEY, x)
-        (kernel,) = jax.tree.leaves(variables)
-        variables = jax.tree.map(lambda w: 0.5 * w / jnp.abs(w).max(), variables)
-        (kernel,) = jax.tree.leaves(variables)
-        maps: Any = functools.partial(layer.apply, variables)
-        images, responses = maximise(KEY, maps, shape, bounds)
-        filters = np.moveaxis(np.asarray(kernel), -1, 0)
-        if arithmetic is ADDER:
-            np.testing.assert_allclose(images, filters, atol=0.02)
-            np.testing.assert_allclose(responses, 0, atol=0.2)
-        else:
-            sides = np.where(filters > 0, 2.0, -1.0)
-            assert np.mean(np.abs(images - sides) < 1e-3) > 0.9
-            best = np.sum(sides * filters, (1, 2, 3))
-            np.testing.assert_allclose(responses, best, rtol=0.01)
+@pytest.mark.parametrize(
+    "arithmetic", [ADDER, pytest.param(FLOAT, marks=pytest.mark.slow)], ids=lambda each: each.name
+)
+def test_the_maximum_of_an_adder_is_its_filter_and_of_a_product_at_the_bounds(arithmetic):
+    shape = 4, 4, 2
+    layer = arithmetic.conv(3, shape[:2], padding="VALID", use_bias=False)
+    kernel = jax.random.uniform(KEY, (*shape, 3), minval=-0.5, maxval=0.5)
+    (name,) = jax.eval_shape(layer.init, KEY, jnp.zeros((1, *shape)))["params"]
+    maps: Any = functools.partial(layer.apply, {"params": {name: kernel}})
+    images, responses = maximise(KEY, maps, shape, (-1.0, 2.0))
+    filters = np.moveaxis(np.asarray(kernel), -1, 0)
+    if arithmetic is ADDER:
+        np.testing.assert_allclose(images, filters, atol=0.02)
+        np.testing.assert_allclose(responses, 0, atol=0.2)
+    else:
+        sides = np.where(filters > 0, 2.0, -1.0)
+        assert np.mean(np.abs(images - sides) < 1e-3) > 0.9
+        np.testing.assert_allclose(responses, np.sum(sides * filters, (1, 2, 3)), rtol=0.01)
     with pytest.raises(InputError, match="a lower one below an upper one"):
         maximise(KEY, maps, shape, (1.0, 1.0))
 

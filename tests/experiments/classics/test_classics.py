@@ -42,3 +42,11 @@ def test_topologies(result, tmp_path):
     assert found["sparsely connected", "adder"]["connections forward"] == 48
     assert found["feedback", "float"]["back"] == 16
     assert (tmp_path / "topologies" / "curves.png").is_file()
+
+
+@pytest.mark.slow
+def test_what_a_layer_sees(result):
+    found = result("what_a_layer_sees", "--networks", "digits_adder", "--images", 20)
+    (row,) = found["table"]
+    assert (row["layer"], row["receptive field"], row["units"]) == ("AdderConv_0", "5x5", 32)
+    assert row["response to the strongest patch"] < row["response to the maximiser"] < 0
