@@ -5,8 +5,9 @@
 
 The same small network is trained with float convolutions, with L1 distances and with signs, by
 changing `arithmetic=`. The first convolution stays float in all three. The report compares their
-accuracy, operations, bytes and energy, their weights, and the features by which they tell classes
-apart. Needs `pip install '.[demo]'`; nothing is downloaded for the digits.
+accuracy, operations, bytes and energy, their weights, the features by which they tell classes
+apart, and what their layers see. Needs `pip install '.[demo]'`; nothing is downloaded for the
+digits.
 """
 
 import dataclasses
@@ -56,11 +57,14 @@ def main(config: Config) -> None:
     images = config.images()
     steps = config.epochs * training.steps_per_epoch(images.train, config.batch_size)
     with config.open(notes=images.notes, reasons=runs.COSINE) as record:
-        networks = []
+        networks, trained = [], {}
         for name, arithmetic in ARITHMETICS.items():
             model = SmallCNN(images.classes, arithmetic, classifier=arithmetic)
-            network, row = train_and_measure(name, model, images, steps, config, record.folder)
+            network, row, variables = train_and_measure(
+                name, model, images, steps, config, record.folder
+            )
             networks.append(network)
+            trained[name] = model, variables
             record.row(row)
         about = {"seed": config.seed, "minutes": record.minutes}
         record.result(about)
@@ -71,7 +75,10 @@ def main(config: Config) -> None:
             table=record.rows(),
             config=dataclasses.asdict(config),
             provenance=about | runs.provenance(),
-            sections=vision.image_sections(record, images),
+            sections=[
+                *vision.image_sections(record, images),
+                *vision.seen_sections(trained, images),
+            ],
         )
         figures.print_table(record.rows())
         print(f"Report: {record.folder.report}")
@@ -84,8 +91,8 @@ def train_and_measure(
     steps: int,
     config: Config,
     folder: runs.RunFolder,
-) -> tuple[Network, dict[str, Any]]:
-    """Return what the report shows of a network, and its row of the table."""
+) -> tuple[Network, dict[str, Any], Any]:
+    """Return what the report shows of a network, its row of the table, and its variables."""
     train, test = images.train, images.test
     rate = optax.cosine_decay_schedule(config.learning_rate, steps)
     optimizer = adder_recipe(
@@ -116,7 +123,7 @@ def train_and_measure(
         **costs.inference_costs(model.apply, variables, test[0][:1]),
         "seconds / epoch": float(np.median(trained.history["seconds"])),
     }
-    return network, row
+    return network, row, variables
 
 
 if __name__ == "__main__":

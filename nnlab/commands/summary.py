@@ -4,12 +4,16 @@
     python -m nnlab summary resnet20 --arithmetic binary --levels 1 --batch-size 64 --measure
     python -m nnlab summary my_module:MyNetwork --input-shape 32 32 3 --fields width=16
     python -m nnlab summary resnet20 --arithmetic my_module:MY_ARITHMETIC
+    python -m nnlab summary resnet20 --arithmetic adder --picture resnet20.svg
 
 The table has a line for each module: output shape, parameters by the bits that each takes at rest,
 multiplications, additions and bit operations, bytes of the output, and energy. Its numbers are
 rounded and count the whole batch; the totals below it are exact and are those of the traced
 program. Operations are counted and priced at the dtype in which they run: posits and 8-bit floats
 are computed in float32. Energy is that of arithmetic in 45 nm CMOS, without memory traffic.
+
+--picture draws which layer is connected to which, read from the same program; with --levels modules
+of that depth are one box each.
 
 No data are read. Only --measure runs the model, with fresh weights and random inputs.
 """
@@ -37,9 +41,11 @@ from nnlab.costs.summary_text import (
     totals,
 )
 from nnlab.errors import InputError, needs
+from nnlab.figures.network_picture import draw_network
 from nnlab.models import ZOO, Entry
 from nnlab.models.own import arithmetic, own_class, own_network
 from nnlab.optim import adder_recipe
+from nnlab.paths import printable, user_path, writing
 from nnlab.runs.fields import PositiveInt, check_fields
 from nnlab.runs.script import run
 
@@ -82,6 +88,8 @@ class Config:
     """Dtype of the computation: float32, bfloat16 or float16."""
     levels: Size = None
     """Show this many levels of modules, deeper ones added up (default: all)."""
+    picture: Annotated[str | None, tyro.conf.arg(metavar="FILE.svg")] = None
+    """Also draw the network into this file."""
     compile: bool = True
     """Compile the program and show the memory that it needs."""
     train: bool = False
@@ -107,7 +115,22 @@ class Config:
             except InputError as error:
                 raise InputError(f"--{name}: {error}") from error
         _check_name("--dtype", self.dtype, DTYPES)
+        if self.picture is not None:
+            _check_picture("--picture", self.picture)
         check_fields(self)
+
+
+def _check_picture(flag: str, file: str) -> None:
+    """Check that a picture can be written to a file.
+
+    Raises:
+        InputError: its name does not end in .svg, or its folder is not there.
+    """
+    path = user_path(file)
+    if path.suffix.lower() != ".svg":
+        raise InputError(f"{flag} must be a file whose name ends in .svg, not {printable(path)}.")
+    if not path.parent.is_dir():
+        raise InputError(f"{flag} {printable(path)} is in a folder that does not exist.")
 
 
 def _check_name(flag: str, name: str, names: Iterable[str]) -> None:
@@ -260,6 +283,10 @@ def main(config: Config) -> None:
     print_lines(folded(summary.lines, config.levels) if config.levels else summary.lines)
     batch = "an input" if config.batch_size == 1 else f"a batch of {config.batch_size} inputs"
     print_totals(f"Inference of {batch}", totals(summary))
+    if config.picture is not None:
+        title = f"{config.model}, {config.arithmetic}"
+        picture = draw_network(model, variables, inputs, levels=config.levels, title=title)
+        _write_picture(config.picture, picture)
     programs = [inference(model, variables, inputs)]
     if config.train:
         programs.append(training_step(model, variables, inputs))
@@ -274,6 +301,16 @@ def main(config: Config) -> None:
             except jax.errors.JaxRuntimeError as error:
                 reason = str(error).splitlines()[0]
                 raise InputError(f"{batch} cannot be run on this machine: {reason}") from error
+
+
+def _write_picture(file: str, picture: str) -> None:
+    """Write a picture; an existing file is replaced only by a complete one."""
+    path = user_path(file)
+    partial = path.with_name(path.name + ".partial")
+    with writing(path):
+        partial.write_text(picture, encoding="utf-8")
+        partial.replace(path)
+    print(f"\nPicture: {printable(path)}")
 
 
 def kernel_bodies() -> str:

@@ -8,7 +8,8 @@ additions, one addition, or an XNOR and an addition.
 A layer inside a loop, such as the products of a recurrent cell, has the operations, inputs and
 outputs of all steps. How often the loop runs is read from the program itself: each call leaves a
 name on its output, and the name is counted wherever it appears. (Flax also traces the body of a
-loop once for its shapes alone; that call leaves its name nowhere and is dropped.)
+loop once for its shapes alone; that call leaves its name nowhere and is dropped.) It leaves one on
+its inputs too, so that `nnlab.costs.connections` can follow the data from call to call.
 
 Modules mapped by `flax.linen.vmap`, such as the groups of a grouped convolution, are traced once,
 with the weights of one of them. They are not layers: the module that maps them is, for all of them
@@ -54,6 +55,7 @@ class Call(NamedTuple):
         terms: terms of one sum if it is a layer with one kernel, else 0.
         is_mapped: whether its variables are those of one of many.
         mark: name that the call leaves on its output in the program; "" if that holds no array.
+            The rest of the output has it with "other ", its inputs with "into " before it.
         times: how often the program runs it.
     """
 
@@ -77,19 +79,27 @@ def module_calls(model: nn.Module, variables: Any, inputs: Any) -> list[Call]:
         variables: its parameters and statistics, arrays or `jax.ShapeDtypeStruct`s.
         inputs: a batch, such as [batch, height, width, channels], the same.
     """
+    return traced_calls(model, variables, inputs)[0]
+
+
+def traced_calls(model: nn.Module, variables: Any, inputs: Any) -> tuple[list[Call], Jaxpr]:
+    """Return the calls of `module_calls`, and the program that has their marks.
+
+    Its inputs are the leaves of `(variables, inputs)`.
+    """
     calls: list[Call] = []
     marks = map("call {}".format, itertools.count())
 
     def record(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         if context.method_name != "__call__":
             return call(*args, **kwargs)
-        place = len(calls)
-        output = call(*args, **kwargs)
+        place, mark = len(calls), next(marks)
+        output = call(*_marked(args, f"into {mark}"), **_marked(kwargs, f"into {mark}"))
         inside, path = calls[place:], context.module.path
         module, own = context.module.unbind()
         is_layer = all(other.is_mapped for other in inside)
         kernels = [other.terms for other in inside if other.terms] if inside else _terms(own)
-        marked, mark = _marked(output, next(marks))
+        marked = _marked(output, mark, f"other {mark}")
         calls[place:] = [
             Call(
                 path,
@@ -98,7 +108,7 @@ def module_calls(model: nn.Module, variables: Any, inputs: Any) -> list[Call]:
                 is_layer=is_layer,
                 terms=kernels[0] if is_layer and len(kernels) == 1 else 0,
                 is_mapped=is_layer and _is_mapped(own, variables, path),
-                mark=mark,
+                mark=mark if any(map(_is_array, jax.tree.leaves(output))) else "",
             ),
             *([] if is_layer else inside),
         ]
@@ -110,7 +120,7 @@ def module_calls(model: nn.Module, variables: Any, inputs: Any) -> list[Call]:
     for mark, number in _marks(program.jaxpr, 1):
         times[mark] += number
     calls = [call._replace(times=times[call.mark]) for call in calls if not call.is_mapped]
-    return [call for call in calls if call.times]
+    return [call for call in calls if call.times], program.jaxpr
 
 
 def model_layers(model: nn.Module, variables: Any, inputs: Any) -> tuple[Layer, ...]:
@@ -135,14 +145,18 @@ def layers_of(calls: Sequence[Call], whole: Counts) -> tuple[Layer, ...]:
     return (*layers, Layer("between layers", "-", whole))
 
 
-def _marked(output: Any, mark: str) -> tuple[Any, str]:
-    """The output with the mark on its first array, and the mark, or "" if there is no array."""
-    leaves, structure = jax.tree.flatten(output)
+def _marked(tree: Any, mark: str, others: str | None = None) -> Any:
+    """The tree with a name on its first array, and on its others the same or another one."""
+    leaves, structure = jax.tree.flatten(tree)
     for place, leaf in enumerate(leaves):
-        if isinstance(leaf, jax.Array):
+        if _is_array(leaf):
             leaves[place] = checkpoint_name(leaf, mark)
-            return structure.unflatten(leaves), mark
-    return output, ""
+            mark = others or mark
+    return structure.unflatten(leaves)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _marks(jaxpr: Jaxpr, times: int) -> Iterator[tuple[str, int]]:

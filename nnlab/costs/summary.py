@@ -18,6 +18,7 @@ import jax
 
 from nnlab.costs.counting import Counts, count
 from nnlab.costs.energy import energy
+from nnlab.costs.hardware import Kind
 from nnlab.costs.modules import Call, layers_of, module_calls
 from nnlab.costs.storage import at_rest, stored_bytes
 from nnlab.errors import InputError
@@ -40,6 +41,7 @@ class Line(NamedTuple):
         operations: operations of a layer in all steps of its loops; none for a module that calls
             others, unless they were `folded` into it.
         output_bytes: bytes that a layer returns in all steps, at the dtype of the computation.
+        kind: what the sums of a layer are of, if it has one kernel (`nnlab.costs.hardware.Kind`).
     """
 
     path: Path
@@ -48,6 +50,7 @@ class Line(NamedTuple):
     parameters: dict[int, int] = {}  # noqa: RUF012
     operations: Counts = NOTHING
     output_bytes: int = 0
+    kind: Kind | None = None
 
     @property
     def picojoules(self) -> float | None:
@@ -95,7 +98,7 @@ def summarize(model: nn.Module, variables: Any, inputs: Any) -> Summary:
         if call.is_layer:
             layer = next(operations)
             size = sum(output.bytes for output in layer.outputs)
-            line = line._replace(operations=layer.operations, output_bytes=size)
+            line = line._replace(operations=layer.operations, output_bytes=size, kind=layer.kind)
         lines.append(line)
     lines += [Line(path, "-", parameters=parameters) for path, parameters in owned.items()]
     lines.append(Line((between.name,), "-", operations=between.operations))

@@ -21,6 +21,7 @@ from nnlab.vision.pictures import Resize, read_picture
 from nnlab.vision.preparation import Preparation
 from nnlab.vision.rand_augment import rand_augment
 from nnlab.vision.resized_crop import random_resized_crop
+from nnlab.vision.seen_report import seen_sections
 from nnlab.vision.transforms import (
     Whitening,
     channel_statistics,
@@ -68,6 +69,7 @@ __all__ = [
     "read_picture",
     "record_source",
     "record_statistics",
+    "seen_sections",
     "standardize",
     "standardized",
     "standardizer",

@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+from xml.etree import ElementTree
 
 import pytest
 
@@ -43,8 +44,12 @@ def figure(text, name):
     return int(found[1].replace(",", ""))
 
 
-def test_lenet_as_published(printed):
-    text = printed("lenet5", "--no-compile")
+def test_lenet_as_published(printed, tmp_path):
+    file = tmp_path / "lenet5.svg"
+    text = printed("lenet5", "--no-compile", "--picture", file)
+    assert str(file) in text and [*tmp_path.iterdir()] == [file]
+    (title,) = ElementTree.parse(file).getroot().findall("./{http://www.w3.org/2000/svg}title")
+    assert title.text == "lenet5, float"
     assert text.startswith("lenet5: arithmetic float, first float, classifier float;")
     assert "1x32x32x1" in text
     assert figure(text, "parameters") == 61_942
@@ -116,6 +121,8 @@ def test_compiled_and_measured(printed):
         (["lenet5", "--batch-size", "0"], ["--batch-size", "0"]),
         (["lenet5", "--batch-size", str(2**31 - 1)], ["--batch-size", "2,199,023,254,528"]),
         (["lenet5", "--repeats", "0"], ["--repeats", "0"]),
+        (["lenet5", "--picture", "lenet5.png"], ["--picture", ".svg", "lenet5.png"]),
+        (["lenet5", "--picture", "nowhere/lenet5.svg"], ["--picture", "nowhere", "folder"]),
     ],
 )
 def test_bad_input_is_named_in_one_sentence(args, words, refused):

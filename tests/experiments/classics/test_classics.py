@@ -33,3 +33,20 @@ def test_one_neuron(result, tmp_path):
     assert [row["4 inputs, of 65,536"] for row in found["table"]] == [1882, 1882, 1498, 218, 66]
     assert {row["XOR"] for row in found["table"]} == {"no"}
     assert (tmp_path / "one_neuron" / "curves.png").is_file()
+
+
+@pytest.mark.slow
+def test_topologies(result, tmp_path):
+    found = {(row["network"], row["arithmetic"]): row for row in result("topologies")["table"]}
+    assert found["sparsely connected", "float"]["connections forward"] == 24
+    assert found["sparsely connected", "adder"]["connections forward"] == 48
+    assert found["feedback", "float"]["back"] == 16
+    assert (tmp_path / "topologies" / "curves.png").is_file()
+
+
+@pytest.mark.slow
+def test_what_a_layer_sees(result):
+    found = result("what_a_layer_sees", "--networks", "digits_adder", "--images", 20)
+    (row,) = found["table"]
+    assert (row["layer"], row["receptive field"], row["units"]) == ("AdderConv_0", "5x5", 32)
+    assert row["response to the strongest patch"] < row["response to the maximiser"] < 0

@@ -1,0 +1,347 @@
+"""Which layer of a Flax model takes its inputs from which, read from the traced program.
+
+Each call of a module leaves a name on its inputs and on its output (`nnlab.costs.modules`). Values
+are followed from name to name through the program: what a layer's inputs are computed from is what
+it is connected to, whatever runs in between. Where values of two layers meet outside of a layer, as
+at the end of a shortcut, there is a junction: "+", "*", "concatenate". Junctions that follow each
+other with no layer in between, such as the gates of a recurrent cell, are one.
+
+In a loop the state that a step takes is the one that the step before has left: a connection from
+what computes the state to what reads it is feedback. All other connections form no circle.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+from jax.extend.core import Jaxpr, Literal, jaxprs_in_params
+
+from nnlab.costs.modules import Call, traced_calls
+from nnlab.errors import InputError
+
+_SIGNS = {
+    **{"add": "+", "add_any": "+", "sub": "-", "mul": "*", "div": "/"},
+    **{"concatenate": "concatenate", "dot_general": "product", "select_n": "choose"},
+    **{"max": "maximum", "min": "minimum", "dynamic_update_slice": "write"},
+}
+_WORDS = {
+    **{"relu": "ReLU", "relu6": "ReLU6", "silu": "SiLU", "gelu": "GELU", "elu": "ELU"},
+    **{"sigmoid": "sigmoid", "logistic": "sigmoid", "tanh": "tanh", "hard_tanh": "hard tanh"},
+    **{"softmax": "softmax", "log_softmax": "log softmax", "leaky_relu": "leaky ReLU"},
+    **{"max_pool": "maximum of windows", "reduce_window_max": "maximum of windows"},
+    **{"avg_pool": "mean of windows", "reduce_window_sum": "mean of windows"},
+    **{"sign": "sign", "average_pool": "mean of windows"},
+}
+
+
+class Node(NamedTuple):
+    """A place where data come from or go to.
+
+    Attributes:
+        kind: "input", "layer", "junction" or "output".
+        name: path of a layer, joined by "/"; signs of a junction, such as "+" or "* +".
+        shape: of an array that comes out, for an output that goes in; () if it is not one array.
+        call: number of a layer's call in `Graph.calls`, else None.
+    """
+
+    kind: str
+    name: str
+    shape: tuple[int, ...]
+    call: int | None = None
+
+
+class Edge(NamedTuple):
+    """A connection.
+
+    Attributes:
+        source, target: numbers of nodes.
+        feedback: whether the target takes it in the next step of a loop.
+        words: what runs on the way, such as "ReLU", as far as it has a name.
+    """
+
+    source: int
+    target: int
+    feedback: bool = False
+    words: tuple[str, ...] = ()
+
+
+class Graph(NamedTuple):
+    """A network as nodes and connections.
+
+    Attributes:
+        nodes: in the order in which the program comes to them.
+        edges: without `feedback` ones they form no circle.
+        calls: the calls of `nnlab.costs.modules.module_calls`.
+    """
+
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    calls: tuple[Call, ...]
+
+    def names(self) -> set[tuple[str, str]]:
+        """Return the connections as pairs of names, for short comparisons."""
+        return {(self.nodes[e.source].name, self.nodes[e.target].name) for e in self.edges}
+
+
+def connections(model: nn.Module, variables: Any, inputs: Any, levels: int | None = None) -> Graph:
+    """Trace which layers of a model are connected; nothing is run.
+
+    Args:
+        model: called as `model.apply(variables, inputs)` for inference.
+        variables: its parameters and statistics, arrays or `jax.ShapeDtypeStruct`s.
+        inputs: a batch, such as [batch, height, width, channels], the same.
+        levels: how deep to look into modules that are made of modules: one at this depth is a
+            single node. By default every layer is a node.
+
+    Returns:
+        The graph. A module that is called twice is two nodes. A layer inside a loop is one.
+
+    Raises:
+        InputError: `levels` is below one.
+    """
+    return connected(*traced_calls(model, variables, inputs), inputs, levels)
+
+
+def connected(
+    calls: Sequence[Call], program: Jaxpr, inputs: Any, levels: int | None = None
+) -> Graph:
+    """Return the same for the calls and the program of `nnlab.costs.modules.traced_calls`."""
+    if levels is not None and levels < 1:
+        raise InputError(f"levels must be at least 1, not {levels}.")
+    tracer = _Tracer(calls, levels)
+    leaves = jax.tree_util.tree_leaves_with_path(inputs)
+    given: _Values = [None] * (len(program.invars) - len(leaves))
+    for path, leaf in leaves:
+        name = "input" + jax.tree_util.keystr(path)
+        given.append(_From(tracer.node(Node("input", name, leaf.shape))))
+    arrays = program.outvars
+    for number, (value, variable) in enumerate(
+        zip(tracer.run(program, given), arrays, strict=True)
+    ):
+        if value is not None:
+            name = "output" if len(arrays) == 1 else f"output {number}"
+            place = tracer.node(Node("output", name, _shape(variable)))
+            tracer.connect(value, place)
+    return _merged(tracer.graph(calls))
+
+
+class _From(NamedTuple):
+    """Where a value comes from: a node (or minus one minus the number of a state of a loop)."""
+
+    node: int
+    inside: bool = False  # the node is a layer that has not returned yet
+    words: tuple[str, ...] = ()
+
+
+_Values = list[_From | None]
+
+
+class _Tracer:
+    def __init__(self, calls: Sequence[Call], levels: int | None):
+        depth = levels or max(len(call.path) for call in calls)
+        self._layers = {
+            call.mark: number
+            for number, call in enumerate(calls)
+            if (call.is_layer and len(call.path) <= depth)
+            or (call.path and len(call.path) == depth)
+        }
+        self._calls = calls
+        self._nodes: list[Node] = []
+        self._places: dict[str, int] = {}  # of layers, by mark
+        self._edges: dict[tuple[int, int], tuple[str, ...]] = {}
+        self._states: list[tuple[_From | None, _From | None]] = []  # first and next of each loop
+
+    def node(self, node: Node) -> int:
+        self._nodes.append(node)
+        return len(self._nodes) - 1
+
+    def connect(self, value: _From, target: int) -> None:
+        if value.node != target:
+            self._edges.setdefault((value.node, target), value.words)
+
+    def run(self, jaxpr: Jaxpr, given: Sequence[_From | None]) -> _Values:
+        """Follow values through a program, from those of its inputs to those of its outputs."""
+        known: dict[Any, _From | None] = dict(zip(jaxpr.invars, given, strict=True))
+
+        def of(variable: Any) -> _From | None:
+            return None if isinstance(variable, Literal) else known.get(variable)
+
+        for equation in jaxpr.eqns:
+            values = [of(variable) for variable in equation.invars]
+            found = self._equation(equation, values)
+            known.update(zip(equation.outvars, found, strict=True))
+        return [of(variable) for variable in jaxpr.outvars]
+
+    def _equation(self, equation: Any, values: _Values) -> _Values:
+        kind, inner = equation.primitive.name, list(jaxprs_in_params(equation.params))
+        if kind == "name":
+            return [self._name(equation.params["name"], values[0])]
+        if kind == "scan":
+            return self._loop(
+                inner[0], values, equation.params["num_consts"], equation.params["num_carry"]
+            )
+        if kind == "while":
+            test, consts = equation.params["cond_nconsts"], equation.params["body_nconsts"]
+            body = equation.params["body_jaxpr"].jaxpr
+            return self._loop(body, values[test:], consts, len(values) - test - consts)
+        meet = not _inside(values) and len({value.node for value in values if value}) > 1
+        if meet or any(map(_has_marks, inner)):
+            if kind == "cond":
+                branches = [self.run(branch, values[1:]) for branch in inner]
+                outputs = zip(zip(*branches, strict=True), equation.outvars, strict=True)
+                return [self._joined("choose", each, _shape(v)) for each, v in outputs]
+            if inner and len(inner[0].invars) == len(values):
+                return self.run(inner[0], values)
+        found = self._joined(_SIGNS.get(kind) or kind, values, _shape(equation.outvars[0]))
+        word = _word(equation, inner)
+        if found is not None and word and not found.inside and found.words[-1:] != (word,):
+            found = found._replace(words=(*found.words, word))
+        return [found] * len(equation.outvars)
+
+    def _name(self, name: str, value: _From | None) -> _From | None:
+        mark = name.removeprefix("into ").removeprefix("other ")
+        number = self._layers.get(mark)
+        if number is None:
+            return value
+        if value is not None and value.inside and value.node != self._places.get(mark):
+            return value  # of a module inside one that is a single node
+        if mark not in self._places:
+            call = self._calls[number]
+            outputs = jax.tree.leaves(call.output)
+            shape = outputs[0].shape if len(outputs) == 1 else ()
+            name_ = "/".join(call.path) or "(model)"
+            self._places[mark] = self.node(Node("layer", name_, shape, number))
+        place = self._places[mark]
+        if value is not None:
+            self.connect(value, place)
+        return _From(place, inside=name.startswith("into "))
+
+    def _joined(
+        self, sign: str, values: Sequence[_From | None], shape: tuple[int, ...]
+    ) -> _From | None:
+        """Where a value comes from that is computed from these."""
+        some = list(dict.fromkeys(value for value in values if value is not None))
+        inside = _inside(some)
+        if inside is not None:
+            for value in some:
+                self.connect(value, inside.node)
+            return inside
+        if len({value.node for value in some}) < 2:
+            return max(some, key=lambda value: len(value.words), default=None)
+        place = self.node(Node("junction", sign, shape))
+        for value in some:
+            self.connect(value, place)
+        return _From(place)
+
+    def _loop(self, body: Jaxpr, values: _Values, consts: int, carried: int) -> _Values:
+        first = values[consts : consts + carried]
+        places = range(len(self._states), len(self._states) + carried)
+        self._states += [(value, None) for value in first]
+        states = [_From(-1 - place) for place in places]
+        found = self.run(body, [*values[:consts], *states, *values[consts + carried :]])
+        for place, start, left in zip(places, first, found, strict=False):
+            self._states[place] = (start, left)
+        return [
+            self._left(value) if value is not None and value.node < 0 else value for value in found
+        ]
+
+    def _left(self, value: _From | None) -> _From | None:
+        """Where the state comes from that a loop leaves in the end."""
+        for _ in self._states:
+            if value is None or value.node >= 0:
+                return value
+            start, value = self._states[-1 - value.node]
+            value = start if value is None else value
+        return None  # a state that no step changes
+
+    def graph(self, calls: Sequence[Call]) -> Graph:
+        edges = []
+        for (source, target), words in self._edges.items():
+            if source >= 0:
+                edges.append(Edge(source, target, words=words))
+                continue
+            start, left = self._states[-1 - source]
+            for value, feedback in ((self._left(start), False), (self._left(left), True)):
+                if value is not None:
+                    edges.append(Edge(value.node, target, feedback, words))
+        return Graph(tuple(self._nodes), tuple(dict.fromkeys(edges)), tuple(calls))
+
+
+def _merged(graph: Graph) -> Graph:
+    """Make one junction of those that follow each other with no other way between them."""
+    into = list(range(len(graph.nodes)))
+    edges = set(graph.edges)
+    names = [node.name.split() for node in graph.nodes]
+    shapes = [node.shape for node in graph.nodes]
+    changed = True
+    while changed:
+        changed = False
+        follow: dict[int, set[int]] = {}
+        for edge in edges:
+            if not edge.feedback:
+                follow.setdefault(edge.source, set()).add(edge.target)
+        for edge in sorted(edges):
+            a, b = edge.source, edge.target
+            kinds = {graph.nodes[a].kind, graph.nodes[b].kind}
+            others = follow.get(a, set()) - {b}
+            if edge.feedback or kinds != {"junction"} or b in _reached(follow, others):
+                continue
+            into = [a if place == b else place for place in into]
+            names[a] = list(dict.fromkeys([*names[a], *names[b]]))
+            shapes[a] = shapes[b]
+            edges = {e._replace(source=into[e.source], target=into[e.target]) for e in edges}
+            edges = {e for e in edges if e.feedback or e.source != e.target}
+            changed = True
+            break
+    kept = [place for place, other in enumerate(into) if place == other]
+    number = {place: new for new, place in enumerate(kept)}
+    nodes = []
+    for place in kept:
+        node = graph.nodes[place]
+        if node.kind == "junction":
+            node = node._replace(name=" ".join(names[place]), shape=shapes[place])
+        nodes.append(node)
+    ends: dict[tuple[int, int, bool], tuple[str, ...]] = {}
+    for edge in sorted(edges):
+        ends.setdefault((number[edge.source], number[edge.target], edge.feedback), edge.words)
+    merged = (Edge(a, b, back, words) for (a, b, back), words in sorted(ends.items()))
+    return graph._replace(nodes=tuple(nodes), edges=tuple(merged))
+
+
+def _reached(follow: dict[int, set[int]], places: set[int]) -> set[int]:
+    """The nodes to which a way leads from these, and these themselves."""
+    found, rest = set(), set(places)
+    while rest:
+        place = rest.pop()
+        found.add(place)
+        rest |= follow.get(place, set()) - found
+    return found
+
+
+def _inside(values: Sequence[_From | None]) -> _From | None:
+    """The first value that is inside a layer."""
+    return next((value for value in values if value is not None and value.inside), None)
+
+
+def _shape(variable: Any) -> tuple[int, ...]:
+    return tuple(getattr(variable.aval, "shape", ()))
+
+
+def _has_marks(jaxpr: Jaxpr) -> bool:
+    return any(
+        equation.primitive.name == "name" or any(map(_has_marks, jaxprs_in_params(equation.params)))
+        for equation in jaxpr.eqns
+    )
+
+
+def _word(equation: Any, inner: Sequence[Jaxpr]) -> str:
+    """What an equation does, if that has a name."""
+    names = (str(equation.params.get("name", "")), equation.primitive.name)
+    for name in names:
+        if name.strip("_") in _WORDS:
+            return _WORDS[name.strip("_")]
+    inside = itertools.chain.from_iterable(jaxpr.eqns for jaxpr in inner)
+    words = (_word(each, list(jaxprs_in_params(each.params))) for each in inside)
+    return next(filter(None, words), "")

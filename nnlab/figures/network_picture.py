@@ -1,0 +1,355 @@
+"""A network as a picture: layers as boxes, arrows where the data flow, dashed ones for feedback.
+
+What is connected is read from the traced program (`nnlab.costs.connections`) and what a layer costs
+from the same (`nnlab.costs.summary`), so that a model of one's own is drawn like any other. The
+picture is SVG that needs no other file; it follows the light or dark mode of where it is seen, and
+says the exact numbers of a box when one points at it.
+"""
+
+import html
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+
+from nnlab.costs.connections import Edge, Graph, Node, connected
+from nnlab.costs.modules import traced_calls
+from nnlab.costs.summary import Line, add, summarize
+from nnlab.costs.summary_text import short
+from nnlab.figures.layered import Layout, layered
+
+_MANY = 60  # boxes of a picture that shows every layer if it is not asked to
+_MARGIN = 16.0
+_GAP = 32.0
+_CHARACTERS, _WIDTH = 28, 34  # of the name in a box, and of its other lines
+_SIGNS = {"*": "\N{MULTIPLICATION SIGN}", "-": "\N{MINUS SIGN}"}
+_KINDS = {"product": "float", "adder": "adder", "signed": "ternary", "binary": "binary"}
+
+
+_Size = tuple[float, float]
+_Way = Sequence[tuple[float, float, float]]
+
+
+class _Box(NamedTuple):
+    node: Node
+    line: Line
+    inside: tuple[str, ...]  # arithmetics of a box of several layers
+    steps: int = 1  # of the loop that it is in
+    repeats: tuple[str, ...] = ()  # names of boxes that are like it, in a chain
+
+
+def draw_network(
+    model: nn.Module, variables: Any, inputs: Any, *, levels: int | None = None, title: str = ""
+) -> str:
+    """Draw a model as SVG; nothing is run.
+
+    Args:
+        model: called as `model.apply(variables, inputs)` for inference.
+        variables: its parameters and statistics, arrays or `jax.ShapeDtypeStruct`s.
+        inputs: a batch, such as [batch, height, width, channels], the same.
+        levels: show modules of this depth as one box each; by default every layer, and of a network
+            of more than 60 boxes as deep as they fit. Boxes in a chain that are alike are one.
+        title: what screen readers say; by default the class of the model.
+
+    Raises:
+        InputError: `levels` is below one.
+    """
+    summary = summarize(model, variables, inputs)
+    calls, program = traced_calls(model, variables, inputs)
+    deepest = max(1, *(len(call.path) for call in calls))
+    for depth in range(deepest, 0, -1) if levels is None else [levels]:
+        graph, boxes = _drawn(connected(calls, program, inputs, depth), summary.lines)
+        if len(boxes) <= _MANY:
+            break
+    shown = Counter(dict(summary.total.parameters))
+    for box in boxes:
+        for bits, number in box.line.parameters.items():
+            shown[bits] -= number * (1 + len(box.repeats))
+    note = _parameters({bits: number for bits, number in shown.items() if number})
+    note = f"{note} in modules around these" if note else ""
+    return _svg(graph, boxes, title or type(model).__name__, note)
+
+
+def _drawn(graph: Graph, lines: Sequence[Line]) -> tuple[Graph, list[_Box]]:
+    """Return the graph with chains of like boxes made one, and a box for each node of it."""
+    boxes = [_box(node, graph, lines) for node in graph.nodes]
+    before: dict[int, list[Edge]] = {}
+    after: dict[int, list[Edge]] = {}
+    for edge in graph.edges:
+        before.setdefault(edge.target, []).append(edge)
+        after.setdefault(edge.source, []).append(edge)
+    first = list(range(len(boxes)))
+    for place, box in enumerate(boxes):
+        ways = before.get(place, [])
+        if len(ways) == 1 and not ways[0].feedback and len(after[ways[0].source]) == 1:
+            other = boxes[first[ways[0].source]]
+            if box.node.kind == "layer" and _look(box) == _look(other):
+                first[place] = first[ways[0].source]
+                name = box.line.path[-1] if box.line.path else box.node.name
+                boxes[first[place]] = other._replace(repeats=(*other.repeats, name))
+    kept = [place for place, other in enumerate(first) if place == other]
+    number = {place: new for new, place in enumerate(kept)}
+    edges = tuple(
+        edge._replace(source=number[first[edge.source]], target=number[first[edge.target]])
+        for edge in graph.edges
+        if edge.feedback or first[edge.source] != first[edge.target]
+    )
+    nodes = tuple(graph.nodes[place] for place in kept)
+    return graph._replace(nodes=nodes, edges=edges), [boxes[place] for place in kept]
+
+
+def _look(box: _Box) -> tuple[Any, ...]:
+    line = box.line
+    return (
+        *(line.op, line.shape, line.parameters, line.operations, box.inside, box.steps),
+        box.node.kind,
+    )
+
+
+def _box(node: Node, graph: Graph, lines: Sequence[Line]) -> _Box:
+    if node.call is None:
+        return _Box(node, Line((), node.name, node.shape), ())
+    call, inner = graph.calls[node.call], []
+    for line in lines[node.call + 1 : len(graph.calls)]:
+        if call.is_layer or line.path[: len(call.path)] != call.path or line.path == call.path:
+            break
+        inner.append(line)
+    kinds = [_arithmetic(graph, node.call + n, line) for n, line in enumerate(inner, 1)]
+    kinds.append(_arithmetic(graph, node.call, lines[node.call]))
+    inside = tuple(dict.fromkeys(filter(None, kinds)))
+    return _Box(node, add(lines[node.call], inner), inside, call.times)
+
+
+def _arithmetic(graph: Graph, number: int, line: Line) -> str:
+    """One word for how a layer's sums are computed; "" if it has none."""
+    module = graph.calls[number].module
+    op = getattr(module, "op", None)
+    name = getattr(getattr(op, "func", op), "__name__", "").removesuffix("_conv")
+    if graph.calls[number].terms and name.isidentifier() and name != "conv":
+        return name.strip("_").replace("_", " ")
+    return _KINDS.get(line.kind or "", "other" if graph.calls[number].terms else "")
+
+
+def _svg(graph: Graph, boxes: Sequence[_Box], title: str, note: str) -> str:
+    sizes = [_size(box) for box in boxes]
+    forward = [edge for edge in graph.edges if not edge.feedback]
+    place = layered(sizes, [(edge.source, edge.target) for edge in forward], (18, _GAP))
+    back = sorted(
+        (edge for edge in graph.edges if edge.feedback), key=lambda edge: edge.source == edge.target
+    )
+    lanes = _lanes(back, place.rows)
+    width = place.width + 2 * _MARGIN + (14 * (1 + max(lanes)) + 10 if back else 0)
+    height = place.height + 2 * _MARGIN + (12 if back else 0) + (24 if note else 0)
+    width = max(width, 2 * _MARGIN + 6.5 * len(note))
+    words = _words(forward)
+    parts = [
+        *(
+            _arrow(edge, way, place, sizes, words.get(number, ""))
+            for number, (edge, way) in enumerate(zip(forward, place.ways, strict=True))
+        ),
+        *(
+            _feedback(edge, lane, place, sizes, boxes)
+            for edge, lane in zip(back, lanes, strict=True)
+        ),
+        *map(_drawing, boxes, place.centres, sizes),
+    ]
+    if note:
+        parts.append(
+            f'<text class="word" x="0" y="{height - 2 * _MARGIN:.1f}" '
+            f'style="text-anchor: start">{note}</text>'
+        )
+    name = html.escape(title)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="network" role="img" aria-label="{name}"'
+        f' viewBox="{-_MARGIN} {-_MARGIN} {width:.0f} {height:.0f}" width="{width:.0f}"'
+        f' height="{height:.0f}" style="max-width: 100%; height: auto">\n'
+        f"<title>{name}</title>\n<style>{_STYLE}</style>\n{_MARKERS}\n"
+        f'<rect class="paper" x="{-_MARGIN}" y="{-_MARGIN}" width="100%" height="100%"/>\n'
+        + "\n".join(parts)
+        + "\n</svg>\n"
+    )
+
+
+def _size(box: _Box) -> _Size:
+    match box.node.kind:
+        case "layer":
+            return 204.0, 11.0 + 14.5 * len(_facts(box))
+        case "junction":
+            return max(26.0, 14 + 7.5 * len(_sign(box.node.name))), 26.0
+        case _:
+            return max(100.0, 16 + 6.5 * len(box.node.name)), 38.0
+
+
+def _sign(name: str) -> str:
+    signs = [_SIGNS.get(sign, sign) for sign in name.split()]
+    return " ".join(signs if len(signs) < 4 else [*signs[:3], "…"])
+
+
+def _words(edges: Sequence[Edge]) -> dict[int, str]:
+    """The words beside an arrow's head, where it is the only one there."""
+    ends = [edge.target for edge in edges]
+    return {
+        number: ", ".join(edge.words)
+        for number, edge in enumerate(edges)
+        if edge.words and ends.count(edge.target) == 1
+    }
+
+
+def _arrow(edge: Edge, way: _Way, place: Layout, sizes: Sequence[_Size], label: str) -> str:
+    (x, top), (end, below) = place.centres[edge.source], place.centres[edge.target]
+    y = top + sizes[edge.source][1]
+    path = f"M{x:.1f} {y:.1f}"
+    for x_, y_, low in [*way, (end, below, None)]:
+        middle = (y + y_) / 2
+        path += f"C{x:.1f} {middle:.1f} {x_:.1f} {middle:.1f} {x_:.1f} {y_ - 1:.1f}"
+        if low is not None:
+            path += f"L{x_:.1f} {low:.1f}"
+            x, y = x_, low
+    drawn = f'<path class="flow" d="{path}" marker-end="url(#network-end)"/>'
+    said = ", ".join(edge.words)
+    if label:
+        side, anchor = (8, "start") if x <= end else (-8, "end")
+        drawn += (
+            f'<text class="word" x="{end + side:.1f}" y="{below - 11:.1f}"'
+            f' style="text-anchor: {anchor}">{label}</text>'
+        )
+    return f"<g>{f'<title>{said}</title>' * bool(said)}{drawn}</g>"
+
+
+def _lanes(edges: Sequence[Edge], rows: Sequence[int]) -> list[int]:
+    """A lane at the right for each feedback, so that none lies on another."""
+    taken: list[list[tuple[int, int]]] = []
+    lanes = []
+    for edge in edges:
+        high, low = sorted((rows[edge.target], rows[edge.source]))
+        free = [all(low < a or b < high for a, b in spans) for spans in taken]
+        lanes.append([*free, True].index(True))
+        taken += [[]] * (lanes[-1] == len(taken))
+        taken[lanes[-1]].append((high, low))
+    return lanes
+
+
+def _feedback(
+    edge: Edge, lane: int, place: Layout, sizes: Sequence[_Size], boxes: Sequence[_Box]
+) -> str:
+    (x, top), (end, y) = place.centres[edge.source], place.centres[edge.target]
+    right = place.width + 12 + 14 * lane
+    if edge.source == edge.target:
+        right = x + sizes[edge.source][0] / 2 + 9
+    low, high, r = top + sizes[edge.source][1], y, 5
+    shift = 9 + (4 * (lane % 3) if edge.source != edge.target else -1)
+    start = x + min(12, sizes[edge.source][0] / 4)
+    end += min(24, sizes[edge.target][0] / 4)
+    path = (
+        f"M{start:.1f} {low:.1f}V{low + shift - r:.1f}q0 {r} {r} {r}H{right - r:.1f}"
+        f"q{r} 0 {r} {-r}V{high - shift + r:.1f}q0 {-r} {-r} {-r}H{end + r:.1f}"
+        f"q{-r} 0 {-r} {r}V{high - 1:.1f}"
+    )
+    a, b = boxes[edge.source].node.name, boxes[edge.target].node.name
+    said = html.escape(f"{a} of one step goes to {b} of the next")
+    return (
+        f'<g><title>{said}</title><path class="back" d="{path}" '
+        'marker-end="url(#network-back)"/></g>'
+    )
+
+
+def _drawing(box: _Box, centre: tuple[float, float], size: tuple[float, float]) -> str:
+    (x, y), (width, height) = centre, size
+    kind = box.node.kind
+    colour = box.inside[0] if len(box.inside) == 1 else ""
+    colour = colour if colour in _KINDS.values() else "mixed" if box.inside else "plain"
+    radius = 5 if kind == "layer" else height / 2
+    texts = [_text(x, y + 18, box.node.name, "sign" if kind == "junction" else "name")]
+    if kind == "layer":
+        texts = [
+            _text(x, y + 17 + 14.5 * number, text, "name" if number == 0 else "fact")
+            for number, text in enumerate(_facts(box))
+        ]
+    elif kind != "junction":
+        texts = [_text(x, y + 16, box.node.name, "name"), _text(x, y + 31, _by(box), "fact")]
+    else:
+        texts = [_text(x, y + 18, _sign(box.node.name), "sign")]
+    return (
+        f'<g class="{kind} {colour}"><title>{html.escape(_title(box))}</title>'
+        f'<rect x="{x - width / 2:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
+        f' rx="{radius:g}"/>{"".join(texts)}</g>'
+    )
+
+
+def _facts(box: _Box) -> list[str]:
+    line, name = box.line, box.node.name
+    if len(name) > _CHARACTERS:
+        name = "…" + name[1 - _CHARACTERS :]
+    kind = " · ".join(filter(None, (line.op, ", ".join(box.inside))))
+    sizes = list(filter(None, (_by(box), _parameters(line.parameters))))
+    joined = " · ".join(sizes)
+    facts = [name, kind, *([joined] if len(joined) <= _WIDTH else sizes)]
+    several = [f"{1 + len(box.repeats)} like this in a chain"] * bool(box.repeats)
+    several += [f"{box.steps} steps"] * (box.steps > 1)
+    return [*facts, ", ".join(several)] if several else facts
+
+
+def _parameters(of_bits: Mapping[int, int]) -> str:
+    return " + ".join(f"{short(n)} of {bits} bit{'s' * (bits != 1)}" for bits, n in of_bits.items())
+
+
+def _title(box: _Box) -> str:
+    line = box.line
+    if box.node.kind != "layer":
+        return f"{box.node.kind} {box.node.name} {_by(box)}".strip()
+    said = [f"{box.node.name}: {line.op}", *(["output " + _by(box)] if line.shape else [])]
+    said += [f"{n:,} parameters of {bits} bits at rest" for bits, n in line.parameters.items()]
+    totals = line.operations.totals()
+    names = {"multiplications": "multiplications", "additions": "additions"}
+    names |= {"bit_operations": "bit operations"}
+    said += [f"{totals[kind]:,} {word}" for kind, word in names.items() if totals[kind]]
+    if box.repeats:
+        said.append(f"after it, alike: {', '.join(box.repeats)}")
+    return "\n".join(said)
+
+
+def _by(box: _Box) -> str:
+    return "x".join(map(str, box.line.shape))
+
+
+def _text(x: float, y: float, text: str, kind: str) -> str:
+    text = text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{html.escape(text)}</text>'
+
+
+_MARKERS = (
+    "<defs>"
+    + "".join(
+        f'<marker id="network-{name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7"'
+        f' markerHeight="7" orient="auto"><path class="{kind}" d="M0 0.5L8 4L0 7.5z"/></marker>'
+        for name, kind in (("end", "tip"), ("back", "tip backtip"))
+    )
+    + "</defs>"
+)
+
+_STYLE = """
+.network { --paper: #ffffff; --ink: #24292f; --quiet: #59636e; --line: #6e7781; --box: #f6f8fa;
+  --float: #0b6bcb; --adder: #c2410c; --binary: #1a7f37; --ternary: #8250df; --back: #bf3989;
+  font-family: system-ui, sans-serif; font-size: 12px; }
+@media (prefers-color-scheme: dark) { .network { --paper: #16191d; --ink: #dfe3e8;
+  --quiet: #a6b0bb; --line: #8b949e; --box: #21262d; --float: #58a6ff; --adder: #f0883e;
+  --binary: #56d364; --ternary: #bc8cff; --back: #f778ba; } }
+.network .paper { fill: var(--paper); }
+.network text { fill: var(--ink); text-anchor: middle; }
+.network .name { font-weight: 600; }
+.network .fact { fill: var(--quiet); font-size: 11px; }
+.network .sign { font-weight: 600; }
+.network .word { fill: var(--quiet); font-size: 11px; font-style: italic; }
+.network g > rect { fill: var(--box); stroke: var(--line); stroke-width: 1.2; }
+.network .float > rect { stroke: var(--float); stroke-width: 2; }
+.network .adder > rect { stroke: var(--adder); stroke-width: 2; }
+.network .binary > rect { stroke: var(--binary); stroke-width: 2; }
+.network .ternary > rect { stroke: var(--ternary); stroke-width: 2; }
+.network .mixed > rect { stroke: var(--ink); stroke-width: 2; }
+.network .input > rect, .network .output > rect { fill: none; }
+.network .flow { fill: none; stroke: var(--line); stroke-width: 1.3; }
+.network .back { fill: none; stroke: var(--back); stroke-width: 1.5; stroke-dasharray: 5 3; }
+.network .tip { fill: var(--line); }
+.network .backtip { fill: var(--back); }
+"""

@@ -1,0 +1,134 @@
+"""Connections of layers against lists written by hand."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+from nnlab.costs.connections import connections
+from nnlab.errors import InputError
+from nnlab.layers.grouped import GroupedConv
+from nnlab.layers.recurrent import GRUCell
+
+
+def graph_of(model, *shape, levels=None):
+    inputs = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), inputs)
+    return connections(model, variables, inputs, levels)
+
+
+def named(graph, feedback=False):
+    names = [node.name for node in graph.nodes]
+    return {(names[e.source], names[e.target]) for e in graph.edges if e.feedback == feedback}
+
+
+class Residual(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        y = nn.Dense(4, name="b")(nn.relu(nn.Dense(4, name="a")(x)))
+        return nn.Dense(2, name="c")(nn.relu(y + x))
+
+
+def test_a_residual_block():
+    graph = graph_of(Residual(), 4)
+    assert named(graph) == {
+        *{("input", "a"), ("a", "b"), ("b", "+"), ("input", "+"), ("+", "c"), ("c", "output")}
+    }
+    words = {(e.source, e.target): e.words for e in graph.edges}
+    place = {node.name: number for number, node in enumerate(graph.nodes)}
+    assert words[place["a"], place["b"]] == words[place["+"], place["c"]] == ("ReLU",)
+    assert graph.nodes[place["+"]].shape == (1, 4)
+
+
+def test_shortcuts_of_a_chain_of_blocks_stay_apart():
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.relu(x + nn.Dense(4)(x))
+
+    chain = nn.Sequential([Block(), Block()])
+    graph = graph_of(chain, 4)
+    assert [node.kind for node in graph.nodes].count("junction") == 2
+    assert [e[:2] for e in graph.edges] == [(0, 1), (0, 2), (1, 2), (2, 3), (2, 4), (3, 4), (4, 5)]
+    assert named(graph_of(chain, 4, levels=1)) == {
+        *{("input", "layers_0"), ("layers_0", "layers_1"), ("layers_1", "output")}
+    }
+
+
+def test_branches_that_are_concatenated():
+    class Inception(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            a = nn.Conv(2, (1, 1), name="a")(x)
+            b = nn.Conv(3, (3, 3), name="b")(nn.Conv(2, (1, 1), name="reduce")(x))
+            pooled = nn.max_pool(x, (3, 3), (1, 1), "SAME")
+            c = GroupedConv(nn.Conv, 2, 2, (1, 1), name="c")(pooled)
+            return jnp.concatenate([a, b, c, x], -1)
+
+    graph = graph_of(Inception(), 4, 4, 2)
+    assert named(graph) == {
+        *{("input", "a"), ("input", "reduce"), ("reduce", "b"), ("input", "c")},
+        *{(name, "concatenate") for name in ("a", "b", "c", "input")},
+        ("concatenate", "output"),
+    }
+    assert next(e.words for e in graph.edges if graph.nodes[e.target].name == "c") == (
+        "maximum of windows",
+    )
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_gru(reverse):
+    graph = graph_of(nn.RNN(GRUCell(3), reverse=reverse), 7, 2)
+    gates = next(node.name for node in graph.nodes if node.kind == "junction")
+    assert {"+", "*"} <= set(gates.split())
+    assert named(graph) == {
+        *{("input", "cell/input"), ("cell/input", gates), ("cell/recurrent", gates)},
+        (gates, "output"),
+    }
+    assert named(graph, feedback=True) == {(gates, "cell/recurrent"), (gates, gates)}
+
+
+def test_flax_cells_and_whole_cells():
+    graph = graph_of(nn.RNN(nn.SimpleCell(3)), 7, 2)
+    assert named(graph) == {
+        *{("input", "cell/i"), ("cell/i", "+"), ("cell/h", "+"), ("+", "output")}
+    }
+    assert named(graph, feedback=True) == {("+", "cell/h")}
+    graph = graph_of(nn.RNN(nn.LSTMCell(3)), 7, 2, levels=1)
+    assert named(graph) == {("input", "cell"), ("cell", "output")}
+    assert named(graph, feedback=True) == {("cell", "cell")}
+
+
+def test_a_layer_that_is_a_loop_feeds_itself():
+    class Sum(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            start = self.param("start", nn.initializers.zeros, x.shape[-1:])
+            return lax.scan(lambda c, x: (0.5 * c + x, c), start, x[0])[1]
+
+    graph = graph_of(nn.Sequential([nn.Dense(3), Sum()]), 7, 2)
+    assert named(graph) == {("input", "layers_0"), ("layers_0", "layers_1"), ("layers_1", "output")}
+    assert named(graph, feedback=True) == {("layers_1", "layers_1")}
+
+
+def test_attention_and_several_inputs_and_outputs():
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.MultiHeadAttention(2, name="t")(x["a"]), nn.Dense(2, name="d")(x["b"])
+
+    inputs = {name: jax.ShapeDtypeStruct((1, 3, 4), jnp.float32) for name in "ab"}
+    variables = jax.eval_shape(Model().init, jax.random.key(0), inputs)
+    found = named(connections(Model(), variables, inputs))
+    (meet,) = {b for a, b in found if a == "t/query"}
+    assert found == {
+        *{("input['a']", f"t/{name}") for name in ("query", "key", "value")},
+        *{(f"t/{name}", meet) for name in ("query", "key", "value")},
+        *{(meet, "t/out"), ("t/out", "output 0"), ("input['b']", "d"), ("d", "output 1")},
+    }
+
+
+def test_levels_are_checked():
+    with pytest.raises(InputError, match="levels must be at least 1, not 0"):
+        graph_of(Residual(), 4, levels=0)
