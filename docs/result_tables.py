@@ -187,6 +187,13 @@ def _one_neuron(found: Mapping) -> Tables:
     }
 
 
+def _what_a_layer_sees(found: Mapping) -> Tables:
+    return {
+        "what layers see": _table(found)[""],
+        "maximisers of first layers": markdown_table(found["first layers"]),
+    }
+
+
 def _perceptrons(found: Mapping) -> Tables:
     gates = [{k: v for k, v in row.items() if k[-5:] != "epoch"} for row in found["gates"]]
     return {"gates": markdown_table(gates), "MNIST": _table(found)[""]}
@@ -297,6 +304,8 @@ TABLES: dict[str, Callable[[Mapping], Tables]] = {
     "adder_cifar10": _adder_cifar10,
     "adder_mnist_ablation": _adder_mnist_ablation,
     "adder_mnist_seeds": lambda found: {},  # in the table above
+    "adder_cifar10_weights": lambda found: {},  # in the table of trained weights
+    "deploy_adder_weights": lambda found: {},  # likewise
     "adder_mnist_weights": lambda found: {},  # in the table of trained weights
     "anomaly_hdfs": _anomaly_hdfs,
     "arithmetics_cifar10": _arithmetics_cifar10,
@@ -336,6 +345,7 @@ TABLES: dict[str, Callable[[Mapping], Tables]] = {
     "recurrent": _recurrent,
     "sign_direction": _sign_direction,
     "one_neuron": _one_neuron,
+    "what_a_layer_sees": _what_a_layer_sees,
     "perceptrons": _perceptrons,
     "by_hand": _by_hand,
     "function_fitting": _function_fitting,

@@ -36,17 +36,20 @@ class Training(NamedTuple):
         options: its command line; `DIR` is the folder of the data.
         dataset: what it trained and tested on.
         name: of the committed result, if it is not that of the script.
+        before: the run whose networks it goes on with.
     """
 
     script: str
     options: str
     dataset: str
     name: str | None = None
+    before: "Training | None" = None
 
     @property
     def command(self) -> str:
         """What makes the folder of the run."""
-        return f"python {self.script} {self.options}".rstrip()
+        command = f"python {self.script} {self.options}".rstrip()
+        return f"{self.before.command} && {command}" if self.before else command
 
     @property
     def out(self) -> str:
@@ -178,6 +181,14 @@ _LENET5 = Training(
 _CIFAR10 = Training(
     "experiments/adder/adder_cifar10.py", "--data-dir DIR --epochs 12 --batch-size 128", "cifar10"
 )
+_RESNET20 = Training(
+    "experiments/deployment/deploy_adder.py",
+    "--networks resnet20 --arithmetics AdderNet --cifar-dir DIR --trained runs/adder_cifar10",
+    "cifar10",
+    "deploy_adder_weights",
+    _CIFAR10,
+)
+
 PRETRAINED = {
     row.name: row
     for row in (
@@ -256,6 +267,16 @@ PRETRAINED = {
             _CIFAR10,
             {"network": "AdderNet"},
             "networks/AdderNet.safetensors",
+        ),
+        Weights(
+            "resnet20_adder_int4",
+            "ResNet-20, adder layers in integers of 4 bits",
+            83.26,
+            _RESNET20,
+            {"network": "resnet20", "variant": "AdderNet int4"},
+            "networks/resnet20/AdderNet_int4.safetensors",
+            "83c43f5c86dae65fccea68c2952e420e8d9beba5e7d7146974c9ffb31a49d34c",
+            173_200,
         ),
     )
 }
