@@ -90,7 +90,8 @@ def main(config: Config) -> None:
         groups = [drawn[key] for key in sorted(drawn, reverse=True)]
         record.figure(figure_seen([seen for group in groups for seen in group]))
         figures.print_table(record.rows())
-        figures.print_table(record.rows("first layers"))
+        if firsts := record.rows("first layers"):
+            figures.print_table(firsts)
 
 
 def first_layer(parameters: Any, seen: Seen, images: jax.Array) -> dict[str, float]:

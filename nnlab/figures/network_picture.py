@@ -260,7 +260,6 @@ def _drawing(box: _Box, centre: tuple[float, float], size: tuple[float, float]) 
     colour = box.inside[0] if len(box.inside) == 1 else ""
     colour = colour if colour in _KINDS.values() else "mixed" if box.inside else "plain"
     radius = 5 if kind == "layer" else height / 2
-    texts = [_text(x, y + 18, box.node.name, "sign" if kind == "junction" else "name")]
     if kind == "layer":
         texts = [
             _text(x, y + 17 + 14.5 * number, text, "name" if number == 0 else "fact")
@@ -298,12 +297,11 @@ def _title(box: _Box) -> str:
     line = box.line
     if box.node.kind != "layer":
         return f"{box.node.kind} {box.node.name} {_by(box)}".strip()
-    said = [f"{box.node.name}: {line.op}", *(["output " + _by(box)] if line.shape else [])]
+    said = [f"{box.node.name}: {line.op}"] + [f"output {_by(box)}"] * bool(line.shape)
     said += [f"{n:,} parameters of {bits} bits at rest" for bits, n in line.parameters.items()]
     totals = line.operations.totals()
-    names = {"multiplications": "multiplications", "additions": "additions"}
-    names |= {"bit_operations": "bit operations"}
-    said += [f"{totals[kind]:,} {word}" for kind, word in names.items() if totals[kind]]
+    kinds = ("multiplications", "additions", "bit_operations")
+    said += [f"{totals[kind]:,} {kind.replace('_', ' ')}" for kind in kinds if totals[kind]]
     if box.repeats:
         said.append(f"after it, alike: {', '.join(box.repeats)}")
     return "\n".join(said)
