@@ -76,6 +76,6 @@ def l_mul_conv(
     if carry:
         return term_conv(x, kernel, window=window, term=_sum_of_bits(shift))
     power, of_w = _power_below(x), _power_below(kernel)
-    rest = kernel - (1 - 2.0**-shift) * of_w
+    rest = jnp.where(jnp.isinf(kernel), kernel, kernel - (1 - 2.0**-shift) * of_w)
     both = jnp.concatenate([x, power], axis=-1)
     return convolve(both, jnp.concatenate([of_w, rest], axis=-2), window)

@@ -28,15 +28,15 @@ class _Bit(nn.Module):
 
     @nn.nowrap
     def _further(self: Any, x):
-        return (_scale(self, "input_scale", x, self.signed, self.param_dtype),)
+        return (_scale(self, "input_scale", x, self.signed),)
 
     @nn.nowrap
     def _product(self, x, kernel, scale, **window):
         return self.op(x, kernel, scale, signed=self.signed, **window)
 
 
-def _scale(module: nn.Module, name: str, x: jax.Array, signed: bool, dtype: Any) -> jax.Array:
-    return module.param(name, lambda _: initial_scale(x, signed).astype(dtype))
+def _scale(module: nn.Module, name: str, x: jax.Array, signed: bool) -> jax.Array:
+    return module.param(name, lambda _: initial_scale(x, signed).astype(jnp.float32))
 
 
 class BitConv(_Bit, ProductConv):
@@ -67,14 +67,15 @@ class BitAttention(nn.Module):
         scale: float | None = None,
     ) -> jax.Array:
         """Attend; the arguments and the result are those of `nnlab.ops.bit.bit_attention`."""
-        uniform = jnp.full((), 1 / key.shape[1], jnp.float32)  # the mean of probabilities
-        starts = {"query": query, "key": key, "probability": uniform, "value": value}
-        scales = [
-            _scale(self, f"{name}_scale", x, name != "probability", jnp.float32)
-            for name, x in starts.items()
-        ]
+        mean = jnp.full((), 1 / key.shape[1], jnp.float32)  # of probabilities
+        scales = (
+            _scale(self, "query_scale", query, True),
+            _scale(self, "key_scale", key, True),
+            _scale(self, "probability_scale", mean, False),
+            _scale(self, "value_scale", value, True),
+        )
         return bit_attention(
-            *(query, key, value, tuple(scales)),
+            *(query, key, value, scales),
             mask=mask,
             is_causal=is_causal,
             local_window_size=local_window_size,

@@ -66,16 +66,16 @@ def adder_attention(
     scores = scale * jax.vmap(jax.vmap(_distances))(queries, keys)
     seen = masked_softmax(scores, allowed)
     if identity:
-        seen = seen + _own(seen.shape[2:], allowed).astype(seen.dtype)  # (1)
+        seen = seen + _own(query.shape[1], key.shape[1], allowed).astype(seen.dtype)  # (1)
     return jnp.einsum("bntj,bnjh->btnh", seen, values)
 
 
-def _own(shape: tuple[int, int], allowed: jax.Array | None) -> jax.Array:
+def _own(time: int, keys: int, allowed: jax.Array | None) -> jax.Array:
     """Whether a key is the query's own token, booleans that broadcast to [.., time, keys]."""
-    row, column = (lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
-    if shape[0] == shape[1]:
+    row, column = (lax.broadcasted_iota(jnp.int32, (time, keys), axis) for axis in (0, 1))
+    if time == keys:
         return (row == column)[None, None]
-    seen = jnp.broadcast_to(True, (1, 1, *shape)) if allowed is None else allowed
+    seen = jnp.ones((1, 1, time, keys), bool) if allowed is None else allowed
     return column == jnp.max(jnp.where(seen, column, -1), axis=-1, keepdims=True)
 
 

@@ -31,6 +31,7 @@ References:
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,8 +72,8 @@ def _elastic_bits_bwd(signed, residuals, g):
     alpha = _held(scale).astype(wide)
     u, g = x.astype(wide) / alpha, g.astype(wide) / alpha  # g is now that of alpha b
     inside = (u >= (-1 if signed else 0)) & (u <= 1)
-    bits = elastic_bits(x, scale, signed).astype(wide)
-    slope = bits if signed else bits - jnp.where(inside, u, 0)
+    bits: Any = elastic_bits(x, scale, signed)
+    slope = bits.astype(wide) - (0 if signed else jnp.where(inside, u, 0))
     learnt = jnp.sum(g * slope) / math.sqrt(max(x.size, 1))  # (4)
     return jnp.where(inside, g, 0).astype(x.dtype), learnt.astype(scale.dtype)  # (3)
 
@@ -104,13 +105,8 @@ def bit_conv(
     """
     check_operands("bit_conv", x, kernel)
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
-    y = scaled_conv(
-        elastic_bits(x.astype(dtype), scale, signed),
-        kernel,
-        product=binary_conv,
-        quantizer=centred_signs_by_layer,
-        **window,
-    )
+    bits: Any = elastic_bits(x.astype(dtype), scale, signed)
+    y = scaled_conv(bits, kernel, product=binary_conv, quantizer=centred_signs_by_layer, **window)
     return _held(scale).astype(dtype) * y  # (1)
 
 
@@ -146,7 +142,7 @@ def bit_attention(
     scores = product(elastic_bits(queries, of_query, True), elastic_bits(keys, of_key, True))
     factor = _held(of_query) * _held(of_key) * (scale or 1 / math.sqrt(query.shape[-1]))
     probabilities = masked_softmax(factor.astype(scores.dtype) * scores, allowed)
-    bits = elastic_bits(probabilities, of_probability, False)
+    bits: Any = elastic_bits(probabilities, of_probability, False)
     y = product(bits, elastic_bits(values, of_value, True))
     factor = _held(of_probability) * _held(of_value)
     return jnp.swapaxes(factor.astype(y.dtype) * y, 1, 2)

@@ -10,8 +10,9 @@ With :math:`x = \pm 2^{x_e} (1 + x_m)` and the same for w,
 for operands of m bits of fraction; the sign is that of the product. The form "add" takes the bits
 of both as integers and adds them, less a constant. So the whole part n of
 :math:`s = x_m + w_m + 2^{-l}` carries into the exponent, and the result is
-:math:`\pm 2^{x_e + w_e + n} (1 + s - n)`. The form "formula" is (1) as written. Of 1.75 and 1.75 they make 3.125 and 2.5625; over uniform
-fractions their errors are 0.4 % and -6.4 % on average, and 7.3 % and 23 % at most.
+:math:`\pm 2^{x_e + w_e + n} (1 + s - n)`. The form "formula" is (1) as written.
+Of 1.75 and 1.75 they make 3.125 and 2.5625; over uniform fractions their errors are 0.4 % and
+-6.4 % on average, and 7.3 % and 23 % at most.
 
 Zeros, infinities and NaN make what they make in a product; a subnormal operand counts as 0.
 

@@ -213,8 +213,10 @@ SIGNS: Any = {"binary", "binary_connect", "binary_swish"}  # whose weights are s
 NAMES = list(ARITHMETICS)
 # These differ from others by a number or a quantiser; two more take long to compile.
 ALIKE = {"posit16", "float8", "dorefa_4_4_8", "adder_sr", "binary_swish", "adder_posit8"}
+ALIKE |= {"shift_add_vit", "bitnet_b1", "bibert"}
 SLOW = {(name, axes) for name in ALIKE for axes in (1, 2, 3)}
-SLOW |= {(name, axes) for name in ("posit8", "lp_adder") for axes in (1, 2)}
+SLOW |= {(name, axes) for name in ("posit8", "lp_adder", "bitnet", "bit") for axes in (1, 2)}
+SLOW |= {("l_mul", axes) for axes in (1, 2, 3)}
 SLOW |= {("own", axes) for axes in (0, 1, 2, 3)}
 IN_SPACE = [
     pytest.param(name, axes, marks=[pytest.mark.slow] if (name, axes) in SLOW else [])
