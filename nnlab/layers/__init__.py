@@ -6,7 +6,7 @@ from nnlab.layers.activations import (
     StochasticPool,
     Swish,
 )
-from nnlab.layers.bit import BitAttention, BitConv, BitDense
+from nnlab.layers.bit import BitAttention, BitConv, BitDense, start_scales
 from nnlab.layers.bitnet import BitNetConv, BitNetDense
 from nnlab.layers.grouped import GroupedConv
 from nnlab.layers.product import (
@@ -69,4 +69,5 @@ __all__ = [
     "Stacked",
     "StochasticPool",
     "Swish",
+    "start_scales",
 ]

@@ -1,15 +1,18 @@
 """Layers of `nnlab.ops.bit`: a learnt bias, then inputs of one bit with a learnt scale.
 
-The bias of each input starts at 0, and a scale from the inputs with which parameters are made. The
-weights are named `kernel` and learn by the optimiser of float weights. As published, scales have a
-learning rate of 1e-4.
+The bias of each input starts at 0. A scale starts as that of standard normal inputs, signed, or
+after a ReLU; published is that of the first inputs, for which `start_scales` is called once the
+other weights are what they are. The weights are named `kernel` and learn by the optimiser of float
+weights. As published, scales have a learning rate of 1e-4.
 """
 
+import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from nnlab.layers.product import ProductConv, ProductDense
 from nnlab.ops.attention import Window
@@ -35,8 +38,40 @@ class _Bit(nn.Module):
         return self.op(x, kernel, scale, signed=self.signed, **window)
 
 
-def _scale(module: nn.Module, name: str, x: jax.Array, signed: bool) -> jax.Array:
-    return module.param(name, lambda _: initial_scale(x, signed).astype(jnp.float32))
+_NORMAL = 4 / math.sqrt(2 * math.pi)  # twice the mean of abs(x), four times that of relu(x)
+
+
+def _scale(
+    module: nn.Module, name: str, x: jax.Array, signed: bool = True, start: float = _NORMAL
+) -> jax.Array:
+    def init(_):
+        if module.is_initializing():  # whose inputs are often made up
+            return jnp.full((), start, jnp.float32)
+        return initial_scale(x, signed).astype(jnp.float32)
+
+    return module.param(name, init)
+
+
+def start_scales(model: nn.Module, variables: Any, *inputs: Any, **options: Any) -> Any:
+    """Return `variables` with the scales of BiT that training starts with, from first inputs.
+
+    A layer's inputs are those that the layers before it make with their new scales.
+
+    Args:
+        model: one with layers of this module.
+        variables: those of the model, such as of a float one with the same weights.
+        *inputs, **options: what `model.apply` takes besides.
+    """
+    params = flatten_dict(variables["params"])
+    kept = {path: leaf for path, leaf in params.items() if path[-1] not in _SCALES}
+    rest = {"params": unflatten_dict(kept)}
+    rngs = {"params": jax.random.key(0)} | options.pop("rngs", {})  # nothing is drawn
+    everything = {**variables, **rest}
+    _, made = model.apply(everything, *inputs, mutable=["params"], rngs=rngs, **options)
+    return {**variables, "params": made["params"]}
+
+
+_SCALES = {"input_scale", "query_scale", "key_scale", "probability_scale", "value_scale"}
 
 
 class BitConv(_Bit, ProductConv):
@@ -67,12 +102,12 @@ class BitAttention(nn.Module):
         scale: float | None = None,
     ) -> jax.Array:
         """Attend; the arguments and the result are those of `nnlab.ops.bit.bit_attention`."""
-        mean = jnp.full((), 1 / key.shape[1], jnp.float32)  # of probabilities
+        mean = 1 / key.shape[1]  # of probabilities, whatever they are
         scales = (
-            _scale(self, "query_scale", query, True),
-            _scale(self, "key_scale", key, True),
-            _scale(self, "probability_scale", mean, False),
-            _scale(self, "value_scale", value, True),
+            _scale(self, "query_scale", query),
+            _scale(self, "key_scale", key),
+            _scale(self, "probability_scale", jnp.full((), mean), False, 4 * mean),
+            _scale(self, "value_scale", value),
         )
         return bit_attention(
             *(query, key, value, scales),

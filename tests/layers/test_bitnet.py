@@ -12,7 +12,7 @@ from nnlab.layers import BitNetDense
 def test_the_norm_comes_first_and_can_be_left_to_the_model():
     x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     variables = jax.jit(BitNetDense(5).init)(jax.random.key(0), x)
-    scale = np.float32([1, 2, 0.5, 1])
+    scale = np.array([1, 2, 0.5, 1], np.float32)
     params = variables["params"] | {"input_norm": {"scale": scale}}
     normed = x / np.sqrt(np.square(x).mean(-1, keepdims=True) + 1e-6) * scale
     bare = bitnet(norm=False).dense(5)

@@ -35,7 +35,7 @@ def dots(query, key, value, *, mask=None, is_causal=False, local_window_size=Non
 
 def test_masks_and_groups_are_those_of_jax():
     q, k, v = normal(0, 2, 5, 6, 4), normal(1, 2, 7, 3, 4), normal(2, 2, 7, 3, 4)
-    mask = np.random.default_rng(0).random((2, 1, 5, 7)) < 0.7
+    mask: Any = np.random.default_rng(0).random((2, 1, 5, 7)) < 0.7
     cases: Any = [
         {},
         {"is_causal": True},
@@ -67,7 +67,7 @@ def test_bad_shapes_and_masks():
 
 def reference(q, k, v, own):
     """Adder attention in float64, from all distances."""
-    q, k, v = (np.float64(a).swapaxes(1, 2) for a in (q, k, v))
+    q, k, v = (np.asarray(a, np.float64).swapaxes(1, 2) for a in (q, k, v))
     distances = np.abs(q[..., :, None, :] - k[..., None, :, :]).sum(-1)
     scores = -distances / math.sqrt(q.shape[-1] * (2 - 4 / math.pi))
     seen = np.exp(scores - scores.max(-1, keepdims=True))
@@ -83,7 +83,7 @@ def test_adder_attention_in_float64():
 def test_a_query_with_a_cache_of_keys_is_what_it_is_without():
     q, k, v = (normal(seed, 1, 6, 2, 4) for seed in range(3))
     whole = jit(functools.partial(adder_attention, is_causal=True))(q, k, v)
-    cache = np.arange(6)[None, None, None] <= np.array([3, 4])[:, None]
+    cache: Any = np.arange(6)[None, None, None] <= np.array([3, 4])[:, None]
     part = jit(functools.partial(adder_attention, mask=cache))(q[:, 3:5], k, v)
     np.testing.assert_allclose(part, whole[:, 3:5], rtol=1e-5, atol=1e-6)
 
@@ -101,7 +101,7 @@ def test_the_identity_restores_the_rank_of_the_map():
     distances = np.abs(q[0, :, None, 0] - k[0, None, :, 0]).sum(-1)
     assert distances.mean() == pytest.approx(2 * 64 / math.sqrt(math.pi), rel=0.01)
     assert distances.std() == pytest.approx(6.820, rel=0.05)
-    keys = [np.float32(np.eye(65)[:, i : i + 64])[None, :, None] for i in (0, 1)]
+    keys = [np.eye(65, dtype=np.float32)[None, :, None, i : i + 64] for i in (0, 1)]
 
     @jit
     def maps(q, k):
@@ -127,7 +127,7 @@ def test_rules_of_adder_attention():
 
     def scores(q, k):
         """Of a small scale, so that the map is linear in them: they are what is left."""
-        v = np.float32(np.eye(5)[:, :3])[None, :, None]
+        v = np.eye(5, 3, dtype=np.float32)[None, :, None]
         return adder_attention(q, k, jnp.asarray(v), scale=1.0, identity=False)
 
     def value(q, k):

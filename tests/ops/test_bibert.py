@@ -43,7 +43,7 @@ def test_a_layer():
         y, pull = jax.vjp(functools.partial(over_rows, bibert_conv), x, w)
         return y, *pull(g)
 
-    theirs = [torch.tensor(a, requires_grad=True) for a in (x, w.T)]
+    theirs: Any = [torch.tensor(a, requires_grad=True) for a in (x, w.T)]
     scale = theirs[1].abs().mean(1, keepdim=True).detach()
     centred = theirs[1] - theirs[1].mean(1, keepdim=True)
     clipped = centred.clamp(-1, 1)
@@ -58,7 +58,7 @@ def test_a_layer():
 
 def test_attention():
     q, k, v, g = (normal(seed, 2, 5, 3, 4) for seed in range(4))
-    mask = np.ones((2, 1, 1, 5), bool)
+    mask: Any = np.ones((2, 1, 1, 5), bool)
     mask[1, ..., 3:] = False
     attention = functools.partial(bibert_attention, mask=mask)
 
@@ -67,7 +67,7 @@ def test_attention():
         y, pull = jax.vjp(attention, q, k, v)
         return y, *pull(g)
 
-    theirs = [torch.tensor(a, requires_grad=True) for a in (q, k, v)]
+    theirs: Any = [torch.tensor(a, requires_grad=True) for a in (q, k, v)]
     heads = [Step.apply(a.transpose(1, 2), -1) for a in theirs]
     scores = heads[0] @ heads[1].transpose(2, 3) / 2  # of 4 signs: 0 and 2 in magnitude, or 1
     scores = scores + (1 - torch.tensor(mask).float()) * -10000
@@ -80,7 +80,7 @@ def test_attention():
     # At a score of 1 or -1 their slope is 0 and ours 1: with three of four signs alike.
     wide = functools.partial(attention, scale=0.49)
     queries, keys = jit(lambda q, k: jax.vjp(lambda q, k: wide(q, k, v), q, k)[1](g))(q, k)
-    theirs = [torch.tensor(a, requires_grad=True) for a in (q, k, v)]
+    theirs: Any = [torch.tensor(a, requires_grad=True) for a in (q, k, v)]
     heads = [Step.apply(a.transpose(1, 2), -1) for a in theirs]
     scores = heads[0] @ heads[1].transpose(2, 3) * 0.49
     scores = scores + (1 - torch.tensor(mask).float()) * -10000

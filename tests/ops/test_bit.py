@@ -62,7 +62,7 @@ def test_a_layer_and_its_scale(signed):
         y, pull = jax.vjp(functools.partial(over_rows, op), x, w, alpha)
         return y, *pull(g), initial_scale(x, signed)
 
-    theirs = [torch.tensor(a, requires_grad=True) for a in (x, w, alpha)]
+    theirs: Any = [torch.tensor(a, requires_grad=True) for a in (x, w, alpha)]
     out = Elastic.apply(theirs[0], theirs[2], signed) @ BinaryWeights.apply(theirs[1])
     out.backward(torch.tensor(g))
     y, *gradients, start = passes(x, w, alpha)
@@ -76,8 +76,8 @@ def test_a_layer_and_its_scale(signed):
 
 def test_attention():
     q, k, v, g = (normal(seed, 2, 5, 3, 4) for seed in range(4))
-    scales = tuple(np.float32([0.7, 1.2, 0.3, 0.9]))
-    mask = np.ones((2, 1, 1, 5), bool)
+    scales = tuple(np.array([0.7, 1.2, 0.3, 0.9], np.float32))
+    mask: Any = np.ones((2, 1, 1, 5), bool)
     mask[1, ..., 3:] = False
 
     @jit
@@ -85,7 +85,7 @@ def test_attention():
         y, pull = jax.vjp(functools.partial(bit_attention, mask=mask), q, k, v, scales)
         return y, pull(g)
 
-    theirs = [torch.tensor(a, requires_grad=True) for a in (q, k, v, *scales)]
+    theirs: Any = [torch.tensor(a, requires_grad=True) for a in (q, k, v, *scales)]
     heads = [a.transpose(1, 2) for a in theirs[:3]]
     of_query, of_key, of_probability, of_value = theirs[3:]
     scores = Elastic.apply(heads[0], of_query, True) @ Elastic.apply(

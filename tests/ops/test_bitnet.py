@@ -44,7 +44,7 @@ def test_the_worked_example():
     assert scale.dtype == jnp.float32 and scale == pytest.approx(0.4583333, rel=1e-6)
     q, step = inputs(X)
     assert q.tolist() == [[50, -127, 2]] and step.item() == pytest.approx(1 / 100, rel=1e-6)
-    assert (np.int32(q) @ np.int32(codes)).tolist() == [[127, 179]]
+    assert np.matmul(q, codes).tolist() == [[127, 179]]
     np.testing.assert_allclose(dense(X, W), [[0.5820833, 0.8204167]], rtol=1e-6)
 
     codes, scale = export(W, centred_signs_by_layer)
@@ -126,7 +126,7 @@ def test_values_and_gradients_of_pytorch():
     q, step = map(np.asarray, inputs(x))
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     for (y, dx, dw), signs in zip(pulled(x, w, g), (False, True), strict=True):
-        theirs = [torch.tensor(a, requires_grad=True) for a in (x, w.T)]
+        theirs: Any = [torch.tensor(a, requires_grad=True) for a in (x, w.T)]
         out = bit_linear(*theirs, signs)
         out.backward(torch.tensor(g))
         close(y, out.detach())

@@ -26,7 +26,7 @@ jit = functools.partial(jax.jit, compiler_options=QUICK)
 
 
 @functools.cache
-def product(form="add", mantissa_bits=23):
+def product(form: Any = "add", mantissa_bits=23):
     op = functools.partial(l_mul_conv, form=form, mantissa_bits=mantissa_bits)
 
     @jit
@@ -84,12 +84,12 @@ def test_both_forms_in_float64():
     )
 
 
-EDGES = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.5, -3.0, 1e-30, -1e30, 3e38, 1e-40]
+EDGES = np.array([0, -0.0, np.inf, -np.inf, np.nan, 1.5, -3, 1e-30, -1e30, 3e38, 1e-40], np.float32)
 
 
 @pytest.mark.parametrize("form", ["add", "formula"])
 def test_signs_order_and_what_is_no_normal_number(form):
-    x, w = (a.ravel() for a in np.meshgrid(np.float32(EDGES), np.float32(EDGES)))
+    x, w = (a.ravel() for a in np.meshgrid(EDGES, EDGES))
     y = product(form)(x, w)
     np.testing.assert_array_equal(y, product(form)(w, x))
     with np.errstate(all="ignore"):
@@ -133,7 +133,8 @@ def test_attention_is_near_that_of_products():
 
 def test_bad_options():
     x, w = jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1))
-    for options in ({"form": "sum"}, {"mantissa_bits": 0}, {"mantissa_bits": 24}):
+    wrong: Any = [{"form": "sum"}, {"mantissa_bits": 0}, {"mantissa_bits": 24}]
+    for options in wrong:
         with pytest.raises(ValueError, match=r"^(form|mantissa_bits) must be"):
             l_mul_conv(x, w, **options)
 

@@ -43,7 +43,7 @@ def test_values_and_gradients_of_pytorch(mean_over):
         y, pull = jax.vjp(functools.partial(shift_attention, mean_over=mean_over), *operands)
         return y, *pull(G)
 
-    theirs = [torch.tensor(a, requires_grad=True) for a in (Q, K, V, FILTERS)]
+    theirs: Any = [torch.tensor(a, requires_grad=True) for a in (Q, K, V, FILTERS)]
     q, k, v = (a.transpose(1, 2) for a in theirs[:3])
     q, k = (bits(a, mean_over == "batch") for a in (q, k))
     u = 0.5 * v + q @ (k.transpose(2, 3) @ v) / math.pi
@@ -58,7 +58,7 @@ def test_values_and_gradients_of_pytorch(mean_over):
 
 
 def test_tokens_that_a_mask_hides_change_nothing():
-    mask = np.ones((2, 1, 1, 6), bool)
+    mask: Any = np.ones((2, 1, 1, 6), bool)
     mask[:, ..., 4:] = False
     attend = jit(lambda k, v: shift_attention(Q, k, v, FILTERS, mask=mask))
     other_k, other_v = K.copy(), V.copy()
@@ -87,6 +87,6 @@ def test_the_layer_and_what_it_does_not_do():
         with pytest.raises(InputError, match=r"^ShiftAttention sees all tokens"):
             jax.eval_shape(functools.partial(layer.init, **options), jax.random.key(0), Q, K, V)
     with pytest.raises(InputError, match="all keys of a query or none"):
-        shift_attention(Q, K, V, FILTERS, mask=np.ones((2, 1, 6, 6), bool))
+        shift_attention(Q, K, V, FILTERS, mask=jnp.ones((2, 1, 6, 6), bool))
     with pytest.raises(InputError, match="an odd number of taps, not 6, 6 and 4"):
         shift_attention(Q, K, V, FILTERS[:4])
