@@ -62,7 +62,8 @@ def adder_attention(
     """
     allowed = pairs_allowed(query, key, mask, is_causal, local_window_size)
     queries, keys, values = heads_first(query, key, value)
-    scale = scale or 1 / math.sqrt(query.shape[-1] * (2 - 4 / math.pi))
+    if scale is None:
+        scale = 1 / math.sqrt(query.shape[-1] * (2 - 4 / math.pi))  # (2)
     scores = scale * jax.vmap(jax.vmap(_distances))(queries, keys)
     seen = masked_softmax(scores, allowed)
     if identity:

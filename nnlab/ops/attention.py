@@ -9,6 +9,7 @@ whose heads divide those of the queries: each serves as many neighbouring heads.
 [batch, time, heads, head size].
 """
 
+import math
 from typing import Any
 
 import jax
@@ -84,6 +85,11 @@ def pairs_allowed(
     for each in seen:
         mask = each[None, None] if mask is None else mask & each[None, None]
     return mask
+
+
+def factor_of(query: jax.Array, scale: float | None) -> float:
+    """Return what scores are multiplied by: `scale`, or 1 by the root of the head size."""
+    return 1 / math.sqrt(query.shape[-1]) if scale is None else scale
 
 
 def masked_softmax(scores: jax.Array, allowed: jax.Array | None) -> jax.Array:

@@ -25,12 +25,17 @@ References:
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 
-from nnlab.ops.attention import Window, head_products, heads_first, pairs_allowed
+from nnlab.ops.attention import (
+    Window,
+    factor_of,
+    head_products,
+    heads_first,
+    pairs_allowed,
+)
 from nnlab.ops.binary import binary_conv, sign_ste
 from nnlab.ops.estimators import ste_heaviside
 from nnlab.ops.scaled import centred_signs_by_filter, scaled_conv
@@ -83,7 +88,7 @@ def bibert_attention(
     allowed = pairs_allowed(query, key, mask, is_causal, local_window_size)
     queries, keys, values = map(sign_ste, heads_first(query, key, value))
     product = functools.partial(head_products, binary_conv)
-    scores = product(queries, keys) * (scale or 1 / math.sqrt(query.shape[-1]))
+    scores = product(queries, keys) * factor_of(query, scale)
     seen = ste_heaviside(scores)  # (5)
     if allowed is not None:
         seen = jnp.where(allowed, seen, jnp.zeros((), seen.dtype))

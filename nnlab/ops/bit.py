@@ -38,7 +38,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from nnlab.kernels.derivatives import reverse_rule
-from nnlab.ops.attention import Window, head_products, heads_first, masked_softmax, pairs_allowed
+from nnlab.ops.attention import (
+    Window,
+    factor_of,
+    head_products,
+    heads_first,
+    masked_softmax,
+    pairs_allowed,
+)
 from nnlab.ops.binary import binary_conv, sign_ste
 from nnlab.ops.front import check_operands
 from nnlab.ops.scaled import centred_signs_by_layer, scaled_conv
@@ -140,7 +147,7 @@ def bit_attention(
     product = functools.partial(head_products, binary_conv)
 
     scores = product(elastic_bits(queries, of_query, True), elastic_bits(keys, of_key, True))
-    factor = _held(of_query) * _held(of_key) * (scale or 1 / math.sqrt(query.shape[-1]))
+    factor = _held(of_query) * _held(of_key) * factor_of(query, scale)
     probabilities = masked_softmax(factor.astype(scores.dtype) * scores, allowed)
     bits: Any = elastic_bits(probabilities, of_probability, False)
     y = product(bits, elastic_bits(values, of_value, True))

@@ -33,7 +33,6 @@ References:
 """
 
 import functools
-import math
 from typing import Literal
 
 import jax
@@ -42,7 +41,14 @@ from jax import lax
 
 from nnlab.kernels import l_mul as kernels
 from nnlab.kernels.derivatives import reverse_rule
-from nnlab.ops.attention import Window, head_products, heads_first, masked_softmax, pairs_allowed
+from nnlab.ops.attention import (
+    Window,
+    factor_of,
+    head_products,
+    heads_first,
+    masked_softmax,
+    pairs_allowed,
+)
 from nnlab.ops.convolution import conv_cotangents
 from nnlab.ops.front import over_windows
 from nnlab.ops.straight_through import straight_through
@@ -138,5 +144,5 @@ def l_mul_attention(
     )
     allowed = pairs_allowed(query, key, mask, is_causal, local_window_size)
     queries, keys, values = heads_first(query, key, value)
-    scores = product(queries, keys) * (scale or 1 / math.sqrt(query.shape[-1]))
+    scores = product(queries, keys) * factor_of(query, scale)
     return jnp.swapaxes(product(masked_softmax(scores, allowed), values), 1, 2)

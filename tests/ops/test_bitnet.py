@@ -127,7 +127,7 @@ def test_values_and_gradients_of_pytorch():
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     for (y, dx, dw), signs in zip(pulled(x, w, g), (False, True), strict=True):
         theirs: Any = [torch.tensor(a, requires_grad=True) for a in (x, w.T)]
-        out = bit_linear(*theirs, signs)
+        out = bit_linear(theirs[0], theirs[1], signs)
         out.backward(torch.tensor(g))
         close(y, out.detach())
         close(dx, theirs[0].grad)
