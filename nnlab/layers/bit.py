@@ -41,12 +41,10 @@ class _Bit(nn.Module):
 _NORMAL = 4 / math.sqrt(2 * math.pi)  # twice the mean of abs(x), four times that of relu(x)
 
 
-def _scale(
-    module: nn.Module, name: str, x: jax.Array, signed: bool = True, start: float = _NORMAL
-) -> jax.Array:
+def _scale(module: nn.Module, name: str, x: jax.Array, signed: bool = True) -> jax.Array:
     def init(_):
         if module.is_initializing():  # whose inputs are often made up
-            return jnp.full((), start, jnp.float32)
+            return jnp.float32(_NORMAL)
         return initial_scale(x, signed).astype(jnp.float32)
 
     return module.param(name, init)
@@ -102,11 +100,11 @@ class BitAttention(nn.Module):
         scale: float | None = None,
     ) -> jax.Array:
         """Attend; the arguments and the result are those of `nnlab.ops.bit.bit_attention`."""
-        mean = 1 / key.shape[1]  # of probabilities, whatever they are
         scales = (
             _scale(self, "query_scale", query),
             _scale(self, "key_scale", key),
-            _scale(self, "probability_scale", jnp.full((), mean), False, 4 * mean),
+            # Four times the mean of probabilities, whatever they are.
+            self.param("probability_scale", lambda _: jnp.float32(4 / key.shape[1])),
             _scale(self, "value_scale", value),
         )
         return bit_attention(

@@ -14,7 +14,8 @@ with rounding to the nearest even: a weight of half of :math:`\gamma` becomes 0,
 sgn(w) 1[abs(w) > gamma/2]. The maximum of (4) is that of a token in a dense layer, and that of an
 example in a convolution, where a window has inputs of many positions and its sum of integers one
 scale. The sums are whole numbers, exact in float32 for up to 2^24 / 128 = 131,072 terms, and in
-whatever order, so that they are those of an integer kernel to the bit.
+whatever order, so that they are those of an integer kernel to the bit; the layer's scale multiplies
+them before the token's.
 
 ===========  =====  =================================  ================
 cotangent    rule   equation                           potential
