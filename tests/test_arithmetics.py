@@ -291,6 +291,7 @@ def test_attentions_have_one_face(arithmetic):
     assert (z.shape, z.dtype) == (QUERIES.shape, jnp.bfloat16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arithmetic", ATTENTIONS[:4], ids=lambda a: a.name)
 def test_attentions_do_not_see_what_comes_later(arithmetic):
     attend = functools.partial(attention_of(arithmetic), is_causal=True)

@@ -80,6 +80,7 @@ def test_adder_attention_in_float64():
     np.testing.assert_allclose(y, reference(q, k, v, np.eye(6)), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_query_with_a_cache_of_keys_is_what_it_is_without():
     q, k, v = (normal(seed, 1, 6, 2, 4) for seed in range(3))
     whole = jit(functools.partial(adder_attention, is_causal=True))(q, k, v)
@@ -122,6 +123,7 @@ def test_the_identity_restores_the_rank_of_the_map():
     assert adder < own_scale < with_identity  # a steeper softmax
 
 
+@pytest.mark.slow
 def test_rules_of_adder_attention():
     q, k = normal(0, 1, 4, 1, 3), normal(1, 1, 5, 1, 3)
 

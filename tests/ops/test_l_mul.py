@@ -122,6 +122,7 @@ def test_a_term_is_an_addition_of_integers_and_one_of_floats():
         assert counts.additions == {"float32": 60, "int32": 60}
 
 
+@pytest.mark.slow
 def test_attention_is_near_that_of_products():
     q, k, v = np.random.default_rng(0).normal(size=(3, 2, 6, 2, 4)).astype(np.float32)
     expected = jax.nn.dot_product_attention(q, k, v, is_causal=True)

@@ -36,7 +36,7 @@ def bits(x, over_batch):
     return ((x > mean).float() - clipped).detach() + clipped
 
 
-@pytest.mark.parametrize("mean_over", ["batch", "token"])
+@pytest.mark.parametrize("mean_over", [pytest.param("batch", marks=pytest.mark.slow), "token"])
 def test_values_and_gradients_of_pytorch(mean_over):
     @jit
     def passes(*operands):
