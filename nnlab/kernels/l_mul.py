@@ -41,7 +41,7 @@ def _sum_of_bits(shift: int) -> Term:
         added = lax.bitcast_convert_type(bits + lax.bitcast_convert_type(w, whole), x.dtype)
         product = x * w
         size = jnp.abs(product)
-        return jnp.where((size >= 2.0 ** (3 - bias - 1)) & (size < 2.0**bias), added, product)
+        return jnp.where((size >= 2.0 ** (2 - bias)) & (size < 2.0**bias), added, product)
 
     return Term(value)
 
