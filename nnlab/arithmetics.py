@@ -2,9 +2,9 @@
 
 An arithmetic says all that a model or a script must know of it: the convolution and dense layers
 that a model is made of, the activation that follows the normalisation, whether it needs that
-normalisation, and where a residual network puts its shortcuts. The layers bring the rest: what they
-do to their inputs, how their weights start, and the name of their weights, by which `nnlab.optim`
-tells how they learn.
+normalisation, where a residual network puts its shortcuts, and how a transformer attends. The
+layers bring the rest: what they do to their inputs, how their weights start, and the name of their
+weights, by which `nnlab.optim` tells how they learn.
 
 To try a variant, replace a field; to define your own arithmetic, wrap its op:
 
@@ -20,8 +20,7 @@ Each arithmetic below works in dense layers and in convolutions of sequences, im
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -33,19 +32,28 @@ from nnlab.layers import (
     AdderDense,
     BinaryConv,
     BinaryDense,
+    BitAttention,
+    BitConv,
+    BitDense,
+    BitNetConv,
+    BitNetDense,
     Conv,
     LpAdderConv,
     LpAdderDense,
     PowerActivation,
-    ProductConv,
-    ProductDense,
     ShiftAddConv,
     ShiftAddDense,
+    ShiftAttention,
     ShiftPSConv,
     ShiftPSDense,
 )
+from nnlab.layers.arithmetic import Arithmetic as Arithmetic
+from nnlab.layers.arithmetic import of_product as of_product
+from nnlab.layers.arithmetic import of_term as of_term
 from nnlab.layers.initializers import uniform_between
 from nnlab.ops.adder import adder_conv
+from nnlab.ops.adder_attention import adder_attention
+from nnlab.ops.bibert import bibert_attention, bibert_conv
 from nnlab.ops.binary_connect import binary_connect_conv, stochastic_binary_connect_conv
 from nnlab.ops.bireal import bireal_conv
 from nnlab.ops.conjugate_adder import conjugate_adder_conv
@@ -53,118 +61,16 @@ from nnlab.ops.convolution import conv
 from nnlab.ops.dorefa import check_bits, dorefa_conv
 from nnlab.ops.estimators import no_op, swish_sign
 from nnlab.ops.formats import FLOAT8_E4M3, FLOAT8_E5M2, Format, formatted, posit, scaled
+from nnlab.ops.l_mul import Form, check_l_mul, l_mul_attention, l_mul_conv
 from nnlab.ops.products import Product
+from nnlab.ops.scaled import centred_signs_by_layer
 from nnlab.ops.shift import shift_q_conv
 from nnlab.ops.squared_distance import squared_distance_conv
-from nnlab.ops.terms import Function, Term, term_conv
 from nnlab.ops.ternary import ternary_conv
 from nnlab.ops.winograd_adder import winograd_adder_conv
 from nnlab.ops.xnor import xnor_conv
 
 __path__: list[str] = []  # lets old modules of this name be found, see `nnlab._moved`
-
-
-@dataclasses.dataclass(frozen=True)
-class Arithmetic:
-    """Layers of one kind, and what surrounds them.
-
-    Attributes:
-        conv: called as `conv(features, kernel_size, strides=…, padding=…, use_bias=…, dtype=…)`.
-        dense: called as `dense(features, use_bias=…, dtype=…)`.
-        activation: what stands between a normalisation and the next layer.
-        name: one word for command lines, tables, errors and files.
-        about: what a term computes, and the source, in one line.
-        needs_norm: whether outputs are far from zero mean and unit variance, so that a network must
-            normalise them. A recurrent cell then needs `norm=True`.
-        shortcuts: what a shortcut of a residual network goes around as published: a "block" of
-            convolutions, or every "convolution".
-    """
-
-    conv: Callable[..., nn.Module]
-    dense: Callable[..., nn.Module]
-    activation: Callable[[jax.Array], jax.Array]
-    name: str = "custom"
-    about: str = ""
-    needs_norm: bool = True
-    shortcuts: Literal["block", "convolution"] = "block"
-
-    def __post_init__(self):
-        if self.about:  # what `help` and an editor show
-            object.__setattr__(self, "__doc__", f"{self.name}: {self.about}.")
-
-    def __repr__(self) -> str:
-        return f"<Arithmetic {self.name}{': ' * bool(self.about)}{self.about}>"
-
-
-def of_product(
-    op: Product,
-    *,
-    activation: Callable[[jax.Array], jax.Array] = nn.relu,
-    name: str = "custom",
-    about: str = "",
-    needs_norm: bool = True,
-    shortcuts: Literal["block", "convolution"] = "block",
-    **options,
-) -> Arithmetic:
-    """Make the arithmetic whose convolution and dense layers compute `op`.
-
-    Args:
-        op: `op(x, kernel, strides=…, padding=…, kernel_dilation=…)`, as in `nnlab.ops.products`. It
-            may know images only; dense layers then give it images of one pixel.
-        activation, name, about, needs_norm, shortcuts: see `Arithmetic`.
-        **options: options of both `nnlab.layers.ProductConv` and `ProductDense`: kernel_name,
-            kernel_init, stochastic.
-    """
-    conv = functools.partial(ProductConv, op=op, **options)
-    dense = functools.partial(ProductDense, op=op, **options)
-    return Arithmetic(conv, dense, activation, name, about, needs_norm, shortcuts)
-
-
-def of_term(
-    value: Function | Term,
-    filter_rule: Function | None = None,
-    input_rule: Function | None = None,
-    *,
-    activation: Callable[[jax.Array], jax.Array] = nn.relu,
-    name: str | None = None,
-    about: str | None = None,
-    needs_norm: bool = True,
-    shortcuts: Literal["block", "convolution"] = "block",
-    **options,
-) -> Arithmetic:
-    """Make the arithmetic whose layers sum `value(x, w)` over the inputs of a window.
-
-    The sums are fast in dense layers and along one to three axes: no array of
-    [positions, in, out] exists, and on a CPU a term of simple steps becomes a native loop
-    (`nnlab.kernels.term_status` says whether). Operations are counted step by step.
-
-    Args:
-        value: elementwise function of inputs and weights, arrays that broadcast, written with
-            `jax.numpy`; or a `nnlab.ops.terms.Term`, which holds all three functions.
-        filter_rule: the same; a weight's cotangent is the sum of it times the output's. By default
-            the derivative of `value` by w.
-        input_rule: the same for inputs.
-        activation, needs_norm, shortcuts: see `Arithmetic`.
-        name: by default that of `value`, unless it is a lambda.
-        about: by default the first line of its docstring.
-        **options: kernel_name and kernel_init of `nnlab.layers.ProductConv`. The name decides how
-            weights learn; "adder_kernel" with `nn.initializers.normal(1.0)` suits distances.
-
-    Raises:
-        InputError: a function is not elementwise or not of two arrays.
-    """
-    term = value if isinstance(value, Term) else Term(value, filter_rule, input_rule)
-    called = getattr(term.value, "__name__", "custom")
-    lines = (getattr(term.value, "__doc__", None) or "").strip().splitlines()
-    return of_product(
-        functools.partial(term_conv, term=term),
-        activation=activation,
-        name=name or ("custom" if called == "<lambda>" else called),
-        about=about if about is not None else "".join(lines[:1]).rstrip("."),
-        needs_norm=needs_norm,
-        shortcuts=shortcuts,
-        **options,
-    )
 
 
 FLOAT = Arithmetic(
@@ -176,7 +82,14 @@ FLOAT = Arithmetic(
     needs_norm=False,
 )
 
-ADDER = Arithmetic(AdderConv, AdderDense, nn.relu, "adder", "-|x - w| (AdderNet, CVPR 2020)")
+ADDER = Arithmetic(
+    AdderConv,
+    AdderDense,
+    nn.relu,
+    "adder",
+    "-|x - w| (AdderNet, CVPR 2020)",
+    attention=adder_attention,
+)
 
 # The adder's relatives. Their weights start and learn as the adder's.
 _as_adder = functools.partial(
@@ -255,6 +168,12 @@ SHIFT_PS = Arithmetic(
     "shift_ps",
     "x times a power of two whose exponent and sign are learnt (DeepShift-PS)",
 )
+SHIFT_ADD_VIT = dataclasses.replace(
+    SHIFT_PS,
+    name="shift_add_vit",
+    about="x times a learnt power of two, linear attention of bits (ShiftAddViT, NeurIPS 2023)",
+    attention=ShiftAttention,
+)
 
 # The layers take the sign of what they get; the hard tanh between them keeps shortcuts and the
 # float classifier informed, and leaves the sign and its straight-through gradient as they are.
@@ -309,6 +228,81 @@ TERNARY = of_product(
     name="ternary",
     about="x times -1, 0 or 1, a scale for each layer (Ternary Weight Networks, 2016)",
 )
+
+
+@functools.cache
+def bitnet(*, norm: bool = True, norm_epsilon: float = 1e-6) -> Arithmetic:
+    """Inputs of 8 bits times -1, 0 or 1 (BitNet b1.58, 2024), with norms inside or without them.
+
+    Args:
+        norm: whether each layer normalises its inputs, as in the published training tips; without,
+            the model places norms itself, as the released BitNet b1.58 2B4T does.
+        norm_epsilon: added to the mean square of these norms.
+    """
+    options: Any = {"norm": norm, "norm_epsilon": norm_epsilon}
+    return dataclasses.replace(
+        BITNET,
+        conv=functools.partial(BitNetConv, **options),
+        dense=functools.partial(BitNetDense, **options),
+        needs_norm=not norm,
+    )
+
+
+BITNET = Arithmetic(
+    BitNetConv,
+    BitNetDense,
+    nn.relu,
+    "bitnet",
+    "x of 8 bits times -1, 0 or 1, a scale for each layer and token (BitNet b1.58, 2024)",
+    needs_norm=False,
+)
+BITNET_B1 = dataclasses.replace(
+    BITNET,
+    conv=functools.partial(BitNetConv, quantizer=centred_signs_by_layer),
+    dense=functools.partial(BitNetDense, quantizer=centred_signs_by_layer),
+    name="bitnet_b1",
+    about="x of 8 bits times sgn(w), a scale for each layer and token (BitNet, 2023)",
+)
+BIT = Arithmetic(
+    BitConv,
+    BitDense,
+    no_op,
+    "bit",
+    "sgn(x) sgn(w), with a learnt scale and offset of x (BiT, NeurIPS 2022)",
+    attention=BitAttention,
+    dense_after_relu=functools.partial(BitDense, signed=False),
+)
+BIBERT = of_product(
+    bibert_conv,
+    activation=no_op,
+    name="bibert",
+    about="sgn(x) sgn(w), a scale for each filter, attention without softmax (BiBERT, ICLR 2022)",
+    attention=bibert_attention,
+)
+
+
+@functools.cache
+def l_mul(form: Form = "add", mantissa_bits: int = 23) -> Arithmetic:
+    """Products that are sums of the bits of floats (L-Mul, 2024), in dense layers and attention.
+
+    Args:
+        form, mantissa_bits: see `nnlab.ops.l_mul`.
+
+    Raises:
+        ValueError: of either.
+    """
+    check_l_mul(form, mantissa_bits)
+    options: Any = {"form": form, "mantissa_bits": mantissa_bits}
+    return of_product(
+        functools.partial(l_mul_conv, **options),
+        name="l_mul",
+        about="x w by the sum of exponents and fractions (L-Mul, 2024)",
+        needs_norm=False,
+        attention=functools.partial(l_mul_attention, **options),
+    )
+
+
+L_MUL = l_mul()
 
 _unit_clip = functools.partial(jnp.clip, min=0.0, max=1.0)
 
@@ -416,5 +410,11 @@ NAMED = {
         POSIT16,
         FLOAT8,
         ADDER_POSIT8,
+        SHIFT_ADD_VIT,
+        BITNET,
+        BITNET_B1,
+        BIT,
+        BIBERT,
+        L_MUL,
     )
 }

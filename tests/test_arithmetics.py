@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,14 +15,19 @@ from nnlab import kernels
 from nnlab.arithmetics import (
     ADDER,
     ADDER_SR,
+    BIBERT,
     BINARY,
     BINARY_CONNECT,
     BINARY_CONNECT_STOCHASTIC,
     BINARY_SWISH,
     BIREAL,
+    BIT,
+    BITNET,
     CONJUGATE_ADDER,
     FLOAT,
+    L_MUL,
     SHIFT_ADD,
+    SHIFT_ADD_VIT,
     SHIFT_PS,
     SHIFT_Q,
     SQUARED_DISTANCE,
@@ -29,8 +35,10 @@ from nnlab.arithmetics import (
     WINOGRAD_ADDER,
     XNOR,
     Arithmetic,
+    bitnet,
     deep_shift_q,
     dorefa,
+    l_mul,
     lp_adder,
     of_term,
 )
@@ -150,6 +158,8 @@ BINARY_FAMILY = {
     "dorefa(3, 4, 6)": dorefa(3, 4, 6),
     "SHIFT_Q": SHIFT_Q,
     "SHIFT_PS": SHIFT_PS,
+    "BIBERT": BIBERT,
+    "bitnet(norm=False)": bitnet(norm=False),
 }
 
 
@@ -157,7 +167,14 @@ BINARY_FAMILY = {
 def test_bytes_that_a_layer_stores(name):
     arithmetic = BINARY_FAMILY[name]
     signs, scales = 10 * 4 // 8, {"XNOR": 16, "BIREAL": 16, "TERNARY": 4, "dorefa(1, 2)": 4}
-    bits = {"TERNARY": 2, "SHIFT_Q": 5, "SHIFT_PS": 5, "dorefa(3, 4, 6)": 3}
+    scales |= {"BIBERT": 16, "bitnet(norm=False)": 4}
+    bits = {
+        "TERNARY": 2,
+        "bitnet(norm=False)": 2,
+        "SHIFT_Q": 5,
+        "SHIFT_PS": 5,
+        "dorefa(3, 4, 6)": 3,
+    }
     bits["BINARY_CONNECT_STOCHASTIC"] = 32  # real weights, see `nnlab.ops.binary_connect`
     expected = signs * bits.get(name, 1) + scales.get(name, 0)
     layer, x = arithmetic.dense(4), jnp.ones((2, 10))
@@ -170,6 +187,7 @@ def test_bytes_that_a_layer_stores(name):
 
 def test_the_same_bits_are_the_same_arithmetic():
     assert dorefa(1, 2) is dorefa(1, 2) and dorefa(1, 2) != dorefa(2, 2)
+    assert bitnet(norm=False) is bitnet(norm=False) and l_mul() is L_MUL
     assert deep_shift_q(5) is SHIFT_Q and deep_shift_q(4) != SHIFT_Q
     assert len(set(BINARY_FAMILY.values())) == len(BINARY_FAMILY)
     with pytest.raises(ValueError, match=r"^weight_bits must be an integer from 1 to 8, or 32"):
@@ -244,3 +262,51 @@ def test_layers_of_an_own_term_count_each_of_its_steps():
         totals = count(gradients, variables, IMAGES).totals()
     assert totals["additions"] == 6 * terms  # forward as well
     assert totals["multiplications"] == 2 * terms and totals["comparisons"] == 3 * terms
+
+
+QUERIES: Any = np.asarray(np.random.default_rng(1).normal(size=(2, 5, 4, 8)), np.float32)
+ATTENTIONS = [ADDER, BIT, BIBERT, L_MUL, SHIFT_ADD_VIT]
+
+
+def attention_of(arithmetic: Arithmetic) -> Any:
+    """Its attention as a function of queries, keys and values."""
+    attention: Any = arithmetic.attention
+    if not (isinstance(attention, type) and issubclass(attention, nn.Module)):
+        return attention
+    module = attention()
+    variables = jax.eval_shape(module.init, jax.random.key(0), QUERIES, QUERIES, QUERIES)
+    made = jax.tree.map(lambda s: jnp.ones(s.shape, s.dtype), variables)
+    return functools.partial(module.apply, made)
+
+
+@pytest.mark.parametrize("arithmetic", ATTENTIONS, ids=lambda a: a.name)
+def test_attentions_have_one_face(arithmetic):
+    attend = attention_of(arithmetic)
+    keys, mask = QUERIES[:, :, :2], np.ones((2, 1, 1, 5), bool)
+    with kernels.use("xla"), jax.numpy_rank_promotion("raise"):
+        y = jax.eval_shape(functools.partial(attend, mask=mask), QUERIES, keys, keys)
+        narrow = jnp.asarray(QUERIES, jnp.bfloat16)
+        z = jax.eval_shape(lambda q: jax.grad(lambda q: attend(q, q, q).sum())(q), narrow)
+    assert (y.shape, y.dtype) == (QUERIES.shape, jnp.float32)
+    assert (z.shape, z.dtype) == (QUERIES.shape, jnp.bfloat16)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arithmetic", ATTENTIONS[:4], ids=lambda a: a.name)
+def test_attentions_do_not_see_what_comes_later(arithmetic):
+    attend = functools.partial(attention_of(arithmetic), is_causal=True)
+    other = QUERIES.copy()
+    other[:, 3:] = -9 * other[:, 3:]
+    with kernels.use("xla"):
+        causal = jax.jit(lambda q: attend(q, q, q))
+        y, z = causal(QUERIES), causal(other)
+    np.testing.assert_array_equal(y[:, :3], z[:, :3])
+    assert (y[:, 3:] != z[:, 3:]).any()
+
+
+def test_others_attend_by_products_and_bit_has_bits_after_a_relu():
+    assert FLOAT.attention is None and BITNET.attention is None and SHIFT_PS.attention is None
+    assert ADDER_SR.attention is ADDER.attention
+    make: Any = BIT.dense_after_relu
+    assert make(4) == dataclasses.replace(BIT.dense(4), signed=False)
+    assert FLOAT.dense_after_relu is None

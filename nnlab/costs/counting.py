@@ -132,8 +132,11 @@ _KERNELS: dict[str, _Cost] = {
     ),
     # (x, kernel) -> y by weights of few kinds, see `nnlab.ops.products`
     "signed_conv": (2, {(ADDITION, None): 1}),
+    "signed_int8_conv": (2, {(ADDITION, "int8"): 1}),
     "shift_conv": (2, {(BIT, "int32"): 1, (ADDITION, None): 1}),
     "int8_conv": (2, {(MULTIPLICATION, "int8"): 1, (ADDITION, "int8"): 1}),
+    # (x, kernel) -> y; the sum of two floats' bits as integers, and a sum
+    "l_mul_conv": (2, {(ADDITION, "int32"): 1, (ADDITION, None): 1}),
     # (x, kernel) -> y of words of 32 signs, bits past the last channel included
     "binary_conv_packed": (2, {(BIT, "bool"): 32, (ADDITION, "int8"): 32}),
     # (x, padding value, kernel) -> y, as `adder_conv`

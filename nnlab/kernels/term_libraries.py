@@ -25,6 +25,7 @@ _FLAGS = (
     "-std=c++17",
     "-O3",
     "-ffp-contract=fast",
+    "-fwrapv",  # whole numbers of a term wrap, as XLA's do
     "-fvisibility=hidden",
     "-fPIC",
     "-shared",

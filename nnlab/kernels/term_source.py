@@ -199,6 +199,13 @@ def _convert(writer: _Writer, step: Step) -> str:
     return _converted(writer.at(place), writer.dtype(place), str(step.result.dtype))
 
 
+def _bitcast(writer: _Writer, step: Step) -> str:
+    place, to = step.operands[0], str(step.result.dtype)
+    if {writer.dtype(place), to} != {"float32", "int32"}:
+        raise NotNativeError(f"bits of {writer.dtype(place)} as {to} have no native form")
+    return f"(({_TYPES[to]})({writer.at(place)}))"
+
+
 def _round(writer: _Writer, step: Step) -> str:
     if step.params["rounding_method"] != RoundingMethod.TO_NEAREST_EVEN:
         raise NotNativeError("rounding away from zero has no native form")
@@ -225,6 +232,7 @@ _EXPRESSIONS: dict[str, Write] = {
     **dict.fromkeys(("copy", "copy_p", "stop_gradient", "squeeze", "reshape"), _same),
     "broadcast_in_dim": _same,
     "convert_element_type": _convert,
+    "bitcast_convert_type": _bitcast,
     "neg": _form("-{0}"),
     "abs": _form(None, "absolute({0})"),
     "sign": _form(None, "sign({0}, one)"),

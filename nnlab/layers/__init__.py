@@ -6,6 +6,8 @@ from nnlab.layers.activations import (
     StochasticPool,
     Swish,
 )
+from nnlab.layers.bit import BitAttention, BitConv, BitDense, start_scales
+from nnlab.layers.bitnet import BitNetConv, BitNetDense
 from nnlab.layers.grouped import GroupedConv
 from nnlab.layers.product import (
     AdderConv,
@@ -30,6 +32,7 @@ from nnlab.layers.recurrent import (
     SimpleCell,
 )
 from nnlab.layers.sequences import Bidirectional, Recurrent, Stacked
+from nnlab.layers.shift_attention import ShiftAttention
 from nnlab.layers.transposed import ConvTranspose
 
 __all__ = [
@@ -38,6 +41,11 @@ __all__ = [
     "Bidirectional",
     "BinaryConv",
     "BinaryDense",
+    "BitAttention",
+    "BitConv",
+    "BitDense",
+    "BitNetConv",
+    "BitNetDense",
     "Cell",
     "Conv",
     "ConvTranspose",
@@ -54,10 +62,12 @@ __all__ = [
     "Recurrent",
     "ShiftAddConv",
     "ShiftAddDense",
+    "ShiftAttention",
     "ShiftPSConv",
     "ShiftPSDense",
     "SimpleCell",
     "Stacked",
     "StochasticPool",
     "Swish",
+    "start_scales",
 ]

@@ -59,7 +59,12 @@ class _Layer(nn.Module):
         return (kernel,)
 
     @nn.nowrap
-    def _further(self: Any) -> tuple[jax.Array, ...]:
+    def _inputs(self: Any, x: jax.Array) -> jax.Array:
+        """What the op takes of the inputs [..., in], of their dtype."""
+        return x
+
+    @nn.nowrap
+    def _further(self: Any, x: jax.Array) -> tuple[jax.Array, ...]:
         """Arrays besides inputs and weights that `_product` takes."""
         draws = self.stochastic and self.has_rng("dropout")
         return (self.make_rng("dropout"),) if draws else ()
@@ -114,10 +119,11 @@ class ProductConv(_Layer):
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (*kernel_axes(self.kernel_size), x.shape[-1], self.features)
         x, *weights = promote_dtype(x, *self._weights(shape), dtype=self.dtype)
+        x = self._inputs(x)
         y = self._product(
             x,
             *weights,
-            *self._further(),
+            *self._further(x),
             strides=self.strides,
             padding=self.padding,
             kernel_dilation=self.kernel_dilation,
@@ -144,7 +150,8 @@ class ProductDense(_Layer):
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (x.shape[-1], self.features)
         x, *weights = promote_dtype(x, *self._weights(shape), dtype=self.dtype)
-        return self._biased(over_rows(self._product, x, *weights, *self._further()))
+        x = self._inputs(x)
+        return self._biased(over_rows(self._product, x, *weights, *self._further(x)))
 
 
 class Conv(ProductConv):
@@ -179,7 +186,7 @@ class _LpAdder(_Layer):
     p_schedule: optax.Schedule = optax.constant_schedule(1.0)
 
     @nn.nowrap
-    def _further(self):
+    def _further(self, x):
         step = self.variable("batch_stats", "step", jnp.zeros, (), jnp.float32)
         p = self.p_schedule(step.value)
         if self.is_mutable_collection("batch_stats") and not self.is_initializing():

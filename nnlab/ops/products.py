@@ -1,13 +1,15 @@
 """Convolutions by weights so simple that hardware needs no multiplier for a term, or a small one.
 
-============  ==========================  ==================================================
-function      weights                     a term, as `nnlab.costs.count` counts it
-============  ==========================  ==================================================
-signed_conv   -1, 0 and +1                one addition
-shift_conv    0 and signed powers of two  one shift of a 32-bit word and one addition
-int8_conv     multiples of a common step  one 8-bit multiplication and addition; the inputs
-              that fit in 8 bits          are such multiples as well
-============  ==========================  ==================================================
+================  ==========================  ==============================================
+function          weights                     a term, as `nnlab.costs.count` counts it
+================  ==========================  ==============================================
+signed_conv       -1, 0 and +1                one addition
+signed_int8_conv  -1, 0 and +1                one 8-bit addition; the inputs are integers of
+                                              8 bits
+shift_conv        0 and signed powers of two  one shift of a 32-bit word and one addition
+int8_conv         multiples of a common step  one 8-bit multiplication and addition; the
+                  that fit in 8 bits          inputs are such multiples as well
+================  ==========================  ==============================================
 
 Value and gradients are those of `nnlab.ops.convolution.conv`: numbers travel as floats, the
 platform's own convolution computes them, and the caller, who quantises the operands, is responsible
@@ -57,5 +59,6 @@ def _product(name: str) -> Product:
 
 
 signed_conv = _product("signed_conv")
+signed_int8_conv = _product("signed_int8_conv")
 shift_conv = _product("shift_conv")
 int8_conv = _product("int8_conv")

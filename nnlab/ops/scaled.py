@@ -16,12 +16,19 @@ of w         rule(w, s, g_q), where g_q is the        (3)  the quantiser's busin
              cotangent that x * q has of q, at q = s c
 ===========  ============================================  ============================
 
-==========================  =============================  =========================  ========
-quantiser                   codes                          scale                      stored
-==========================  =============================  =========================  ========
-signs_by_filter (XNOR-Net)  sgn w, with sgn 0 = +1         mean of abs(w) a filter    1 bit
-signs_by_layer (DoReFa)     sgn w, with sgn 0 = +1         mean of abs(w)             1 bit
-==========================  =============================  =========================  ========
+=================================  ===================  =======================  ======
+quantiser                          codes                scale                    stored
+=================================  ===================  =======================  ======
+signs_by_filter (XNOR-Net)         sgn w                mean of abs(w) a filter  1 bit
+signs_by_layer (DoReFa)            sgn w                mean of abs(w)           1 bit
+centred_signs_by_filter (BiBERT)   sgn(w - mean of w    mean of abs(w) a filter  1 bit
+                                   a filter)
+centred_signs_by_layer (BitNet     sgn(w - mean of w)   mean of abs(w)           1 bit
+b1, BiT)
+=================================  ===================  =======================  ======
+
+with sgn 0 = +1. Whoever stores such weights stores what `export_weights` returns, codes and scale
+together: a scale that is computed again from the quantised weights is another one.
 """
 
 import functools
@@ -50,8 +57,33 @@ def _signs_by_layer(w):
     return sign_ste(w), jnp.abs(w).mean()
 
 
+def _centred_signs_by_filter(w):
+    scale = jnp.abs(w).mean(axis=range(w.ndim - 1))
+    return sign_ste(w - w.mean(axis=range(w.ndim - 1), keepdims=True)), scale
+
+
+def _centred_signs_by_layer(w):
+    return sign_ste(w - w.mean()), jnp.abs(w).mean()
+
+
 signs_by_filter = stored_in(1, _signs_by_filter)
 signs_by_layer = stored_in(1, _signs_by_layer)
+centred_signs_by_filter = stored_in(1, _centred_signs_by_filter)
+centred_signs_by_layer = stored_in(1, _centred_signs_by_layer)
+
+
+def export_weights(kernel: jax.Array, quantizer: ScaledQuantizer) -> tuple[jax.Array, jax.Array]:
+    """Return what is stored of real weights: codes, int8, and their scale, float32.
+
+    Args:
+        kernel: real weights [*taps, in, out], floating and finite.
+        quantizer: of the table above, or `nnlab.ops.bitnet.ternary_by_mean` and the like.
+
+    Returns:
+        Codes of the shape of `kernel`, and a scale [] or [out].
+    """
+    codes, scale = quantizer(kernel)
+    return codes.astype(jnp.int8), scale.astype(jnp.float32)
 
 
 def by_filter(scale: jax.Array, like: jax.Array) -> jax.Array:

@@ -214,8 +214,9 @@ def _arithmetic_of(json: Mapping[str, Any]) -> Arithmetic:
             raise InputError(f"{name}{tuple(json['arguments'])} is no arithmetic: {error}") from (
                 error
             )
-    value = getattr(arithmetics, str(name), None) or NAMED.get(name)
-    if not isinstance(value, Arithmetic):
+    value = getattr(arithmetics, str(name), None)
+    value = value if isinstance(value, Arithmetic) else NAMED.get(name)
+    if value is None:
         raise InputError(f"nnlab.arithmetics has no {name}; expected one that this nnlab knows.")
     return value
 

@@ -100,6 +100,38 @@ def shift_ps(exponent, sign):
     return np.sign(np.round(sign)) * 2.0 ** np.clip(np.round(exponent), -14, 0)
 
 
+def by_mean(w):
+    return np.clip(np.round(w / np.abs(w).mean()), -1, 1) * np.abs(w).mean()
+
+
+def centred(w, axis=None):
+    return sign(w - w.mean(axis)) * np.abs(w).mean(axis)
+
+
+def int8(x):
+    step = np.abs(x).max(tuple(range(1, x.ndim)), keepdims=True) / 127
+    return np.round(x / step) * step
+
+
+def tokens(v, x):
+    """Eight-bit inputs; a dense layer's tokens are all examples."""
+    return int8(x.reshape(-1, x.shape[-1])).reshape(x.shape) if not v.axes else int8(x)
+
+
+def rms(x, scale):
+    return x / np.sqrt(np.square(x).mean(-1, keepdims=True) + 1e-6) * scale
+
+
+def added(x, w):
+    """Products by the sum of exponents and fractions, with the carry, and their sum."""
+    x = x[..., None]
+    (a, e), (b, f) = np.frexp(np.abs(x)), np.frexp(np.abs(w))  # from 1/2 to 1
+    fraction = 2 * a + 2 * b - 2 + 1 / 16
+    carry = np.floor(fraction).astype(int)
+    whole = np.ldexp(1 + fraction - carry, carry + e + f - 2)
+    return (np.sign(x) * np.sign(w) * whole).sum(-2)
+
+
 def ternary(w):
     codes = sign(w) * (np.abs(w) >= 0.7 * np.abs(w).mean())
     return codes * np.abs(w)[codes != 0].mean()
@@ -154,6 +186,12 @@ REFERENCES: dict[str, Any] = {
     "posit16": formatted(np.matmul, scaled(POSIT16), POSIT16),
     "float8": formatted(np.matmul, scaled(FLOAT8_E4M3), FLOAT8_E4M3),
     "adder_posit8": formatted(distance, scaled(POSIT8), POSIT8),
+    "shift_add_vit": lambda v, x, exponent, sign: v(x) @ shift_ps(exponent, sign),
+    "bitnet": lambda v, x, norm, w: v(tokens(v, rms(x, norm))) @ by_mean(w),
+    "bitnet_b1": lambda v, x, norm, w: v(tokens(v, rms(x, norm))) @ centred(w),
+    "bit": lambda v, x, offset, scale, w: v(sign(x + offset)) @ centred(w) * scale,
+    "bibert": lambda v, x, w: v(sign(x)) @ centred(w, 0),
+    "l_mul": lambda v, x, w: added(v(x), w),
     "lp_adder": lambda v, x, w: -(np.abs(v(x)[..., None] - w) ** 1.5).sum(-2),
     "sparse": lambda v, x, w: v(x) @ one_of_two(w),
     "own": lambda v, x, w: (0.5 - np.maximum(v(x)[..., None], w)).sum(-2),
@@ -165,15 +203,20 @@ TERMS = dict.fromkeys(NAMED, PRODUCT) | dict.fromkeys(["xnor", "bireal", "binary
 TERMS |= dict.fromkeys(["adder", "winograd_adder", "adder_sr", "adder_posit8"], DISTANCE)
 TERMS |= dict.fromkeys(["binary_connect", "ternary", "dorefa_1_2"], ADDITION)
 TERMS |= {"binary": XNOR, "conjugate_adder": (0, 1, 1, 0, 0), "lp_adder": (0, 2, 0, 0, 1)}
-TERMS |= dict.fromkeys(["shift_q", "shift_ps"], SHIFT) | {"sparse": PRODUCT, "own": (0, 2, 1, 0, 0)}
+TERMS |= dict.fromkeys(["bit", "bibert"], XNOR) | {"l_mul": DISTANCE}
+TERMS |= dict.fromkeys(["bitnet", "bitnet_b1"], ADDITION)
+TERMS |= dict.fromkeys(["shift_q", "shift_ps", "shift_add_vit"], SHIFT)
+TERMS |= {"sparse": PRODUCT, "own": (0, 2, 1, 0, 0)}
 
 SIGNS: Any = {"binary", "binary_connect", "binary_swish"}  # whose weights are stored as such
 
 NAMES = list(ARITHMETICS)
 # These differ from others by a number or a quantiser; two more take long to compile.
 ALIKE = {"posit16", "float8", "dorefa_4_4_8", "adder_sr", "binary_swish", "adder_posit8"}
+ALIKE |= {"shift_add_vit", "bitnet_b1", "bibert"}
 SLOW = {(name, axes) for name in ALIKE for axes in (1, 2, 3)}
-SLOW |= {(name, axes) for name in ("posit8", "lp_adder") for axes in (1, 2)}
+SLOW |= {(name, axes) for name in ("posit8", "lp_adder", "bitnet", "bit") for axes in (1, 2)}
+SLOW |= {("l_mul", axes) for axes in (1, 2, 3)}
 SLOW |= {("own", axes) for axes in (0, 1, 2, 3)}
 IN_SPACE = [
     pytest.param(name, axes, marks=[pytest.mark.slow] if (name, axes) in SLOW else [])
@@ -192,6 +235,8 @@ def case(name, axes):
     with kernels.use("cpu"):  # nothing to trace for other platforms
         shapes = jax.eval_shape(layer.init, jax.random.key(0), x)
     variables = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(s.dtype), shapes)
+    if "input_scale" in variables["params"]:
+        variables["params"]["input_scale"] = np.float32(1.5)  # a learnt one is above 0
     return layer, variables, x
 
 
@@ -217,7 +262,8 @@ def test_value_and_finite_gradients(name, axes):
 
     with kernels.use("cpu"):
         y, gradients = jax.device_get(both(variables, x))
-    weights = [np.float64(w).reshape(-1, w.shape[-1]) for w in variables["params"].values()]
+    weights = jax.tree.leaves(variables["params"])  # by name
+    weights = [np.float64(w).reshape(-1, *w.shape[-1:]) for w in weights]
     expected = REFERENCES[name](Windows(axes), np.float64(x), *weights)
     tolerance = 1e-5 * np.abs(expected).max()
     np.testing.assert_allclose(y, expected, rtol=0, atol=tolerance)
@@ -244,9 +290,10 @@ def test_bfloat16_vmap_and_counts(name, axes):
         ys = jax.eval_shape(jax.vmap(layer.apply, (None, 0)), variables, examples)
     assert ys.shape == (5, *y.shape)
 
-    counts = count(layer.apply, variables, x).totals()
+    alone = layer.clone(norm=False) if hasattr(layer, "norm") else layer
+    counts = count(alone.apply, variables, x).totals()
     assert counts.pop("unknown") == 0
-    *first, kernel = variables["params"].values()  # by name
+    *first, kernel = jax.tree.leaves(variables["params"])  # by name
     terms = y.size * math.prod(kernel.shape[:-1])
     if name == "shift_add":
         distances = y.size * math.prod(first[0].shape[:-1])
@@ -306,10 +353,13 @@ def test_in_a_file_and_back(name, tmp_path):
         np.testing.assert_array_equal(got, sign(kept) if as_signs else kept)
 
 
+NORMAL = ["float", "bitnet", "bitnet_b1", "l_mul"]  # in themselves, or by a norm inside
+
+
 def test_names_say_what_there_is():
     assert [arithmetic.name for arithmetic in NAMED.values()] == list(NAMED)
     assert all(arithmetic.about for arithmetic in NAMED.values())
-    assert [name for name in NAMED if not NAMED[name].needs_norm] == ["float"]
+    assert [name for name in NAMED if not NAMED[name].needs_norm] == NORMAL
     convolution = [name for name in NAMED if NAMED[name].shortcuts == "convolution"]
     assert convolution == ["adder_sr", "bireal"]
 
