@@ -13,7 +13,7 @@ from nnlab.errors import MissingPackageError
 def test_what_is_missing_comes_with_one_extra(package, monkeypatch):
     monkeypatch.delitem(sys.modules, "nnlab.figures.report", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingPackageError, match=rf"^{package} .*nnlab\[demo\]'\.$"):
+    with pytest.raises(MissingPackageError, match=rf"^{package} .*pip install .*\[demo\]'\.$"):
         runpy.run_path(demo.__file__)
 
 

@@ -176,6 +176,17 @@ def test_examples_that_the_network_does_not_take():
     sentence(lambda: examined.check(state), "MLP does not take the inputs of test: ")
 
 
+def test_one_hot_labels_are_measured_as_classes():
+    model = MLP(classes=4, norm=False)
+    images = np.random.default_rng(0).normal(size=IMAGES.shape).astype(np.float32)
+    state = training.init(jax.random.key(0), model, optax.sgd(0.1), images)
+    examined = Examination(training.evaluation(model), "test", (images, np.eye(4)[LABELS]), None)
+    found = examined(state)
+    assert found is not None and examined.measures is not None
+    assert examined.measures.confusion.sum(axis=1).tolist() == [1] * 4
+    assert examined.measures.accuracy == found["accuracy"]
+
+
 def test_labels_that_are_no_classes():
     state = State(NOTHING, {}, {}, (), NOTHING)
     evaluate = training.evaluation(MLP(classes=4))
