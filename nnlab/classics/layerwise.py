@@ -117,9 +117,10 @@ def train_layer(
     batch_size: int = 100,
     learning_rate: float = 0.1,
     decay: float = 2e-4,
-    observe: Callable[[int, RBM], None] = lambda *_: None,
+    before: tuple[Learning, int] | None = None,
+    observe: Callable[[int, Learning], None] = lambda *_: None,
 ) -> RBM:
-    """Train one layer from its start, with momentum 0.5 and then 0.9.
+    """Train one layer, with momentum 0.5 and then 0.9.
 
     Args:
         key: of everything that is drawn.
@@ -128,19 +129,23 @@ def train_layer(
         rule, learning_rate, decay: as for `epoch`.
         epochs: passes through the data.
         batch_size: examples of a batch.
-        observe: called with the number of epochs done, and the parameters, after each.
+        before: a layer that `observe` was given, and its number of epochs, to go on from; by
+            default it begins anew.
+        observe: called with the number of epochs done, and the layer, after each.
 
     Raises:
         InputError: as for `begin`.
     """
     check_key(key)
     check_count("epochs", epochs)
-    learning = begin(jax.random.fold_in(key, 0), data, hidden, batch_size)
-    for done in range(1, epochs + 1):
+    if before is None:
+        before = begin(jax.random.fold_in(key, 0), data, hidden, batch_size), 0
+    learning, first = before
+    for done in range(first + 1, epochs + 1):
         momentum = 0.5 if done <= SLOW_EPOCHS else 0.9
         options = {"learning_rate": learning_rate, "momentum": momentum, "decay": decay}
         learning = epoch(jax.random.fold_in(key, done), learning, data, rule, **options)
-        observe(done, learning.params)
+        observe(done, learning)
     return learning.params
 
 

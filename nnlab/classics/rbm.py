@@ -143,7 +143,11 @@ def sample(key: jax.Array, probabilities: jax.Array, classes: int = 0) -> jax.Ar
 
 
 def gibbs(
-    key: jax.Array, rbm: RBM, hidden: jax.Array, steps: int = 1, classes: int = 0
+    key: jax.Array,
+    rbm: RBM,
+    hidden: jax.Array,
+    steps: jax.typing.ArrayLike = 1,
+    classes: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
     """Sample visible and hidden units in turn, and return what the last step found.
 

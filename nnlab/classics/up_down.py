@@ -1,10 +1,11 @@
-r"""Deep belief networks as models of pictures and labels, and the up-down algorithm that tunes them.
+r"""Deep belief networks, models of pictures and labels, and the up-down algorithm for them.
 
 The two layers on top are a restricted Boltzmann machine, whose visible units are the layer below it
-and ten classes. From there a picture is generated downwards, layer by layer; upwards, separate
-recognition weights guess what has generated it. Greedy pre-training leaves both the same, and
-contrastive wake-sleep lets them part. With data v and its sampled states h1, h2, … upwards, it
-changes the weights down to predict each layer from the one above it,
+and a group of classes, trained by `nnlab.classics.rbm.CD(1, classes)`. From there a picture is
+generated downwards, layer by layer; upwards, separate recognition weights guess what has generated
+it. Greedy pre-training leaves both the same, and contrastive wake-sleep lets them part. With data v
+and its sampled states h1, h2, … upwards, it changes the weights down to predict each layer from the
+one above it,
 
 .. math:: \Delta G_l \propto h_{l+1} (h_l - \sigma(G_l h_{l+1} + g_l))^\top               (1)
 
@@ -30,9 +31,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nnlab.classics.layerwise import train_layer
 from nnlab.classics.rbm import (
-    CD,
     RBM,
     difference,
     gibbs,
@@ -92,7 +91,11 @@ def classes_of(dbn: DeepBelief) -> int:
 
 
 def direction(
-    key: jax.Array, dbn: DeepBelief, images: jax.Array, targets: jax.Array, steps: int = 1
+    key: jax.Array,
+    dbn: DeepBelief,
+    images: jax.Array,
+    targets: jax.Array,
+    steps: jax.typing.ArrayLike = 1,
 ) -> DeepBelief:
     """Return where (1), (2) and contrastive divergence would have the parameters go.
 
@@ -243,24 +246,3 @@ def imagine(key: jax.Array, dbn: DeepBelief, labels: jax.Array, steps: int = 100
         shares = layer.probabilities(below)
         below = sample(jax.random.fold_in(last, number), shares) if number else shares
     return below
-
-
-def train_top(
-    key: jax.Array, features: jax.Array, labels: jax.Array, hidden: int, classes: int, **options
-) -> RBM:
-    """Train the machine on top by CD-1 on features [examples, units] and labels [examples].
-
-    Args:
-        key: of everything that is drawn.
-        features: probabilities of the layer below.
-        labels: integers from 0.
-        hidden: units of the machine.
-        classes: how many labels there are.
-        options: of `nnlab.classics.layerwise.train_layer`.
-
-    Raises:
-        InputError: features and labels differ in number, or as for `train_layer`.
-    """
-    check_shape("labels", labels, (len(features),))
-    data = jnp.concatenate([features, jax.nn.one_hot(labels, classes)], axis=1)
-    return train_layer(key, data, hidden, CD(1, classes), **options)

@@ -1,5 +1,7 @@
 """Layer by layer, denoising and up-down."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from nnlab.errors import InputError
 
 
 def draw(seed, *shape):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def sigmoid(x):
@@ -21,7 +23,7 @@ def sigmoid(x):
 
 
 LAYER = RBM(draw(0, 6, 4), draw(1, 6), draw(2, 4))
-X = np.random.default_rng(3).uniform(size=(8, 6)).astype(np.float32)
+X = jnp.asarray(np.random.default_rng(3).uniform(size=(8, 6)), jnp.float32)
 
 
 def test_the_loss_of_a_denoising_layer_and_its_gradient():
@@ -47,9 +49,8 @@ def ones(key, params, batch, chains):
 
 def test_an_epoch_follows_momentum_and_decay():
     """One batch of all data, so that the order does not matter."""
-    first = jax.tree.map(jnp.asarray, LAYER)
-    velocity = jax.tree.map(np.zeros_like, LAYER)
-    learning = layerwise.Learning(first, velocity, np.zeros((8, 4), np.float32))
+    velocity = jax.tree.map(jnp.zeros_like, LAYER)
+    learning = layerwise.Learning(LAYER, velocity, jnp.zeros((8, 4)))
     key, options = jax.random.key(1), {"learning_rate": 0.5, "momentum": 0.5, "decay": 0.1}
     learning = layerwise.epoch(key, learning, X, ones, **options)
     step = 0.5 * (1 - 0.1 * LAYER.weights)
@@ -108,16 +109,18 @@ def test_up_down_is_the_program_of_the_paper():
         psleephid = sigmoid(sleepvis @ up[0].weights + up[0].biases)
         pvis = sigmoid(wakehid @ down[0].weights + down[0].biases)
         phid = sigmoid(wakepen @ down[1].weights + down[1].biases)
+    dense: Any = up_down.Dense
+    machine: Any = RBM
     expected = up_down.DeepBelief(
         (
-            up_down.Dense(sleepvis.T @ (sleephid - psleephid), (sleephid - psleephid)[0]),
-            up_down.Dense(sleephid.T @ (negpen - psleeppen), (negpen - psleeppen)[0]),
+            dense(sleepvis.T @ (sleephid - psleephid), (sleephid - psleephid)[0]),
+            dense(sleephid.T @ (negpen - psleeppen), (negpen - psleeppen)[0]),
         ),
         (
-            up_down.Dense(wakehid.T @ (data - pvis), (data - pvis)[0]),
-            up_down.Dense(wakepen.T @ (wakehid - phid), (wakehid - phid)[0]),
+            dense(wakehid.T @ (data - pvis), (data - pvis)[0]),
+            dense(wakepen.T @ (wakehid - phid), (wakehid - phid)[0]),
         ),
-        RBM(
+        machine(
             np.hstack([wakepen, targets]).T @ waketop - np.hstack([negpen, neglab]).T @ negtop,
             (np.hstack([wakepen, targets]) - np.hstack([negpen, neglab]))[0],
             (waketop - negtop)[0],
@@ -148,10 +151,11 @@ def test_up_down_learns_two_pictures_and_their_labels():
     pictures = jnp.array([[1.0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1]])
     labels = jnp.tile(jnp.array([0, 1]), 60)
     data, key = pictures[labels], jax.random.key(0)
-    options = {"epochs": 6, "batch_size": 20}
+    options: dict[str, Any] = {"epochs": 6, "batch_size": 20}
     layers = layerwise.pretrain(key, data, (5,), CD(1), **options)
     features = jax.nn.sigmoid(data @ layers[0].weights + layers[0].hidden)
-    top = up_down.train_top(key, features, labels, 4, 2, **options)
+    features = jnp.concatenate([features, jax.nn.one_hot(labels, 2)], axis=1)
+    top = layerwise.train_layer(key, features, 4, CD(1, 2), **options)
     dbn = up_down.untie(layers, top)
     velocity = jax.tree.map(jnp.zeros_like, dbn)
     for number in range(40):

@@ -120,7 +120,9 @@ def test_the_exact_likelihood_of_bars_and_stripes_rises():
         epochs=40,
         batch_size=60,
         decay=0.0,
-        observe=lambda _, params: found.append(likelihood.log_likelihood(params, data).mean()),
+        observe=lambda _, learning: found.append(
+            likelihood.log_likelihood(learning.params, data).mean()
+        ),
     )
     assert found[0] < -2.5 and -2.0 < found[-1] < -1.79176
     assert found[-1] == max(found) or np.argmax(found) > 30  # still going up, but for noise
