@@ -43,7 +43,7 @@ from nnlab.classics.rbm import CD
 from nnlab.data.holding_out import drawn
 from nnlab.errors import InputError
 from nnlab.figures.plots import COLOURS, STYLE
-from nnlab.runs.fields import DataDir, Positive, PositiveInt, Seed, Some
+from nnlab.runs.fields import DataDir, PositiveInt, Seed, Share, Some
 from nnlab.runs.script import run
 
 CLASSES, HELD_OUT, RATE_EPOCHS = 10, 1 / 6, 1
@@ -71,7 +71,7 @@ class Config(runs.Run):
     """Steps where not all images are labelled, on batches of 50."""
     epochs: PositiveInt = 3
     """Passes where all are, in batches of 100."""
-    rates: Some[Positive] = (0.001, 0.003, 0.01)
+    rates: Some[Share] = (0.001, 0.003, 0.01)
     """Learning rates to choose from."""
     seeds: Some[Seed] = (0, 1, 2)
 
