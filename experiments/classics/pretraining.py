@@ -128,7 +128,7 @@ def network(depth: int, width: int) -> MLP:
 def started(task: Task, depth: int, start: str, seed: int, stages: Stages):
     """Return the network's parameters at its start."""
     config, key = task.config, jax.random.key(seed)
-    params = network(depth, config.width).init(key, jnp.asarray(task.images[:1]))["params"]
+    params = initial(key, task.images[:1], depth=depth, width=config.width)
     if start == "random":
         return params
     rule, rate = RULES[start]
@@ -189,14 +189,21 @@ def train(task: Task, data, params, rate: float, depth: int, seed: int, epochs: 
     return jax.block_until_ready(fine_tune(key, params, *data, rate, steps=steps, **options))
 
 
+@functools.partial(jax.jit, static_argnames=("depth", "width"))
+def initial(key, images, *, depth, width):
+    return network(depth, width).init(key, images)["params"]
+
+
+@functools.partial(jax.jit, static_argnames=("depth", "width"))
+def predictions(params, images, *, depth, width):
+    logits = jnp.asarray(network(depth, width).apply({"params": params}, images))
+    return jnp.argmax(logits, axis=1)
+
+
 def error(params, depth: int, width: int, images, labels) -> float:
     """Return the share of images that are read wrongly, in percent."""
-    apply = jax.jit(network(depth, width).apply)
-    found = [
-        np.argmax(apply({"params": params}, images[n : n + 5000]), axis=1)
-        for n in range(0, len(images), 5000)
-    ]
-    return 100 * float(np.mean(np.concatenate(found) != labels))
+    found = predictions(params, images, depth=depth, width=width)
+    return 100 * float(np.mean(np.asarray(found) != labels))
 
 
 def choose_rate(task: Task, count: int, depth: int, start: str, stages: Stages) -> float:

@@ -21,7 +21,7 @@ class Stages:
     """
 
     def __init__(self, record: runs.Record):
-        self.record = record
+        self.record, self._trained = record, {}
         if record.folder.resume and (found := read_run(record.folder.path).result):
             record.contents = found | record.contents
 
@@ -39,13 +39,14 @@ class Stages:
     def trained(self, name: str, like: Any, make: Callable[[], Any]) -> Any:
         """Return what `make` trains, or has trained before; `like` has its shapes."""
         path = self.record.folder.checkpoints / name
-        if path.is_dir():
-            return runs.restore(path, like)
-        start = time.process_time()
-        made = jax.block_until_ready(make())
-        runs.save(path, made)
-        self.spent(name, start)
-        return made
+        if name not in self._trained and path.is_dir():
+            self._trained[name] = runs.restore(path, like)
+        elif name not in self._trained:
+            start = time.process_time()
+            self._trained[name] = jax.block_until_ready(make())
+            runs.save(path, self._trained[name])
+            self.spent(name, start)
+        return self._trained[name]
 
     def layer(self, name: str, key, data, hidden: int, rule, **options) -> RBM:
         """Return a layer that `train_layer` trains, each epoch of it kept."""

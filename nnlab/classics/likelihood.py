@@ -162,17 +162,19 @@ def annealed_log_partition(
     if base.shape != rbm.visible.shape:
         raise InputError(f"base has shape {list(base.shape)}, expected {list(rbm.visible.shape)}.")
 
-    def between(beta):
+    def log_share(beta, visible, fields):  # of (3), summed over h, without its constant
         biases = (1 - beta) * base + beta * rbm.visible
-        return RBM(beta * rbm.weights, biases, beta * rbm.hidden)
+        return visible @ biases + jnp.sum(jax.nn.softplus(beta * fields), axis=-1)
 
     def step(number, carry):
         visible, logs = carry
-        before, after = between((number - 1) / steps), between(number / steps)
-        logs += free_energy(before, visible) - free_energy(after, visible)
+        before, beta = (number - 1) / steps, number / steps
+        fields = rbm.hidden + visible @ rbm.weights
+        logs += log_share(beta, visible, fields) - log_share(before, visible, fields)
         up, down = jax.random.split(jax.random.fold_in(key, number))
-        hidden = sample(up, hidden_probabilities(after, visible))
-        return sample(down, visible_probabilities(after, hidden)), logs
+        hidden = sample(up, jax.nn.sigmoid(beta * fields))
+        fields = (1 - beta) * base + beta * (rbm.visible + hidden @ rbm.weights.T)
+        return sample(down, jax.nn.sigmoid(fields)), logs
 
     shares = jnp.broadcast_to(jax.nn.sigmoid(base), (chains, len(base)))
     first = sample(jax.random.fold_in(key, 0), shares)
