@@ -15,7 +15,6 @@ It stops and goes on with `--resume`, also for more epochs than were asked for b
 """
 
 import dataclasses
-import math
 import time
 from typing import Any
 
@@ -25,6 +24,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from stages import Stages
+from tiles import filters, tiles
 
 from nnlab import figures, runs, vision
 from nnlab.classics import rbm, up_down
@@ -168,26 +168,9 @@ def figure(rows, imagined: np.ndarray, dbn: up_down.DeepBelief) -> Figure:
     axes.axhline(1.25, color="#717581", linestyle=(0, (4, 2)), linewidth=1, label="published")
     axes.set(xlabel="epochs of up-down", ylabel="test error / %", ylim=(1, None))
     axes.legend()
-    size = math.isqrt(imagined.shape[1])
-    tiles(parts[1], "imagined", imagined.reshape(CLASSES, 8, size, size), (0, 1))
-    weights = np.asarray(dbn.up[0].weights).T
-    chosen = weights[: min(80, len(weights) // 8 * 8)]
-    limit = float(np.quantile(np.abs(chosen), 0.995))
-    tiles(parts[2], "filters upwards", chosen.reshape(-1, 8, size, size), (-limit, limit))
+    tiles(parts[1].subplots(), "imagined", imagined, 8)
+    filters(parts[2].subplots(), "filters upwards", dbn.up[0].weights, 80, 8)
     return drawn
-
-
-def tiles(part, title: str, pictures: np.ndarray, limits: tuple[float, float]) -> None:
-    """Draw pictures [rows, columns, height, width] side by side."""
-    rows, columns, height, width = pictures.shape
-    framed = np.full((rows, columns, height + 1, width + 1), np.nan)
-    framed[:, :, :height, :width] = pictures
-    axes = part.subplots()
-    whole = framed.transpose(0, 2, 1, 3).reshape(rows * (height + 1), -1)
-    axes.imshow(whole, "gray_r", vmin=limits[0], vmax=limits[1], aspect="equal")
-    axes.set(xticks=[], yticks=[], title=title)
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
 
 
 if __name__ == "__main__":

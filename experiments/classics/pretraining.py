@@ -16,7 +16,7 @@ nothing.
 
     python experiments/classics/pretraining.py
 
-It stops and goes on with `--resume`.
+It stops and goes on with `--resume`, also to more `--labels`.
 """
 
 import dataclasses
@@ -83,7 +83,7 @@ def main(config: Config) -> None:
     if max(config.labels) > len(images):
         raise InputError(f"--labels must be at most the {len(images)} images, not {config.labels}.")
     task = Task(images, labels, prepared(mnist.test), config)
-    with config.open() as record:
+    with config.open("labels") as record:
         stages = Stages(record)
         for count, depth, start in itertools.product(config.labels, config.depths, STARTS):
             rate = choose_rate(task, count, depth, start, stages)

@@ -29,9 +29,10 @@ import numpy as np
 from jax import lax
 from matplotlib.figure import Figure
 from stages import Stages
+from tiles import filters, tiles
 
 from nnlab import figures, runs, vision
-from nnlab.classics import layerwise, likelihood, rbm
+from nnlab.classics import likelihood, rbm
 from nnlab.classics.rbm import CD, PCD
 from nnlab.figures.plots import COLOURS, STYLE
 from nnlab.runs.fields import DataDir, PositiveInt, Seed
@@ -80,8 +81,9 @@ def main(config: Config) -> None:
             curves[name] = row["curve"]
         pictures = {}
         for name, rule in rules.items():
-            params = on_digits(name, rule, train, config, stages)
-            pictures[name] = params, continued(params, test[:24], config.seed)
+            options = {"epochs": config.epochs, "learning_rate": 0.05}
+            params = stages.layer(name, bits, train, config.hidden, rule, **options)
+            pictures[name] = params, continued(params, test[:36], config.seed)
             measure = functools.partial(measured, params, train, test, config)
             stages.row({"rule": name}, "digits", measure)
         seconds = stages.record.contents["seconds"]
@@ -144,7 +146,7 @@ def bias_by_steps(config: Config) -> list[dict[str, float]]:
         )
     )
     found = []
-    for updates in (0, 500, 2000):
+    for updates in (500, 1000, 2000):
         for _ in range(updates - (found[-1]["updates"] if found else 0)):
             params = ascend(params)
         exact = likelihood.expected_gradient(params, patterns).weights
@@ -153,17 +155,6 @@ def bias_by_steps(config: Config) -> list[dict[str, float]]:
             away = float(jnp.linalg.norm(biased - exact) / jnp.linalg.norm(exact))
             found.append({"updates": updates, "k": k, "relative error": away})
     return found
-
-
-def on_digits(name: str, rule, train, config: Config, stages: Stages) -> rbm.RBM:
-    """Return a machine that has learned MNIST."""
-    key = jax.random.key(config.seed)
-
-    def learn():
-        options = {"epochs": config.epochs, "learning_rate": 0.05}
-        return layerwise.train_layer(key, train, config.hidden, rule, **options)
-
-    return stages.trained(name, rbm.start(key, train.shape[1], config.hidden), learn)
 
 
 def measured(params: rbm.RBM, train, test, config: Config) -> dict[str, float]:
@@ -198,8 +189,8 @@ def continued(params: rbm.RBM, images: jax.Array, seed: int) -> np.ndarray:
 @matplotlib.rc_context(STYLE)
 def figure(curves, bias, pictures, updates: int) -> Figure:
     """Draw likelihoods on bars and stripes, the bias of CD-k, filters and samples."""
-    drawn = Figure(figsize=(12, 6.4))
-    parts: Any = drawn.subfigures(2, 1, height_ratios=[1, 1])
+    drawn = Figure(figsize=(12, 6))
+    parts: Any = drawn.subfigures(2, 1, height_ratios=[1, 1.1])
     left, right = parts[0].subplots(1, 2)
     for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
         left.plot(np.linspace(0, updates, len(curve)), curve, color=colour, label=name)
@@ -213,29 +204,14 @@ def figure(curves, bias, pictures, updates: int) -> Figure:
         right.plot(k, errors, "o-", ms=3, color=colour, label=f"after {count:,} updates")
     right.set_xscale("log")
     right.set_yscale("log")
+    right.set_ylim(1e-5, None)
     right.set(title="Bias of CD-k", xlabel="k", ylabel="error of the gradient, relative")
     right.legend()
     places = parts[1].subplots(2, len(pictures), squeeze=False)
     for column, (name, (params, samples)) in enumerate(pictures.items()):
-        weights = np.asarray(params.weights).T[: len(samples)]
-        limit = float(np.quantile(np.abs(weights), 0.995))
-        tiles(places[0, column], f"{name}: filters", weights, (-limit, limit))
-        tiles(places[1, column], f"{name}: samples", samples, (0, 1))
+        filters(places[0, column], f"{name}: filters", params.weights, 36, 12)
+        tiles(places[1, column], f"{name}: samples", samples, 12)
     return drawn
-
-
-def tiles(axes, title: str, pictures: np.ndarray, limits: tuple[float, float]) -> None:
-    """Draw square pictures [n, pixels] in rows of twelve."""
-    size = math.isqrt(pictures.shape[1])
-    columns = min(12, len(pictures))
-    pictures = pictures[: len(pictures) // columns * columns]
-    framed = np.full((len(pictures), size + 1, size + 1), np.nan)
-    framed[:, :size, :size] = pictures.reshape(-1, size, size)
-    rows = framed.reshape(-1, columns, size + 1, size + 1).transpose(0, 2, 1, 3)
-    axes.imshow(rows.reshape(-1, columns * (size + 1)), "gray_r", vmin=limits[0], vmax=limits[1])
-    axes.set(xticks=[], yticks=[], title=title)
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
 
 
 if __name__ == "__main__":
