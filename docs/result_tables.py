@@ -215,6 +215,14 @@ def _hopfield(found: Mapping) -> Tables:
     }
 
 
+def _rbm(found: Mapping) -> Tables:
+    bars = [{k: v for k, v in row.items() if k != "curve"} for row in found["bars"]]
+    return {
+        "bars and stripes, mean log-likelihood in nats": markdown_table(bars),
+        "MNIST": markdown_table(found["digits"]),
+    }
+
+
 def _optimisers_on_surfaces(found: Mapping) -> Tables:
     return {
         "on surfaces": _table(found)[""],
@@ -351,6 +359,7 @@ TABLES: dict[str, Callable[[Mapping], Tables]] = {
     "function_fitting": _function_fitting,
     "optimisers_on_surfaces": _optimisers_on_surfaces,
     "hopfield": _hopfield,
+    "rbm": _rbm,
     "sign_optimizers": _scalars,
     "speed": lambda found: {"": importlib.import_module("tables").markdown(found)},
     "transfer_learning": lambda found: {

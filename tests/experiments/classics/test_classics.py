@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from nnlab.runs.script import run
@@ -50,3 +51,37 @@ def test_what_a_layer_sees(result):
     (row,) = found["table"]
     assert (row["layer"], row["receptive field"], row["units"]) == ("AdderConv_0", "5x5", 32)
     assert row["response to the strongest patch"] < row["response to the maximiser"] < 0
+
+
+def test_boltzmann_machines(result, write_mnist, tmp_path):
+    write_mnist(tmp_path, images=200)
+    args = ("--data-dir", tmp_path, "--updates", 2000, "--machines", 1, "--hidden", 8)
+    found = result("rbm", *args, "--epochs", 1)
+    likelihoods = {row["rule"]: row["log-likelihood"] for row in found["bars"]}
+    assert [*likelihoods] == ["exact", "CD-1", "CD-3", "PCD-1"]
+    assert all(-6.24 < value < -2.63906 for value in likelihoods.values())  # -9 log 2: no weights
+    assert all(np.isfinite(row["test log-likelihood / nats"]) for row in found["digits"])
+    errors = [row["relative error"] for row in found["bias"] if row["updates"] == 2000]
+    assert sorted(errors, reverse=True) == errors  # more steps, less bias
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pretraining", "deep_belief"])
+def test_a_run_in_pieces_measures_nothing_twice(name, result, write_mnist, tmp_path):
+    write_mnist(tmp_path, images=240)
+    small = {
+        "pretraining": [
+            *("--width", 8, "--depths", 1, 2, "--labels", 20, 240, "--layer-epochs", 1),
+            *("--steps", 20, "--epochs", 1, "--rates", 0.01, 0.1, "--seeds", 0),
+        ],
+        "deep_belief": ["--width", 8, "--top", 10, "--greedy-epochs", 1, "--batch-size", 20],
+    }[name]
+    pieces = {"pretraining": ([], []), "deep_belief": (["--epochs", 1], ["--epochs", 2])}[name]
+    args = ("--data-dir", tmp_path, *small, "--resume")
+    first, second = (result(name, *args, *piece) for piece in pieces)
+    if name == "pretraining":
+        assert first["rows"] == second["rows"] and len(first["rows"]) == 12
+        assert first["seconds"] == second["seconds"]
+    else:
+        assert second["epochs"][:2] == first["epochs"] and len(second["epochs"]) == 3
+        assert first["seconds"]["top"] == second["seconds"]["top"]
