@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
 from nnlab.data.batches import shared_size
@@ -105,7 +106,7 @@ def evolve(
     if members < 2:
         raise InputError(f"a population of {members} was given to evolve, expected 2 or more.")
     check_number("mutation", mutation)
-    if not isinstance(crossover, jax.core.Tracer) and not 0 <= crossover <= 1:
+    if not isinstance(crossover, Tracer) and not 0 <= crossover <= 1:
         raise InputError(f"crossover must be a number from 0 to 1, not {crossover!r}.")
     one = jax.tree.map(lambda leaf: leaf[0], population)
     unravel = ravel_pytree(one)[1]
@@ -116,21 +117,20 @@ def evolve(
         return _evaluated(loss, jax.vmap(unravel)(genomes * spread))
 
     schedule: Any = mutation if callable(mutation) else lambda _: mutation
-    algorithm = SimpleGA(members, np.zeros(spread.size), std_schedule=schedule)
+    algorithm = SimpleGA(members, np.zeros(spread.size, spread.dtype), std_schedule=schedule)
     # evosax takes a number from the second parent with its rate.
     options = algorithm.default_params.replace(crossover_rate=1 - crossover)
-    state = algorithm.init(key, genomes, evaluated(genomes), options)
+    state = algorithm.init(key, genomes, jnp.full(members, jnp.inf), options)
 
-    def generation(state, key):
-        asked, told = jax.random.split(key)
+    def generation(state, number):  # the first population is number 0, so that all share one loss
+        asked, told = jax.random.split(jax.random.fold_in(key, number))
         children, state = algorithm.ask(asked, state, options)
-        state, _ = algorithm.tell(told, children, evaluated(children), state, options)
+        living = jnp.where(number == 0, genomes, children)
+        state, _ = algorithm.tell(told, living, evaluated(living), state, options)
         return state, state.best_fitness
 
-    keys = jax.random.split(key, generations)
-    first = state.best_fitness
-    state, losses = lax.scan(generation, state, keys)
-    return Found(unravel(state.best_solution * spread), jnp.append(first, losses))
+    state, losses = lax.scan(generation, state, jnp.arange(generations + 1))
+    return Found(unravel(state.best_solution * spread), losses)
 
 
 def _evaluated(loss: Loss, population: Params) -> jax.Array:
