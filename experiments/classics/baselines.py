@@ -105,7 +105,7 @@ def main(config: Config) -> None:
                 if name not in fits:
                     fits[name] = learn(data)._asdict()
                     record.result({"curves": curves, "table": table(curves)})
-        record.figure(figure(curves))
+            record.figure(figure(curves))
         figures.print_table(record.rows())
 
 
