@@ -239,6 +239,20 @@ def _function_fitting(found: Mapping) -> Tables:
     }
 
 
+def _genetic_start(found: Mapping) -> Tables:
+    names = {
+        "of processor / s": "search / s",
+        "steps": "steps",
+        "of processor, too / s": "training / s",
+        **{name: name for name in ("loss at start", "log10 of loss", "test error / %")},
+    }
+    names = {name: name for name in ("problem", "network", "start", "evaluations")} | names
+    return {
+        "starts, with seconds of the processor": _pick(found["table"], **names),
+        "differences by seed": markdown_table(found["differences"]),
+    }
+
+
 def _sign_direction(found: Mapping) -> Tables:
     layers = [
         {
@@ -358,6 +372,7 @@ TABLES: dict[str, Callable[[Mapping], Tables]] = {
     "by_hand": _by_hand,
     "function_fitting": _function_fitting,
     "optimisers_on_surfaces": _optimisers_on_surfaces,
+    "genetic_start": _genetic_start,
     "hopfield": _hopfield,
     "rbm": _rbm,
     "sign_optimizers": _scalars,

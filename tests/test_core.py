@@ -8,9 +8,9 @@ import textwrap
 import pytest
 
 OPTIONAL = (  # but for rich and Orbax, which flax itself imports
-    *("PIL", "array_record", "cloudpickle", "drain3", "flatbuffers", "grain", "matplotlib"),
-    *("pooch", "safetensors", "sklearn", "tensorboardX", "tensorflow_datasets", "torch", "tqdm"),
-    "tyro",
+    *("PIL", "array_record", "cloudpickle", "drain3", "evosax", "flatbuffers", "grain"),
+    *("matplotlib", "pooch", "safetensors", "sklearn", "tensorboardX", "tensorflow_datasets"),
+    *("torch", "tqdm", "tyro"),
 )
 
 
@@ -35,8 +35,10 @@ def test_the_core_needs_no_optional_package_and_the_rest_names_its_extra():
         assert counts.additions["float32"] > 0
 
         from nnlab import data, deployment, files, runs, series, vision
+        from nnlab.classics import genetic
         from nnlab.runs import script
         calls = {{
+            "classics": lambda: genetic.evolve(jax.random.key(0), jnp.sum, jnp.ones((2, 1)), 1),
             "data": lambda: vision.load("digits"),
             "deployment": lambda: deployment.load_program("x"),
             "figures": lambda: importlib.import_module("nnlab.figures.plots"),

@@ -89,7 +89,7 @@ def sizes(largest: int) -> list[int]:
 
 def data_sets(seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return inputs [n, inputs] and targets [n, 1] of each data set."""
-    with needs("vision"):
+    with needs("data"):
         from sklearn.datasets import load_diabetes
     x = np.linspace(0, 10, 94)[:, None]
     noise = np.random.default_rng(seed).normal(0, 0.05, x.shape)

@@ -50,7 +50,7 @@ class Config(runs.Run):
 
 
 def main(config: Config) -> None:
-    with needs("vision"):
+    with needs("data"):
         from sklearn.linear_model import Perceptron
     mnist = vision.load("mnist", config.data_dir)
     train, test = map(prepared, (mnist.train, mnist.test))

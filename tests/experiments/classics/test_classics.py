@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
 from nnlab.runs.script import run
 
@@ -85,3 +86,34 @@ def test_a_run_in_pieces_measures_nothing_twice(name, result, write_mnist, tmp_p
     else:
         assert second["epochs"][:2] == first["epochs"] and len(second["epochs"]) == 3
         assert first["seconds"]["top"] == second["seconds"]["top"]
+
+
+def test_intervals_are_those_of_a_t_test(load_script):
+    script = load_script("classics/genetic_start")
+    differences = [-0.3, -0.1, -0.2, -0.25, -0.4]
+    expected = ttest_1samp(differences, 0).confidence_interval(0.95)
+    mean, half = script.interval(differences)
+    assert (mean - half, mean + half) == pytest.approx(tuple(expected))
+    assert script.verdict(differences) == "better"
+    assert script.verdict([*differences, 0.9]) == script.verdict([0, 0]) == "no difference"
+
+
+@pytest.mark.slow
+def test_a_genetic_start(result, tmp_path):
+    pytest.importorskip("evosax")
+    found = result("genetic_start", "--problems", "XOR", "--seeds", 0, 1)
+    assert [row["evaluations"] for row in found["table"]] == 2 * [0, 0, 2048, 2048, 128, 128]
+    for searched in (2, 3):  # the loss at the start is what these search for
+        for plain in (0, 6):
+            rows = found["table"][plain], found["table"][plain + searched]
+            assert rows[1]["loss at start"] < rows[0]["loss at start"]
+    assert (tmp_path / "genetic_start" / "curves.png").is_file()
+
+
+@pytest.mark.slow
+def test_baselines(result, tmp_path):
+    found = result("baselines", "--data", "digits", "--train-images", 300, "--epochs", 1)
+    errors = {row["learner"]: float(row["test error / %"]) for row in found["table"]}
+    assert errors["support vector machine"] < 2 < 20 < errors["decision tree"]
+    assert all(row["images"] == 300 and row["training / s"] > 0 for row in found["table"])
+    assert (tmp_path / "baselines" / "curves.png").is_file()
