@@ -279,6 +279,9 @@ def test_units_that_are_dead_and_numbers_that_are_none_are_named(open_page):
     page.evaluate("change({ rate: 1000, loss: 'squared' }); train(400)")
     assert "was not taken" in page.text_content("#message")
     assert page.evaluate("page.lesson.layers.every(l => l.w.every(Number.isFinite))")
+    page.fill("#weight-bias-0", "1e40")  # no float32
+    page.keyboard.press("Tab")
+    assert "too large" in page.text_content("#message")
     page.fill("#points", "1")
     page.keyboard.press("Tab")
     assert "points must be a whole number" in page.text_content("#message")

@@ -85,6 +85,11 @@ function convert(lesson) {
 
 function setWeight(layer, name, place, value) {
   const { lesson } = page;
+  if (!Number.isFinite(Math.fround(value))) {
+    say(`Nothing was changed: ${value} is too large for a weight.`);
+    draw();
+    return;
+  }
   remember();
   const array = lesson.layers[layer][name].slice();
   array[place] = value;
