@@ -33,3 +33,11 @@ def test_one_neuron(result, tmp_path):
     assert [row["4 inputs, of 65,536"] for row in found["table"]] == [1882, 1882, 1498, 218, 66]
     assert {row["XOR"] for row in found["table"]} == {"no"}
     assert (tmp_path / "one_neuron" / "curves.png").is_file()
+
+
+@pytest.mark.slow
+def test_kernels_by_hand(result):
+    rows = {row["kernel"]: row for row in result("kernels_by_hand")["table"]}
+    assert rows["two edges"]["adder, float"] == pytest.approx(1)
+    assert rows["Sobel"]["adder, brightness"] < -0.9 < rows["Sobel"]["float, brightness"]
+    assert rows["patch"]["adder's best, off by / pixels"] == 0
