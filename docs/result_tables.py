@@ -208,6 +208,20 @@ def _hopfield(found: Mapping) -> Tables:
     }
 
 
+def _why_convolution(found: Mapping) -> Tables:
+    seeds = found["config"]["seeds"]
+    rows = [
+        {k: v for k, v in row.items() if len(seeds) > 1 or "all seeds" not in k}
+        for row in found["table"]
+    ]
+    return {
+        "networks of equal units": markdown_table(rows),
+        "test accuracy / % by the shift of the images in pixels": markdown_table(
+            found["accuracy by shift"]
+        ),
+    }
+
+
 def _optimisers_on_surfaces(found: Mapping) -> Tables:
     return {
         "on surfaces": _table(found)[""],
@@ -341,6 +355,7 @@ TABLES: dict[str, Callable[[Mapping], Tables]] = {
     "function_fitting": _function_fitting,
     "optimisers_on_surfaces": _optimisers_on_surfaces,
     "hopfield": _hopfield,
+    "why_convolution": _why_convolution,
     "sign_optimizers": _scalars,
     "speed": lambda found: {"": importlib.import_module("tables").markdown(found)},
     "transfer_learning": lambda found: {
