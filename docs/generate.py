@@ -150,7 +150,7 @@ def _section(script: Script) -> list[str]:
     made_by, stems = [], [script.path.stem]
     for path in script.results:
         found = json.loads(path.read_text())
-        run = found["runs"][0] if "runs" in found else found.get("provenance", found)
+        run = found if "hardware" in found else found.get("provenance") or found["runs"][0]
         machine = f"{run['hardware']}, jax {run['versions']['jax']}"
         made_by.append(f"[{path.name}](results/{path.name}) ({machine})")
         for caption, table in tables(path.stem).items():

@@ -223,6 +223,20 @@ def _rbm(found: Mapping) -> Tables:
     }
 
 
+def _why_convolution(found: Mapping) -> Tables:
+    seeds = found["config"]["seeds"]
+    rows = [
+        {k: v for k, v in row.items() if len(seeds) > 1 or "all seeds" not in k}
+        for row in found["table"]
+    ]
+    return {
+        "networks of equal units": markdown_table(rows),
+        "test accuracy / % by the shift of the images in pixels": markdown_table(
+            found["accuracy by shift"]
+        ),
+    }
+
+
 def _optimisers_on_surfaces(found: Mapping) -> Tables:
     return {
         "on surfaces": _table(found)[""],
@@ -375,6 +389,7 @@ TABLES: dict[str, Callable[[Mapping], Tables]] = {
     "genetic_start": _genetic_start,
     "hopfield": _hopfield,
     "rbm": _rbm,
+    "why_convolution": _why_convolution,
     "sign_optimizers": _scalars,
     "speed": lambda found: {"": importlib.import_module("tables").markdown(found)},
     "transfer_learning": lambda found: {

@@ -48,6 +48,7 @@ OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
 }
 DATA = ("circle", "xor", "gauss", "spiral", "plane", "hills", "own")
 REGRESSION = ("plane", "hills")
+STARTS = ("random", "zeros")
 FEATURES = ("x1", "x2", "x1^2", "x2^2", "x1x2", "sin2x1", "sin2x2")
 
 
@@ -71,6 +72,7 @@ class Settings:
         inputs: names out of `FEATURES`.
         layers: the hidden layers.
         last, output: arithmetic and activation of the last layer.
+        start: "random" weights, as `nnlab.playground.data.start` draws them, or "zeros".
         norm: whether BatchNorm follows hidden layers whose arithmetic needs it.
         loss: "cross_entropy" or "squared".
         optimizer, rate, batch: name, learning rate and batch size.
@@ -87,6 +89,7 @@ class Settings:
     layers: tuple[Layer, ...] = (Layer(units=4), Layer(units=2))
     last: str = "float"
     output: str = "linear"
+    start: str = "random"
     norm: bool = True
     loss: str = "cross_entropy"
     optimizer: str = "sgd"
@@ -110,6 +113,7 @@ class Settings:
             *layers,
             ("last", self.last, ARITHMETICS),
             ("output", self.output, ACTIVATIONS),
+            ("start", self.start, STARTS),
             ("loss", self.loss, LOSSES),
             ("optimizer", self.optimizer, OPTIMIZERS),
         ):

@@ -86,7 +86,10 @@ def begin(settings: Settings, own: Sequence[Sequence[float]] = ()) -> Lesson:
         layer = params[f"layer{number}"]
         [kernel] = [name for name in layer if name != "bias"]
         fan_in, fan_out = layer[kernel].shape
-        layer[kernel] = data.start(arithmetic, fan_in, fan_out, number, settings.seed)
+        if settings.start == "zeros":
+            layer[kernel] = jnp.zeros_like(layer[kernel])
+        else:
+            layer[kernel] = data.start(arithmetic, fan_in, fan_out, number, settings.seed)
     state = state._replace(params=params, opt_state=rule.init(params))
     return Lesson(settings, state, inputs, targets, own=tuple(map(tuple, own)))
 
@@ -133,7 +136,7 @@ def load(path: str | os.PathLike[str]) -> Lesson:
             raise InputError(
                 f"{path} is of the format {saved['nnlab_playground']}, expected {FORMAT}."
             )
-        return _restored(saved)
+        return filled(begin(settings_of(saved["settings"]), saved["own"]), saved)
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -151,22 +154,22 @@ def settings_of(tree: Any) -> Settings:
     return Settings(**values)
 
 
-def _restored(saved: Any) -> Lesson:
-    lesson = begin(settings_of(saved["settings"]), saved["own"])
+def filled(lesson: Lesson, saved: Any) -> Lesson:
+    """Return a lesson of the same settings whose numbers are those of the page's tree."""
     fields = _state_fields(lesson.settings.optimizer)
 
-    def filled(leaf: jax.Array, numbers: Any) -> jax.Array:
+    def like(leaf: jax.Array, numbers: Any) -> jax.Array:
         return jnp.asarray(numbers, leaf.dtype).reshape(leaf.shape)
 
     def weights(path: Any, leaf: jax.Array) -> jax.Array:
         layer, name = _place(path)
-        return filled(leaf, saved["layers"][layer][name])
+        return like(leaf, saved["layers"][layer][name])
 
     def moments(path: Any, leaf: jax.Array) -> jax.Array:
         field = next(key.name for key in reversed(path) if isinstance(key, _Attribute))
         named = [key for key in path if getattr(key, "key", None) in lesson.state.params]
         layer, name = _place(path) if named else (0, "w")  # counts are those of all arrays
-        return filled(leaf, saved["layers"][layer]["state"][name][fields.index(field)])
+        return like(leaf, saved["layers"][layer]["state"][name][fields.index(field)])
 
     mapped = jax.tree_util.tree_map_with_path
     state = lesson.state._replace(
@@ -202,6 +205,10 @@ def _examples(settings: Settings, own: Sequence[Sequence[float]]) -> tuple[np.nd
             raise InputError("There are no points of one's own; expected one or more.")
         numbers = np.asarray(own, np.float32).reshape(len(own), 3)
         xy, labels = numbers[:, :2], numbers[:, 2]
+        if labels.max() >= settings.classes:
+            raise InputError(
+                f"The points are of {int(labels.max()) + 1} classes, expected {settings.classes}."
+            )
     else:
         xy, labels = data.data(settings)
     count = max(1, len(xy) * settings.share // 100)

@@ -29,6 +29,7 @@ from nnlab.playground.network import (
     LOSSES,
     OPTIMIZERS,
     REGRESSION,
+    STARTS,
     Settings,
     kernel_name,
 )
@@ -59,6 +60,7 @@ def tables() -> dict[str, Any]:
         "norm": _per_output(entries()["norm_eval"][0], "y,scale,bias,mean,variance"),
         "optimizers": {name: state_shapes(name) for name in OPTIMIZERS},
         "losses": list(LOSSES),
+        "starts": list(STARTS),
         "data": list(DATA),
         "regression": list(REGRESSION),
         "features": list(FEATURES),

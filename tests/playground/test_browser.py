@@ -107,7 +107,8 @@ def test_the_address_holds_every_setting(open_page):
     wanted = (
         "data=spiral&optimizer=adam&classes=3&noise=10&points=300&share=70&seed=9&batch=25&"
         "rate=0.03&l1=0.001&l2=0.01&norm=0&inputs=x1,x2,sin2x1&"
-        "layers=adder:6:relu,posit8:3:sigmoid&last=shift&output=tanh&loss=squared&stop=40&test=1"
+        "layers=adder:6:relu,posit8:3:sigmoid&last=shift&output=tanh&loss=squared&stop=40&test=1&"
+        "start=zeros&hide=hand,l1&text=What+is+it%3F"
     )
     page = open_page(wanted)
     assert sorted(page.evaluate("page.address").split("&")) == sorted(wanted.split("&"))
@@ -141,6 +142,87 @@ def test_csv_with_bad_rows_loses_nothing(open_page):
     assert _settings(page)["classes"] == 3
     page.reload()
     assert len(page.evaluate("page.lesson.own")) == 3
+
+
+def test_csv_may_name_classes_and_points_keep_them(open_page):
+    page = open_page()
+    page.click("summary")
+    page.fill("#csv", "x y kind\n1 1 red\n2 2 blue\n-1 0 green")
+    page.click("#csv-take")
+    assert page.text_content("#csv-message") == "red is class 0, blue is class 1, green is class 2"
+    assert sorted(page.evaluate("page.lesson.own")) == [[-1, 0, 2], [1, 1, 0], [2, 2, 1]]
+    page.select_option("#classes", "2")
+    assert "3 classes" in page.text_content("#message")
+    assert _settings(page)["classes"] == 3
+    page.fill("#csv", "\n".join(f"0, 0, {name}" for name in "abcde"))
+    page.click("#csv-take")
+    assert "row 5" in page.text_content("#csv-message")
+
+
+def _middle_of_link(page, number):
+    """Where the line of a weight is, in the middle."""
+    return page.evaluate(
+        """(number) => {
+          const line = document.querySelectorAll("#links .wide path")[number];
+          const { x, y } = line.getPointAtLength(line.getTotalLength() / 2);
+          const frame = $("links").getBoundingClientRect();
+          return [x + frame.left, y + frame.top];
+        }""",
+        number,
+    )
+
+
+def test_lines_show_and_change_their_weight_and_changes_are_taken_back(open_page):
+    page = open_page("layers=float:1:tanh&classes=3")
+    page.mouse.move(*_middle_of_link(page, 4))
+    weight = page.evaluate("page.lesson.layers[1].w[2]")
+    text = page.text_content("#edit label").replace("\N{MINUS SIGN}", "-")
+    assert text.startswith("unit 1 of layer 1 → output 3: ")
+    assert float(text.split(": ")[1].split(",")[0]) == pytest.approx(weight, rel=1e-3)
+    page.mouse.click(*_middle_of_link(page, 4))
+    page.keyboard.type("1.25")
+    page.keyboard.press("Enter")
+    assert page.evaluate("page.lesson.layers[1].w[2]") == 1.25 and page.is_hidden("#edit")
+    page.mouse.click(*_middle_of_link(page, 4))
+    page.keyboard.type("7")
+    page.keyboard.press("Escape")
+    assert page.evaluate("page.lesson.layers[1].w[2]") == 1.25 and page.is_hidden("#edit")
+    page.evaluate("train(7)")
+    trained = page.evaluate("JSON.stringify(page.lesson)")
+    page.select_option("#optimizer", "adam")
+    page.click("#reseed")
+    page.click("#add-layer")
+    for _ in range(3):
+        page.click("#undo")
+    assert page.evaluate("JSON.stringify(page.lesson)") == trained
+    page.click("#rewind")
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Control+z")
+    assert page.evaluate("JSON.stringify(page.lesson)") == trained
+    page.keyboard.press("Control+z")
+    assert page.evaluate("page.lesson.layers[1].w[2]") == weight
+    page.keyboard.press("Control+z")
+    assert "no change" in page.text_content("#message")
+
+
+def test_lessons_have_a_text_and_hide_controls(open_page):
+    page = open_page("text=<b>One</b> line%0AAnother&hide=rule,noise,l1&start=zeros")
+    assert page.text_content("#lesson-text") == "<b>One</b> line\nAnother"
+    assert page.is_hidden("#panel-rule") and page.is_hidden("#noise") and page.is_hidden("#l1")
+    assert page.is_visible("#l2") and page.is_visible("#panel-hand")
+    assert "text=%3Cb%3EOne" in page.evaluate("page.address")
+    assert page.evaluate("page.lesson.layers.every((l) => l.w.every((w) => w === 0))")
+    page.evaluate("train(30); draw()")  # in floats no unit of zeros learns
+    assert "Dead: unit 1 of layer 1" in page.text_content("#about")
+
+
+def test_the_curve_is_read_at_a_step(open_page):
+    page = open_page()
+    page.evaluate("for (let k = 0; k < 4; k++) { train(10); draw(); }")
+    box = page.locator("#curve").bounding_box()
+    page.mouse.move(box["x"] + 0.55 * box["width"], box["y"] + 20)
+    loss = page.evaluate("page.history.find((entry) => entry.step === 20).train")
+    assert page.text_content("#curve-reading").startswith(f"step 20: training {loss:.4f}, test ")
 
 
 def test_points_are_added_by_click(open_page):
@@ -197,6 +279,9 @@ def test_units_that_are_dead_and_numbers_that_are_none_are_named(open_page):
     page.evaluate("change({ rate: 1000, loss: 'squared' }); train(400)")
     assert "was not taken" in page.text_content("#message")
     assert page.evaluate("page.lesson.layers.every(l => l.w.every(Number.isFinite))")
+    page.fill("#weight-bias-0", "1e40")  # no float32
+    page.keyboard.press("Tab")
+    assert "too large" in page.text_content("#message")
     page.fill("#points", "1")
     page.keyboard.press("Tab")
     assert "points must be a whole number" in page.text_content("#message")

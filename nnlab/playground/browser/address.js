@@ -1,18 +1,23 @@
 // The address holds every setting: `#data=spiral&layers=adder:6:relu,float:2:tanh&…`. What is as by
-// default is left out. `hide=data,rule` hides panels, for lessons.
+// default is left out. For lessons, `hide=data,rate` hides panels and controls, and `text=…` stands above them.
 
-const PLAIN = ["data", "last", "output", "loss", "optimizer"];
+const PLAIN = ["data", "last", "output", "start", "loss", "optimizer"];
 const WHOLE = ["classes", "noise", "points", "share", "seed", "batch"];
 const REAL = ["rate", "l1", "l2"];
 const EXTRA = { stop: 0, pace: 10, test: 0, sharp: 0 }; // of the page alone
 const PANELS = ["data", "network", "output", "unit", "rule", "hand"];
+const CONTROLS = [
+  ...["classes", "noise", "share", "points", "seed", "reseed", "pen", "csv-box", "everywhere"],
+  ...["add-layer", "start", "norm", "loss", "optimizer", "rate", "batch", "l1", "l2", "costs"],
+  ...["show-test", "sharp", "curve", "save", "load", "link", "pace", "stop", "back", "undo"],
+];
 
 function defaultSettings() {
   return JSON.parse(JSON.stringify(TABLES.defaults));
 }
 
 /** The address of a lesson, without `#`. */
-function writeAddress(settings, own, extra, hidden) {
+function writeAddress(settings, own, extra, hidden, lines) {
   const standard = defaultSettings();
   const parts = new URLSearchParams();
   for (const name of [...PLAIN, ...WHOLE, ...REAL]) {
@@ -33,6 +38,7 @@ function writeAddress(settings, own, extra, hidden) {
     parts.set("own", own.map((point) => point.map((x) => +x.toFixed(3)).join(",")).join(";"));
   }
   if (hidden.length) parts.set("hide", hidden.join());
+  if (lines) parts.set("text", lines);
   return parts.toString().replaceAll("%2C", ",").replaceAll("%3A", ":").replaceAll("%3B", ";");
 }
 
@@ -42,6 +48,7 @@ function readAddress(text) {
   const extra = { ...EXTRA };
   let own = [];
   let hidden = [];
+  let lines = "";
   const wrong = [];
   for (const [name, value] of new URLSearchParams(text)) {
     const before = JSON.stringify(settings);
@@ -58,8 +65,12 @@ function readAddress(text) {
           return { arithmetic, units: Number(units), activation };
         });
     } else if (name in EXTRA && Number(value) >= 0) extra[name] = Number(value);
-    else if (name === "hide") hidden = value.split(",").filter((panel) => PANELS.includes(panel));
-    else if (name === "own") {
+    else if (name === "text") lines = value.slice(0, 2000);
+    else if (name === "hide") {
+      const known = [...PANELS, ...CONTROLS];
+      hidden = value.split(",").filter((part) => known.includes(part));
+      if (hidden.length < value.split(",").length) wrong.push(name);
+    } else if (name === "own") {
       own = value
         .split(";")
         .filter(Boolean)
@@ -72,11 +83,12 @@ function readAddress(text) {
     }
   }
   if (settings.data === "own" && !own.length) settings.data = "circle";
+  settings.classes = Math.max(settings.classes, classesOf(own));
   if (isRegression(settings)) settings.loss = "squared";
   const problem = wrong.length
     ? `The address says ${wrong.join(", ")} in a way that is not known.`
     : "";
-  return { settings, own, extra, hidden, problem };
+  return { settings, own, extra, hidden, lines, problem };
 }
 
 /** What is wrong with settings, or "". The limits are those of `Settings.check` in Python. */
@@ -85,6 +97,7 @@ function wrongSetting(settings) {
     data: TABLES.data,
     last: Object.keys(TABLES.arithmetics),
     output: Object.keys(TABLES.activations),
+    start: TABLES.starts,
     loss: TABLES.losses,
     optimizer: Object.keys(TABLES.optimizers),
   };
@@ -118,6 +131,11 @@ function wrongSetting(settings) {
   return "";
 }
 
+/** How many classes points are of. */
+function classesOf(own) {
+  return Math.max(0, ...own.map((point) => point[2] + 1));
+}
+
 /** What is wrong with a point [x, y, class], or "". */
 function wrongPoint(point) {
   if (point.length !== 3 || !point.every(Number.isFinite)) return "is not x, y, class";
@@ -127,14 +145,24 @@ function wrongPoint(point) {
   return "";
 }
 
-/** Points in text of rows "x, y, class", and a sentence if one is none; a heading is skipped. */
+/**
+ * Points in text of rows "x, y, class", and a sentence if one is none; a heading is skipped. Classes
+ * may be numbers or, if the first is one, names, which are numbered as they come.
+ */
 function readCsv(text) {
   const points = [];
   const bad = [];
+  let names = null;
   text.split(/\r?\n/).forEach((line, k) => {
     if (!line.trim() || (!points.length && !bad.length && /^[\s"]*[a-z]/i.test(line))) return;
-    const point = line.split(/[,;\t]/).map((part) => (part.trim() ? Number(part) : NaN));
-    const problem = wrongPoint(point);
+    const parts = line.split(/[,;\t]/.test(line) ? /[,;\t]/ : /\s+/).map((part) => part.trim());
+    const point = parts.map((part) => (part ? Number(part) : NaN));
+    if (parts.length === 3 && parts[2]) {
+      names ??= Number.isNaN(point[2]) ? [] : false;
+      if (names && !names.includes(parts[2])) names.push(parts[2]);
+      if (names) point[2] = names.indexOf(parts[2]);
+    }
+    const problem = names?.length > 4 ? "is of a fifth class" : wrongPoint(point);
     if (problem) bad.push(`row ${k + 1} ${problem}`);
     else points.push(point);
   });
@@ -144,7 +172,8 @@ function readCsv(text) {
   }
   if (!points.length) return { points, problem: "There are no rows; expected x, y, class." };
   if (points.length > 2000) return { points: [], problem: "There are more than 2,000 rows." };
-  return { points: scaled(points), problem: "" };
+  const named = (names || []).map((name, k) => `${name} is class ${k}`).join(", ");
+  return { points: scaled(points), problem: "", named };
 }
 
 /** Points moved into the plane that is shown, if some lie outside. */

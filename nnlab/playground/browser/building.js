@@ -49,6 +49,7 @@ function build() {
   options($("l2"), among(PENALTIES, settings.l2), settings.l2);
   options($("pace"), among(PACES, page.extra.pace), page.extra.pace);
   $("stop").value = page.extra.stop || "";
+  options($("start"), same(TABLES.starts), settings.start);
   $("norm").checked = settings.norm;
   $("show-test").checked = Boolean(page.extra.test);
   $("sharp").checked = Boolean(page.extra.sharp);
@@ -59,6 +60,7 @@ function build() {
     [...mixed, ...same(Object.keys(TABLES.arithmetics))],
     used.size > 1 ? "" : ([...used][0] ?? ""),
   );
+  $("everywhere").disabled = !used.size;
   buildPen();
   buildNetwork();
   const { parameters, bits, totals } = costsOf(page.lesson.layers);
@@ -232,8 +234,8 @@ function drawDots() {
 }
 
 function writeHash() {
-  const { lesson, extra, hidden } = page;
-  const text = writeAddress(lesson.settings, lesson.own, extra, hidden);
+  const { lesson, extra, hidden, lines } = page;
+  const text = writeAddress(lesson.settings, lesson.own, extra, hidden, lines);
   page.address = text;
   history.replaceState(null, "", "#" + text);
 }

@@ -1,7 +1,26 @@
 // What changes the lesson: settings, weights, points, and networks that were saved.
 
+const UNDO = 50; // changes that can be taken back
+
+/** Keep what is there, for `undo`; arrays are replaced and never changed. */
+function remember() {
+  const { lesson, history, changes } = page;
+  const past = lesson.past.slice();
+  const copy = Object.assign(Object.create(Lesson.prototype), lesson, { past });
+  page.changes = [...changes, { lesson: copy, history: history.slice() }].slice(-UNDO);
+}
+
+/** Take the last change of settings, weights or points back, or a rewinding. */
+function undo() {
+  const before = page.changes.pop();
+  run(false);
+  if (before) Object.assign(page, before);
+  say(before ? "" : "There is no change to take back.");
+  build();
+}
+
 /** Change settings. What needs no new network keeps it. */
-function change(patch) {
+function change(patch, own = page.lesson.own) {
   const { lesson } = page;
   const before = lesson.settings;
   const settings = { ...before, ...patch };
@@ -13,7 +32,10 @@ function change(patch) {
   }
   const classless = settings.loss === "cross_entropy" && isRegression(settings);
   if (classless) settings.loss = "squared";
-  const problem = wrongSetting(settings);
+  const many = settings.data === "own" ? classesOf(own) : 0;
+  const problem =
+    wrongSetting(settings) ||
+    (settings.classes < many ? `the points are of ${many} classes` : "");
   if (problem) {
     say(`Nothing was changed: ${problem}.`);
     build();
@@ -22,21 +44,26 @@ function change(patch) {
   say(classless ? "A regression has no classes, so its loss stays squared." : "");
   const differs = (...names) =>
     names.some((name) => JSON.stringify(settings[name]) !== JSON.stringify(before[name]));
+  remember();
   lesson.settings = settings;
   const units = (list) => list.map((layer) => layer.units).join();
   const shape =
-    differs("inputs", "seed") ||
+    differs("inputs", "seed", "start") ||
     outputsOf(settings) !== outputsOf(before) ||
     units(settings.layers) !== units(before.layers);
-  const points = differs("data", "classes", "noise", "points", "share", "seed", "inputs", "output");
-  if (points) lesson.setData();
+  const points = own !== lesson.own || differs("data", "classes", "noise", "points", "share", "seed", "inputs", "output");
+  if (points) lesson.setData(own);
   if (shape) {
     lesson.rewind();
     page.history = [];
   } else if (differs("layers", "last", "output", "norm")) {
     convert(lesson);
   } else if (differs("optimizer")) {
-    lesson.layers.forEach((layer) => forgetSteps(layer, settings.optimizer));
+    lesson.layers = lesson.layers.map((layer) => {
+      const fresh = { ...layer, state: {} };
+      forgetSteps(fresh, settings.optimizer);
+      return fresh;
+    });
     lesson.past = [];
   }
   lesson.problem = "";
@@ -58,6 +85,12 @@ function convert(lesson) {
 
 function setWeight(layer, name, place, value) {
   const { lesson } = page;
+  if (!Number.isFinite(Math.fround(value))) {
+    say(`Nothing was changed: ${value} is too large for a weight.`);
+    draw();
+    return;
+  }
+  remember();
   const array = lesson.layers[layer][name].slice();
   array[place] = value;
   lesson.layers = lesson.layers.map((l, k) => (k === layer ? { ...l, [name]: array } : l));
@@ -81,16 +114,15 @@ function addPoint(x, y) {
 
 /** Make points the data set; the network stays unless there are more classes than before. */
 function takeOwn(own) {
-  const classes = Math.max(page.lesson.settings.classes, ...own.map((point) => point[2] + 1));
-  page.lesson.own = own;
-  change({ data: "own", classes });
-  page.lesson.setData(own);
-  build();
+  const classes = Math.max(page.lesson.settings.classes, classesOf(own));
+  change({ data: "own", classes }, own);
 }
 
 /** Go on from what `save` wrote. Raises unless it has every array in its size. */
 function restore(saved) {
-  if (saved.nnlab_playground !== 1 || wrongSetting(saved.settings)) throw new Error("settings");
+  saved.settings = { ...defaultSettings(), ...saved.settings };
+  const few = saved.settings.data === "own" && saved.settings.classes < classesOf(saved.own);
+  if (saved.nnlab_playground !== 1 || few || wrongSetting(saved.settings)) throw new Error("settings");
   const lesson = new Lesson(saved.settings, saved.own);
   const like = (numbers, array) => {
     if (numbers.length !== array.length || !numbers.every(Number.isFinite)) throw new Error("size");
@@ -111,6 +143,7 @@ function restore(saved) {
   });
   Object.assign(lesson, { step: saved.step, epoch: saved.epoch, at: saved.at });
   run(false);
+  remember();
   Object.assign(page, { lesson, history: [] });
   build();
 }

@@ -6,15 +6,20 @@ function wire() {
   on("step", "click", oneStep);
   on("back", "click", oneBack);
   on("rewind", "click", rewind);
+  on("undo", "click", undo);
   on("pace", "change", () => {
     page.extra.pace = Number($("pace").value);
     writeHash();
   });
   on("stop", "change", () => {
-    page.extra.stop = Math.max(0, Math.floor(Number($("stop").value)) || 0);
+    const epoch = Number($("stop").value);
+    const whole = Number.isInteger(epoch) && epoch >= 0;
+    say(whole ? "" : "Nothing was changed: stop at epoch must be a whole number, or empty.");
+    if (whole) page.extra.stop = epoch;
+    $("stop").value = page.extra.stop || "";
     writeHash();
   });
-  for (const id of ["data", "loss", "optimizer"])
+  for (const id of ["data", "start", "loss", "optimizer"])
     on(id, "change", () => change({ [id]: $(id).value }));
   for (const id of ["classes", "noise", "share", "rate", "l1", "l2"]) {
     on(id, "change", () => change({ [id]: Number($(id).value) }));
@@ -48,8 +53,8 @@ function wire() {
   on("dots", "pointermove", readMap);
   on("dots", "pointerleave", () => ($("reading").innerHTML = "&nbsp;"));
   on("csv-take", "click", () => {
-    const { points, problem } = readCsv($("csv").value);
-    $("csv-message").textContent = problem;
+    const { points, problem, named } = readCsv($("csv").value);
+    $("csv-message").textContent = problem || named;
     // In random order, since the first ones are for training and rows are often sorted.
     const { seed } = page.lesson.settings;
     const order = randomOrder(points.length, seed, TABLES.streams.split);
@@ -78,6 +83,9 @@ function wire() {
     page.selected.input = Number(event.target.value);
     draw();
   });
+  on("curve", "pointermove", readCurve);
+  on("curve", "pointerleave", () => ($("curve-reading").innerHTML = "&nbsp;"));
+  wireLinks(on);
   wireHand(on);
   document.addEventListener("keydown", keys);
   window.addEventListener("resize", () => build());
@@ -106,6 +114,73 @@ function everywhere() {
   if (binary) say("The first layer stays float: a binary layer sees only the signs of its inputs.");
 }
 
+/** A line shows its weight where it is pointed at, and after a click the weight may be changed. */
+function wireLinks(on) {
+  const [box, label, input] = [$("edit"), $("edit").firstChild, $("edit-value")];
+  const close = () => {
+    page.link = null;
+    box.hidden = true;
+  };
+  const place = (event) => {
+    const frame = $("panel-network").getBoundingClientRect();
+    box.style.left = `${Math.min(event.clientX - frame.left + 8, frame.width - 180)}px`;
+    box.style.top = `${event.clientY - frame.top + 12}px`;
+  };
+  const open = (event, editing) => {
+    const lines = event.target.closest(".wide");
+    if (!lines || (page.link && !editing)) return;
+    const link = linkAt(Array.prototype.indexOf.call(lines.children, event.target));
+    const value = page.lesson.layers[link.layer].w[link.place];
+    box.hidden = false;
+    box.classList.toggle("editing", editing);
+    label.textContent = editing ? link.name : `${link.name}: ${show(value)}, click to change`;
+    place(event);
+    if (!editing) return;
+    page.link = link;
+    input.value = +value.toPrecision(6);
+    input.select();
+  };
+  on("links", "pointermove", (event) => open(event, false));
+  on("links", "pointerleave", () => page.link || close());
+  on("links", "click", (event) => open(event, true));
+  on("edit-value", "keydown", (event) => {
+    if (event.key === "Enter") input.blur();
+    if (event.key === "Escape") close();
+  });
+  on("edit-value", "blur", () => {
+    const { link } = page;
+    close();
+    const value = Number(input.value);
+    if (!link || input.value === "" || !Number.isFinite(value)) return;
+    if (value !== +page.lesson.layers[link.layer].w[link.place].toPrecision(6)) {
+      setWeight(link.layer, "w", link.place, value);
+    }
+  });
+}
+
+/** The weight of a line, by its number: its layer, its place there, and its name. */
+function linkAt(number) {
+  const { settings, layers } = page.lesson;
+  let [layer, place] = [0, number];
+  while (place >= layers[layer].w.length) place -= layers[layer++].w.length;
+  const [from, to] = [Math.floor(place / layers[layer].fanOut), place % layers[layer].fanOut];
+  const before = layer ? `unit ${from + 1} of layer ${layer}` : NICE[settings.inputs[from]];
+  const after = layer < layers.length - 1 ? `unit ${to + 1} of layer ${layer + 1}` : `output ${to + 1}`;
+  return { layer, place, name: `${before} → ${after}` };
+}
+
+/** Say what the curve shows at the step that is pointed at. */
+function readCurve(event) {
+  const { left, width } = $("curve").getBoundingClientRect();
+  const last = page.history[page.history.length - 1]?.step ?? 0;
+  const share = ((event.clientX - left) / width - CURVE.left) / (1 - CURVE.left - CURVE.right);
+  const far = (entry) => Math.abs(entry.step - share * last);
+  const near = page.history.reduce((best, entry) => (far(entry) < far(best) ? entry : best));
+  const losses = [["training", near.train], ["test", near.test]].filter(([, loss]) => loss !== null);
+  $("curve-reading").textContent =
+    `step ${near.step}: ` + losses.map(([name, loss]) => `${name} ${loss.toFixed(4)}`).join(", ");
+}
+
 function wireHand(on) {
   options($("hand-arithmetic"), same(Object.keys(TABLES.arithmetics)), "float");
   const restart = () => {
@@ -123,6 +198,11 @@ function wireHand(on) {
 
 function keys(event) {
   const typing = event.target.closest("input, select, textarea, button, summary");
+  const text = event.target.closest("input:not([type=range], [type=checkbox], [type=radio]), textarea");
+  if ((event.ctrlKey || event.metaKey) && event.key === "z" && !text) {
+    event.preventDefault();
+    undo();
+  }
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const actions = {
     " ": () => run(!page.running),

@@ -119,6 +119,8 @@ function polygon(context, x, y, r, corners) {
   context.closePath();
 }
 
+const CURVE = { left: 64 / 600, right: 12 / 600 }; // margins, as shares of the width
+
 /** Curves of loss for training and test, with numbers at the axes. */
 function drawCurve(canvas, history, colours) {
   const context = canvas.getContext("2d");
@@ -126,10 +128,11 @@ function drawCurve(canvas, history, colours) {
   context.clearRect(0, 0, width, height);
   const seen = history.filter((entry) => entry.train !== null);
   if (!seen.length) return;
-  const [left, bottom, top] = [64, height - 30, 14];
+  const [left, right] = [CURVE.left * width, width - CURVE.right * width];
+  const [bottom, top] = [height - 30, 14];
   const last = Math.max(1, seen[seen.length - 1].step);
   const high = Math.max(...seen.flatMap((entry) => [entry.train, entry.test ?? 0]), 1e-6);
-  const x = (step) => left + (step / last) * (width - left - 12);
+  const x = (step) => left + (step / last) * (right - left);
   const y = (loss) => bottom - (loss / high) * (bottom - top);
   context.font = "20px system-ui, sans-serif";
   context.fillStyle = colours.quiet;
@@ -137,7 +140,7 @@ function drawCurve(canvas, history, colours) {
   for (const part of [0, 0.5, 1]) {
     context.beginPath();
     context.moveTo(left, y(part * high));
-    context.lineTo(width - 12, y(part * high));
+    context.lineTo(right, y(part * high));
     context.stroke();
     context.textAlign = "right";
     context.fillText((part * high).toPrecision(2), left - 8, y(part * high) + 7);
@@ -145,7 +148,7 @@ function drawCurve(canvas, history, colours) {
   context.textAlign = "left";
   context.fillText("step 0", left, height - 6);
   context.textAlign = "right";
-  context.fillText(String(last), width - 12, height - 6);
+  context.fillText(String(last), right, height - 6);
   for (const [name, colour, dash] of [
     ["train", colours.ink, []],
     ["test", colours.names[1], [8, 5]],
@@ -184,12 +187,13 @@ function placeLinks(svg, columns, layers) {
       }
     }
   });
-  svg.innerHTML = lines.join("");
+  // The second group is wide and not seen: a thin line is hard to point at.
+  svg.innerHTML = `<g>${lines.join("")}</g><g class="wide">${lines.join("")}</g>`;
 }
 
 /** Give lines their width, by |w|, and colour and dashes, by the sign. */
 function drawLinks(svg, layers, colours) {
-  let line = svg.firstChild;
+  let line = svg.firstChild.firstChild;
   for (const layer of layers) {
     const most = layer.w.reduce((m, w) => Math.max(m, Math.abs(w)), 1e-9);
     for (const w of layer.w) {

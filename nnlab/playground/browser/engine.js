@@ -87,7 +87,10 @@ function startLayer(settings, number, arithmetic, activation, fanIn, fanOut, hid
   const normed = hidden && settings.norm && TABLES.arithmetics[arithmetic].needsNorm;
   const layer = {
     ...{ arithmetic, activation, fanIn, fanOut, normed },
-    w: startWeights(arithmetic, fanIn, fanOut, number, settings.seed),
+    w:
+      settings.start === "zeros"
+        ? new Float32Array(fanIn * fanOut)
+        : startWeights(arithmetic, fanIn, fanOut, number, settings.seed),
     bias: new Float32Array(fanOut),
   };
   if (normed) {

@@ -16,7 +16,7 @@ const NICE = {
 
 const page = {
   ...{ running: false, selected: { layer: 0, unit: 0, input: 0 }, pen: -1, history: [], frames: 0 },
-  ...{ extra: { ...EXTRA }, hidden: [], grid: gridPoints() },
+  ...{ extra: { ...EXTRA }, hidden: [], lines: "", grid: gridPoints(), changes: [] },
 };
 
 function begin() {
@@ -24,8 +24,11 @@ function begin() {
   page.extra = read.extra;
   page.hidden = read.hidden;
   page.lesson = new Lesson(read.settings, read.own);
-  for (const panel of PANELS)
-    $("panel-" + panel).classList.toggle("hidden", read.hidden.includes(panel));
+  page.lines = $("lesson-text").textContent = read.lines;
+  for (const part of [...PANELS, ...CONTROLS]) {
+    const element = PANELS.includes(part) ? $("panel-" + part) : ($(part).closest("label") ?? $(part));
+    element.classList.toggle("hidden", read.hidden.includes(part));
+  }
   page.colours = readColours();
   page.hand ??= new Hand($("hand"));
   build();
@@ -84,6 +87,7 @@ function oneBack() {
 
 function rewind() {
   run(false);
+  if (page.lesson.step) remember();
   page.lesson.rewind();
   page.history = [];
   say("");

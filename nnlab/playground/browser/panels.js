@@ -23,7 +23,7 @@ function drawUnitPanel(element, lesson, selected, set) {
       const label = document.createElement("label");
       const input = document.createElement("input");
       Object.assign(input, { type: "number", step: "any", id: `weight-${array}-${place}` });
-      label.textContent = name;
+      label.textContent = NICE[name] ?? name;
       label.htmlFor = input.id;
       input.addEventListener("change", () => {
         if (input.value !== "" && Number.isFinite(Number(input.value))) {

@@ -2,6 +2,8 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
@@ -54,6 +56,7 @@ def test_what_a_layer_sees(result):
     assert row["response to the strongest patch"] < row["response to the maximiser"] < 0
 
 
+@pytest.mark.slow
 def test_boltzmann_machines(result, write_mnist, tmp_path):
     write_mnist(tmp_path, images=200)
     args = ("--data-dir", tmp_path, "--updates", 2000, "--machines", 1, "--hidden", 8)
@@ -117,3 +120,31 @@ def test_baselines(result, tmp_path):
     assert errors["support vector machine"] < 2 < 20 < errors["decision tree"]
     assert all(row["images"] == 300 and row["training / s"] > 0 for row in found["table"])
     assert (tmp_path / "baselines" / "curves.png").is_file()
+
+
+@pytest.mark.slow
+def test_kernels_by_hand(result):
+    rows = {row["kernel"]: row for row in result("kernels_by_hand")["table"]}
+    assert rows["two edges"]["adder, float"] == pytest.approx(1)
+    assert rows["Sobel"]["adder, brightness"] < -0.9 < rows["Sobel"]["float, brightness"]
+    assert rows["patch"]["adder's best, off by / pixels"] == 0
+
+
+def test_networks_of_equal_units_and_shifts(load_script):
+    script = load_script("classics/why_convolution")
+    images = np.zeros((4, 28, 28, 1), np.uint8)
+    images[:, 10, 20] = 255
+    places = np.argwhere(script.shifted(images, 3)[..., 0])[:, 1:].tolist()
+    assert places == [[10, 23], [13, 20], [10, 17], [7, 20]]
+    for kind, hidden in {  # weights by hand, and BatchNorm's of what shares them
+        "dense": 784 * 1152 + 1152 * 256 + 2 * (1152 + 256),
+        "local": 144 * 25 * 8 + 16 * 200 * 16 + 2 * (1152 + 256),
+        "shared": 25 * 8 + 200 * 16 + 2 * (8 + 16),
+        "pooled": 25 * 8 + 200 * 16 + 2 * (8 + 16),
+    }.items():
+        model = script.Windows(kind)
+        found = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+        seen = 16 if kind == "pooled" else 256
+        assert (
+            sum(leaf.size for leaf in jax.tree.leaves(found["params"])) == hidden + 10 * seen + 10
+        )
