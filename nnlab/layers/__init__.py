@@ -6,6 +6,7 @@ from nnlab.layers.activations import (
     StochasticPool,
     Swish,
 )
+from nnlab.layers.attention import Attention
 from nnlab.layers.grouped import GroupedConv
 from nnlab.layers.product import (
     AdderConv,
@@ -30,17 +31,21 @@ from nnlab.layers.recurrent import (
     SimpleCell,
 )
 from nnlab.layers.sequences import Bidirectional, Recurrent, Stacked
+from nnlab.layers.transformer import Block, FeedForward
 from nnlab.layers.transposed import ConvTranspose
 
 __all__ = [
     "AdderConv",
     "AdderDense",
+    "Attention",
     "Bidirectional",
     "BinaryConv",
     "BinaryDense",
+    "Block",
     "Cell",
     "Conv",
     "ConvTranspose",
+    "FeedForward",
     "GRUCell",
     "GravesLSTMCell",
     "GroupedConv",
