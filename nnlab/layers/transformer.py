@@ -24,6 +24,7 @@ References:
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -57,6 +58,7 @@ class FeedForward(nn.Module):
         hidden: number of features in between.
         activation: a.
         gated: the second form of eq. 3.
+        fused: whether W_g and W_u, in this order, are one layer `gate` of 2 hidden outputs.
         use_bias, dense, norm: as for `nnlab.layers.Attention`.
         sub_norm: makes the normalisation before the last projection, if there is one.
         kernel_init, output_init: how real weights of W_u and W_g, and of W_d, start.
@@ -66,6 +68,7 @@ class FeedForward(nn.Module):
     hidden: int
     activation: Activation = gelu
     gated: bool = False
+    fused: bool = False
     use_bias: bool = True
     dense: Callable[..., nn.Module] = nn.Dense
     norm: bool = False
@@ -77,12 +80,19 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         parts = dict(dense=self.dense, use_bias=self.use_bias, norm=self.norm, dtype=self.dtype)
-        y = Projection(self.hidden, kernel_init=self.kernel_init, name="up", **parts)(x)
-        if self.gated:
-            gate = Projection(self.hidden, kernel_init=self.kernel_init, name="gate", **parts)
-            y = self.activation(gate(x)) * y
+
+
+        def product(name: str, features: int) -> jax.Array:
+            return Projection(features, kernel_init=self.kernel_init, name=name, **parts)(x)
+
+        if not self.gated:
+            y = self.activation(product("up", self.hidden))
         else:
-            y = self.activation(y)
+            if self.fused:
+                gate, y = jnp.split(product("gate", 2 * self.hidden), 2, axis=-1)
+            else:
+                gate, y = product("gate", self.hidden), product("up", self.hidden)
+            y = self.activation(gate) * y
         if self.sub_norm is not None:
             y = self.sub_norm(dtype=self.dtype, name="sub_norm")(y)
         return Projection(x.shape[-1], kernel_init=self.output_init, name="down", **parts)(y)
@@ -92,7 +102,8 @@ class Block(nn.Module):
     """Eq. 1 or 2, [batch, time, m] to [batch, time, m].
 
     Attributes:
-        mixer: called as `mixer(x, train, lengths)`, such as `nnlab.layers.Attention`.
+        mixer: called as `mixer(x, train, lengths)`, such as `nnlab.layers.Attention`; further
+            keywords of a call are for it.
         feed_forward: called as `feed_forward(x)`.
         norm: makes the normalisations, called as `norm(dtype=…, name=…)`.
         pre_norm: eq. 1, or eq. 2.
@@ -111,10 +122,10 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, train: bool = False, lengths: jax.Array | None = None
+        self, x: jax.Array, train: bool = False, lengths: jax.Array | None = None, **options: Any
     ) -> jax.Array:
         def mix(x: jax.Array) -> jax.Array:
-            return self.mixer(x, train, lengths)
+            return self.mixer(x, train, lengths, **options)
 
         for name, layer in (("mixer", mix), ("feed_forward", self.feed_forward)):
             norm = self.norm(dtype=self.dtype, name=f"{name}_norm")
