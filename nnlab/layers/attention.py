@@ -11,8 +11,8 @@ for each head of size h. The four projections W are layers of the arithmetic; eq
 **Grouped queries.** With fewer `key_heads` than `heads`, consecutive query heads share one head of
 keys and values, which makes a cache smaller by that factor.
 
-**Masks.** A causal layer attends to no later step. `local_window_size` limits how far back and forth
-it sees, `lengths` [batch] says how many steps of each sequence count, as in
+**Masks.** A causal layer attends to no later step. `local_window_size` limits how far back and
+forth it sees, `lengths` [batch] says how many steps of each sequence count, as in
 `nnlab.layers.sequences`, and `mask` is for anything else. A causal layer needs no mask of padding,
 because padding comes last.
 
@@ -115,14 +115,18 @@ class Attention(nn.Module):
         """Attend; `mask`, boolean, broadcasts to [batch, heads, time, keys]."""
         check_sequence(x, lengths)
         key_heads, size = self._sizes(x.shape[-1])
-        parts = dict(dense=self.dense, use_bias=self.use_bias, norm=self.norm, dtype=self.dtype)
+        parts: Any = dict(
+            dense=self.dense, use_bias=self.use_bias, norm=self.norm, dtype=self.dtype
+        )
         query, key, value = (
             Projection(heads * size, kernel_init=self.kernel_init, name=name, **parts)(x).reshape(
                 *x.shape[:2], heads, size
             )
             for name, heads in (("query", self.heads), ("key", key_heads), ("value", key_heads))
         )
-        positions = next_positions(self, x, lengths) if self.causal else jnp.arange(x.shape[1])[None]
+        positions = (
+            next_positions(self, x, lengths) if self.causal else jnp.arange(x.shape[1])[None]
+        )
         if self.rotary_theta is not None:
             turn = functools.partial(
                 rotary, theta=self.rotary_theta, interleaved=self.interleaved, positions=positions
@@ -240,10 +244,15 @@ def next_positions(module: nn.Module, x: jax.Array, lengths: jax.Array | None) -
         module: whose cache it is.
         x: [batch, time, …].
         lengths: how many steps of each sequence count; all if None.
+
+    Raises:
+        InputError: the cache is of another number of sequences.
     """
     steps = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
     before = module.has_variable("cache", "index")
     start = module.get_variable("cache", "index") if before else None
+    if start is not None and start.shape != x.shape[:1]:
+        raise InputError(f"the cache is of {len(start)} texts, expected one of {len(x)}.")
     if _moves_on(module):
         added = jnp.full(x.shape[:1], x.shape[1], jnp.int32) if lengths is None else lengths
         after = added if start is None else start + added
@@ -284,8 +293,8 @@ def _moves_on(module: nn.Module) -> bool:
 
 def _check_room(held: jax.Array, key: jax.Array, positions: jax.Array) -> int:
     """The capacity of a cache, which fits and, as far as is known, has room."""
-    batch, capacity, *heads = held.shape
-    if (batch, *heads) != (len(key), *key.shape[2:]) or key.shape[1] > capacity:
+    capacity = held.shape[1]
+    if held.shape[2:] != key.shape[2:] or key.shape[1] > capacity:
         raise InputError(
             f"the cache is {list(held.shape)}, which has no room for keys {list(key.shape)}."
         )

@@ -79,8 +79,9 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        parts = dict(dense=self.dense, use_bias=self.use_bias, norm=self.norm, dtype=self.dtype)
-
+        parts: Any = dict(
+            dense=self.dense, use_bias=self.use_bias, norm=self.norm, dtype=self.dtype
+        )
 
         def product(name: str, features: int) -> jax.Array:
             return Projection(features, kernel_init=self.kernel_init, name=name, **parts)(x)

@@ -42,11 +42,17 @@ from nnlab.networks import Network
 from nnlab.sequences.tokens import tokens_of
 
 MINILM: dict[str, Any] = {"features": 384, "layers": 6, "heads": 12}
+_OF_FLAX = "parent", "name"  # fields of every module
 _INIT = nn.initializers.normal(0.02)
 
 
 class Encoded(NamedTuple):
-    """What `Bert` gives: `hidden` [batch, time, features], and `pooled` [batch, features] or None."""
+    """What `Bert` gives.
+
+    Attributes:
+        hidden: [batch, time, features] of the last block.
+        pooled: [batch, features], or None without a pooler.
+    """
 
     hidden: jax.Array
     pooled: jax.Array | None
@@ -93,9 +99,7 @@ class Bert(Network):
     dtype: Dtype | None = None
 
     @nn.compact
-    def __call__(
-        self, inputs: Any, train: bool = False, lengths: jax.Array | None = None
-    ) -> Any:
+    def __call__(self, inputs: Any, train: bool = False, lengths: jax.Array | None = None) -> Any:
         symbols, lengths, types = tokens_of(inputs, lengths, self.symbols, self.positions)
         embed = functools.partial(nn.Embed, embedding_init=_INIT, dtype=self.dtype)
         word = embed(self.symbols, self.features, name="word_embedding")
@@ -179,7 +183,7 @@ class BertMaskedLM(Bert):
 
 def _encoder(model: Bert, pooler: bool) -> Bert:
     fields = [field.name for field in dataclasses.fields(Bert)]
-    options = {name: getattr(model, name) for name in fields if name not in ("parent", "name")}
+    options: Any = {name: getattr(model, name) for name in fields if name not in _OF_FLAX}
     return Bert(**options | {"pooler": pooler}, name="bert")
 
 

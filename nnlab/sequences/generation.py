@@ -100,7 +100,7 @@ def read(
     if symbols.ndim != 2 or not symbols.shape[1]:
         raise InputError(f"prompts must be [texts, time] symbols, not {list(symbols.shape)}.")
     before = {**variables, **position.carry}
-    options = {} if lengths is None else {"lengths": lengths}
+    options: Any = {} if lengths is None else {"lengths": lengths}
     logits, after = model.apply(before, symbols, mutable=["carry", "cache"], **options)
     if lengths is None:
         last = logits[:, -1]
@@ -192,10 +192,11 @@ def draw(
 
 
 def _check_room(cache: Any, count: int) -> None:
-    for path, index in flatten_dict(cache).items():
-        keys = flatten_dict(cache).get((*path[:-1], "key"))
-        if path[-1] != "index" or keys is None:
+    held: dict[Any, Any] = flatten_dict(cache)
+    for path, keys in held.items():
+        if path[-1] != "key":
             continue
+        index = held[*path[:-1], "index"]
         taken = 0 if isinstance(index, Tracer) else int(jnp.max(index))
         if taken + count > keys.shape[1]:
             raise InputError(

@@ -4,8 +4,8 @@
     write("mine", model, variables)
 
 reads a network with its weights, and writes one for others to read. The class follows from the
-configuration, `BertModel` or `BertForSequenceClassification`, say, or is given: `read(folder, Bert)`
-is the encoder of any BERT, which another head then gets:
+configuration, `BertModel` or `BertForSequenceClassification`, say, or is given. The encoder of any
+BERT gets another head so:
 
     classifier = BertClassifier(**MINILM, classes=3)
     variables = classifier.init(key, tokens)

@@ -4,16 +4,18 @@ All products in the blocks are in `arithmetic`; the embedding, the last product 
 normalisations stay float. With `sub_norms` there is an RMSNorm before each second product of a
 block, as in the networks of BitNet b1.58, whose products then need no normalisation of their own.
 
-============================  ==================================  ===============================
-published                     hidden / GLU / heads / layers       parameters, without, with sub-norms
-============================  ==================================  ===============================
-BitNet b1.58 700M             1536 / 4096 / 24 / 24               777,856,512   777,991,680
-1.3B                          2048 / 5460 / 32 / 24               1,338,935,296 1,339,115,488
-3B                            3200 / 8640 / 32 / 26               3,426,473,600 3,426,781,440
-3.9B                          3200 / 12800 / 32 / 26              4,464,809,600 4,465,225,600
-BitNet b1.58 2B4T             2560 / 6912 / 20, 5 of keys / 30    2,412,820,480
-(`bitnet_2b4t`)
-============================  ==================================  ===============================
+=================  ==============================  =============  ==============
+published          features/hidden/heads/layers    parameters     with sub-norms
+=================  ==============================  =============  ==============
+BitNet b1.58 700M  1536 / 4096 / 24 / 24           777,856,512    777,991,680
+1.3B               2048 / 5460 / 32 / 24           1,338,935,296  1,339,115,488
+3B                 3200 / 8640 / 32 / 26           3,426,473,600  3,426,781,440
+3.9B               3200 / 12800 / 32 / 26          4,464,809,600  4,465,225,600
+2B4T               2560 / 6912 / 20 (5) / 30                      2,412,820,480
+=================  ==============================  =============  ==============
+
+2B4T is `bitnet_2b4t`, with 128,256 symbols, tied embeddings and 5 heads of keys; the others have
+32,000 symbols.
 
 References:
     Touvron et al., LLaMA, 2023, https://arxiv.org/abs/2302.13971; Ma et al., The era of 1-bit LLMs,

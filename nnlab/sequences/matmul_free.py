@@ -39,6 +39,7 @@ from jax import lax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
+from nnlab.kernels.selection import is_for_cpu
 from nnlab.layers.projections import Projection
 from nnlab.layers.sequences import check_sequence
 from nnlab.layers.transformer import Block, FeedForward
@@ -46,17 +47,28 @@ from nnlab.networks import Network
 from nnlab.sequences.tokens import tokens_of
 
 
-def linear_recurrence(decay: jax.Array, added: jax.Array, start: jax.Array) -> jax.Array:
+def linear_recurrence(
+    decay: jax.Array, added: jax.Array, start: jax.Array, *, parallel: bool | None = None
+) -> jax.Array:
     """All h_t = decay_t ⊙ h_{t-1} + added_t, [batch, time, n], from h = start [batch, n].
 
-    They are computed by an associative scan, in about 2 log2(time) steps.
+    With `parallel` an associative scan computes them in about 2 log2(time) steps, else a loop of
+    `time` steps; by default a loop in programs for a CPU. There the loop compiles ten times faster
+    and runs two to ten times faster, because it reads and writes every number once.
     """
-    added = jnp.concatenate([start[:, None], added], axis=1)
-    decay = jnp.concatenate([jnp.ones_like(start)[:, None], decay], axis=1)
 
     def then(first: Any, second: Any) -> Any:
         return first[0] * second[0], second[0] * first[1] + second[1]
 
+    def step(h: jax.Array, of_step: Any) -> tuple[jax.Array, jax.Array]:
+        h = of_step[0] * h + of_step[1]
+        return h, h
+
+    if not (not is_for_cpu() if parallel is None else parallel):
+        along_time = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (decay, added))
+        return jnp.swapaxes(lax.scan(step, start, along_time)[1], 0, 1)
+    decay = jnp.concatenate([jnp.ones_like(start)[:, None], decay], axis=1)
+    added = jnp.concatenate([start[:, None], added], axis=1)
     return lax.associative_scan(then, (decay, added), axis=1)[1][:, 1:]
 
 
