@@ -138,9 +138,9 @@ def read(
     folder = user_path(folder)
     config = _read_config(folder / "config.json")
     arrays = read_state_dict(folder / "model.safetensors")
-    if "pooler" not in fields and config.get("model_type") == "bert":
-        fields["pooler"] = any("pooler.dense" in name for name in arrays)
     model = model_of(config, kind, **fields)
+    if type(model) is bert.Bert and "pooler" not in fields:
+        model = model.clone(pooler=any("pooler.dense" in name for name in arrays))
     symbols = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), symbols)
     known, names = _prepared(model, arrays)
@@ -259,7 +259,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 # What a file holds besides parameters.
-_BUFFERS = re.compile(r"(position_ids|attn\.(masked_)?bias|rotary_emb\.inv_freq)$")
+_BUFFERS = re.compile(r"(^|\.)(position_ids|attn\.(masked_)?bias|rotary_emb\.inv_freq)$")
 
 
 def _prepared(model: Any, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Names]:
