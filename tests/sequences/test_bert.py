@@ -72,7 +72,7 @@ def test_heads(random_variables):
 
 @pytest.mark.slow
 def test_the_last_product_is_with_the_embeddings(random_variables):
-    masked = BertMaskedLM(**TINY)
+    masked: Any = BertMaskedLM(**TINY)
     variables: Any = random_variables(masked, SYMBOLS)
     params = variables["params"]
     logits = masked.apply(variables, SYMBOLS)
@@ -86,7 +86,7 @@ def test_the_last_product_is_with_the_embeddings(random_variables):
 
 @pytest.mark.slow
 def test_a_step_in_adders_and_with_dropout():
-    model = BertClassifier(**TINY, arithmetic=ADDER)
+    model: Any = BertClassifier(**TINY, arithmetic=ADDER)
     variables = model.init(jax.random.key(0), SYMBOLS)
 
     def loss(params, key):

@@ -94,7 +94,7 @@ def test_llama_in_float64(tmp_path):
     model = Llama(**DECODER, key_heads=1, sub_norms=True)
     variables = variables_of(model)
     write(tmp_path, model, variables)
-    w = {name: np.float64(array) for name, array in arrays_of(tmp_path).items()}
+    w: Any = {name: np.float64(array) for name, array in arrays_of(tmp_path).items()}
 
     def norm(name, x):
         return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * w[f"{name}.weight"]

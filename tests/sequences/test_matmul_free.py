@@ -24,9 +24,9 @@ def silu(x):
 
 def test_three_steps_by_hand():
     f, i = np.array([0.5, 0.25, 0.9]), np.array([1.0, 2, -1])
-    given: Any = [a.astype(np.float32).reshape(1, 3, 1) for a in (f, (1 - f) * silu(i))]
+    decay, added = (jnp.asarray(a, jnp.float32).reshape(1, 3, 1) for a in (f, (1 - f) * silu(i)))
     for parallel in (False, True):
-        h = linear_recurrence(*given, jnp.zeros((1, 1)), parallel=parallel)
+        h = linear_recurrence(decay, added, jnp.zeros((1, 1)), parallel=parallel)
         np.testing.assert_allclose(h.ravel(), [0.3655293, 1.4125779, 1.2444260], rtol=1e-6)
 
 
@@ -63,7 +63,7 @@ def test_the_layer_in_float64():
 @pytest.mark.slow
 def test_lower_bounds_grow_with_depth():
     """At the start of 4 blocks they are 0, 1/4, 1/2 and 3/4, seen in the states."""
-    model = MatMulFreeLM(symbols=5, features=4, layers=4, hidden=8)
+    model: Any = MatMulFreeLM(symbols=5, features=4, layers=4, hidden=8)
     symbols: Any = np.zeros((1, 3), np.int32)
     variables: Any = model.init(jax.random.key(0), symbols)
     params = variables["params"]
