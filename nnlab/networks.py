@@ -17,7 +17,8 @@ class Network(nn.Module):
 
     Raises:
         InputError: a field that is an `Arithmetic` has another value, or one that is an `int` or a
-            tuple of them no integers of at least 1, or a `Count` none of at least 0.
+            tuple of them no integers of at least 1, or a `Count` none of at least 0. A field that
+            may be None is an `int | None`.
     """
 
     def __post_init__(self) -> None:
@@ -25,7 +26,7 @@ class Network(nn.Module):
             value = getattr(self, field.name, None)
             if field.type is Arithmetic:
                 check_arithmetic(field.name, value)
-            elif field.type is int:
+            elif field.type is int or (field.type == int | None and value is not None):
                 check_count(field.name, value)
             elif field.type is Count:
                 check_count(field.name, value, least=0)

@@ -20,7 +20,10 @@ embedding       weight
 
 Images are [height, width, channels] in nnlab and [channels, height, width] in PyTorch, so a dense
 layer that takes flattened images has its inputs in another order: name it as a `Flattened`. A cell
-of `nnlab.layers` is a layer of `torch.nn.LSTM`, `GRU` or `RNN` (with tanh): name it as `Gates`.
+of `nnlab.layers` is a layer of `torch.nn.LSTM`, `GRU` or `RNN` (with tanh): name it as `Gates`. A
+dense layer that is one of several in a layer there, as queries are beside keys and values, is a
+`Part`, and so is one whose weights are [in, out] there too. An array that belongs to no layer has
+its own entry, {its path: its name}.
 """
 
 import functools
@@ -57,7 +60,20 @@ class Gates(NamedTuple):
     gru: bool = False
 
 
-Place = str | Flattened | Gates
+class Part(NamedTuple):
+    """A dense layer: its PyTorch name, which of that layer's equal parts it is, and their order.
+
+    The parts follow each other along the outputs. `conv1d` is Hugging Face's layer of that name,
+    whose weights are [in, out].
+    """
+
+    name: str
+    index: int = 0
+    parts: int = 1
+    conv1d: bool = False
+
+
+Place = str | Flattened | Gates | Part
 Names = Mapping[str, Place]
 
 
@@ -154,12 +170,19 @@ def lend(variables: Any, names: Names) -> dict[str, np.ndarray]:
     Raises:
         InputError: an array has no name in the table.
     """
-    state_dict = {}
+    state_dict, parts = {}, {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         source, array = _source(path, names, start=False), np.asarray(leaf)
-        arrays = map(np.ascontiguousarray, _in_their_order(source, array))  # for safetensors
+        arrays = _in_their_order(source, array)
         state_dict |= zip(source.arrays, arrays, strict=True)
-    return state_dict
+        if isinstance(source.place, Part):
+            parts.setdefault(source.arrays[0], {})[source.place.index] = source, arrays[0]
+    for name, of_name in parts.items():
+        (source, _), *_ = of_name.values()
+        state_dict[name] = np.concatenate(
+            [of_name[index][1] for index in sorted(of_name)], axis=_outputs(source)
+        )
+    return {name: np.ascontiguousarray(array) for name, array in state_dict.items()}
 
 
 class _Source(NamedTuple):
@@ -172,6 +195,8 @@ class _Source(NamedTuple):
 
 def _source(path: Sequence[Any], names: Names, start: bool) -> _Source:
     *layer, kind = [key.key for key in path[1:]]
+    if isinstance(own := names.get("/".join([*layer, kind])), str):
+        return _Source(own, kind, (own,))
     place = names.get("/".join(layer)) or names.get("/".join(layer[:-1]))  # in a group or a cell
     if start and kind in ("adder_kernel", "binary_kernel"):
         kind = "kernel"
@@ -188,6 +213,12 @@ def _source(path: Sequence[Any], names: Names, start: bool) -> _Source:
     return _Source(place, kind, arrays)
 
 
+def _outputs(source: _Source) -> int:
+    """The axis of outputs of an array of PyTorch's that has several parts."""
+    assert isinstance(source.place, Part)
+    return -1 if source.place.conv1d else 0
+
+
 def _model(names: Names) -> str:
     return names.model if isinstance(names, Table) else "the model"
 
@@ -201,6 +232,10 @@ def _in_order(source: _Source, name: str, found: np.ndarray, shape: tuple[int, .
     place, kind, _ = source
     array = found = np.asarray(found)
     groups = shape[0] if kind.endswith("kernel") and len(shape) == 5 else 1
+    if isinstance(place, Part):
+        axis = _outputs(source)
+        if array.ndim and array.shape[axis] % place.parts == 0:
+            array = np.split(array, place.parts, axis)[place.index]
     if isinstance(place, Gates) and place.gru and name == f"{place.name}.bias_hh{place.suffix}":
         last = np.arange(array.size) >= 2 * array.size // 3
         array = array[last] if kind == "recurrent_bias" else np.where(last, 0, array)
@@ -218,7 +253,7 @@ def _in_order(source: _Source, name: str, found: np.ndarray, shape: tuple[int, .
                     f"channels of {place.height} by {place.width}."
                 )
             array = array.reshape(-1, *place[1:]).transpose(0, 2, 3, 1).reshape(len(array), -1)
-        array = array.T
+        array = array if isinstance(place, Part) and place.conv1d else array.T
     if array.shape != shape:
         raise InputError(
             f"{name} has shape {list(found.shape)}, in the order here {list(array.shape)}, "
@@ -241,7 +276,7 @@ def _in_their_order(source: _Source, array: np.ndarray) -> list[np.ndarray]:
     if array.ndim > 2:
         array = array.transpose(*([0] if array.ndim == 5 else []), -1, -2, -4, -3)
         return [array.reshape(-1, *array.shape[-3:])]
-    array = array.T
+    array = array if isinstance(place, Part) and place.conv1d else array.T
     if isinstance(place, Flattened):
         channels, *size = place[1:]
         array = array.reshape(-1, *size, channels).transpose(0, 3, 1, 2).reshape(len(array), -1)

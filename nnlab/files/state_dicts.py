@@ -12,6 +12,7 @@ Reference:
 import os
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from nnlab.errors import InputError, needs
+from nnlab.files.container import replacing
 from nnlab.paths import reading, user_path
 
 _DTYPES = {  # of safetensors
@@ -65,6 +67,26 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     for array in arrays.values():
         array.flags.writeable = False
     return arrays
+
+
+def write_state_dict(
+    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], *, overwrite: bool = False
+) -> None:
+    """Write the arrays of a state dict to a `.safetensors` file, whole or not at all.
+
+    Args:
+        path: the file; missing parent folders are made.
+        arrays: {name: array}, such as `nnlab.files.lend` gives.
+        overwrite: replace an existing file.
+
+    Raises:
+        InputError: the file exists or cannot be written.
+        MissingPackageError: safetensors is not installed.
+    """
+    with needs("files"):
+        from safetensors.numpy import save_file
+    with replacing(path, overwrite) as partial:
+        save_file(dict(arrays), partial, {"format": "pt"})  # without which transformers refuses it
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:

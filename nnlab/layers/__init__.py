@@ -6,6 +6,7 @@ from nnlab.layers.activations import (
     StochasticPool,
     Swish,
 )
+from nnlab.layers.attention import Attention
 from nnlab.layers.bit import BitAttention, BitConv, BitDense, start_scales
 from nnlab.layers.bitnet import BitNetConv, BitNetDense
 from nnlab.layers.grouped import GroupedConv
@@ -33,11 +34,13 @@ from nnlab.layers.recurrent import (
 )
 from nnlab.layers.sequences import Bidirectional, Recurrent, Stacked
 from nnlab.layers.shift_attention import ShiftAttention
+from nnlab.layers.transformer import Block, FeedForward
 from nnlab.layers.transposed import ConvTranspose
 
 __all__ = [
     "AdderConv",
     "AdderDense",
+    "Attention",
     "Bidirectional",
     "BinaryConv",
     "BinaryDense",
@@ -46,9 +49,11 @@ __all__ = [
     "BitDense",
     "BitNetConv",
     "BitNetDense",
+    "Block",
     "Cell",
     "Conv",
     "ConvTranspose",
+    "FeedForward",
     "GRUCell",
     "GravesLSTMCell",
     "GroupedConv",

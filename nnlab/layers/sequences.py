@@ -53,7 +53,7 @@ class Recurrent(nn.Module):
     def __call__(
         self, x: jax.Array, lengths: jax.Array | None = None, train: bool = False
     ) -> jax.Array:
-        _check(x, lengths)
+        check_sequence(x, lengths)
         kept = None
         if self.dropout and train:
             if not isinstance(self.cell, Cell):
@@ -154,7 +154,8 @@ def no_carry(model: nn.Module, variables: Any, inputs: Any) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), dict(shapes))
 
 
-def _check(x: jax.Array, lengths: jax.Array | None) -> None:
+def check_sequence(x: jax.Array, lengths: jax.Array | None) -> None:
+    """Raise `InputError` unless x is [batch, time, features] and the lengths, if any, fit it."""
     if x.ndim != 3:
         raise InputError(f"a sequence layer takes [batch, time, features], not {list(x.shape)}.")
     if lengths is None:

@@ -15,6 +15,14 @@ from nnlab.models.saved_models import save_model as save_model
 from nnlab.models.saved_models import save_structure as save_structure
 from nnlab.models.zoo import ZOO as ZOO
 from nnlab.models.zoo import Entry as Entry
+from nnlab.sequences.bert import Bert as Bert
+from nnlab.sequences.bert import BertClassifier as BertClassifier
+from nnlab.sequences.bert import BertMaskedLM as BertMaskedLM
+from nnlab.sequences.gpt2 import GPT2 as GPT2
+from nnlab.sequences.gpt2 import nano_gpt as nano_gpt
+from nnlab.sequences.llama import Llama as Llama
+from nnlab.sequences.llama import bitnet_2b4t as bitnet_2b4t
+from nnlab.sequences.matmul_free import MatMulFreeLM as MatMulFreeLM
 from nnlab.sequences.ntm import NTM as NTM
 from nnlab.sequences.recurrent_net import LanguageModel as LanguageModel
 from nnlab.sequences.recurrent_net import RecurrentNet as RecurrentNet
@@ -62,5 +70,10 @@ from nnlab.vision.vgg import vgg16_bn as vgg16_bn
 from nnlab.vision.vgg import vgg19 as vgg19
 from nnlab.vision.vgg import vgg19_bn as vgg19_bn
 from nnlab.vision.vgg_small import VGGSmall as VGGSmall
+from nnlab.vision.vision_transformer import VisionTransformer as VisionTransformer
+from nnlab.vision.vision_transformer import cifar_deit_tiny as cifar_deit_tiny
+from nnlab.vision.vision_transformer import deit_base as deit_base
+from nnlab.vision.vision_transformer import deit_small as deit_small
+from nnlab.vision.vision_transformer import deit_tiny as deit_tiny
 
 __getattr__ = forward(__name__)

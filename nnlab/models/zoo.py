@@ -15,9 +15,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from nnlab.arithmetics import BITNET
 from nnlab.classics.autoencoder import AutoEncoder
 from nnlab.classics.mlp import MLP
 from nnlab.layers.recurrent import LSTMCell
+from nnlab.sequences.bert import MINILM, BertClassifier
+from nnlab.sequences.gpt2 import GPT2, nano_gpt
+from nnlab.sequences.llama import bitnet_2b4t
+from nnlab.sequences.matmul_free import MatMulFreeLM
 from nnlab.sequences.ntm import NTM
 from nnlab.sequences.recurrent_net import LanguageModel, RecurrentNet
 from nnlab.series.next_event import NextEvent
@@ -35,6 +40,7 @@ from nnlab.vision import (
     squeezenet,
     vgg,
     vgg_small,
+    vision_transformer,
 )
 
 
@@ -67,7 +73,8 @@ class Entry(NamedTuple):
         return jax.ShapeDtypeStruct((batch_size, *self.shape), self.dtype)
 
 
-_GREY, _COLOUR, _IMAGENET = (32, 32, 1), (32, 32, 3), (224, 224, 3)
+_GREY, _COLOUR, _MATMUL_FREE = functools.partial(MatMulFreeLM, arithmetic=BITNET, classifier=BITNET)
+_IMAGENET = (32, 32, 1), (32, 32, 3), (224, 224, 3)
 _COPY = (41, 9)  # 20 words of 8 bits, a marker, and time to write them
 
 ZOO = {
@@ -109,8 +116,18 @@ ZOO = {
     "resnext101_64x4d": Entry(resnet.resnext101_64x4d, _IMAGENET),
     "squeezenet1_0": Entry(squeezenet.squeezenet1_0, _IMAGENET),
     "squeezenet1_1": Entry(squeezenet.squeezenet1_1, _IMAGENET),
+    "deit_tiny": Entry(vision_transformer.deit_tiny, _IMAGENET),
+    "deit_small": Entry(vision_transformer.deit_small, _IMAGENET),
+    "deit_base": Entry(vision_transformer.deit_base, _IMAGENET),
+    "cifar_deit_tiny": Entry(vision_transformer.cifar_deit_tiny, _COLOUR),
     "autoencoder": Entry(AutoEncoder, (32,)),
     "language_model": Entry(functools.partial(LanguageModel, 65), (50,), jnp.int32),
+    "gpt2": Entry(GPT2, (1024,), jnp.int32),
+    "nano_gpt": Entry(nano_gpt, (64,), jnp.int32),
+    "bitnet_2b4t": Entry(bitnet_2b4t, (64,), jnp.int32),
+    "matmul_free": Entry(_MATMUL_FREE, (64,), jnp.int32),
+    "minilm_l6": Entry(functools.partial(BertClassifier, **MINILM), (128,), jnp.int32),
+    "bert_base": Entry(BertClassifier, (128,), jnp.int32),
     "recurrent_net": Entry(functools.partial(RecurrentNet, 8, 256, 3), _COPY),
     "ntm": Entry(functools.partial(NTM, 8), _COPY),
     "ntm_lstm": Entry(functools.partial(NTM, 8, LSTMCell), _COPY),

@@ -58,8 +58,18 @@ PUBLISHED = {
     "resnext101_64x4d": (83_455_272, (1000,)),
     "squeezenet1_0": (1_248_424, (1000,)),
     "squeezenet1_1": (1_235_496, (1000,)),
+    "deit_tiny": (5_717_416, (1000,)),
+    "deit_small": (22_050_664, (1000,)),
+    "deit_base": (86_567_656, (1000,)),
+    "cifar_deit_tiny": (5_362_762, (10,)),
     "autoencoder": (2_008, (32,)),
     "language_model": (279_873, (50, 65)),
+    "gpt2": (124_439_808, (1024, 50_257)),
+    "nano_gpt": (804_096, (64, 65)),
+    "bitnet_2b4t": (2_412_820_480, (64, 128_256)),
+    "matmul_free": (374_108_160, (64, 32_000)),
+    "minilm_l6": (22_713_986, (2,)),
+    "bert_base": (109_483_778, (2,)),
     "recurrent_net": (1_325_064, (41, 8)),
     "ntm": (13_536, (41, 8)),
     "ntm_lstm": (62_536, (41, 8)),
@@ -69,6 +79,8 @@ PUBLISHED = {
 DEEP = {
     *("resnet32", "he_resnet32", "he_resnet44", "he_resnet56", "he_resnet110"),
     *("googlenet", "googlenet_v1", "inception_v3"),
+    *("deit_tiny", "deit_small", "deit_base", "cifar_deit_tiny", "gpt2", "bitnet_2b4t"),
+    *("matmul_free", "minilm_l6", "bert_base"),
     *("resnet50", "resnet101", "resnet152", "resnext101_32x8d", "resnext101_64x4d"),
 }
 # One network of each class for the training step, those with a depth with less of it.
@@ -76,10 +88,16 @@ SHALLOW = {
     models.CifarResNet: {"depth": 8},
     models.PlainNet: {"layers": 1},
     models.ResNet: {"stage_sizes": (1, 1)},
+    models.VisionTransformer: {"layers": 1},
+    models.GPT2: {"layers": 1},
+    models.Llama: {"layers": 1, "symbols": 128_256},
+    models.MatMulFreeLM: {"layers": 2},
+    models.BertClassifier: {"layers": 1},
 }
 FIRST = {entry.kind: name for name, entry in reversed(ZOO.items())}
 WIDE = {  # slow to trace
     *("alexnet", "googlenet", "inception_v3", "lenet5_original", "next_event", "plain20"),
+    *("bitnet_2b4t", "deit_tiny", "gpt2", "matmul_free", "minilm_l6"),
     *("recurrent_net", "squeezenet1_0", "vgg11", "vgg_small"),
 }
 

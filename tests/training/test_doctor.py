@@ -159,6 +159,11 @@ SHALLOW = {
     models.CifarResNet: {"depth": 8},
     models.PlainNet: {"layers": 1},
     models.ResNet: {"stage_sizes": (1, 1)},
+    models.VisionTransformer: {"layers": 1},
+    models.GPT2: {"layers": 1, "symbols": 10, "features": 48},
+    models.Llama: {"layers": 1, "symbols": 10, "features": 48, "hidden": 64, "heads": 4},
+    models.MatMulFreeLM: {"layers": 2, "symbols": 10, "features": 48},
+    models.BertClassifier: {"layers": 1, "symbols": 10, "features": 48},
 }
 KINDS = {entry.kind: entry for entry in reversed(ZOO.values())}
 
@@ -172,7 +177,11 @@ def squared(outputs, labels):
 def test_every_network_of_the_zoo_is_silent(kind):
     entry, rng = KINDS[kind], np.random.default_rng(0)
     make = functools.partial(kind, **SHALLOW[kind]) if kind in SHALLOW else entry.make
-    model, shape = make(), (96, 96, 3) if entry.shape[0] > 200 else entry.shape
+    model, shape = make(), entry.shape
+    if len(shape) == 3 and shape[0] > 200:
+        shape = (96, 96, 3)
+    if kind is models.GPT2:
+        shape = (64,)
     inputs = rng.normal(size=(4, *shape)).astype(np.float32)
     if entry.dtype == jnp.int32:
         inputs = rng.integers(0, 10, inputs.shape, np.int32)
@@ -183,4 +192,6 @@ def test_every_network_of_the_zoo_is_silent(kind):
         labels = rng.normal(size=outputs.shape).astype(np.float32)
         loss = squared
 
-    assert after_a_step(model, inputs, labels, loss) == []
+    # A bias of all keys adds the same to all scores of a query, of which only differences count.
+    found = after_a_step(model, inputs, labels, loss)
+    assert [fault for fault in found if not fault.where.endswith("mixer/key/bias")] == []
