@@ -73,8 +73,8 @@ class Entry(NamedTuple):
         return jax.ShapeDtypeStruct((batch_size, *self.shape), self.dtype)
 
 
-_GREY, _COLOUR, _MATMUL_FREE = functools.partial(MatMulFreeLM, arithmetic=BITNET, classifier=BITNET)
-_IMAGENET = (32, 32, 1), (32, 32, 3), (224, 224, 3)
+_MATMUL_FREE = functools.partial(MatMulFreeLM, arithmetic=BITNET, classifier=BITNET)
+_GREY, _COLOUR, _IMAGENET = (32, 32, 1), (32, 32, 3), (224, 224, 3)
 _COPY = (41, 9)  # 20 words of 8 bits, a marker, and time to write them
 
 ZOO = {
