@@ -6,8 +6,8 @@ tensors as `weight_scale`, by which one of its layers (`BitLinear`) divides and 
 
 References:
     huggingface/transformers, integrations/bitnet.py. microsoft/BitNet, src/ggml-bitnet-mad.cpp, for
-    I2_S as its x86 builds read it; its ARM builds lay blocks of 64 weights out, so that the files of
-    one are garbage to the other (issue 598).
+    I2_S as its x86 builds read it; its ARM builds lay out blocks of 64 weights, so that the files
+    of one are garbage to the other (issue 598).
 """
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from nnlab.errors import InputError
 
 _BLOCK = 128  # weights of I2_S in 32 bytes
+_SHIFTS = np.array([0, 2, 4, 6], np.uint8)
 
 
 def to_hugging_face(codes: np.ndarray) -> np.ndarray:
@@ -29,7 +30,7 @@ def to_hugging_face(codes: np.ndarray) -> np.ndarray:
     if codes.shape[1] % 4:
         raise InputError(f"this layout holds 4 outputs in a byte, so not {codes.shape[1]} in all.")
     quarters = (codes.T + 1).astype(np.uint8).reshape(4, -1, codes.shape[0])
-    return (quarters << np.arange(0, 8, 2, np.uint8)[:, None, None]).sum(axis=0, dtype=np.uint8)
+    return (quarters << _SHIFTS[:, None, None]).sum(axis=0, dtype=np.uint8)
 
 
 def from_hugging_face(packed: np.ndarray) -> np.ndarray:
@@ -39,8 +40,10 @@ def from_hugging_face(packed: np.ndarray) -> np.ndarray:
         InputError: another shape or dtype, or the bits 11, which stand for nothing.
     """
     if packed.ndim != 2 or packed.dtype != np.uint8:
-        raise InputError(f"packed weights are uint8 [out / 4, in], not {packed.dtype} {packed.shape}.")
-    codes = packed >> np.arange(0, 8, 2, np.uint8)[:, None, None] & 3
+        raise InputError(
+            f"packed weights are uint8 [out / 4, in], not {packed.dtype} {packed.shape}."
+        )
+    codes = packed >> _SHIFTS[:, None, None] & 3
     return _codes(codes.reshape(-1, packed.shape[1]))
 
 
@@ -58,7 +61,7 @@ def to_i2_s(codes: np.ndarray, scale: float) -> bytes:
     if codes.shape[0] % _BLOCK:
         raise InputError(f"I2_S needs inputs in blocks of {_BLOCK}, not {codes.shape[0]}.")
     blocks = (codes.T + 1).astype(np.uint8).reshape(-1, 4, _BLOCK // 4)
-    packed = (blocks << np.arange(6, -1, -2, np.uint8)[:, None]).sum(axis=1, dtype=np.uint8)
+    packed = (blocks << _SHIFTS[::-1, None]).sum(axis=1, dtype=np.uint8)
     return packed.tobytes() + np.float32(scale).astype("<f4").tobytes() + bytes(28)
 
 
@@ -75,7 +78,7 @@ def from_i2_s(data: bytes, inputs: int, features: int) -> tuple[np.ndarray, floa
             f"{_BLOCK}, not {len(data)}."
         )
     blocks = np.frombuffer(data, np.uint8, size).reshape(-1, 1, _BLOCK // 4)
-    codes = blocks >> np.arange(6, -1, -2, np.uint8)[:, None] & 3
+    codes = blocks >> _SHIFTS[::-1, None] & 3
     scale = float(np.frombuffer(data, "<f4", 1, size)[0])
     return _codes(codes.reshape(features, inputs)), scale
 

@@ -66,9 +66,7 @@ def ternary_dense_packed(
 
     def call(x, packed):
         result = jax.ShapeDtypeStruct((x.shape[0], features), jnp.int32)
-        run = jax.ffi.ffi_call(
-            "nnlab_ternary_dense_packed", result, vmap_method="sequential"
-        )
+        run = jax.ffi.ffi_call("nnlab_ternary_dense_packed", result, vmap_method="sequential")
         return run(x, packed, digits=np.int64(digits))
 
     return over_images(call)(x, packed)

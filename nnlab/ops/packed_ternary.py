@@ -26,6 +26,8 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from nnlab.errors import InputError
@@ -58,7 +60,7 @@ class PackedTernary:
 
 
 def pack_ternary(
-    codes: jax.Array, scale: ArrayLike = 1.0, *, per_byte: Literal[4, 5] = 5
+    codes: jax.Array | np.ndarray, scale: ArrayLike = 1.0, *, per_byte: Literal[4, 5] = 5
 ) -> PackedTernary:
     """Pack ternary weights by 2 bits or 1.6.
 
@@ -83,9 +85,12 @@ def pack_ternary(
         raise InputError(
             f"pack_ternary expects one scale or {codes.shape[1]} of them, not shape {scale.shape}."
         )
-    if not isinstance(codes, jax.core.Tracer) and codes.size and abs(codes).max() not in (0, 1):
+    known = codes.size and not isinstance(codes, Tracer)
+    if known and (codes.min() < -1 or codes.max() > 1):
         raise InputError(f"pack_ternary packs -1, 0 and 1, not {codes.min()} to {codes.max()}.")
-    return PackedTernary(kernels.pack(codes, per_byte), scale, *codes.shape, per_byte)
+    inputs, features = codes.shape
+    packed = kernels.pack(jnp.asarray(codes), per_byte)
+    return PackedTernary(packed, scale, inputs, features, per_byte)
 
 
 def unpack_ternary(weights: PackedTernary) -> jax.Array:
@@ -130,13 +135,13 @@ def ternary_dense_packed(x: jax.Array, weights: PackedTernary) -> jax.Array:
     _check_inputs("ternary_dense_packed", x, weights)
 
     def dense(x, packed, scale):
-        return _dense(x, dataclasses.replace(weights, packed=packed, scale=scale))
+        return _ternary_dense_packed(x, dataclasses.replace(weights, packed=packed, scale=scale))
 
     return auto_sharded(dense, x, weights.packed, weights.scale)
 
 
 @reverse_rule
-def _dense(x: jax.Array, weights: PackedTernary) -> jax.Array:
+def _ternary_dense_packed(x: jax.Array, weights: PackedTernary) -> jax.Array:
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     largest = jnp.max(jnp.abs(wide), axis=-1, keepdims=True, initial=_SMALLEST)
     codes = jnp.clip(jnp.round(wide * (127 / largest)), -128, 127).astype(jnp.int8)  # (2)
@@ -144,12 +149,14 @@ def _dense(x: jax.Array, weights: PackedTernary) -> jax.Array:
     return (weights.scale * sums * (largest / 127)).astype(x.dtype)  # (1)
 
 
-def _dense_bwd(weights, g):
+def _ternary_dense_packed_bwd(weights, g):
     w = weights.scale * unpack_ternary(weights)
     return (g @ w.T).astype(g.dtype), None
 
 
-_dense.defvjp(lambda x, weights: (_dense(x, weights), weights), _dense_bwd)
+_ternary_dense_packed.defvjp(
+    lambda x, weights: (_ternary_dense_packed(x, weights), weights), _ternary_dense_packed_bwd
+)
 
 
 def _sums(x: jax.Array, packed: jax.Array, weights: PackedTernary) -> jax.Array:
