@@ -23,6 +23,7 @@ from nnlab.kernels.selection import by_platform
 STEP, OUTPUTS = 4, 16  # bytes of a line for each output, and outputs of a block
 
 
+@functools.partial(jax.jit, static_argnames="digits")
 def pack(codes: jax.Array, digits: int) -> jax.Array:
     """Pack weights -1, 0 and 1 [in, out], int8, by (1).
 
@@ -34,13 +35,14 @@ def pack(codes: jax.Array, digits: int) -> jax.Array:
     padding = [(0, lines * STEP * digits - inputs), (0, blocks * OUTPUTS - outputs)]
     weights = jnp.pad(codes, padding).reshape(lines, digits, STEP, blocks, OUTPUTS)
     each = (jnp.transpose(weights, (3, 0, 4, 2, 1)) + 1).astype(jnp.int32)
-    base = 4 ** np.arange(4) if digits == 4 else 3 ** np.arange(4, -1, -1)
-    number = (each * base).sum(axis=-1)
+    values = (1, 4, 16, 64) if digits == 4 else (81, 27, 9, 3, 1)
+    number = sum(each[..., n] * value for n, value in enumerate(values))
     if digits == 5:
         number = (256 * number + 242) // 243
     return number.astype(jnp.uint8).reshape(blocks, lines, STEP * OUTPUTS)
 
 
+@functools.partial(jax.jit, static_argnames=("inputs", "features", "digits"))
 def unpack(packed: jax.Array, inputs: int, features: int, digits: int) -> jax.Array:
     """Return the weights [inputs, features], int8, of which `pack` made `packed`."""
     blocks, lines, _ = packed.shape
@@ -50,11 +52,8 @@ def unpack(packed: jax.Array, inputs: int, features: int, digits: int) -> jax.Ar
         rest = [packed * np.uint8(3**n % 256) for n in range(5)]  # modulo 256
         each = [(r > 85).astype(jnp.uint8) + (r > 170).astype(jnp.uint8) for r in rest]
     codes = jnp.stack(each).astype(jnp.int8).reshape(digits, blocks, lines, OUTPUTS, STEP) - 1
-    return (
-        jnp.transpose(codes, (2, 0, 4, 1, 3))
-        .reshape(lines * digits * STEP, blocks * OUTPUTS)[:inputs, :features]
-        .astype(jnp.int8)
-    )
+    whole = lines * digits * STEP, blocks * OUTPUTS
+    return jnp.transpose(codes, (2, 0, 4, 1, 3)).reshape(whole)[:inputs, :features]
 
 
 @functools.partial(jax.jit, static_argnames=("features", "digits"))  # for `nnlab.costs.count`

@@ -34,6 +34,7 @@ from nnlab.errors import InputError
 from nnlab.kernels import ternary as kernels
 from nnlab.kernels.batch import auto_sharded
 from nnlab.kernels.derivatives import reverse_rule
+from nnlab.ops.scaled import by_filter
 
 _SMALLEST = 1e-5  # maximum of a token
 _MOST = 2**24 - 1  # inputs, each at most 128 in magnitude
@@ -146,12 +147,14 @@ def _ternary_dense_packed(x: jax.Array, weights: PackedTernary) -> jax.Array:
     largest = jnp.max(jnp.abs(wide), axis=-1, keepdims=True, initial=_SMALLEST)
     codes = jnp.clip(jnp.round(wide * (127 / largest)), -128, 127).astype(jnp.int8)  # (2)
     sums = _sums(codes, weights.packed, weights).astype(wide.dtype)
-    return (weights.scale * sums * (largest / 127)).astype(x.dtype)  # (1)
+    scale = by_filter(weights.scale.astype(wide.dtype), sums)
+    return (scale * sums * (largest / 127)).astype(x.dtype)  # (1)
 
 
 def _ternary_dense_packed_bwd(weights, g):
-    w = weights.scale * unpack_ternary(weights)
-    return (g @ w.T).astype(g.dtype), None
+    codes = unpack_ternary(weights).astype(jnp.float32)
+    w = by_filter(weights.scale, codes) * codes
+    return g @ w.T.astype(g.dtype), None
 
 
 _ternary_dense_packed.defvjp(

@@ -21,7 +21,6 @@ NATIVE = kernels.status()["ternary_dense_packed"]["cpu"] != "xla"
 BODIES: list[Any] = ["xla", "native"] if NATIVE else ["xla"]
 needs_library = pytest.mark.skipif(not NATIVE, reason="the native kernels are not built")
 CPP = Path(kernels.__file__).parent / "cpp"
-packed_by = jax.jit(pack, static_argnames="digits")
 
 
 def codes_of(digits):
@@ -45,7 +44,7 @@ def test_all_bytes_come_back():
     every = np.array(list(itertools.product(range(3), repeat=5)))
     lines = [codes_of(every[at : at + 64]) for at in range(0, 243, 64)]
     codes = np.concatenate(lines)
-    packed = packed_by(codes, digits=5)
+    packed = pack(jnp.array(codes), 5)
     assert len(np.unique(packed)) == 243
     np.testing.assert_array_equal(unpack(packed, 80, 16, 5), codes)
 
@@ -64,7 +63,7 @@ def operands(sizes, kind="random"):
 def check(sizes, digits, kind, bodies):
     x, w = operands(sizes, kind)
     _, inputs, outputs = sizes
-    packed = packed_by(w, digits=digits)
+    packed = pack(jnp.array(w), digits)
     np.testing.assert_array_equal(unpack(packed, inputs, outputs, digits), w)
     for body in bodies:
         with kernels.use(body):
@@ -100,10 +99,11 @@ def test_more_inputs_than_are_summed_at_once(digits, inputs, kind):
 @needs_library
 @pytest.mark.slow
 @pytest.mark.parametrize("digits", [4, 5])
-@pytest.mark.parametrize("rows", range(1, 27))
-def test_every_tile(rows, digits):
-    for inputs, outputs in ((1, 1), (40, 16), (121, 50), (64, 300)):
-        check((rows, inputs, outputs), digits, "random", ["native"])
+def test_every_tile(digits):
+    for rows in range(1, 14):
+        check((rows, 121, 50), digits, "random", ["native"])
+    for sizes in ((1, 1, 1), (25, 64, 300), (300, 40, 16)):
+        check(sizes, digits, "random", ["native"])
 
 
 @pytest.mark.parametrize("body", BODIES[-1:])

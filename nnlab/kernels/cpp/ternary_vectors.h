@@ -108,7 +108,7 @@ constexpr char kName[] = "sse2";
 constexpr char kName[] = "neon";
 #endif
 
-// A sum of `factor` times what is wanted, exact modulo 2^32, over 2^bits.
+// A sum without what makes it 2^bits times too large.
 inline Lanes divided(Lanes sum, int bits) {
   using Signed = int32_t __attribute__((vector_size(kBytes)));
   return (Lanes)((Signed)sum >> bits);
