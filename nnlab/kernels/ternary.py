@@ -35,8 +35,7 @@ def pack(codes: jax.Array, digits: int) -> jax.Array:
     padding = [(0, lines * STEP * digits - inputs), (0, blocks * OUTPUTS - outputs)]
     weights = jnp.pad(codes, padding).reshape(lines, digits, STEP, blocks, OUTPUTS)
     each = (jnp.transpose(weights, (3, 0, 4, 2, 1)) + 1).astype(jnp.int32)
-    values = (1, 4, 16, 64) if digits == 4 else (81, 27, 9, 3, 1)
-    number = sum(each[..., n] * value for n, value in enumerate(values))
+    number = each @ np.array([1, 4, 16, 64] if digits == 4 else [81, 27, 9, 3, 1], np.int32)
     if digits == 5:
         number = (256 * number + 242) // 243
     return number.astype(jnp.uint8).reshape(blocks, lines, STEP * OUTPUTS)
