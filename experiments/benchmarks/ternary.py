@@ -9,7 +9,8 @@ Beside them PyTorch's float32, bfloat16 and dynamic int8 products, and the way o
 weights to floats at every call.
 
 A process for each number of threads measures on as many cores, in turn with the others: after an
-untimed call each product once, then the next, in rounds. Times are medians. The limits are measured
+untimed call each product once, then the next, in rounds. JAX runs its programs in the thread that
+waits for them, as PyTorch does. Times are medians. The limits are measured
 in the same run and on the same cores: what a loop of `vpdpbusd` sums from registers (other
 processors than those with AVX-512 VNNI have no such limit here), and what a loop reads of memory.
 
@@ -153,6 +154,7 @@ def ask(of: Connection, *question: Any) -> Any:
 def serve(connection: Connection, threads: int) -> None:
     if hasattr(os, "sched_setaffinity"):  # the number of threads of XLA, which starts after it
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # calls are waited for, as PyTorch's
     calls: dict[str, Call] = {}
     with contextlib.suppress(EOFError):
         while True:
