@@ -37,6 +37,13 @@ LOOPS = {  # {file: {what it defines: flags}}, for x86-64; elsewhere there is th
         "kAvx512Loops": BYTES,
         "kAvx512CountingLoops": [*BYTES, "-mavx512vpopcntdq"],
     },
+    str(SOURCES / "ternary_loops.cc"): {
+        "kBaselineLoops": [],
+        "kAvx2Loops": AVX2,
+        "kAvx512Loops": BYTES,
+        "kAvx512VnniLoops": [*BYTES, "-mavx512vnni"],
+        "kAvx512VbmiLoops": [*BYTES, "-mavx512vnni", "-mavx512vbmi"],
+    },
 }
 
 

@@ -1,6 +1,7 @@
 // How many terms a second one core can sum from registers: the ceilings of the kernels.
 // Compiled by measure.py for the machine that it runs on.
 #include <chrono>
+#include <vector>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -130,4 +131,32 @@ extern "C" double xnor_popcount(double seconds) {
 #endif
   });
 }
+
+#if defined(__AVX512VNNI__)
+extern "C" double products_of_bytes(double seconds) {
+  return best_of_integers(seconds, sizeof(Long), [](Long& sum, Long x, Long w) {
+    sum = (Long)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
+  });
+}
 #endif
+#endif
+
+// Bytes a second from memory: more than any cache holds, read in order.
+extern "C" double bytes_read(double seconds) {
+  using Clock = std::chrono::steady_clock;
+  const std::vector<V> memory((256 << 20) / sizeof(V), V{} + 1.0f);
+  const auto end = Clock::now() + std::chrono::duration<double>(seconds);
+  double fastest = 0;
+  do {
+    V sums[4] = {};
+    const auto start = Clock::now();
+    for (std::size_t at = 0; at < memory.size(); at += 4)
+#pragma GCC unroll 4
+      for (int chain = 0; chain < 4; ++chain) sums[chain] += memory[at + chain];
+    const std::chrono::duration<double> taken = Clock::now() - start;
+    for (V& sum : sums) FORGET(sum);
+    const double rate = memory.size() * sizeof(V) / taken.count();
+    if (rate > fastest) fastest = rate;
+  } while (Clock::now() < end);
+  return fastest;
+}

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,10 +20,15 @@ LIMITS = {  # loops of limits.cc by what they bound; the fastest form of each
     "distance of bytes": ("absolute_differences_of_bytes",),  # x86-64 alone, as the next
     "agreement of bits": ("xnor_popcount",),
 }
+TERNARY_LIMITS = {"product of bytes": ("products_of_bytes",), "bytes read": ("bytes_read",)}
 
 
-def limits() -> dict[str, float]:
-    """Measure the terms a second, by `LIMITS`' names, that all threads sum from registers."""
+def limits(of: Mapping[str, Sequence[str]] = LIMITS) -> dict[str, float]:
+    """Measure the terms a second that all threads sum from registers, or the bytes they read.
+
+    Args:
+        of: loops of limits.cc by what they bound; those that this processor lacks are left out.
+    """
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "limits.so")
@@ -43,7 +48,7 @@ def limits() -> dict[str, float]:
         with ThreadPoolExecutor(threads) as pool:
             return {
                 name: max(map(rate, forms))
-                for name, forms in LIMITS.items()
+                for name, forms in of.items()
                 if all(hasattr(loops, form) for form in forms)
             }
 

@@ -141,6 +141,8 @@ _KERNELS: dict[str, _Cost] = {
     "binary_conv_packed": (2, {(BIT, "bool"): 32, (ADDITION, "int8"): 32}),
     # (x, padding value, kernel) -> y, as `adder_conv`
     "adder_conv_uint8": (3, {(ADDITION, None): 2}),
+    # (x, packed) -> y; every output is a sum over the inputs
+    "ternary_dense_packed": (2, {(ADDITION, None): 1}),
     # (x) -> y
     "sign_ste": (1, {(COMPARISON, None): 1}),
     "pack_signs": (1, {(COMPARISON, None): 1}),
@@ -204,6 +206,8 @@ def _kernel(name: str, arrays: Arrays) -> Counter:
     first, last = arrays.operands[0], arrays.operands[-1]
     if len(arrays.operands) == 1:
         terms = first.size
+    elif name == "ternary_dense_packed":
+        terms = arrays.results[0].size * first.shape[-1]
     else:
         # Every element of y, or of its cotangent g, is a sum over a kernel [kh, kw, in, out] of
         # kh kw in terms; vmap may put its axis before these.

@@ -104,7 +104,7 @@ def _rows(boxes: int, edges: Sequence[tuple[int, int]]) -> list[int]:
         on_way |= {target for source, target in edges if source in on_way}
     for box in sorted(set(range(boxes)) - on_way, key=lambda box: -rows[box]):
         after = [rows[target] for source, target in edges if source == box]
-        rows[box] = max(0, min(after, default=1) - 1)
+        rows[box] = max(0, min(after, default=rows[box] + 1) - 1)
     return rows
 
 

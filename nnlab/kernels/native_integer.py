@@ -7,12 +7,18 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnlab.kernels.batch import over_images
 from nnlab.kernels.native import numbers_of
 from nnlab.kernels.window import Window
 
-HANDLERS = ("nnlab_adder_conv_uint8", "nnlab_binary_conv_packed", "nnlab_pack_signs")
+HANDLERS = (
+    "nnlab_adder_conv_uint8",
+    "nnlab_binary_conv_packed",
+    "nnlab_pack_signs",
+    "nnlab_ternary_dense_packed",
+)
 
 
 def adder_conv_uint8(
@@ -51,6 +57,19 @@ def pack_signs(x: jax.Array) -> jax.Array:
 
     vectors = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     return over_images(call, kernels=0)(vectors).reshape(*x.shape[:-1], -1)
+
+
+def ternary_dense_packed(
+    x: jax.Array, packed: jax.Array, *, features: int, digits: int
+) -> jax.Array:
+    """See `nnlab.kernels.ternary.ternary_dense_packed`; x [rows, in] holds the bytes of int8."""
+
+    def call(x, packed):
+        result = jax.ShapeDtypeStruct((x.shape[0], features), jnp.int32)
+        run = jax.ffi.ffi_call("nnlab_ternary_dense_packed", result, vmap_method="sequential")
+        return run(x, packed, digits=np.int64(digits))
+
+    return over_images(call)(x, packed)
 
 
 def _sums(x: jax.Array, kernel: jax.Array, window: Window) -> jax.ShapeDtypeStruct:

@@ -28,7 +28,7 @@ Body = Literal["xla", "native", "cpu"]
 _KERNELS = (
     *("adder_conv", "adder_conv_input_gradient", "adder_conv_filter_gradient"),
     *("convolve", "convolve_input_gradient", "convolve_filter_gradient", "binary_conv"),
-    *("adder_conv_uint8", "binary_conv_packed", "pack_signs"),
+    *("adder_conv_uint8", "binary_conv_packed", "pack_signs", "ternary_dense_packed"),
 )
 
 _PALLAS = ("adder_conv", "adder_conv_input_gradient")
@@ -186,6 +186,6 @@ def _load() -> _Library:
     if instructions is None:
         raise InputError(
             "NNLAB_KERNELS_ISA names an instruction set that this processor does not have;"
-            " expected avx512, avx2 or sse2 on x86-64, neon on aarch64."
+            " expected avx512vbmi, avx512vnni, avx512, avx2 or sse2 on x86-64, neon on aarch64."
         )
     return _Library(instructions.decode(), "", library)

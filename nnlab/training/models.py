@@ -113,7 +113,11 @@ def label_check(model: nn.Module) -> Callable[[Any, Any, Any], None]:
         classes = getattr(model, "classes", None)
         if not isinstance(classes, int):
             few = jax.tree.map(lambda a: a[:1], inputs)
-            outputs = jax.eval_shape(functools.partial(model.apply, train=False), variables, few)
+            apply = functools.partial(model.apply, train=False)
+            try:
+                outputs = jax.eval_shape(apply, variables, few)
+            except Exception:  # inputs that do not fit; the program that follows says why
+                return
             classes = getattr(outputs, "shape", (0,))[-1]
         least, most = int(values.min()), int(values.max())
         if classes and (least < 0 or most >= classes):

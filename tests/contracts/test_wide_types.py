@@ -16,6 +16,7 @@ import pytest
 from nnlab import kernels, models, training
 from nnlab.layers import GravesLSTMCell, GRUCell, LSTMCell, Recurrent
 from nnlab.ops.packed import binary_conv_packed
+from nnlab.ops.packed_ternary import pack_ternary, ternary_dense_packed
 from nnlab.sequences import algorithmic_tasks as tasks
 from nnlab.series.series_detector import init as init_detector
 from nnlab.vision import standardize
@@ -85,3 +86,8 @@ def test_data_and_states_are_float32_and_packed_products_int32():
     x, kernel = (jax.ShapeDtypeStruct((1, 4, size, 1), jnp.uint32) for size in (4, 1))
     product = functools.partial(binary_conv_packed, channels=3)
     assert jax.eval_shape(product, x, kernel).dtype == jnp.int32
+    with jax.numpy_dtype_promotion("strict"):
+        weights = jax.eval_shape(pack_ternary, jax.ShapeDtypeStruct((5, 3), jnp.int8))
+        assert weights.scale.dtype == jnp.float32
+        tokens = jax.ShapeDtypeStruct((2, 5), jnp.float32)
+        assert jax.eval_shape(ternary_dense_packed, tokens, weights).dtype == jnp.float32

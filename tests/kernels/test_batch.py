@@ -23,6 +23,7 @@ from nnlab.ops.binary import binary_conv, sign_ste
 from nnlab.ops.convolution import conv
 from nnlab.ops.integer import adder_conv_uint8, adder_dense_uint8
 from nnlab.ops.packed import binary_conv_packed, binary_dense_packed, pack_signs
+from nnlab.ops.packed_ternary import pack_ternary, ternary_dense_packed
 from nnlab.ops.pooling import max_pool
 
 assert jax.device_count() == 4
@@ -131,6 +132,10 @@ check(adder_conv_uint8, *BYTES)
 check(adder_dense_uint8, np.uint8(VECTORS[0] + 2), np.uint8(VECTORS[1] + 2))
 for op, (x, kernel, channels) in PACKED.items():
     check(lambda x, kernel: op(x, kernel, channels=channels), x, kernel)
+check(
+    lambda x, weights: value_and_cotangents(lambda x: ternary_dense_packed(x, weights))(x),
+    VECTORS[0], pack_ternary(np.int8(VECTORS[1] > 0)),
+)
 """
 
 IN_GROUPS_AND_IN_SPACE = """

@@ -1,5 +1,4 @@
 // What XLA calls, and the choice of an instruction set.
-#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -30,14 +29,14 @@ bool has(const Loops& loops) {
 // The best loops for this processor, or those that NNLAB_KERNELS_ISA names; null if it has none
 // such. Read once.
 const Loops* choose() {
-  const char* wanted = std::getenv("NNLAB_KERNELS_ISA");
+  const std::string_view wanted = wanted_set();
 #if defined(__x86_64__)
   const Loops* all[] = {&kAvx512Loops, &kAvx2Loops, &kBaselineLoops};
 #else
   const Loops* all[] = {&kBaselineLoops};
 #endif
   for (const Loops* loops : all)
-    if (has(*loops) && (!wanted || !*wanted || !std::strcmp(wanted, loops->name))) return loops;
+    if (has(*loops) && (wanted.empty() || wanted == loops->name)) return loops;
   return nullptr;
 }
 

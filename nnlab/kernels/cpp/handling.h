@@ -1,7 +1,9 @@
 // What all handlers do: check sizes, and turn exceptions into errors of the call.
 #pragma once
 
+#include <cstdlib>
 #include <exception>
+#include <string_view>
 
 #include "geometry.h"
 #include "xla/ffi/api/ffi.h"
@@ -9,6 +11,18 @@
 namespace nnlab {
 
 using Window = xla::ffi::Span<const int64_t>;  // strides, (top, left) padding, dilation
+
+// The instruction set that NNLAB_KERNELS_ISA names, "" for the best that there is.
+inline std::string_view wanted_instructions() {
+  const char* variable = std::getenv("NNLAB_KERNELS_ISA");
+  return variable ? variable : "";
+}
+
+// The same for kernels to which all kinds of AVX-512 are one; the ternary product tells them apart.
+inline std::string_view wanted_set() {
+  const std::string_view wanted = wanted_instructions();
+  return wanted == "avx512vnni" || wanted == "avx512vbmi" ? "avx512" : wanted;
+}
 
 // `ready` says whether there are loops for this processor.
 template <class Operand, class Output>

@@ -1,7 +1,4 @@
 // What XLA calls for integers, and the choice of an instruction set among their loops.
-#include <cstdlib>
-#include <string_view>
-
 #include "handling.h"
 #include "integer.h"
 #include "parallel.h"
@@ -33,8 +30,7 @@ bool has(const Loops& loops) {
 // The best loops for this processor; with NNLAB_KERNELS_ISA the best among those that it names and
 // lesser ones, where avx512 means what all processors with AVX-512 have: no VPOPCNTDQ.
 const Loops* choose() {
-  const char* variable = std::getenv("NNLAB_KERNELS_ISA");
-  const std::string_view wanted = variable ? variable : "";
+  const std::string_view wanted = wanted_set();
 #if defined(__x86_64__)
   if (wanted.empty() && has(kAvx512CountingLoops)) return &kAvx512CountingLoops;
   const Loops* all[] = {&kAvx512Loops, &kAvx2Loops, &kBaselineLoops};
