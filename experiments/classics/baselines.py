@@ -1,6 +1,9 @@
 """What accuracy does each kind of learner reach on digits, and after how long a training?
 
-Answer: pending.
+Answer: On MNIST LeNet-5 has the least test error, 0.84 % in float and 0.98 as AdderNet after 34 and 40
+processor seconds; an MLP has 1.41 and 1.69 after 8 and 9, a decision tree 12.2 after 19.
+
+Ours: seed 0, two cores of an AMD EPYC that other programs used too (`results/baselines.json`).
 
 Known, on MNIST in percent of the test images that are wrong: support vector machine with a Gaussian
 kernel 1.4, 500 and 150 hidden units 2.95, LeNet-5 0.95 (LeCun et al., Gradient-based learning

@@ -47,3 +47,7 @@ def test_a_chain_is_a_straight_line_beside_its_shortcut():
     found = layered([(30.0, 10.0)] * 4, [(0, 1), (1, 2), (2, 3), (0, 3)])
     assert found.rows == [0, 1, 2, 3]
     assert found.centres[1][0] == found.centres[2][0] != found.ways[3][0][0]
+
+
+def test_a_way_beside_the_longest_leads_down_too():
+    assert layered([(20, 10)] * 5, [(0, 1), (2, 3)]).rows == [0, 1, 0, 1, 0]
