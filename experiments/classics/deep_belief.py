@@ -1,5 +1,11 @@
 """How well does a deep belief network, tuned by the up-down algorithm, read MNIST?
 
+Answer: So far 3.2 % of the test images are read wrongly, after 3 epochs of greedy pre-training for
+each layer and 8 of up-down, which has brought the error down from 5.5 % and still does. That is far
+from the published 1.25 % and from the 1.4 % that was aimed at: what is missing is training, a tenth
+of the greedy epochs and a fortieth of those of up-down. What the network imagines does not look
+like digits yet.
+
 Known: 1.25 % of the test images wrong (Hinton, Osindero & Teh, 2006), after 30 epochs of greedy
 pre-training for each layer and 300 of up-down, with 3, 6 and then 10 steps of contrastive
 divergence in the machine on top, and 59 more on all 60,000 images.
@@ -9,9 +15,14 @@ model of pictures and labels together, and nothing ever minimises the error of i
 are also averaged, four fifths of the average before and one fifth of those after each epoch. Both
 are tested after each epoch, and none is chosen by that. Batches are of 100.
 
+Ours, seed 0, an epoch of up-down in 24 seconds of processor time on two cores of an AMD EPYC
+(`results/deep_belief.json` and `.png`; its minutes count two layers by the clock of a busy
+machine).
+
     python experiments/classics/deep_belief.py
 
-It stops and goes on with `--resume`, also for more epochs than were asked for before.
+It stops and goes on with `--resume`, also for more epochs than were asked for before: with
+`--epochs 300` up-down is trained as long, and with as many steps, as was published.
 """
 
 import dataclasses
@@ -48,7 +59,7 @@ class Config(runs.Run):
     """Hidden units of the machine on top."""
     greedy_epochs: PositiveInt = 3
     """Passes through the images for each layer, one after the other."""
-    epochs: PositiveInt = 20
+    epochs: PositiveInt = 8
     """Passes of the up-down algorithm."""
     learning_rate: Positive = 0.05
     """Learning rate of the up-down algorithm."""

@@ -117,6 +117,7 @@ def train_layer(
     batch_size: int = 100,
     learning_rate: float = 0.1,
     decay: float = 2e-4,
+    falls: bool = False,
     before: tuple[Learning, int] | None = None,
     observe: Callable[[int, Learning], None] = lambda *_: None,
 ) -> RBM:
@@ -129,6 +130,7 @@ def train_layer(
         rule, learning_rate, decay: as for `epoch`.
         epochs: passes through the data.
         batch_size: examples of a batch.
+        falls: whether the rate falls evenly from epoch to epoch, towards 0 after the last.
         before: a layer that `observe` was given, and its number of epochs, to go on from; by
             default it begins anew.
         observe: called with the number of epochs done, and the layer, after each.
@@ -142,8 +144,9 @@ def train_layer(
         before = begin(jax.random.fold_in(key, 0), data, hidden, batch_size), 0
     learning, first = before
     for done in range(first + 1, epochs + 1):
+        rate = learning_rate * (1 - (done - 1) / epochs) if falls else learning_rate
         momentum = 0.5 if done <= SLOW_EPOCHS else 0.9
-        options = {"learning_rate": learning_rate, "momentum": momentum, "decay": decay}
+        options = {"learning_rate": rate, "momentum": momentum, "decay": decay}
         learning = epoch(jax.random.fold_in(key, done), learning, data, rule, **options)
         observe(done, learning)
     return learning.params
