@@ -183,6 +183,10 @@ class Epoch:
         self.check(state, data)
         return self.program(state, data)
 
+    def lower(self, state: State, data: Batch) -> jax.stages.Lowered:
+        """As of a function of `jax.jit`."""
+        return self.program.lower(state, data)
+
 
 def train_epoch(step: Step, batch_size: int) -> Epoch:
     """Return `epoch(state, (inputs, labels)) -> (state, metrics)`, one pass, compiled.
