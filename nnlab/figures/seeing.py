@@ -3,13 +3,11 @@ r"""What a layer sees: its maps, the patches that move it most, and what would m
 A unit of a convolution is its response y at one place p of its map, and sees of the input x a
 window around p, its receptive field.
 
-============================  =============================================================
-`activations`                 the maps of a layer
-`receptive_field`             the window: where dy/dx is not 0 for some of many random inputs
-`strongest`, `patches`        the windows of a data set in which a unit responds most strongly,
-                              at most one of an image
-`maximise`                    argmax_x y(x) over inputs between two bounds, by gradient ascent
-============================  =============================================================
+- `activations`: the maps of a layer.
+- `receptive_field`: the window, where dy/dx is not 0 for some of many random inputs.
+- `strongest`, `patches`: the windows of a data set in which a unit responds most strongly, at most
+  one of an image.
+- `maximise`: argmax_x y(x) over inputs between two bounds, by gradient ascent.
 
 What the last one finds differs with the arithmetic. Of a first layer that multiplies, y = x.w, it
 is at a bound everywhere, at the upper one where w > 0 and else at the lower one; the wider the

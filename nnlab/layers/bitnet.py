@@ -45,7 +45,9 @@ class _BitNet(nn.Module):
 class BitNetConv(_BitNet, ProductConv):
     """BitNet's convolution, whose inputs have one step for each example.
 
-    Attributes, besides those of `nnlab.layers.ProductConv`:
+    It has the attributes of `nnlab.layers.ProductConv` too.
+
+    Attributes:
         quantizer: `nnlab.ops.bitnet.ternary_by_mean` (b1.58), or
             `nnlab.ops.scaled.centred_signs_by_layer` (b1).
         norm: whether an RMSNorm over the channels, with a weight for each, comes first.
