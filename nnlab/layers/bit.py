@@ -75,7 +75,9 @@ _SCALES = {"input_scale", "query_scale", "key_scale", "probability_scale", "valu
 class BitConv(_Bit, ProductConv):
     """Convolution of bits of inputs with the signs of centred weights.
 
-    Attributes, besides those of `nnlab.layers.ProductConv`:
+    It has the attributes of `nnlab.layers.ProductConv` too.
+
+    Attributes:
         signed: whether bits are -1 and +1, or 0 and +1, for inputs that are not negative.
     """
 
