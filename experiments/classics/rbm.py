@@ -18,8 +18,8 @@ drawn once as bits, each rule has the same epochs, batches of 100, a rate that f
 momentum 0.5. The likelihood is estimated with 100 chains of 1,000 steps. Samples are what 1,000
 steps of Gibbs sampling make of test digits.
 
-Ours, seeds 0 to 4 for bars and stripes and seed 0 for MNIST, some two minutes on two cores of an AMD
-EPYC (`results/rbm.json` and `.png`; its minutes are those of training on MNIST).
+Ours, seeds 0 to 4 for bars and stripes and seed 0 for MNIST, some two minutes on two cores of an
+AMD EPYC (`results/rbm.json` and `.png`; its minutes are those of training on MNIST).
 
     python experiments/classics/rbm.py
 
