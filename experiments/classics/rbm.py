@@ -1,5 +1,12 @@
 """How near to the likelihood do CD-1, CD-k and PCD come, and what do they learn of MNIST?
 
+Answer: On bars and stripes the exact gradient comes to -2.66 nats, 0.02 from the best there is;
+CD-3 stops at -2.82 and CD-1 at -3.09, where its bias outweighs the gradient. PCD climbs with them,
+and then, at a constant rate, its chains no longer follow and it falls to -6.3; with a rate that
+falls to 0 it comes to -2.80. On MNIST, after two epochs, estimates are -123 nats for CD-1, -120 for
+CD-3 and -159 for PCD, whose samples alone look like digits: chains of the others end in pictures
+that are none, and if annealing has missed these, both estimates are too good.
+
 Known: the best mean log-likelihood of the 14 bars and stripes of 3 x 3 is -log 14 = -2.639. On
 MNIST machines of 500 hidden units reach about -125 nats by CD-1, -105 by CD-3 and -86 by CD-25, by
 annealed importance sampling (Salakhutdinov & Murray, 2008).
@@ -8,8 +15,11 @@ Bars and stripes are few enough for the likelihood, its gradient and the mean gr
 be computed exactly (`nnlab.classics.likelihood`): machines of 16 hidden units learn them by plain
 steps of 0.1, all examples five times in a batch, 70 chains for PCD. On MNIST, whose pixels are
 drawn once as bits, each rule has the same epochs, batches of 100, a rate that falls from 0.1 and
-momentum 0.5. The likelihood is estimated with 100 chains of 2,000 steps. Samples are what 1,000
+momentum 0.5. The likelihood is estimated with 100 chains of 1,000 steps. Samples are what 1,000
 steps of Gibbs sampling make of test digits.
+
+Ours, seeds 0 to 4 for bars and stripes and seed 0 for MNIST, some two minutes on two cores of an
+AMD EPYC (`results/rbm.json` and `.png`; its minutes are those of training on MNIST).
 
     python experiments/classics/rbm.py
 
@@ -62,7 +72,7 @@ class Config(runs.Run):
     """Steps of the longer contrastive divergence."""
     hidden: PositiveInt = 500
     """Hidden units on MNIST."""
-    epochs: PositiveInt = 3
+    epochs: PositiveInt = 2
     """Passes through MNIST."""
     seed: Seed = 0
 
@@ -166,7 +176,7 @@ def measured(params: rbm.RBM, train, test, config: Config) -> dict[str, float]:
     """Return estimates of what the machine knows of MNIST, in nats."""
     shares = jnp.clip(train.mean(0), 0.01, 0.99)
     base = jnp.log(shares / (1 - shares))
-    anneal = jax.jit(functools.partial(likelihood.annealed_log_partition, steps=2000))
+    anneal = jax.jit(functools.partial(likelihood.annealed_log_partition, steps=1000))
     begun = time.process_time()
     log_z, deviation = anneal(jax.random.key(config.seed), params, base)
     values = {
