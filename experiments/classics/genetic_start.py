@@ -316,7 +316,8 @@ def figure(curves: dict[str, dict[str, np.ndarray]]):
         lines = []
         for number, (start, losses) in enumerate(starts.items()):
             passes = 3 * np.arange(len(losses)) + (BUDGET if STARTS[start] else 0)
-            lines.append(Line("" if panels else start, passes, losses, number))
+            named = start if name == [*curves][-1] else ""  # the last panel has room
+            lines.append(Line(named, passes, losses, number))
         labels = "passes, those of the search first", "training loss"
         panels.append(Panel(name, *labels, lines, ("linear", "log")))
     return figure_panels(panels)
