@@ -14,8 +14,8 @@ Evosax's genetic algorithm (equation 1 of `nnlab.classics.genetic`, mutations of
 weights' spread, half of the numbers from each parent) minimises the training loss at once, in 2,048
 evaluations, or after 5 steps of training, in 128: 2,048 passes forward over the training set either
 way, if a gradient costs as much as two passes more. `restarts` takes the best of as many first
-draws, and `plain, longer` spends the passes on 682 more steps; on the digits these took less of the
-processor than any search, 0.08 s against 0.10 to 0.20 s in float. Draws of a seed begin with the
+draws, and `plain, longer` spends the passes on 682 more steps; on the digits these took 0.11 s of
+the processor and the searches 0.09 to 0.20 s in float. Draws of a seed begin with the
 same networks in all rows, and differences are taken seed by seed. Intervals are of 95 % by
 Student's t; of 72 such verdicts three or four would differ by chance alone.
 
