@@ -26,7 +26,7 @@ All networks train by Adam, adder layers by the recipe of adders, and all exampl
 2 sigmoid units, two spirals of 97 points each with two layers of 16 tanh units, and the digits with
 32 sigmoid units on 479 images. Float networks have no BatchNorm, and adders do.
 
-Ten seeds, 0 to 9, evosax 0.3.2, 15 minutes on two cores of an AMD EPYC that others were using, so
+Ten seeds, 0 to 9, evosax 0.3.2, 13 minutes on two cores of an AMD EPYC that others were using, so
 that seconds of the processor count (`results/genetic_start.json` and `.png`).
 
     python experiments/classics/genetic_start.py
