@@ -119,6 +119,8 @@ def images(name: str, config: Config) -> Images:
     count, there = config.train_images, len(train[1])
     if count is not None and count > there:
         raise InputError(f"--train-images must be at most the {there} of {name}, not {count}.")
+    if count is not None and count < 10:  # ten batches, and more than one class
+        raise InputError(f"--train-images must be at least 10, not {count}.")
     return Images(name, (train[0][:count], train[1][:count]), test)
 
 

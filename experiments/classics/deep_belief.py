@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from stages import Stages
+from stages import Stages, check_fills
 from tiles import filters, tiles
 
 from nnlab import figures, runs, vision
@@ -72,6 +72,7 @@ def main(config: Config) -> None:
     mnist = vision.load("mnist", config.data_dir)
     (images, labels), test = prepared(mnist.train), prepared(mnist.test)
     images, labels = images[: config.train_images], labels[: config.train_images]
+    check_fills(images, config.batch_size)
     with config.open("epochs") as record:
         stages = Stages(record)
         dbn = greedy(images, labels, config, stages)

@@ -42,7 +42,7 @@ import numpy as np
 import optax
 from jax import lax
 from matplotlib.figure import Figure
-from stages import Stages
+from stages import Stages, check_fills
 
 from nnlab import figures, runs, vision
 from nnlab.classics import layerwise, rbm
@@ -91,6 +91,7 @@ def main(config: Config) -> None:
     images, labels = images[: config.train_images], labels[: config.train_images]
     if max(config.labels) > len(images):
         raise InputError(f"--labels must be at most the {len(images)} images, not {config.labels}.")
+    check_fills(images)
     task = Task(images, labels, prepared(mnist.test), config)
     with config.open("labels") as record:
         stages = Stages(record)
@@ -116,11 +117,11 @@ class Task:
         self.rest, self.held = rest, (images[held], labels[held])
 
     def some(self, count: int, seed: int) -> tuple[jax.Array, jax.Array]:
-        """Return so many labelled images, of each class as many, none of them held out."""
+        """Return so many labelled images, none held out; of each class as many, if it has them."""
         order = np.random.default_rng(seed).permutation(self.rest)
         by_class = [order[self.labels[order] == digit] for digit in range(CLASSES)]
-        chosen = [places[: -(-count // CLASSES)] for places in by_class]
-        places = np.concatenate([np.stack(turn) for turn in zip(*chosen, strict=False)])[:count]
+        turns = np.concatenate([np.arange(len(places)) for places in by_class])
+        places = np.concatenate(by_class)[np.argsort(turns, kind="stable")][:count]
         return self.images[places], self.labels[places]
 
 

@@ -38,7 +38,7 @@ import matplotlib
 import numpy as np
 from jax import lax
 from matplotlib.figure import Figure
-from stages import Stages
+from stages import Stages, check_fills
 from tiles import filters, tiles
 
 from nnlab import figures, runs, vision
@@ -82,6 +82,7 @@ def main(config: Config) -> None:
     bits = jax.random.key(config.seed)
     train = as_bits(bits, mnist.train.images[: config.train_images])
     test = as_bits(jax.random.fold_in(bits, 1), mnist.test.images)
+    check_fills(train)
     rules = {"CD-1": CD(1), f"CD-{config.k}": CD(config.k), "PCD-1": PCD(1)}
     with config.open() as record:
         stages = Stages(record)

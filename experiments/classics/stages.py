@@ -9,8 +9,15 @@ import jax
 from nnlab import runs
 from nnlab.classics import layerwise, rbm
 from nnlab.classics.rbm import RBM
+from nnlab.errors import InputError
 from nnlab.runs.checkpoints import Checkpoints
 from nnlab.runs.reading import read_run
+
+
+def check_fills(images: Any, batch_size: int = 100) -> None:
+    """Raise `InputError` if images fill no batch, before anything is trained."""
+    if len(images) < batch_size:
+        raise InputError(f"{len(images)} images were given, expected at least {batch_size}.")
 
 
 class Stages:

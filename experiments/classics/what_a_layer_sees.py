@@ -38,7 +38,7 @@ from nnlab import figures, models, runs, vision
 from nnlab.errors import InputError
 from nnlab.figures.seeing import map_layers
 from nnlab.figures.seen import Seen, figure_seen, see
-from nnlab.runs.fields import DataDir, PositiveInt, Seed
+from nnlab.runs.fields import DataDir, PositiveInt, Seed, SomeOf
 from nnlab.runs.script import run
 
 NAMED = [name for name, row in models.PRETRAINED.items() if row.ships and "int" not in name]
@@ -47,7 +47,7 @@ NAMED = [name for name, row in models.PRETRAINED.items() if row.ships and "int" 
 @dataclasses.dataclass(frozen=True)
 class Config(runs.Run):
     out: str = "runs/what_a_layer_sees"
-    networks: Annotated[tuple[str, ...], Doc(f"Any of {', '.join(NAMED)}.")] = (
+    networks: Annotated[tuple[str, ...], SomeOf(NAMED), Doc(f"Any of {', '.join(NAMED)}.")] = (
         *("lenet5_cnn", "lenet5_adder", "digits_cnn", "digits_adder", "digits_bnn"),
     )
     data_dir: DataDir = None
@@ -57,9 +57,8 @@ class Config(runs.Run):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self.networks:
-            if name not in NAMED:
-                raise InputError(f"--networks must be any of {', '.join(NAMED)}, not {name!r}.")
+        if self.images < 9:  # a row of the picture has as many patches
+            raise InputError(f"--images must be an integer of at least 9, not {self.images}.")
 
 
 def main(config: Config) -> None:

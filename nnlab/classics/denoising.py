@@ -18,6 +18,7 @@ References:
 """
 
 import dataclasses
+from numbers import Real
 
 import jax
 import jax.numpy as jnp
@@ -60,10 +61,10 @@ class Denoising:
     corruption: float = 0.25
 
     def __post_init__(self) -> None:
-        if not 0 <= self.corruption <= 1:
-            raise InputError(f"corruption is {self.corruption}, expected a share from 0 to 1.")
+        if not isinstance(self.corruption, Real) or not 0 <= self.corruption <= 1:
+            raise InputError(f"corruption is {self.corruption!r}, expected a share from 0 to 1.")
 
     def __call__(self, key: jax.Array, params: RBM, visible: jax.Array, chains: jax.Array):
-        damaged = visible * jax.random.bernoulli(key, 1 - self.corruption, visible.shape)
+        damaged = visible * jax.random.bernoulli(key, 1.0 - self.corruption, visible.shape)
         gradient = jax.grad(lambda p: -jnp.mean(reconstruction_loss(p, visible, damaged)))(params)
         return gradient, chains

@@ -63,7 +63,7 @@ def random_restarts(loss: Loss, population: Params) -> Found:
         population: a tree of arrays [members, ...], such as `jax.vmap` of an initialisation makes.
 
     Raises:
-        InputError: the arrays differ in their number of members.
+        InputError: the arrays differ in their number of members, or the loss is no scalar.
     """
     shared_size(population)
     losses = _evaluated(loss, population)
@@ -95,7 +95,7 @@ def evolve(
 
     Raises:
         InputError: there are no generations, fewer than two members, a negative `mutation`, or a
-            `crossover` that is no share.
+            `crossover` that is no share, the loss is no scalar, or weights are not floating.
         MissingPackageError: evosax is not installed.
     """
     with needs("classics"):
@@ -106,8 +106,12 @@ def evolve(
     if members < 2:
         raise InputError(f"a population of {members} was given to evolve, expected 2 or more.")
     check_number("mutation", mutation)
-    if not isinstance(crossover, Tracer) and not 0 <= crossover <= 1:
+    given = isinstance(crossover, Tracer) or np.issubdtype(np.asarray(crossover).dtype, np.number)
+    if not given or (not isinstance(crossover, Tracer) and not 0 <= crossover <= 1):
         raise InputError(f"crossover must be a number from 0 to 1, not {crossover!r}.")
+    for leaf in jax.tree.leaves(population):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):  # mutations would be cut off
+            raise InputError(f"a population of {leaf.dtype} was given, expected floating weights.")
     one = jax.tree.map(lambda leaf: leaf[0], population)
     unravel = ravel_pytree(one)[1]
     spread = _spread(population, one)
@@ -136,6 +140,8 @@ def evolve(
 def _evaluated(loss: Loss, population: Params) -> jax.Array:
     """Return the loss of each member, infinite where it is NaN."""
     losses = over_states(loss)(population)
+    if losses.ndim != 1:
+        raise InputError(f"the loss has shape {list(losses.shape[1:])}, expected a scalar [].")
     return jnp.where(jnp.isnan(losses), jnp.inf, losses)
 
 

@@ -17,17 +17,19 @@ References:
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 
 from nnlab.classics.rbm import RBM, hidden_probabilities, start
 from nnlab.data.batches import check_shape
 from nnlab.errors import InputError, check_count
 from nnlab.ops.keys import check_key
+from nnlab.optim.values import check_number
 
 Rule = Callable[[jax.Array, RBM, jax.Array, jax.Array], tuple[RBM, jax.Array]]
 SLOW_EPOCHS = 5  # of momentum 0.5
@@ -57,12 +59,17 @@ def begin(key: jax.Array, data: jax.Array, hidden: int, batch_size: int) -> Lear
         batch_size: examples of a batch.
 
     Raises:
-        InputError: the data are not [examples, visible], or a batch has more examples.
+        InputError: the data are not [examples, visible] or not from 0 to 1, or a batch has more
+            examples.
     """
     check_count("batch_size", batch_size)
     if data.ndim != 2 or len(data) < batch_size:
         expected = f"[examples, visible] of at least {batch_size} examples"
         raise InputError(f"data have shape {list(data.shape)}, expected {expected}.")
+    if data.size and not isinstance(data, Tracer) and not (data.min() >= 0 and data.max() <= 1):
+        raise InputError(
+            f"data go from {data.min()} to {data.max()}, expected numbers from 0 to 1."
+        )
     params = start(key, data.shape[1], hidden, data.mean(0))
     chains = hidden_probabilities(params, data[:batch_size])
     return Learning(params, jax.tree.map(jnp.zeros_like, params), chains)
@@ -89,10 +96,15 @@ def epoch(
         learning_rate: eta.
         momentum: m.
         decay: lambda.
+
+    Raises:
+        InputError: the data fill no batch.
     """
     ordered, drawn = jax.random.split(key)
     batch_size = len(learning.chains)
     count = len(data) // batch_size
+    if not count:
+        raise InputError(f"{len(data)} examples were given, expected at least {batch_size}.")
     order = jax.random.permutation(ordered, len(data))[: count * batch_size]
 
     def step(learning, item):
@@ -136,10 +148,13 @@ def train_layer(
         observe: called with the number of epochs done, and the layer, after each.
 
     Raises:
-        InputError: as for `begin`.
+        InputError: there are no epochs, a rate or decay is no finite number from 0 on, or as for
+            `begin`.
     """
     check_key(key)
     check_count("epochs", epochs)
+    check_number("learning_rate", learning_rate)
+    check_number("decay", decay)
     if before is None:
         before = begin(jax.random.fold_in(key, 0), data, hidden, batch_size), 0
     learning, first = before
@@ -165,10 +180,12 @@ def pretrain(
         options: of `train_layer`.
 
     Raises:
-        InputError: there is no width, or as for `begin`.
+        InputError: there is no width, or as for `train_layer`.
     """
-    if not widths:
-        raise InputError("no widths were given, expected the units of one layer or more.")
+    if not isinstance(widths, Iterable) or not len(widths):
+        raise InputError(f"widths are {widths!r}, expected the units of one layer or more.")
+    for hidden in widths:
+        check_count("each of widths", hidden)
     layers = []
     for number, hidden in enumerate(widths):
         layers.append(train_layer(jax.random.fold_in(key, number), data, hidden, rule, **options))

@@ -40,6 +40,7 @@ from nnlab.classics.rbm import (
     sample,
     visible_probabilities,
 )
+from nnlab.data.batches import check_shape, shared_size
 from nnlab.errors import InputError, check_count
 from nnlab.ops.keys import check_key
 
@@ -107,9 +108,11 @@ def expected_gradient(rbm: RBM, visible: jax.Array, steps: int | None = None) ->
         steps: k; None is the gradient of the mean log-likelihood itself.
 
     Raises:
-        InputError: the states do not fit the machine, it has more than 20 units in a layer, or
-            there are no steps.
+        InputError: the states do not fit the machine or are none, it has more than 20 units in a
+            layer, or there are no steps.
     """
+    shared_size(visible)
+    check_shape("visible states", visible, (len(visible), len(rbm.visible)))
     states = every_state(len(rbm.visible))
     if steps is None:
         model = jax.nn.softmax(-free_energy(rbm, states))
@@ -128,7 +131,9 @@ def expected_gradient(rbm: RBM, visible: jax.Array, steps: int | None = None) ->
 
 def _joint(probabilities: jax.Array, states: jax.Array) -> jax.Array:
     """Return the probability of each state, [cases, states], of independent bits [cases, bits]."""
-    logs, rest = jnp.log(probabilities), jnp.log1p(-probabilities)
+    logs, rest = (  # of 0 as well: an infinity times a bit of 0 is no number
+        jnp.maximum(log, -1e30) for log in (jnp.log(probabilities), jnp.log1p(-probabilities))
+    )
     return jnp.exp(logs @ states.T + rest @ (1 - states).T)
 
 
@@ -159,8 +164,10 @@ def annealed_log_partition(
     check_key(key)
     check_count("chains", chains)
     check_count("steps", steps)
-    if base.shape != rbm.visible.shape:
-        raise InputError(f"base has shape {list(base.shape)}, expected {list(rbm.visible.shape)}.")
+    if np.shape(base) != rbm.visible.shape:
+        given, expected = list(np.shape(base)), list(rbm.visible.shape)
+        raise InputError(f"base has shape {given}, expected {expected}.")
+    base = jnp.asarray(base, rbm.visible.dtype)
 
     def log_share(beta, visible, fields):  # of (3), summed over h, without its constant
         biases = (1 - beta) * base + beta * rbm.visible

@@ -38,7 +38,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 
+from nnlab.data.batches import check_shape
 from nnlab.errors import InputError, check_count
 from nnlab.ops.keys import check_key
 
@@ -74,9 +76,8 @@ def start(key: jax.Array, visible: int, hidden: int, means: jax.Array | None = N
     check_count("hidden", hidden)
     biases = jnp.zeros(visible)
     if means is not None:
-        if means.shape != (visible,):
-            raise InputError(f"means have shape {list(means.shape)}, expected [{visible}].")
-        shares = jnp.clip(means, 0.01, 0.99)
+        check_shape("means", means, (visible,))
+        shares = jnp.clip(jnp.asarray(means, jnp.float32), 0.01, 0.99)
         biases = jnp.log(shares / (1 - shares))
     return RBM(0.01 * jax.random.normal(key, (visible, hidden)), biases, jnp.zeros(hidden))
 
@@ -90,7 +91,7 @@ def energy(rbm: RBM, visible: jax.Array, hidden: jax.Array) -> jax.Array:
     _check(rbm, visible, 0)
     _check(rbm, hidden, 1)
     products = jnp.sum((visible @ rbm.weights) * hidden, axis=-1)
-    return -products - visible @ rbm.visible - hidden @ rbm.hidden
+    return -products - (visible @ rbm.visible) - (hidden @ rbm.hidden)
 
 
 def free_energy(rbm: RBM, visible: jax.Array) -> jax.Array:
@@ -101,7 +102,7 @@ def free_energy(rbm: RBM, visible: jax.Array) -> jax.Array:
     """
     _check(rbm, visible, 0)
     fields = rbm.hidden + visible @ rbm.weights
-    return -visible @ rbm.visible - jnp.sum(jax.nn.softplus(fields), axis=-1)
+    return -(visible @ rbm.visible) - jnp.sum(jax.nn.softplus(fields), axis=-1)
 
 
 def hidden_probabilities(rbm: RBM, visible: jax.Array) -> jax.Array:
@@ -123,9 +124,10 @@ def visible_probabilities(rbm: RBM, hidden: jax.Array, classes: int = 0) -> jax.
         classes: how many of the last visible units are a group of which one is 1.
 
     Raises:
-        InputError: the states do not fit the machine.
+        InputError: the states do not fit the machine, or it has fewer visible units than classes.
     """
     _check(rbm, hidden, 1)
+    _check_classes(classes, len(rbm.visible))
     fields = rbm.visible + hidden @ rbm.weights.T
     if not classes:
         return jax.nn.sigmoid(fields)
@@ -134,7 +136,13 @@ def visible_probabilities(rbm: RBM, hidden: jax.Array, classes: int = 0) -> jax.
 
 
 def sample(key: jax.Array, probabilities: jax.Array, classes: int = 0) -> jax.Array:
-    """Draw bits of the dtype of their probabilities; the last `classes` stay probabilities."""
+    """Draw bits of the dtype of their probabilities; the last `classes` stay probabilities.
+
+    Raises:
+        InputError: there are fewer probabilities than classes.
+    """
+    check_key(key)
+    _check_classes(classes, probabilities.shape[-1])
     bits = probabilities.shape[-1] - classes
     drawn = jax.random.bernoulli(key, probabilities[..., :bits]).astype(probabilities.dtype)
     if not classes:
@@ -163,10 +171,13 @@ def gibbs(
         them, [batch, hidden].
 
     Raises:
-        InputError: the states do not fit the machine.
+        InputError: the states do not fit the machine, or there are no steps.
     """
     check_key(key)
     _check(rbm, hidden, 1)
+    if not isinstance(steps, Tracer):
+        check_count("steps", steps)
+    hidden = jnp.asarray(hidden, rbm.weights.dtype)
 
     def step(number, chain):
         _, probabilities = chain
@@ -231,3 +242,9 @@ def _check(rbm: RBM, states: jax.Array, axis: int) -> None:
     name, units = ("visible", "hidden")[axis], rbm.weights.shape[axis]
     if not states.ndim or states.shape[-1] != units:
         raise InputError(f"{name} has shape {list(states.shape)}, expected [..., {units}].")
+
+
+def _check_classes(classes: int, units: int) -> None:
+    check_count("classes", classes, least=0)
+    if classes > units:
+        raise InputError(f"classes is {classes}, expected at most the {units} units.")

@@ -24,12 +24,14 @@ References:
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 
 from nnlab.classics.rbm import (
     RBM,
@@ -73,13 +75,20 @@ def untie(layers: Sequence[RBM], top: RBM) -> DeepBelief:
     """Return the network of greedily trained layers, from the picture up, with tied weights.
 
     Raises:
-        InputError: there is no layer, or the machine on top leaves no place for two classes.
+        InputError: there is no layer, layers do not fit each other, or the machine on top leaves
+            no place for two classes.
     """
     if not layers or len(top.visible) < len(layers[-1].hidden) + 2:
         raise InputError(
             f"{len(layers)} layers were given with a machine of {len(top.visible)} visible units,"
             " expected one layer or more and two classes beyond the last."
         )
+    for below, layer in itertools.pairwise(layers):
+        if len(layer.visible) != len(below.hidden):
+            raise InputError(
+                f"a layer of {len(layer.visible)} visible units was given above one of"
+                f" {len(below.hidden)} hidden units, expected as many."
+            )
     up = tuple(Dense(layer.weights, layer.hidden) for layer in layers)
     down = tuple(Dense(layer.weights.T, layer.visible) for layer in layers)
     return DeepBelief(up, down, top)
@@ -144,7 +153,6 @@ def _delta(layer: Dense, given: jax.Array, wanted: jax.Array) -> Dense:
     return Dense(given.T @ errors / len(given), errors.mean(0))
 
 
-@functools.partial(jax.jit, static_argnames="batch_size")
 def epoch(
     key: jax.Array,
     dbn: DeepBelief,
@@ -171,12 +179,23 @@ def epoch(
         batch_size: examples of a batch; those that do not fill a last one are left out.
 
     Raises:
-        InputError: images and labels differ in number, do not fit the network or fill no batch.
+        InputError: images and labels differ in number, do not fit the network or fill no batch, or
+            there are no steps.
     """
     check_count("batch_size", batch_size)
     check_shape("labels", labels, (len(images),))
     if len(images) < batch_size:
         raise InputError(f"{len(images)} images were given, expected at least {batch_size}.")
+    _check_labels(labels, classes_of(dbn))
+    if not isinstance(steps, Tracer):
+        check_count("steps", steps)
+    return _epoch(
+        *(key, dbn, velocity, images, labels, steps, learning_rate, momentum), batch_size=batch_size
+    )
+
+
+@functools.partial(jax.jit, static_argnames="batch_size")
+def _epoch(key, dbn, velocity, images, labels, steps, learning_rate, momentum, *, batch_size):
     ordered, drawn = jax.random.split(key)
     count = len(images) // batch_size
     order = jax.random.permutation(ordered, len(images))[: count * batch_size]
@@ -225,10 +244,13 @@ def imagine(key: jax.Array, dbn: DeepBelief, labels: jax.Array, steps: int = 100
     generated downwards.
 
     Raises:
-        InputError: there are no steps.
+        InputError: there are no steps, or the network does not know a label.
     """
     check_key(key)
     check_count("steps", steps)
+    labels = jnp.asarray(labels)
+    check_shape("labels", labels, (labels.size,))
+    _check_labels(labels, classes_of(dbn))
     classes, units = classes_of(dbn), len(dbn.up[-1].biases)
     targets = jax.nn.one_hot(labels, classes)
     first, drawn, last = jax.random.split(key, 3)
@@ -246,3 +268,12 @@ def imagine(key: jax.Array, dbn: DeepBelief, labels: jax.Array, steps: int = 100
         shares = layer.probabilities(below)
         below = sample(jax.random.fold_in(last, number), shares) if number else shares
     return below
+
+
+def _check_labels(labels: jax.Array, classes: int) -> None:
+    """Raise `InputError` unless labels, if they are known, are classes; others are of none."""
+    if isinstance(labels, Tracer) or not labels.size:
+        return
+    least, most = labels.min(), labels.max()
+    if not (least >= 0 and most < classes):
+        raise InputError(f"labels go from {least} to {most}, expected 0 to {classes - 1}.")

@@ -19,6 +19,7 @@ No data are read. Only --measure runs the model, with fresh weights and random i
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, NamedTuple
 
@@ -42,10 +43,11 @@ from nnlab.costs.summary_text import (
 )
 from nnlab.errors import InputError, needs
 from nnlab.figures.network_picture import draw_network
+from nnlab.files.container import replacing
 from nnlab.models import ZOO, Entry
 from nnlab.models.own import arithmetic, own_class, own_network
 from nnlab.optim import adder_recipe
-from nnlab.paths import printable, user_path, writing
+from nnlab.paths import printable, user_path
 from nnlab.runs.fields import PositiveInt, check_fields
 from nnlab.runs.script import run
 
@@ -124,13 +126,18 @@ def _check_picture(flag: str, file: str) -> None:
     """Check that a picture can be written to a file.
 
     Raises:
-        InputError: its name does not end in .svg, or its folder is not there.
+        InputError: its name does not end in .svg, it is a folder, or its folder is not there or
+            cannot be written.
     """
     path = user_path(file)
     if path.suffix.lower() != ".svg":
         raise InputError(f"{flag} must be a file whose name ends in .svg, not {printable(path)}.")
     if not path.parent.is_dir():
         raise InputError(f"{flag} {printable(path)} is in a folder that does not exist.")
+    if path.is_dir():
+        raise InputError(f"{flag} {printable(path)} is a folder, expected a file.")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{flag} {printable(path)} is in a folder that cannot be written.")
 
 
 def _check_name(flag: str, name: str, names: Iterable[str]) -> None:
@@ -306,10 +313,8 @@ def main(config: Config) -> None:
 def _write_picture(file: str, picture: str) -> None:
     """Write a picture; an existing file is replaced only by a complete one."""
     path = user_path(file)
-    partial = path.with_name(path.name + ".partial")
-    with writing(path):
+    with replacing(path, overwrite=True) as partial:
         partial.write_text(picture, encoding="utf-8")
-        partial.replace(path)
     print(f"\nPicture: {printable(path)}")
 
 

@@ -11,7 +11,7 @@ what computes the state to what reads it is feedback. All other connections form
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -19,7 +19,7 @@ import jax
 from jax.extend.core import Jaxpr, Literal, jaxprs_in_params
 
 from nnlab.costs.modules import Call, traced_calls
-from nnlab.errors import InputError
+from nnlab.errors import check_count
 
 _SIGNS = {
     **{"add": "+", "add_any": "+", "sub": "-", "mul": "*", "div": "/"},
@@ -99,7 +99,7 @@ def connections(model: nn.Module, variables: Any, inputs: Any, levels: int | Non
         The graph. A module that is called twice is two nodes. A layer inside a loop is one.
 
     Raises:
-        InputError: `levels` is below one.
+        InputError: `levels` is no integer of at least one.
     """
     return connected(*traced_calls(model, variables, inputs), inputs, levels)
 
@@ -108,8 +108,8 @@ def connected(
     calls: Sequence[Call], program: Jaxpr, inputs: Any, levels: int | None = None
 ) -> Graph:
     """Return the same for the calls and the program of `nnlab.costs.modules.traced_calls`."""
-    if levels is not None and levels < 1:
-        raise InputError(f"levels must be at least 1, not {levels}.")
+    if levels is not None:
+        check_count("levels", levels)
     tracer = _Tracer(calls, levels)
     leaves = jax.tree_util.tree_leaves_with_path(inputs)
     given: _Values = [None] * (len(program.invars) - len(leaves))
@@ -194,6 +194,8 @@ class _Tracer:
                 return [self._joined("choose", each, _shape(v)) for each, v in outputs]
             if inner and len(inner[0].invars) == len(values):
                 return self.run(inner[0], values)
+        if not equation.outvars:  # such as what Flax traces to find the shapes of a loop
+            return []
         found = self._joined(_SIGNS.get(kind) or kind, values, _shape(equation.outvars[0]))
         word = _word(equation, inner)
         if found is not None and word and not found.inside and found.words[-1:] != (word,):
@@ -243,29 +245,40 @@ class _Tracer:
         found = self.run(body, [*values[:consts], *states, *values[consts + carried :]])
         for place, start, left in zip(places, first, found, strict=False):
             self._states[place] = (start, left)
-        return [
-            self._left(value) if value is not None and value.node < 0 else value for value in found
-        ]
+        return [self._left(value, places) for value in found]
 
-    def _left(self, value: _From | None) -> _From | None:
-        """Where the state comes from that a loop leaves in the end."""
-        for _ in self._states:
-            if value is None or value.node >= 0:
-                return value
-            start, value = self._states[-1 - value.node]
-            value = start if value is None else value
-        return None  # a state that no step changes
+    def _left(self, value: _From | None, places: range) -> _From | None:
+        """Where a value comes from that the loop of these states leaves in the end."""
+        starts: dict[int, _From | None] = {}
+        while value is not None and (place := -1 - value.node) in places:
+            if place in starts:  # a state that no step changes
+                return next(filter(None, starts.values()), None)
+            starts[place], value = self._states[place]
+            value = starts[place] if value is None else value
+        return value
+
+    def _sources(
+        self, value: _From | None, back: bool, passed: frozenset[int]
+    ) -> Iterator[tuple[int, bool]]:
+        """The nodes of which a step takes a value, and whether from the step before.
+
+        The first state of a loop may be the state of one around it.
+        """
+        if value is None or value.node in passed:
+            return
+        if value.node >= 0:
+            yield value.node, back
+            return
+        start, left = self._states[-1 - value.node]
+        passed |= {value.node}
+        yield from self._sources(start, False, passed)
+        yield from self._sources(left, True, passed)
 
     def graph(self, calls: Sequence[Call]) -> Graph:
         edges = []
         for (source, target), words in self._edges.items():
-            if source >= 0:
-                edges.append(Edge(source, target, words=words))
-                continue
-            start, left = self._states[-1 - source]
-            for value, feedback in ((self._left(start), False), (self._left(left), True)):
-                if value is not None:
-                    edges.append(Edge(value.node, target, feedback, words))
+            for node, back in self._sources(_From(source), False, frozenset()):
+                edges.append(Edge(node, target, back, words))
         return Graph(tuple(self._nodes), tuple(dict.fromkeys(edges)), tuple(calls))
 
 

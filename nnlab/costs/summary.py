@@ -89,7 +89,9 @@ def summarize(model: nn.Module, variables: Any, inputs: Any) -> Summary:
     *layers, between = layers_of(calls, count(model.apply, variables, inputs))
     bits, bytes_ = at_rest(model.apply, variables, inputs)
     owned = _parameters(
-        variables["params"], bits["params"], {call.path: call.is_layer for call in calls}
+        variables.get("params", {}),
+        bits.get("params", {}),
+        {call.path: call.is_layer for call in calls},
     )
     operations = iter(layers)
     lines = []

@@ -171,12 +171,37 @@ def test_up_down_learns_two_pictures_and_their_labels():
     assert jnp.mean(jnp.abs(imagined - data)) < 0.15
 
 
+KEY, LABELS = jax.random.key(0), jnp.arange(8) % 2
+BEGUN = layerwise.Learning(LAYER, LAYER, jnp.zeros((4, 4)))
+ONE: dict[str, Any] = {"steps": 1, "learning_rate": 0.1, "batch_size": 4}
+
+
+def train(**options):
+    return layerwise.train_layer(KEY, X, 4, CD(1), batch_size=4, **options)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda: Denoising(1.5), "corruption is 1.5"),
         (lambda: reconstruction_loss(LAYER, X[:, :5], X), r"clean has shape \[8, 5\]"),
-        (lambda: layerwise.pretrain(jax.random.key(0), X, (), CD(1)), "no widths"),
+        (lambda: layerwise.pretrain(jax.random.key(0), X, (), CD(1)), r"widths are \(\)"),
+        (lambda: layerwise.pretrain(jax.random.key(0), X, (3, 0), CD(1)), "widths must be"),
+        (lambda: layerwise.begin(jax.random.key(0), 255 * X, 4, 8), "numbers from 0 to 1"),
+        (lambda: layerwise.begin(jax.random.key(0), X * jnp.nan, 4, 8), "numbers from 0 to 1"),
+        (lambda: train(learning_rate=-0.1), "learning_rate must be"),
+        (lambda: layerwise.epoch(KEY, BEGUN, X[:3], CD(1)), "3 examples were given"),
+        (lambda: up_down.untie([LAYER, LAYER], LAYER), "6 visible units was given above one of 4"),
+        (
+            lambda: up_down.epoch(KEY, network(1.0), network(0.0), X, LABELS + 1, **ONE),
+            "from 1 to 2, expected 0 to 1",
+        ),
+        (
+            lambda: up_down.epoch(KEY, network(1.0), network(0.0), X, LABELS, **ONE | {"steps": 0}),
+            "steps must be",
+        ),
+        (lambda: up_down.imagine(KEY, network(1.0), LABELS - 1, 1), "from -1 to 0"),
+        (lambda: Denoising("half"), "corruption is 'half'"),  # pyright: ignore
         (lambda: layerwise.begin(jax.random.key(0), X, 4, 9), "at least 9 examples"),
         (lambda: up_down.untie([LAYER._replace(hidden=draw(0, 5))], LAYER), "6 visible units"),
         (lambda: up_down.log_odds(network(1.0), X[:, :5]), r"images have shape \[8, 5\]"),

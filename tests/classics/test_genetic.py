@@ -75,3 +75,13 @@ def test_numbers_that_are_none_lose():
 def test_bad_input(members, options, words):
     with pytest.raises(InputError, match=words):
         evolve(KEY, bowl, population(members), **{"generations": 1} | options)
+
+
+def test_what_is_no_loss_and_no_weight():
+    drawn = population(4)
+    with pytest.raises(InputError, match=r"the loss has shape \[2\], expected a scalar"):
+        random_restarts(lambda params: params["b"], drawn)
+    with pytest.raises(InputError, match="a population of int32"):
+        evolve(KEY, bowl, {"w": drawn["w"], "b": jnp.zeros((4, 2), int)}, 1)
+    with pytest.raises(InputError, match="crossover must be a number from 0 to 1, not 'half'"):
+        evolve(KEY, bowl, drawn, 1, crossover="half")  # pyright: ignore

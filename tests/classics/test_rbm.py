@@ -88,6 +88,22 @@ def test_sampled_gradients_have_the_expected_mean():
         assert (jnp.abs(found.mean(0) - mean) <= 4 * deviation + 1e-6).all()
 
 
+def test_the_mean_gradient_of_units_that_are_sure():
+    """With weights without bounds a step copies the bit, so that CD-1 sees nothing to learn."""
+    sure = RBM(jnp.array([[1e4]]), jnp.array([-5e3]), jnp.array([-5e3]))
+    for part in likelihood.expected_gradient(sure, jnp.array([[0.0], [1.0], [1.0]]), 1):
+        np.testing.assert_allclose(part, 0, atol=1e-6)
+
+
+def test_states_of_every_dtype():
+    for dtype in (bool, np.uint8, np.float16):
+        bits = jnp.asarray(DATA, dtype)
+        np.testing.assert_allclose(
+            rbm.free_energy(SMALL, bits), rbm.free_energy(SMALL, DATA), rtol=1e-6
+        )
+        assert rbm.start(jax.random.key(0), 3, 2, bits[0]).visible.dtype == jnp.float32
+
+
 @pytest.mark.slow
 def test_persistent_chains_come_to_the_model():
     """Their gradient, averaged, is the exact one, which that of CD-1 is not."""
@@ -147,6 +163,12 @@ def test_annealing_finds_the_partition_function():
         (lambda: rbm.visible_probabilities(SMALL, jnp.ones(3)), r"hidden has shape \[3\]"),
         (lambda: rbm.start(jax.random.key(0), 3, 2, jnp.ones(2)), r"means have shape \[2\]"),
         (lambda: CD(0), "steps must be"),
+        (lambda: rbm.gibbs(jax.random.key(0), SMALL, jnp.ones((4, 2)), 0), "steps must be"),
+        (lambda: rbm.visible_probabilities(SMALL, jnp.ones(2), 4), "classes is 4, expected at mo"),
+        (lambda: rbm.sample(jax.random.key(0), jnp.ones(3), 4), "classes is 4, expected at most"),
+        (lambda: rbm.sample(jax.random.key(0), jnp.ones(3), -1), "classes must be"),
+        (lambda: likelihood.expected_gradient(SMALL, DATA[:0], 1), "no examples"),
+        (lambda: likelihood.expected_gradient(SMALL, DATA[0], 1), r"shape \[3\], expected"),
         (lambda: likelihood.every_state(21), "21 units"),
         (
             lambda: likelihood.annealed_log_partition(jax.random.key(0), SMALL, jnp.ones(2)),

@@ -130,6 +130,15 @@ def test_bad_input_is_named_in_one_sentence(args, words, refused):
     assert all(word in said for word in words)
 
 
+def test_where_no_picture_can_be(refused, tmp_path, monkeypatch):
+    folder = tmp_path / "drawn.svg"
+    folder.mkdir()
+    assert f"{folder} is a folder" in refused("lenet5", "--picture", folder)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert "cannot be written" in refused("lenet5", "--picture", folder / "lenet5.svg")
+    assert [*folder.iterdir()] == []
+
+
 def test_help(capsys):
     with pytest.raises(SystemExit) as end:
         run(summary.main, summary.Config, ["--help"])

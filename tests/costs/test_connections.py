@@ -1,5 +1,7 @@
 """Connections of layers against lists written by hand."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -129,6 +131,61 @@ def test_attention_and_several_inputs_and_outputs():
     }
 
 
+def test_a_loop_in_a_loop():
+    """The inner state begins as the outer one: what comes back is feedback, not a circle."""
+
+    class Cell(nn.Module):
+        @nn.compact
+        def __call__(self, state, x):
+            state = nn.tanh(nn.Dense(4, name="in")(x) + nn.Dense(4, name="back")(state))
+            return state, None
+
+    def repeated(cell):
+        return nn.scan(cell, variable_broadcast="params", split_rngs={"params": False})
+
+    class Outer(nn.Module):
+        @nn.compact
+        def __call__(self, state, x):
+            return repeated(Cell)(name="c")(state, x)
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(1, name="last")(repeated(Outer)(name="o")(jnp.zeros(4), x[0])[0])
+
+    graph = graph_of(Model(), 2, 3, 8)
+    assert named(graph) == {
+        *{("input", "o/c/in"), ("o/c/in", "+"), ("o/c/back", "+"), ("+", "last")},
+        ("last", "output"),
+    }
+    assert named(graph, feedback=True) == {("+", "o/c/back")}
+
+
+def test_weights_of_each_step_of_a_loop():
+    """Flax traces such a loop for its shapes as well, which leaves equations without results."""
+
+    class Step(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            return nn.relu(nn.Dense(4)(x)), None
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            axes: Any = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+            x, _ = nn.scan(Step, length=3, **axes)(name="steps")(x, None)
+            return nn.Dense(2, name="last")(x)
+
+    assert named(graph_of(Model(), 4)) == {("input", "last"), ("last", "output")}
+
+
+def test_a_model_without_parameters():
+    assert named(graph_of(nn.Sequential([nn.relu, jnp.sin]), 4)) == {
+        ("input", "(model)"),
+        ("(model)", "output"),
+    }
+
+
 def test_levels_are_checked():
-    with pytest.raises(InputError, match="levels must be at least 1, not 0"):
+    with pytest.raises(InputError, match="levels must be an integer of at least 1, not 0"):
         graph_of(Residual(), 4, levels=0)

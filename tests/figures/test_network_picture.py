@@ -88,5 +88,6 @@ def test_chains_of_like_boxes_are_one_and_many_boxes_are_folded(monkeypatch):
     assert lines[1] == "1x4 · 58 of 32 bits" and "layers_2" in tooltip
     every = drawn(chain, 4, levels=2)
     assert len([g for g in every.iter(f"{SVG}g") if g.get("class") == "layer float"]) == 6
+    assert list(boxes(drawn(nn.Sequential([nn.relu]), 4))) == ["input", "(model)", "output"]
     with pytest.raises(InputError, match="levels"):
         drawn(chain, 4, levels=0)

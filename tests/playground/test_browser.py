@@ -120,6 +120,10 @@ def test_the_address_holds_every_setting(open_page):
     page.reload()
     assert "classes, moon" in page.text_content("#message")
     assert _settings(page)["classes"] == 2 and _settings(page)["rate"] == 0.3
+    page.goto(page.url.partition("#")[0] + "#pace=1e99&stop=1.5&sharp=-1&toString=1")
+    page.reload()
+    assert "pace, stop, sharp, toString" in page.text_content("#message")
+    assert page.evaluate("page.extra") == {"stop": 0, "pace": 10, "test": 0, "sharp": 0}
 
 
 def test_csv_with_bad_rows_loses_nothing(open_page):

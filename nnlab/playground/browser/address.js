@@ -16,6 +16,12 @@ function defaultSettings() {
   return JSON.parse(JSON.stringify(TABLES.defaults));
 }
 
+/** Whether a number can be one of `EXTRA`: whole, and a pace that a frame has time for. */
+function isExtra(name, value) {
+  if (name === "pace") return Number.isInteger(value) && value >= 1 && value <= 1000;
+  return Number.isInteger(value) && value >= 0;
+}
+
 /** The address of a lesson, without `#`. */
 function writeAddress(settings, own, extra, hidden, lines) {
   const standard = defaultSettings();
@@ -64,7 +70,7 @@ function readAddress(text) {
           const [arithmetic, units, activation] = part.split(":");
           return { arithmetic, units: Number(units), activation };
         });
-    } else if (name in EXTRA && Number(value) >= 0) extra[name] = Number(value);
+    } else if (Object.hasOwn(EXTRA, name) && isExtra(name, Number(value))) extra[name] = Number(value);
     else if (name === "text") lines = value.slice(0, 2000);
     else if (name === "hide") {
       const known = [...PANELS, ...CONTROLS];

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
+from nnlab.errors import InputError
 from nnlab.runs.script import run
 
 
@@ -89,6 +90,23 @@ def test_a_run_in_pieces_measures_nothing_twice(name, result, write_mnist, tmp_p
     else:
         assert second["epochs"][:2] == first["epochs"] and len(second["epochs"]) == 3
         assert first["seconds"]["top"] == second["seconds"]["top"]
+
+
+def test_as_many_labels_as_asked_for_though_a_class_has_fewer(load_script):
+    script = load_script("classics/pretraining")
+    labels = np.array([0] * 30 + [1] * 3 + [2] * 27)
+    images = np.arange(60)[:, None]
+    task = script.Task(images, labels, None, script.Config())
+    chosen, found = task.some(20, 0)
+    assert np.bincount(labels[task.rest]).tolist() == [25, 2, 23]
+    assert np.bincount(found).tolist() == [9, 2, 9]
+    assert len({*chosen[:, 0].tolist()}) == 20
+    np.testing.assert_array_equal(labels[chosen[:, 0]], found)
+
+
+def test_images_that_fill_no_batch_are_few_before_anything_is_trained(load_script):
+    with pytest.raises(InputError, match="99 images were given, expected at least 100"):
+        load_script("classics/rbm").check_fills(np.zeros(99))
 
 
 def test_intervals_are_those_of_a_t_test(load_script):
