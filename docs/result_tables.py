@@ -342,6 +342,8 @@ TABLES: dict[str, Callable[[Mapping], Tables]] = {
     "adder_mnist_seeds": lambda found: {},  # in the table above
     "adder_cifar10_weights": lambda found: {},  # in the table of trained weights
     "deploy_adder_weights": lambda found: {},  # likewise
+    "adder_cifar10_bnn": lambda found: {},  # likewise
+    "deploy_bnn_weights": lambda found: {},  # likewise
     "adder_mnist_weights": lambda found: {},  # in the table of trained weights
     "anomaly_hdfs": _anomaly_hdfs,
     "arithmetics_cifar10": _arithmetics_cifar10,

@@ -189,6 +189,14 @@ _RESNET20 = Training(
     _CIFAR10,
 )
 
+_RESNET20_BNN = Training(
+    "experiments/deployment/deploy_adder.py",
+    "--networks resnet20 --arithmetics BNN --cifar-dir DIR --trained runs/adder_cifar10",
+    "cifar10",
+    "deploy_bnn_weights",
+    _CIFAR10,
+)
+
 PRETRAINED = {
     row.name: row
     for row in (
@@ -277,6 +285,16 @@ PRETRAINED = {
             "networks/resnet20/AdderNet_int4.safetensors",
             "83c43f5c86dae65fccea68c2952e420e8d9beba5e7d7146974c9ffb31a49d34c",
             173_200,
+        ),
+        Weights(
+            "resnet20_bnn_packed",
+            "ResNet-20, signs in packed bits",
+            57.93,
+            _RESNET20_BNN,
+            {"network": "resnet20", "variant": "BNN packed"},
+            "networks/resnet20/BNN_packed.safetensors",
+            "84f902ca168e9ec5ed45102ca7778bc1e51f63536e2aa38c1151bc1c4794da29",
+            91_848,
         ),
     )
 }
