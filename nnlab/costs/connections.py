@@ -2,9 +2,11 @@
 
 Each call of a module leaves a name on its inputs and on its output (`nnlab.costs.modules`). Values
 are followed from name to name through the program: what a layer's inputs are computed from is what
-it is connected to, whatever runs in between. Where values of two layers meet outside of a layer, as
-at the end of a shortcut, there is a junction: "+", "*", "concatenate". Junctions that follow each
-other with no layer in between, such as the gates of a recurrent cell, are one.
+it is connected to, whatever runs in between; steps that have a name, such as "ReLU", are words of
+each connection on whose way they lie. Where values of two layers meet outside of a layer, as at the
+end of a shortcut, there is a junction: "+", "*", "concatenate"; so there is where two ways from one
+layer meet that differ in their words. Sums of sums are one junction. In a loop, all junctions that
+follow each other with no layer in between, such as the gates of a recurrent cell, are one.
 
 In a loop the state that a step takes is the one that the step before has left: a connection from
 what computes the state to what reads it is feedback. All other connections form no circle.
@@ -34,6 +36,7 @@ _WORDS = {
     **{"avg_pool": "mean of windows", "reduce_window_sum": "mean of windows"},
     **{"sign": "sign", "average_pool": "mean of windows"},
 }
+_ASSOCIATIVE = {"+", "*", "concatenate", "maximum", "minimum"}
 
 
 class Node(NamedTuple):
@@ -41,7 +44,8 @@ class Node(NamedTuple):
 
     Attributes:
         kind: "input", "layer", "junction" or "output".
-        name: path of a layer, joined by "/"; signs of a junction, such as "+" or "* +".
+        name: path of a layer, joined by "/"; sign of a junction, such as "+"; of one
+            in a loop all of them, such as "* +".
         shape: of an array that comes out, for an output that goes in; () if it is not one array.
         call: number of a layer's call in `Graph.calls`, else None.
     """
@@ -58,7 +62,7 @@ class Edge(NamedTuple):
     Attributes:
         source, target: numbers of nodes.
         feedback: whether the target takes it in the next step of a loop.
-        words: what runs on the way, such as "ReLU", as far as it has a name.
+        words: all that runs on the way, such as "ReLU", as far as it has a name.
     """
 
     source: int
@@ -72,7 +76,7 @@ class Graph(NamedTuple):
 
     Attributes:
         nodes: in the order in which the program comes to them.
-        edges: without `feedback` ones they form no circle.
+        edges: without `feedback` ones they form no circle. Two of the same ends differ in words.
         calls: the calls of `nnlab.costs.modules.module_calls`.
     """
 
@@ -124,7 +128,7 @@ def connected(
             name = "output" if len(arrays) == 1 else f"output {number}"
             place = tracer.node(Node("output", name, _shape(variable)))
             tracer.connect(value, place)
-    return _merged(tracer.graph(calls))
+    return _merged(tracer.graph(calls), tracer.looped)
 
 
 class _From(NamedTuple):
@@ -150,16 +154,21 @@ class _Tracer:
         self._calls = calls
         self._nodes: list[Node] = []
         self._places: dict[str, int] = {}  # of layers, by mark
-        self._edges: dict[tuple[int, int], tuple[str, ...]] = {}
+        self._edges: dict[tuple[int, int, tuple[str, ...]], None] = {}
         self._states: list[tuple[_From | None, _From | None]] = []  # first and next of each loop
+        self._sums: set[Any] = set()  # variables
+        self._loops = 0  # around the equation that is followed
+        self.looped: set[int] = set()  # nodes inside a loop
 
     def node(self, node: Node) -> int:
+        if self._loops:
+            self.looped.add(len(self._nodes))
         self._nodes.append(node)
         return len(self._nodes) - 1
 
     def connect(self, value: _From, target: int) -> None:
         if value.node != target:
-            self._edges.setdefault((value.node, target), value.words)
+            self._edges[value.node, target, value.words] = None
 
     def run(self, jaxpr: Jaxpr, given: Sequence[_From | None]) -> _Values:
         """Follow values through a program, from those of its inputs to those of its outputs."""
@@ -176,6 +185,8 @@ class _Tracer:
 
     def _equation(self, equation: Any, values: _Values) -> _Values:
         kind, inner = equation.primitive.name, list(jaxprs_in_params(equation.params))
+        if not equation.outvars:  # all that it computed is unused
+            return []
         if kind == "name":
             return [self._name(equation.params["name"], values[0])]
         if kind == "scan":
@@ -186,8 +197,7 @@ class _Tracer:
             test, consts = equation.params["cond_nconsts"], equation.params["body_nconsts"]
             body = equation.params["body_jaxpr"].jaxpr
             return self._loop(body, values[test:], consts, len(values) - test - consts)
-        meet = not _inside(values) and len({value.node for value in values if value}) > 1
-        if meet or any(map(_has_marks, inner)):
+        if self._meet(values) or any(map(_has_marks, inner)):
             if kind == "cond":
                 branches = [self.run(branch, values[1:]) for branch in inner]
                 outputs = zip(zip(*branches, strict=True), equation.outvars, strict=True)
@@ -195,10 +205,19 @@ class _Tracer:
             if inner and len(inner[0].invars) == len(values):
                 return self.run(inner[0], values)
         found = self._joined(_SIGNS.get(kind) or kind, values, _shape(equation.outvars[0]))
-        word = _word(equation, inner)
+        word = "mean" if self._is_mean(equation) else _word(equation, inner)
         if found is not None and word and not found.inside and found.words[-1:] != (word,):
             found = found._replace(words=(*found.words, word))
         return [found] * len(equation.outvars)
+
+    def _is_mean(self, equation: Any) -> bool:
+        """Whether an equation divides a sum, perhaps of another shape, by a number."""
+        first, *others = equation.invars or [None]
+        is_sum = not isinstance(first, Literal) and first in self._sums
+        kind = equation.primitive.name
+        if kind == "reduce_sum" or (is_sum and kind in ("broadcast_in_dim", "reshape")):
+            self._sums.update(equation.outvars)
+        return is_sum and kind == "div" and isinstance(others[0], Literal)
 
     def _name(self, name: str, value: _From | None) -> _From | None:
         mark = name.removeprefix("into ").removeprefix("other ")
@@ -228,19 +247,27 @@ class _Tracer:
             for value in some:
                 self.connect(value, inside.node)
             return inside
-        if len({value.node for value in some}) < 2:
+        if not self._meet(some) or (sign == "write" and len({value.node for value in some}) < 2):
             return max(some, key=lambda value: len(value.words), default=None)
         place = self.node(Node("junction", sign, shape))
         for value in some:
             self.connect(value, place)
         return _From(place)
 
+    def _meet(self, values: Sequence[_From | None]) -> bool:
+        """Whether a value that is computed from these has a junction of its own."""
+        some = {value for value in values if value is not None}
+        ways = {value.node for value in some} if self._loops else some
+        return not _inside(values) and len(ways) > 1
+
     def _loop(self, body: Jaxpr, values: _Values, consts: int, carried: int) -> _Values:
         first = values[consts : consts + carried]
         places = range(len(self._states), len(self._states) + carried)
         self._states += [(value, None) for value in first]
         states = [_From(-1 - place) for place in places]
+        self._loops += 1
         found = self.run(body, [*values[:consts], *states, *values[consts + carried :]])
+        self._loops -= 1
         for place, start, left in zip(places, first, found, strict=False):
             self._states[place] = (start, left)
         return [
@@ -249,28 +276,35 @@ class _Tracer:
 
     def _left(self, value: _From | None) -> _From | None:
         """Where the state comes from that a loop leaves in the end."""
+        words: tuple[str, ...] = ()
         for _ in self._states:
             if value is None or value.node >= 0:
-                return value
+                return value and value._replace(words=(*value.words, *words))
+            words = (*value.words, *words)
             start, value = self._states[-1 - value.node]
             value = start if value is None else value
         return None  # a state that no step changes
 
     def graph(self, calls: Sequence[Call]) -> Graph:
         edges = []
-        for (source, target), words in self._edges.items():
+        for source, target, words in self._edges:
             if source >= 0:
                 edges.append(Edge(source, target, words=words))
                 continue
             start, left = self._states[-1 - source]
             for value, feedback in ((self._left(start), False), (self._left(left), True)):
                 if value is not None:
-                    edges.append(Edge(value.node, target, feedback, words))
+                    way = (*value.words, *words)
+                    edges.append(Edge(value.node, target, feedback, way))
         return Graph(tuple(self._nodes), tuple(dict.fromkeys(edges)), tuple(calls))
 
 
-def _merged(graph: Graph) -> Graph:
-    """Make one junction of those that follow each other with no other way between them."""
+def _merged(graph: Graph, looped: set[int]) -> Graph:
+    """Make one junction of those that follow each other with no other way between them.
+
+    Outside of loops only those of the same sign are one, where nothing is in between and nothing
+    else is computed from the first.
+    """
     into = list(range(len(graph.nodes)))
     edges = set(graph.edges)
     names = [node.name.split() for node in graph.nodes]
@@ -288,6 +322,10 @@ def _merged(graph: Graph) -> Graph:
             others = follow.get(a, set()) - {b}
             if edge.feedback or kinds != {"junction"} or b in _reached(follow, others):
                 continue
+            same = names[a] == names[b] and names[a][0] in _ASSOCIATIVE
+            apart = others or edge.words or not same or {a, b} & looped
+            if apart and not {a, b} <= looped:
+                continue
             into = [a if place == b else place for place in into]
             names[a] = list(dict.fromkeys([*names[a], *names[b]]))
             shapes[a] = shapes[b]
@@ -303,11 +341,13 @@ def _merged(graph: Graph) -> Graph:
         if node.kind == "junction":
             node = node._replace(name=" ".join(names[place]), shape=shapes[place])
         nodes.append(node)
-    ends: dict[tuple[int, int, bool], tuple[str, ...]] = {}
+    gates = {place for place in looped if graph.nodes[place].kind == "junction"}
+    ends: dict[tuple[Any, ...], Edge] = {}
     for edge in sorted(edges):
-        ends.setdefault((number[edge.source], number[edge.target], edge.feedback), edge.words)
-    merged = (Edge(a, b, back, words) for (a, b, back), words in sorted(ends.items()))
-    return graph._replace(nodes=tuple(nodes), edges=tuple(merged))
+        ways = () if edge.target in gates else edge.words
+        place = edge._replace(source=number[edge.source], target=number[edge.target])
+        ends.setdefault((*place[:3], ways), place)
+    return graph._replace(nodes=tuple(nodes), edges=tuple(sorted(ends.values())))
 
 
 def _reached(follow: dict[int, set[int]], places: set[int]) -> set[int]:
