@@ -156,7 +156,8 @@ class _Tracer:
         self._places: dict[str, int] = {}  # of layers, by mark
         self._edges: dict[tuple[int, int, tuple[str, ...]], None] = {}
         self._states: list[tuple[_From | None, _From | None]] = []  # first and next of each loop
-        self._sums: set[Any] = set()  # variables
+        self._sums: dict[Any, Any] = {}  # variables, with what is summed
+        self._exponentials: set[Any] = set()
         self._loops = 0  # around the equation that is followed
         self.looped: set[int] = set()  # nodes inside a loop
 
@@ -205,19 +206,26 @@ class _Tracer:
             if inner and len(inner[0].invars) == len(values):
                 return self.run(inner[0], values)
         found = self._joined(_SIGNS.get(kind) or kind, values, _shape(equation.outvars[0]))
-        word = "mean" if self._is_mean(equation) else _word(equation, inner)
+        word = self._quotient(equation) or _word(equation, inner)
         if found is not None and word and not found.inside and found.words[-1:] != (word,):
             found = found._replace(words=(*found.words, word))
         return [found] * len(equation.outvars)
 
-    def _is_mean(self, equation: Any) -> bool:
-        """Whether an equation divides a sum, perhaps of another shape, by a number."""
-        first, *others = equation.invars or [None]
-        is_sum = not isinstance(first, Literal) and first in self._sums
-        kind = equation.primitive.name
-        if kind == "reduce_sum" or (is_sum and kind in ("broadcast_in_dim", "reshape")):
-            self._sums.update(equation.outvars)
-        return is_sum and kind == "div" and isinstance(others[0], Literal)
+    def _quotient(self, equation: Any) -> str:
+        """The name of a sum by a number, or of exponentials by their sum."""
+        kind, variables = equation.primitive.name, equation.invars
+        names = [None if isinstance(variable, Literal) else variable for variable in variables]
+        if kind == "exp":
+            self._exponentials.update(equation.outvars)
+        elif kind == "reduce_sum":
+            self._sums[equation.outvars[0]] = names[0]
+        elif kind in ("broadcast_in_dim", "reshape") and names[0] in self._sums:
+            self._sums[equation.outvars[0]] = self._sums[names[0]]
+        elif kind == "div" and names[0] in self._sums and names[1] is None:
+            return "mean"
+        elif kind == "div" and names[0] in self._exponentials:
+            return "softmax" if self._sums.get(names[1]) is names[0] else ""
+        return ""
 
     def _name(self, name: str, value: _From | None) -> _From | None:
         mark = name.removeprefix("into ").removeprefix("other ")

@@ -209,7 +209,9 @@ def test_attention_and_several_inputs_and_outputs():
 
     inputs = {name: jax.ShapeDtypeStruct((1, 3, 4), jnp.float32) for name in "ab"}
     variables = jax.eval_shape(Model().init, jax.random.key(0), inputs)
-    found = named(connections(Model(), variables, inputs))
+    graph = connections(Model(), variables, inputs)
+    found = named(graph)
+    assert ("product", "product", "softmax") in worded(graph)
     assert found == {
         *{("input['a']", f"t/{name}") for name in ("query", "key", "value")},
         *{(f"t/{name}", "product") for name in ("query", "key", "value")},
