@@ -22,6 +22,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, NamedTuple
+from xml.etree import ElementTree
 
 import flax.linen as nn
 import jax
@@ -56,6 +57,7 @@ with needs("runs"):
 
 ARITHMETICS = ("arithmetic", "first", "classifier")  # options that name one
 DTYPES = ("float32", "bfloat16", "float16")
+LONG = 2000  # pixels of a picture that are more than a page or two
 
 Name = Annotated[str, tyro.conf.arg(metavar="NAME")]
 Size = Annotated[PositiveInt | None, tyro.conf.arg(metavar="INT")]
@@ -158,13 +160,22 @@ def build(config: Config) -> nn.Module:
         value = getattr(config, name)
         if value != getattr(published, name):
             if name not in entry.options:
-                raise InputError(f"--{name} is an option that {config.model} does not have.")
+                raise InputError(_no_option(config, name))
             options[name] = arithmetic(value) if name in ARITHMETICS else value
     if "dtype" in options:
         options["dtype"] = jnp.dtype(config.dtype)
     if ":" in config.model:
         return own_network(config.model, config.fields, options)
     return entry.make(**options)
+
+
+def _no_option(config: Config, name: str) -> str:
+    said = f"--{name} is an option that {config.model} does not have"
+    if ":" in config.model:
+        said += f"; give the class a field {name}"
+        if name in ARITHMETICS:
+            said += f", or if it has one of another name, --fields NAME={getattr(config, name)}"
+    return f"{said}."
 
 
 def entry_of(config: Config) -> Entry:
@@ -283,17 +294,19 @@ def main(config: Config) -> None:
     variables, inputs = shapes(config, model)
     summary = summarize(model, variables, inputs)
     options = [name for name in ARITHMETICS if name in entry_of(config).options]
-    print(
-        f"{config.model}: {', '.join(f'{name} {getattr(config, name)}' for name in options)}; "
-        f"inputs {_by(inputs.shape)} in {config.dtype}\n"
-    )
+    said = [", ".join(f"{name} {getattr(config, name)}" for name in options)] * bool(options)
+    said.append(f"inputs {_by(inputs.shape)} in {config.dtype}")
+    print(f"{config.model}: {'; '.join(said)}\n")
     print_lines(folded(summary.lines, config.levels) if config.levels else summary.lines)
     batch = "an input" if config.batch_size == 1 else f"a batch of {config.batch_size} inputs"
     print_totals(f"Inference of {batch}", totals(summary))
+    drawn = ""
     if config.picture is not None:
         title = f"{config.model}, {config.arithmetic}"
         picture = draw_network(model, variables, inputs, levels=config.levels, title=title)
         _write_picture(config.picture, picture)
+        flat = config.levels == 1 or all(len(line.path) < 2 for line in summary.lines)
+        drawn = _picture_line(config.picture, picture, shorter=not flat)
     programs = [inference(model, variables, inputs)]
     if config.train:
         programs.append(training_step(model, variables, inputs))
@@ -308,6 +321,8 @@ def main(config: Config) -> None:
             except jax.errors.JaxRuntimeError as error:
                 reason = str(error).splitlines()[0]
                 raise InputError(f"{batch} cannot be run on this machine: {reason}") from error
+    if drawn:
+        print(f"\n{drawn}")
 
 
 def _write_picture(file: str, picture: str) -> None:
@@ -315,7 +330,17 @@ def _write_picture(file: str, picture: str) -> None:
     path = user_path(file)
     with replacing(path, overwrite=True) as partial:
         partial.write_text(picture, encoding="utf-8")
-    print(f"\nPicture: {printable(path)}")
+
+
+def _picture_line(file: str, picture: str, shorter: bool) -> str:
+    """Name the file of a picture, its size if it is long, and the way to a shorter one."""
+    said = f"Picture: {printable(user_path(file))}"
+    drawn = ElementTree.fromstring(picture)
+    width, height = (drawn.get(side, "0") for side in ("width", "height"))
+    if int(height) <= LONG:
+        return said
+    said += f", {width} x {height} pixels"
+    return f"{said}; --levels 1 draws a shorter one" if shorter else said
 
 
 def kernel_bodies() -> str:

@@ -2,9 +2,11 @@
 
 Each call of a module leaves a name on its inputs and on its output (`nnlab.costs.modules`). Values
 are followed from name to name through the program: what a layer's inputs are computed from is what
-it is connected to, whatever runs in between. Where values of two layers meet outside of a layer, as
-at the end of a shortcut, there is a junction: "+", "*", "concatenate". Junctions that follow each
-other with no layer in between, such as the gates of a recurrent cell, are one.
+it is connected to, whatever runs in between; steps that have a name, such as "ReLU", are words of
+each connection on whose way they lie. Where values of two layers meet outside of a layer, as at the
+end of a shortcut, there is a junction: "+", "*", "concatenate"; so there is where two ways from one
+layer meet that differ in their words. Sums of sums are one junction. In a loop, all junctions that
+follow each other with no layer in between, such as the gates of a recurrent cell, are one.
 
 In a loop the state that a step takes is the one that the step before has left: a connection from
 what computes the state to what reads it is feedback. All other connections form no circle.
@@ -34,6 +36,7 @@ _WORDS = {
     **{"avg_pool": "mean of windows", "reduce_window_sum": "mean of windows"},
     **{"sign": "sign", "average_pool": "mean of windows"},
 }
+_ASSOCIATIVE = {"+", "*", "concatenate", "maximum", "minimum"}
 
 
 class Node(NamedTuple):
@@ -41,7 +44,8 @@ class Node(NamedTuple):
 
     Attributes:
         kind: "input", "layer", "junction" or "output".
-        name: path of a layer, joined by "/"; signs of a junction, such as "+" or "* +".
+        name: path of a layer, joined by "/"; sign of a junction, such as "+"; of one
+            in a loop all of them, such as "* +".
         shape: of an array that comes out, for an output that goes in; () if it is not one array.
         call: number of a layer's call in `Graph.calls`, else None.
     """
@@ -58,7 +62,7 @@ class Edge(NamedTuple):
     Attributes:
         source, target: numbers of nodes.
         feedback: whether the target takes it in the next step of a loop.
-        words: what runs on the way, such as "ReLU", as far as it has a name.
+        words: all that runs on the way, such as "ReLU", as far as it has a name.
     """
 
     source: int
@@ -72,7 +76,7 @@ class Graph(NamedTuple):
 
     Attributes:
         nodes: in the order in which the program comes to them.
-        edges: without `feedback` ones they form no circle.
+        edges: without `feedback` ones they form no circle. Two of the same ends differ in words.
         calls: the calls of `nnlab.costs.modules.module_calls`.
     """
 
@@ -124,7 +128,7 @@ def connected(
             name = "output" if len(arrays) == 1 else f"output {number}"
             place = tracer.node(Node("output", name, _shape(variable)))
             tracer.connect(value, place)
-    return _merged(tracer.graph(calls))
+    return _merged(tracer.graph(calls), tracer.looped)
 
 
 class _From(NamedTuple):
@@ -150,16 +154,22 @@ class _Tracer:
         self._calls = calls
         self._nodes: list[Node] = []
         self._places: dict[str, int] = {}  # of layers, by mark
-        self._edges: dict[tuple[int, int], tuple[str, ...]] = {}
+        self._edges: dict[tuple[int, int, tuple[str, ...]], None] = {}
         self._states: list[tuple[_From | None, _From | None]] = []  # first and next of each loop
+        self._sums: dict[Any, Any] = {}  # variables, with what is summed
+        self._exponentials: set[Any] = set()
+        self._loops = 0  # around the equation that is followed
+        self.looped: set[int] = set()  # nodes inside a loop
 
     def node(self, node: Node) -> int:
+        if self._loops:
+            self.looped.add(len(self._nodes))
         self._nodes.append(node)
         return len(self._nodes) - 1
 
     def connect(self, value: _From, target: int) -> None:
         if value.node != target:
-            self._edges.setdefault((value.node, target), value.words)
+            self._edges[value.node, target, value.words] = None
 
     def run(self, jaxpr: Jaxpr, given: Sequence[_From | None]) -> _Values:
         """Follow values through a program, from those of its inputs to those of its outputs."""
@@ -176,6 +186,8 @@ class _Tracer:
 
     def _equation(self, equation: Any, values: _Values) -> _Values:
         kind, inner = equation.primitive.name, list(jaxprs_in_params(equation.params))
+        if not equation.outvars:  # all that it computed is unused
+            return []
         if kind == "name":
             return [self._name(equation.params["name"], values[0])]
         if kind == "scan":
@@ -186,21 +198,34 @@ class _Tracer:
             test, consts = equation.params["cond_nconsts"], equation.params["body_nconsts"]
             body = equation.params["body_jaxpr"].jaxpr
             return self._loop(body, values[test:], consts, len(values) - test - consts)
-        meet = not _inside(values) and len({value.node for value in values if value}) > 1
-        if meet or any(map(_has_marks, inner)):
+        if self._meet(values) or any(map(_has_marks, inner)):
             if kind == "cond":
                 branches = [self.run(branch, values[1:]) for branch in inner]
                 outputs = zip(zip(*branches, strict=True), equation.outvars, strict=True)
                 return [self._joined("choose", each, _shape(v)) for each, v in outputs]
             if inner and len(inner[0].invars) == len(values):
                 return self.run(inner[0], values)
-        if not equation.outvars:  # such as what Flax traces to find the shapes of a loop
-            return []
         found = self._joined(_SIGNS.get(kind) or kind, values, _shape(equation.outvars[0]))
-        word = _word(equation, inner)
+        word = self._quotient(equation) or _word(equation, inner)
         if found is not None and word and not found.inside and found.words[-1:] != (word,):
             found = found._replace(words=(*found.words, word))
         return [found] * len(equation.outvars)
+
+    def _quotient(self, equation: Any) -> str:
+        """The name of a sum by a number, or of exponentials by their sum."""
+        kind, variables = equation.primitive.name, equation.invars
+        names = [None if isinstance(variable, Literal) else variable for variable in variables]
+        if kind == "exp":
+            self._exponentials.update(equation.outvars)
+        elif kind == "reduce_sum":
+            self._sums[equation.outvars[0]] = names[0]
+        elif kind in ("broadcast_in_dim", "reshape") and names[0] in self._sums:
+            self._sums[equation.outvars[0]] = self._sums[names[0]]
+        elif kind == "div" and names[0] in self._sums and names[1] is None:
+            return "mean"
+        elif kind == "div" and names[0] in self._exponentials:
+            return "softmax" if self._sums.get(names[1]) is names[0] else ""
+        return ""
 
     def _name(self, name: str, value: _From | None) -> _From | None:
         mark = name.removeprefix("into ").removeprefix("other ")
@@ -230,19 +255,27 @@ class _Tracer:
             for value in some:
                 self.connect(value, inside.node)
             return inside
-        if len({value.node for value in some}) < 2:
+        if not self._meet(some) or (sign == "write" and len({value.node for value in some}) < 2):
             return max(some, key=lambda value: len(value.words), default=None)
         place = self.node(Node("junction", sign, shape))
         for value in some:
             self.connect(value, place)
         return _From(place)
 
+    def _meet(self, values: Sequence[_From | None]) -> bool:
+        """Whether a value that is computed from these has a junction of its own."""
+        some = {value for value in values if value is not None}
+        ways = {value.node for value in some} if self._loops else some
+        return not _inside(values) and len(ways) > 1
+
     def _loop(self, body: Jaxpr, values: _Values, consts: int, carried: int) -> _Values:
         first = values[consts : consts + carried]
         places = range(len(self._states), len(self._states) + carried)
         self._states += [(value, None) for value in first]
         states = [_From(-1 - place) for place in places]
+        self._loops += 1
         found = self.run(body, [*values[:consts], *states, *values[consts + carried :]])
+        self._loops -= 1
         for place, start, left in zip(places, first, found, strict=False):
             self._states[place] = (start, left)
         return [self._left(value, places) for value in found]
@@ -250,40 +283,47 @@ class _Tracer:
     def _left(self, value: _From | None, places: range) -> _From | None:
         """Where a value comes from that the loop of these states leaves in the end."""
         starts: dict[int, _From | None] = {}
+        words: tuple[str, ...] = ()
         while value is not None and (place := -1 - value.node) in places:
             if place in starts:  # a state that no step changes
                 return next(filter(None, starts.values()), None)
+            words = (*value.words, *words)
             starts[place], value = self._states[place]
             value = starts[place] if value is None else value
-        return value
+        return value and value._replace(words=(*value.words, *words))
 
     def _sources(
-        self, value: _From | None, back: bool, passed: frozenset[int]
-    ) -> Iterator[tuple[int, bool]]:
-        """The nodes of which a step takes a value, and whether from the step before.
+        self, value: _From | None, back: bool, words: tuple[str, ...], passed: frozenset[int]
+    ) -> Iterator[tuple[int, bool, tuple[str, ...]]]:
+        """The nodes of which a step takes a value, whether from the step before, and the words.
 
         The first state of a loop may be the state of one around it.
         """
         if value is None or value.node in passed:
             return
+        words = (*value.words, *words)
         if value.node >= 0:
-            yield value.node, back
+            yield value.node, back, words
             return
         start, left = self._states[-1 - value.node]
         passed |= {value.node}
-        yield from self._sources(start, False, passed)
-        yield from self._sources(left, True, passed)
+        yield from self._sources(start, False, words, passed)
+        yield from self._sources(left, True, words, passed)
 
     def graph(self, calls: Sequence[Call]) -> Graph:
         edges = []
-        for (source, target), words in self._edges.items():
-            for node, back in self._sources(_From(source), False, frozenset()):
-                edges.append(Edge(node, target, back, words))
+        for source, target, words in self._edges:
+            for node, back, way in self._sources(_From(source), False, words, frozenset()):
+                edges.append(Edge(node, target, back, way))
         return Graph(tuple(self._nodes), tuple(dict.fromkeys(edges)), tuple(calls))
 
 
-def _merged(graph: Graph) -> Graph:
-    """Make one junction of those that follow each other with no other way between them."""
+def _merged(graph: Graph, looped: set[int]) -> Graph:
+    """Make one junction of those that follow each other with no other way between them.
+
+    Outside of loops only those of the same sign are one, where nothing is in between and nothing
+    else is computed from the first.
+    """
     into = list(range(len(graph.nodes)))
     edges = set(graph.edges)
     names = [node.name.split() for node in graph.nodes]
@@ -301,6 +341,10 @@ def _merged(graph: Graph) -> Graph:
             others = follow.get(a, set()) - {b}
             if edge.feedback or kinds != {"junction"} or b in _reached(follow, others):
                 continue
+            same = names[a] == names[b] and names[a][0] in _ASSOCIATIVE
+            apart = others or edge.words or not same or {a, b} & looped
+            if apart and not {a, b} <= looped:
+                continue
             into = [a if place == b else place for place in into]
             names[a] = list(dict.fromkeys([*names[a], *names[b]]))
             shapes[a] = shapes[b]
@@ -316,11 +360,13 @@ def _merged(graph: Graph) -> Graph:
         if node.kind == "junction":
             node = node._replace(name=" ".join(names[place]), shape=shapes[place])
         nodes.append(node)
-    ends: dict[tuple[int, int, bool], tuple[str, ...]] = {}
+    gates = {place for place in looped if graph.nodes[place].kind == "junction"}
+    ends: dict[tuple[Any, ...], Edge] = {}
     for edge in sorted(edges):
-        ends.setdefault((number[edge.source], number[edge.target], edge.feedback), edge.words)
-    merged = (Edge(a, b, back, words) for (a, b, back), words in sorted(ends.items()))
-    return graph._replace(nodes=tuple(nodes), edges=tuple(merged))
+        ways = () if edge.target in gates else edge.words
+        place = edge._replace(source=number[edge.source], target=number[edge.target])
+        ends.setdefault((*place[:3], ways), place)
+    return graph._replace(nodes=tuple(nodes), edges=tuple(sorted(ends.values())))
 
 
 def _reached(follow: dict[int, set[int]], places: set[int]) -> set[int]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 _SWEEPS = 24
-_LANE = 14.0  # width of a connection that passes a row
+_LANE = 14.0  # width of a connection that passes a row, and height of a row without boxes
 
 
 class Layout(NamedTuple):
@@ -38,6 +38,7 @@ def layered(
     sizes: Sequence[tuple[float, float]],
     edges: Sequence[tuple[int, int]],
     gaps: tuple[float, float] = (18, 34),
+    lanes: Sequence[float | None] = (),
 ) -> Layout:
     """Place boxes in rows.
 
@@ -45,20 +46,22 @@ def layered(
         sizes: width and height of each box, one or more.
         edges: pairs of boxes; they form no circle.
         gaps: space between boxes of a row, and between rows.
+        lanes: width of each connection where it passes a row; one with a width passes one or more.
     """
-    rows = _rows(len(sizes), edges)
+    lanes = lanes or [None] * len(edges)
+    rows = _rows(len(sizes), edges, [1 if lane is None else 2 for lane in lanes])
     widths = [width for width, _ in sizes]
     members: list[list[int]] = [[] for _ in range(1 + max(rows))]
     for box, row in enumerate(rows):
         members[row].append(box)
     links: list[tuple[int, int]] = []
     passed: list[list[int]] = []
-    for source, target in edges:
+    for (source, target), lane in zip(edges, lanes, strict=True):
         chain = [source]
         for row in range(rows[source] + 1, rows[target]):
             members[row].append(len(widths))
             chain.append(len(widths))
-            widths.append(_LANE)
+            widths.append(_LANE if lane is None else lane)
         links += zip(chain, [*chain[1:], target], strict=True)
         passed.append(chain[1:])
     above: list[list[int]] = [[] for _ in widths]
@@ -68,7 +71,8 @@ def layered(
         below[a].append(b)
     x = _places(members, widths, (above, below), gaps[0])
     heights = [
-        max([h for box in row if box < len(sizes) for h in sizes[box][1:]]) for row in members
+        max([_LANE, *(h for box in row if box < len(sizes) for h in sizes[box][1:])])
+        for row in members
     ]
     tops = np.cumsum([0, *(height + gaps[1] for height in heights)])
     left = min(x[i] - widths[i] / 2 for i in range(len(widths)))
@@ -89,22 +93,23 @@ def layered(
     )
 
 
-def _rows(boxes: int, edges: Sequence[tuple[int, int]]) -> list[int]:
+def _rows(boxes: int, edges: Sequence[tuple[int, int]], steps: Sequence[int]) -> list[int]:
     """The row of each box: below all before it; beside the longest way right above the next."""
     rows, first = [0] * boxes, list(range(boxes))
     for _ in range(boxes):
         moved = False
-        for source, target in edges:
-            if rows[target] <= rows[source]:
-                rows[target], first[target], moved = rows[source] + 1, first[source], True
+        for (source, target), step in zip(edges, steps, strict=True):
+            if rows[target] < rows[source] + step:
+                rows[target], first[target], moved = rows[source] + step, first[source], True
         if not moved:
             break
     on_way = {first[rows.index(max(rows))]}
     for _ in range(boxes):
         on_way |= {target for source, target in edges if source in on_way}
     for box in sorted(set(range(boxes)) - on_way, key=lambda box: -rows[box]):
-        after = [rows[target] for source, target in edges if source == box]
-        rows[box] = max(0, min(after, default=rows[box] + 1) - 1)
+        ways = zip(edges, steps, strict=True)
+        after = [rows[target] - step for (source, target), step in ways if source == box]
+        rows[box] = max(0, min(after, default=rows[box]))
     return rows
 
 

@@ -20,10 +20,11 @@ from nnlab.costs.summary_text import short
 from nnlab.figures.layered import Layout, layered
 
 _MANY = 60  # boxes of a picture that shows every layer if it is not asked to
+_LETTER = 6.5  # width of a letter beside an arrow, at most
 _MARGIN = 16.0
 _GAP = 32.0
 _CHARACTERS, _WIDTH = 28, 34  # of the name in a box, and of its other lines
-_SIGNS = {"*": "\N{MULTIPLICATION SIGN}", "-": "\N{MINUS SIGN}"}
+_SIGNS = {"*": "\N{MULTIPLICATION SIGN}", "-": "\N{MINUS SIGN}", "concatenate": "concat"}
 _KINDS = {"product": "float", "adder": "adder", "signed": "ternary", "binary": "binary"}
 
 
@@ -37,6 +38,14 @@ class _Box(NamedTuple):
     inside: tuple[str, ...]  # arithmetics of a box of several layers
     steps: int = 1  # of the loop that it is in
     repeats: tuple[str, ...] = ()  # names of boxes that are like it, in a chain
+    between: tuple[str, ...] = ()  # words between these
+
+
+class _Label(NamedTuple):
+    """Words of a connection: beside its head, or on its line after its start or where it passes."""
+
+    text: str
+    place: str  # "head", "start" or "lane"
 
 
 def draw_network(
@@ -84,10 +93,13 @@ def _drawn(graph: Graph, lines: Sequence[Line]) -> tuple[Graph, list[_Box]]:
         ways = before.get(place, [])
         if len(ways) == 1 and not ways[0].feedback and len(after[ways[0].source]) == 1:
             other = boxes[first[ways[0].source]]
-            if box.node.kind == "layer" and _look(box) == _look(other):
+            between = ways[0].words
+            same = _look(box) == _look(other) and (not other.repeats or other.between == between)
+            if box.node.kind == "layer" and same:
                 first[place] = first[ways[0].source]
                 name = box.line.path[-1] if box.line.path else box.node.name
-                boxes[first[place]] = other._replace(repeats=(*other.repeats, name))
+                repeats = (*other.repeats, name)
+                boxes[first[place]] = other._replace(repeats=repeats, between=between)
     kept = [place for place, other in enumerate(first) if place == other]
     number = {place: new for new, place in enumerate(kept)}
     edges = tuple(
@@ -134,20 +146,27 @@ def _arithmetic(graph: Graph, number: int, line: Line) -> str:
 def _svg(graph: Graph, boxes: Sequence[_Box], title: str, note: str) -> str:
     sizes = [_size(box) for box in boxes]
     forward = [edge for edge in graph.edges if not edge.feedback]
-    place = layered(sizes, [(edge.source, edge.target) for edge in forward], (18, _GAP))
+    labels = _labels(forward)
+    lanes = [
+        _LETTER * len(label.text) if label is not None and label.place == "lane" else None
+        for label in labels
+    ]
+    place = layered(sizes, [edge[:2] for edge in forward], (18, _GAP), lanes)
     back = sorted(
         (edge for edge in graph.edges if edge.feedback), key=lambda edge: edge.source == edge.target
     )
     lanes = _lanes(back, place.rows)
     width = place.width + 2 * _MARGIN + (14 * (1 + max(lanes)) + 10 if back else 0)
     height = place.height + 2 * _MARGIN + (12 if back else 0) + (24 if note else 0)
-    width = max(width, 2 * _MARGIN + 6.5 * len(note))
-    words = _words(forward)
+    width = max(width, 2 * _MARGIN + _LETTER * len(note))
+    arrows = [
+        _arrow(edge, way, place, sizes, label)
+        for edge, way, label in zip(forward, place.ways, labels, strict=True)
+    ]
+    left = min([0.0, *(start for _, start, _ in arrows)]) - _MARGIN
+    width = max([width - _MARGIN, *(end + _MARGIN for _, _, end in arrows)]) - left
     parts = [
-        *(
-            _arrow(edge, way, place, sizes, words.get(number, ""))
-            for number, (edge, way) in enumerate(zip(forward, place.ways, strict=True))
-        ),
+        *(arrow for arrow, _, _ in arrows),
         *(
             _feedback(edge, lane, place, sizes, boxes)
             for edge, lane in zip(back, lanes, strict=True)
@@ -162,10 +181,10 @@ def _svg(graph: Graph, boxes: Sequence[_Box], title: str, note: str) -> str:
     name = html.escape(title)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="network" role="img" aria-label="{name}"'
-        f' viewBox="{-_MARGIN} {-_MARGIN} {width:.0f} {height:.0f}" width="{width:.0f}"'
+        f' viewBox="{left:.0f} {-_MARGIN} {width:.0f} {height:.0f}" width="{width:.0f}"'
         f' height="{height:.0f}" style="max-width: 100%; height: auto">\n'
         f"<title>{name}</title>\n<style>{_STYLE}</style>\n{_MARKERS}\n"
-        f'<rect class="paper" x="{-_MARGIN}" y="{-_MARGIN}" width="100%" height="100%"/>\n'
+        f'<rect class="paper" x="{left:.0f}" y="{-_MARGIN}" width="100%" height="100%"/>\n'
         + "\n".join(parts)
         + "\n</svg>\n"
     )
@@ -186,19 +205,29 @@ def _sign(name: str) -> str:
     return " ".join(signs if len(signs) < 4 else [*signs[:3], "…"])
 
 
-def _words(edges: Sequence[Edge]) -> dict[int, str]:
-    """The words beside an arrow's head, where it is the only one there."""
-    ends = [edge.target for edge in edges]
-    return {
-        number: ", ".join(edge.words)
-        for number, edge in enumerate(edges)
-        if edge.words and ends.count(edge.target) == 1
-    }
+def _labels(edges: Sequence[Edge]) -> list[_Label | None]:
+    """The words of each connection, and where no other connection's can be meant."""
+    starts = Counter(edge.source for edge in edges)
+    heads = Counter(edge.target for edge in edges)
+    pairs = Counter(edge[:2] for edge in edges)
+    found: list[_Label | None] = []
+    for edge in edges:
+        text = ", ".join(edge.words)
+        if heads[edge.target] == 1 and text:
+            found.append(_Label(text, "head"))
+        elif starts[edge.source] == 1 and text:
+            found.append(_Label(text, "start"))
+        else:
+            found.append(_Label(text, "lane") if text or pairs[edge[:2]] > 1 else None)
+    return found
 
 
-def _arrow(edge: Edge, way: _Way, place: Layout, sizes: Sequence[_Size], label: str) -> str:
+def _arrow(
+    edge: Edge, way: _Way, place: Layout, sizes: Sequence[_Size], label: _Label | None
+) -> tuple[str, float, float]:
+    """An arrow, and the leftmost and the rightmost x of its words."""
     (x, top), (end, below) = place.centres[edge.source], place.centres[edge.target]
-    y = top + sizes[edge.source][1]
+    start, y = x, top + sizes[edge.source][1]
     path = f"M{x:.1f} {y:.1f}"
     for x_, y_, low in [*way, (end, below, None)]:
         middle = (y + y_) / 2
@@ -207,14 +236,24 @@ def _arrow(edge: Edge, way: _Way, place: Layout, sizes: Sequence[_Size], label: 
             path += f"L{x_:.1f} {low:.1f}"
             x, y = x_, low
     drawn = f'<path class="flow" d="{path}" marker-end="url(#network-end)"/>'
-    said = ", ".join(edge.words)
-    if label:
-        side, anchor = (8, "start") if x <= end else (-8, "end")
-        drawn += (
-            f'<text class="word" x="{end + side:.1f}" y="{below - 11:.1f}"'
-            f' style="text-anchor: {anchor}">{label}</text>'
-        )
-    return f"<g>{f'<title>{said}</title>' * bool(said)}{drawn}</g>"
+    if label is None or not label.text:
+        return f"<g>{drawn}</g>", start, start
+    wide = _LETTER * len(label.text)
+    match label.place:
+        case "head" if x <= end:
+            x, y, anchor, left = end + 8, below - 11, "start", end + 8
+        case "head":
+            x, y, anchor, left = end - 8, below - 11, "end", end - 8 - wide
+        case "start":
+            x, y, anchor, left = start, top + sizes[edge.source][1] + 14, "middle", start - wide / 2
+        case _:
+            (x, high, low), anchor = way[0], "middle"
+            y, left = (high + low) / 2 + 4, x - wide / 2
+    text = html.escape(label.text)
+    drawn += (
+        f'<text class="word" x="{x:.1f}" y="{y:.1f}" style="text-anchor: {anchor}">{text}</text>'
+    )
+    return f"<g><title>{text}</title>{drawn}</g>", left, left + wide
 
 
 def _lanes(edges: Sequence[Edge], rows: Sequence[int]) -> list[int]:
@@ -285,8 +324,11 @@ def _facts(box: _Box) -> list[str]:
     joined = " · ".join(sizes)
     facts = [name, kind, *([joined] if len(joined) <= _WIDTH else sizes)]
     several = [f"{1 + len(box.repeats)} like this in a chain"] * bool(box.repeats)
-    several += [f"{box.steps} steps"] * (box.steps > 1)
-    return [*facts, ", ".join(several)] if several else facts
+    between = [f"{', '.join(box.between)} between"] * bool(box.between)
+    steps = [f"{box.steps} steps"] * (box.steps > 1)
+    joined = ", ".join([*several, *between, *steps])
+    rows = [joined] if len(joined) <= _WIDTH else [*several, *between, *steps]
+    return [*facts, *rows] if joined else facts
 
 
 def _parameters(of_bits: Mapping[int, int]) -> str:
@@ -338,7 +380,8 @@ _STYLE = """
 .network .name { font-weight: 600; }
 .network .fact { fill: var(--quiet); font-size: 11px; }
 .network .sign { font-weight: 600; }
-.network .word { fill: var(--quiet); font-size: 11px; font-style: italic; }
+.network .word { fill: var(--quiet); font-size: 11px; font-style: italic; stroke: var(--paper);
+  stroke-width: 4px; paint-order: stroke; }
 .network g > rect { fill: var(--box); stroke: var(--line); stroke-width: 1.2; }
 .network .float > rect { stroke: var(--float); stroke-width: 2; }
 .network .adder > rect { stroke: var(--adder); stroke-width: 2; }

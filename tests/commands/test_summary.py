@@ -102,6 +102,32 @@ def test_compiled_and_measured(printed):
     assert figure(of_step, "multiplications") > figure(text, "multiplications")
 
 
+def test_a_network_of_ones_own(printed, refused, tmp_path, monkeypatch):
+    (tmp_path / "long_network.py").write_text(
+        "import flax.linen as nn\n"
+        "class Block(nn.Module):\n"
+        "    @nn.compact\n"
+        "    def __call__(self, x):\n"
+        "        for size in range(1, 25):\n"
+        "            x = nn.Dense(size)(x)\n"
+        "        return x\n"
+        "class Network(nn.Module):\n"
+        "    @nn.compact\n"
+        "    def __call__(self, x):\n"
+        "        return Block()(x)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    args = ["long_network:Network", "--input-shape", 2, "--no-compile", "--picture", "long.svg"]
+    lines = printed(*args).splitlines()
+    assert lines[0] == "long_network:Network: inputs 1x2 in float32"
+    height = ElementTree.parse(tmp_path / "long.svg").getroot().get("height")
+    assert lines[-1].startswith("Picture: long.svg, ")
+    assert lines[-1].endswith(f" x {height} pixels; --levels 1 draws a shorter one")
+    assert printed(*args, "--levels", 1).splitlines()[-1] == "Picture: long.svg"
+    said = refused(*args, "--arithmetic", "adder")
+    assert "a field arithmetic" in said and "--fields NAME=adder" in said
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [

@@ -25,6 +25,12 @@ def named(graph, feedback=False):
     return {(names[e.source], names[e.target]) for e in graph.edges if e.feedback == feedback}
 
 
+def worded(graph):
+    """Connections with their words."""
+    names = [node.name for node in graph.nodes]
+    return sorted((names[e.source], names[e.target], ", ".join(e.words)) for e in graph.edges)
+
+
 class Residual(nn.Module):
     @nn.compact
     def __call__(self, x):
@@ -56,6 +62,64 @@ def test_shortcuts_of_a_chain_of_blocks_stay_apart():
     assert named(graph_of(chain, 4, levels=1)) == {
         *{("input", "layers_0"), ("layers_0", "layers_1"), ("layers_1", "output")}
     }
+
+
+def test_an_activation_that_feeds_two_ways_and_a_gate():
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Conv(4, (1, 1), name="first")(x))
+            y = nn.Conv(4, (3, 3), name="conv")(x)
+            gate = nn.sigmoid(nn.Dense(4, name="gate")(y.mean((1, 2), keepdims=True)))
+            return nn.Dense(2, name="last")(nn.relu(x + y * gate))
+
+    assert worded(graph_of(Block(), 4, 4, 2)) == [
+        ("*", "+", ""),
+        ("+", "last", "ReLU"),
+        ("conv", "*", ""),
+        ("conv", "gate", "mean"),
+        ("first", "+", "ReLU"),
+        ("first", "conv", "ReLU"),
+        ("gate", "*", "sigmoid"),
+        ("input", "first", ""),
+        ("last", "output", ""),
+    ]
+
+
+def test_ways_without_layers_that_meet():
+    class Pooled(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Conv(2, (1, 1), name="a")(x))
+            ways = [nn.max_pool(x, (4, 4)).mean((1, 2)), x.mean((1, 2))]
+            return nn.Dense(2, name="b")(jnp.concatenate(ways, -1))
+
+    assert worded(graph_of(Pooled(), 4, 4, 2)) == [
+        ("a", "concatenate", "ReLU, maximum of windows, mean"),
+        ("a", "concatenate", "ReLU, mean"),
+        ("b", "output", ""),
+        ("concatenate", "b", ""),
+        ("input", "a", ""),
+    ]
+
+
+def test_sums_are_one_junction_unless_something_is_between():
+    class Sums(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            a, b, c, d, e = (nn.Dense(2, name=name)(x) for name in "abcde")
+            s = a + b + c
+            return nn.relu(s) + d, s - e
+
+    edges = [edge for edge in worded(graph_of(Sums(), 2)) if edge[0] != "input"]
+    assert edges == [
+        ("+", "+", "ReLU"),
+        ("+", "-", ""),
+        ("+", "output 0", ""),
+        ("-", "output 1", ""),
+        *((name, "+", "") for name in "abcd"),
+        ("e", "-", ""),
+    ]
 
 
 def test_branches_that_are_concatenated():
@@ -102,6 +166,31 @@ def test_flax_cells_and_whole_cells():
     assert named(graph, feedback=True) == {("cell", "cell")}
 
 
+def test_words_of_a_state():
+    class Step(nn.Module):
+        @nn.compact
+        def __call__(self, carry, x):
+            y = nn.Dense(3, name="h")(carry) + nn.Dense(3, name="i")(x)
+            return nn.tanh(y), nn.relu(y)
+
+    class Loop(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            axes = {"variable_broadcast": "params", "split_rngs": {"params": False}}
+            step = nn.scan(Step, **axes)(name="step")
+            return step(jnp.zeros((3,)), x[0])[1]
+
+    graph = graph_of(Loop(), 7, 2)
+    assert worded(graph) == [
+        ("+", "output", "ReLU"),
+        ("+", "step/h", "tanh"),
+        ("input", "step/i", ""),
+        ("step/h", "+", ""),
+        ("step/i", "+", ""),
+    ]
+    assert named(graph, feedback=True) == {("+", "step/h")}
+
+
 def test_a_layer_that_is_a_loop_feeds_itself():
     class Sum(nn.Module):
         @nn.compact
@@ -122,12 +211,19 @@ def test_attention_and_several_inputs_and_outputs():
 
     inputs = {name: jax.ShapeDtypeStruct((1, 3, 4), jnp.float32) for name in "ab"}
     variables = jax.eval_shape(Model().init, jax.random.key(0), inputs)
-    found = named(connections(Model(), variables, inputs))
-    (meet,) = {b for a, b in found if a == "t/query"}
+    graph = connections(Model(), variables, inputs)
+    found = named(graph)
+    assert ("product", "product", "softmax") in worded(graph)
     assert found == {
         *{("input['a']", f"t/{name}") for name in ("query", "key", "value")},
-        *{(f"t/{name}", meet) for name in ("query", "key", "value")},
-        *{(meet, "t/out"), ("t/out", "output 0"), ("input['b']", "d"), ("d", "output 1")},
+        *{(f"t/{name}", "product") for name in ("query", "key", "value")},
+        *{
+            ("product", "product"),
+            ("product", "t/out"),
+            ("t/out", "output 0"),
+            ("input['b']", "d"),
+            ("d", "output 1"),
+        },
     }
 
 

@@ -51,3 +51,12 @@ def test_a_chain_is_a_straight_line_beside_its_shortcut():
 
 def test_a_way_beside_the_longest_leads_down_too():
     assert layered([(20, 10)] * 5, [(0, 1), (2, 3)]).rows == [0, 1, 0, 1, 0]
+
+
+def test_connections_with_a_width_pass_a_row_of_their_own():
+    two = [(0, 1), (0, 1), (1, 2)]
+    found = layered([(20.0, 10.0)] * 3, two, (4, 8), [30, 60, None])
+    assert found.rows == [0, 2, 3]
+    (one,), (other,), none = found.ways
+    assert not none and abs(other[0] - one[0]) == 4 + (30 + 60) / 2 and one[1:] == other[1:]
+    assert found.width == 30 + 4 + 60

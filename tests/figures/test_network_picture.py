@@ -89,5 +89,38 @@ def test_chains_of_like_boxes_are_one_and_many_boxes_are_folded(monkeypatch):
     every = drawn(chain, 4, levels=2)
     assert len([g for g in every.iter(f"{SVG}g") if g.get("class") == "layer float"]) == 6
     assert list(boxes(drawn(nn.Sequential([nn.relu]), 4))) == ["input", "(model)", "output"]
+
+    class Chain(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for activation in (nn.relu, nn.relu, nn.tanh):
+                x = activation(nn.Dense(4)(x))
+            return nn.Dense(4)(x)
+
+    found = boxes(drawn(Chain(), 4))
+    assert list(found) == ["input", "Dense_0", "Dense_3", "output"]
+    assert found["Dense_0"][1][-2:] == ["3 like this in a chain", "ReLU between"]
     with pytest.raises(InputError, match="levels"):
         drawn(chain, 4, levels=0)
+
+
+def test_words_stand_at_each_connection_and_inside_the_drawing():
+    class Pooled(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Conv(4, (1, 1))(x))
+            x = nn.relu(x + nn.Conv(4, (3, 3))(x))
+            ways = [nn.tanh(nn.max_pool(x, (4, 4))).mean((1, 2)), x.mean((1, 2))]
+            return nn.max_pool(nn.relu(jnp.concatenate(ways, -1))[..., None], (8,))
+
+    svg = drawn(Pooled(), 4, 4, 2)
+    words = [text for text in svg.iter(f"{SVG}text") if text.get("class") == "word"]
+    long = "ReLU, maximum of windows"
+    said = ["ReLU", "ReLU", long, f"{long}, tanh, mean", "ReLU, mean"]
+    assert sorted(text.text or "" for text in words) == said
+    left, top, width, height = map(float, (svg.get("viewBox") or "").split())
+    for text in words:
+        size, x, y = 6 * len(text.text or ""), float(text.get("x", 0)), float(text.get("y", 0))
+        shift = {"start": 0, "middle": -size / 2, "end": -size}
+        x += shift[(text.get("style") or "").removeprefix("text-anchor: ")]
+        assert left <= x and x + size <= left + width and top < y < top + height
