@@ -21,7 +21,7 @@ def main() -> None:
             del sys.argv[1]
             # As the main module, so that its docstrings are found, which --help shows.
             runpy.run_module(f"nnlab.commands.{name}", None, "__main__", alter_sys=True)
-        elif name in ("-h", "--help"):
+        elif name in ("-h", "--help", "help"):
             print("usage: nnlab COMMAND [-h] …\n")
             for each in names:
                 source = Path(commands.__path__[0], f"{each}.py").read_text(encoding="utf-8")

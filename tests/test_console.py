@@ -92,7 +92,7 @@ def nnlab(*args):
 def test_without_a_name_all_commands_are_listed_with_what_they_do():
     status, listed, said = nnlab()
     found = {file.stem for file in Path(commands.__path__[0]).glob("[!_]*.py")}
-    assert (status, said) == (0, "") and nnlab("--help")[1] == listed
+    assert (status, said) == (0, "") and nnlab("--help")[1] == nnlab("help")[1] == listed
     lines = [line.split(maxsplit=1) for line in listed.splitlines() if line.startswith("  ")]
     assert {name for name, _ in lines} == found and all(text.endswith(".") for _, text in lines)
     assert nnlab("--version") == (0, f"nnlab {__version__}\n", "")

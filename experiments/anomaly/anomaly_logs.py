@@ -17,7 +17,7 @@ whole way, not of the detector; for that see `anomaly_hdfs.py`.
 The file `network.safetensors` holds the network, the templates and the threshold, and watches a log
 that grows:
 
-    python -m nnlab watch runs/anomaly_logs service.log
+    nnlab watch runs/anomaly_logs service.log
 
 Published: nothing that compares. Ours, seed 0: 12 templates in the first 1,200 lines; the mean
 surprise of the 300 lines held out is 1.84 nats, and 2.38 by how often an event comes; both include
@@ -147,7 +147,7 @@ def main(config: Config) -> None:
         record.result({"table": [row], "history": history})
         record.figure(figure(held, rest, threshold))
     figures.print_table([{"": key, "value": value} for key, value in row.items()])
-    print(f"Watch a log: python -m nnlab watch {config.out} FILE")
+    print(f"Watch a log: nnlab watch {config.out} FILE")
 
 
 def of_part(

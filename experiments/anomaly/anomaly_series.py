@@ -15,7 +15,7 @@ Thanksgiving, Christmas, New Year and a snow storm.
 The file `network.safetensors` holds the network, how its inputs were normalised and the threshold,
 and watches a file that grows:
 
-    python -m nnlab watch runs/anomaly_series data.csv
+    nnlab watch runs/anomaly_series data.csv
 
 Published for this series: nothing that compares; NAB scores detectors on all of its series
 (`anomaly_nab.py`). Ours, seed 0: all five days are found in the 5,160 rows after those to train on,
@@ -156,7 +156,7 @@ def main(config: Config) -> None:
         record.result({"table": [row], "history": history})
         record.figure(figure(table, scores, threshold, (fitted, stop), windows, config))
     figures.print_table([{"": key, "value": value} for key, value in row.items()])
-    print(f"Watch a file: python -m nnlab watch {config.out} FILE")
+    print(f"Watch a file: nnlab watch {config.out} FILE")
 
 
 def read(config: Config) -> tuple[Table, Sequence[tuple[int, int]]]:

@@ -13,7 +13,7 @@ its resnet18-f37072fd.pth. `--train all` trains all layers from there, at a lowe
 Large folders are streamed; `--workers` are the processes that read.
 
     python experiments/images/fine_tune.py --dataset folder:flowers --weights resnet18-f37072fd.pth
-    python -m nnlab predict runs/fine_tune daisy.jpg
+    nnlab predict runs/fine_tune daisy.jpg
 """
 
 import dataclasses
@@ -110,7 +110,7 @@ def main(config: Config) -> None:
         record.figure(figure_curves([Curve(config.network, history)]))
         figures.print_table(record.rows())
         vision.write_image_report(record, images, table=record.rows())
-        print(f"python -m nnlab predict {record.folder.path} PICTURE")
+        print(f"nnlab predict {record.folder.path} PICTURE")
 
 
 def borrowed_weights(config: Config) -> Any:

@@ -1,7 +1,7 @@
 """Find corrupt files, duplicates and odd pictures in a folder of images.
 
-    python -m nnlab data check flowers
-    python -m nnlab data check flowers --network runs/fine_tune --unlike 10
+    nnlab data check flowers
+    nnlab data check flowers --network runs/fine_tune --unlike 10
 
 The folder has one folder a class, or `train` and `test` with these. Four lists are printed:
 

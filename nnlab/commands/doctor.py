@@ -1,7 +1,8 @@
 """Name what of a network cannot learn, from one batch with fresh weights.
 
-    python -m nnlab doctor resnet20 --arithmetic adder
-    python -m nnlab doctor my_module:MyNetwork --input-shape 32 32 3 --fields arithmetic=adder
+    nnlab doctor resnet20 --arithmetic adder
+    nnlab doctor resnet20 --arithmetic my_module:MY_ARITHMETIC
+    nnlab doctor my_module:MyNetwork --input-shape 32 32 3 --fields arithmetic=adder
 
 Inputs are random numbers, labels random classes; the loss is the cross-entropy where a network
 gives a number a class, and the mean squared error otherwise. `nnlab.runs.fit` does the same with
@@ -34,7 +35,7 @@ class Config:
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|MODULE:CLASS")]
     """A network of `nnlab summary`, or a Flax module of yours."""
     arithmetic: str = "float"
-    """Arithmetic of the network."""
+    """Arithmetic of the network: a name such as adder, or MODULE:NAME of your own."""
     fields: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = ()
     """Arguments of the class of a network of your own."""
     input_shape: tuple[PositiveInt, ...] = ()

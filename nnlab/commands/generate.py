@@ -1,7 +1,7 @@
 """Generate text with a character network that `experiments/text/char_lm.py` has trained.
 
-    python -m nnlab generate runs/char_lm --prompt "ROMEO:" --temperature 0.8
-    python -m nnlab generate runs/char_lm/network.safetensors --length 100000 > play.txt
+    nnlab generate runs/char_lm --prompt "ROMEO:" --temperature 0.8
+    nnlab generate runs/char_lm/network.safetensors --length 100000 > play.txt
 
 The prompt and what follows it go to standard output as they come; the speed goes to standard error.
 A network that was trained on files stops where a file ends. The same seed gives the same text on

@@ -1,8 +1,8 @@
 """Say what a trained network sees in pictures, in names of classes with their probabilities.
 
-    python -m nnlab predict runs/fine_tune cat.jpg dog.png
-    python -m nnlab predict runs/adder_cifar10/networks/BNN.safetensors --json *.png > seen.jsonl
-    python -m nnlab predict lenet5_adder_int4 scan.png
+    nnlab predict runs/fine_tune cat.jpg dog.png
+    nnlab predict runs/adder_cifar10/networks/BNN.safetensors --json *.png > seen.jsonl
+    nnlab predict lenet5_adder_int4 scan.png
 
 The network is a file that a training has left (`network.safetensors`, of several networks the best
 one, and each in `networks/`), an integer network made of one (`nnlab.deployment`), the folder of a

@@ -1,10 +1,10 @@
 """Show what a model consists of and what it costs, in any arithmetic, counted from its program.
 
-    python -m nnlab summary resnet20 --arithmetic adder
-    python -m nnlab summary resnet20 --arithmetic binary --levels 1 --batch-size 64 --measure
-    python -m nnlab summary my_module:MyNetwork --input-shape 32 32 3 --fields width=16
-    python -m nnlab summary resnet20 --arithmetic my_module:MY_ARITHMETIC
-    python -m nnlab summary resnet20 --arithmetic adder --picture resnet20.svg
+    nnlab summary resnet20 --arithmetic adder
+    nnlab summary resnet20 --arithmetic binary --levels 1 --batch-size 64 --measure
+    nnlab summary my_module:MyNetwork --input-shape 32 32 3 --fields width=16
+    nnlab summary resnet20 --arithmetic my_module:MY_ARITHMETIC
+    nnlab summary resnet20 --arithmetic adder --picture resnet20.svg
 
 The table has a line for each module: output shape, parameters by the bits that each takes at rest,
 multiplications, additions and bit operations, bytes of the output, and energy. Its numbers are

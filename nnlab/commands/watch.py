@@ -1,7 +1,7 @@
 """Watch a file that grows, and print what is unusual in it as it comes.
 
-    python -m nnlab watch runs/anomaly_series data.csv
-    python -m nnlab watch runs/anomaly_logs /var/log/service.log --context 3
+    nnlab watch runs/anomaly_series data.csv
+    nnlab watch runs/anomaly_logs /var/log/service.log --context 3
 
 RUN is the folder of a run of `experiments/anomaly/anomaly_series.py` (CSV files and JSON lines) or
 `experiments/anomaly/anomaly_logs.py` (logs). A line is an anomaly if its score is at least the

@@ -1,4 +1,4 @@
-"""`python -m nnlab generate` as a user runs it."""
+"""`nnlab generate` as a user runs it."""
 
 import re
 import signal

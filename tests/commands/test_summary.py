@@ -1,4 +1,4 @@
-"""`python -m nnlab summary` as a user runs it."""
+"""`nnlab summary` as a user runs it."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""`python -m nnlab watch` as a user runs it: on growing files, through kills, with wrong input."""
+"""`nnlab watch` as a user runs it: on growing files, through kills, with wrong input."""
 
 import json
 import os

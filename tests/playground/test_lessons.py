@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -160,6 +161,27 @@ def test_every_function_of_the_page_is_that_of_nnlab():
                 atol=2e-6,
                 err_msg=name,
             )
+
+
+@needs_node
+def test_the_lessons_of_the_manual_are_learnt_as_it_says():
+    text = (Path(__file__).parents[2] / "docs" / "playground.md").read_text()
+    link = r'href="_static/playground\.html#([^"]+)".*?</a>: (\d+) %'
+    lessons = re.findall(link, text, re.DOTALL)
+    assert len(lessons) == 2
+    learnt = """({
+      hidden: [...PANELS, ...CONTROLS],
+      lessons: given.map(([address]) => {
+        const { settings, extra, problem } = readAddress(address);
+        const lesson = new Lesson(settings);
+        while (lesson.epoch < extra.stop) lesson.trainStep();
+        return [problem, lesson.measure(lesson.test).accuracy];
+      }),
+    })"""
+    found = run("", learnt, lessons, prelude=script("engine", "address"))
+    for (_, said), (problem, accuracy) in zip(lessons, found["lessons"], strict=True):
+        assert not problem and accuracy == pytest.approx(float(said), abs=1.5)
+    assert all(f"`{name}`" in text for name in found["hidden"])
 
 
 def test_cross_entropy_is_the_one_of_training():

@@ -294,7 +294,8 @@ def _readable(
     if faults and not skip_unreadable:
         raise Unreadable(folder, faults)
     if faults:
-        _say_once(f"{_unreadable(folder, faults, 'cannot be used and are left out')}.")
+        what = f"cannot be used and {'is' if len(faults) == 1 else 'are'} left out"
+        _say_once(f"{_unreadable(folder, faults, what)}.")
     return found
 
 

@@ -71,6 +71,12 @@ def test_all_that_is_no_picture_is_named_at_once(folder, capsys):
         np.testing.assert_array_equal(read_picture(file), image)
 
 
+def test_one_file_that_is_no_picture_is_spoken_of_as_one(folder, capsys):
+    (folder / "dog" / "x.png").write_text("x")
+    load(f"folder:{folder}", skip_unreadable=True)
+    assert f"1 file in {folder} cannot be used and is left out: d" in capsys.readouterr().err
+
+
 def test_a_class_without_pictures_is_named_by_its_files(folder):
     (folder / "emu").mkdir()
     for name in ("1.png", "2.png"):
