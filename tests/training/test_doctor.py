@@ -192,8 +192,8 @@ def test_every_network_of_the_zoo_is_silent(kind):
         labels = rng.normal(size=outputs.shape).astype(np.float32)
         loss = squared
 
-    # A bias of all keys adds the same to all scores of a query, of which only differences count; and
-    # the words of one text are all of one type.
+    # A bias of all keys adds the same to all scores of a query, of which only differences count;
+    # and the words of one text are all of one type.
     true = ("mixer/key/bias", "bert/type_embedding")
     found = after_a_step(model, inputs, labels, loss)
     assert [fault for fault in found if not fault.where.endswith(true)] == []
