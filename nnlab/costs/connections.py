@@ -21,6 +21,7 @@ import jax
 from jax.extend.core import Jaxpr, Literal, jaxprs_in_params
 
 from nnlab.costs.modules import Call, traced_calls
+from nnlab.costs.network_graph import Edge, Graph, Node, merged
 from nnlab.errors import check_count
 
 _SIGNS = {
@@ -36,57 +37,6 @@ _WORDS = {
     **{"avg_pool": "mean of windows", "reduce_window_sum": "mean of windows"},
     **{"sign": "sign", "average_pool": "mean of windows"},
 }
-_ASSOCIATIVE = {"+", "*", "concatenate", "maximum", "minimum"}
-
-
-class Node(NamedTuple):
-    """A place where data come from or go to.
-
-    Attributes:
-        kind: "input", "layer", "junction" or "output".
-        name: path of a layer, joined by "/"; sign of a junction, such as "+"; of one
-            in a loop all of them, such as "* +".
-        shape: of an array that comes out, for an output that goes in; () if it is not one array.
-        call: number of a layer's call in `Graph.calls`, else None.
-    """
-
-    kind: str
-    name: str
-    shape: tuple[int, ...]
-    call: int | None = None
-
-
-class Edge(NamedTuple):
-    """A connection.
-
-    Attributes:
-        source, target: numbers of nodes.
-        feedback: whether the target takes it in the next step of a loop.
-        words: all that runs on the way, such as "ReLU", as far as it has a name.
-    """
-
-    source: int
-    target: int
-    feedback: bool = False
-    words: tuple[str, ...] = ()
-
-
-class Graph(NamedTuple):
-    """A network as nodes and connections.
-
-    Attributes:
-        nodes: in the order in which the program comes to them.
-        edges: without `feedback` ones they form no circle. Two of the same ends differ in words.
-        calls: the calls of `nnlab.costs.modules.module_calls`.
-    """
-
-    nodes: tuple[Node, ...]
-    edges: tuple[Edge, ...]
-    calls: tuple[Call, ...]
-
-    def names(self) -> set[tuple[str, str]]:
-        """Return the connections as pairs of names, for short comparisons."""
-        return {(self.nodes[e.source].name, self.nodes[e.target].name) for e in self.edges}
 
 
 def connections(model: nn.Module, variables: Any, inputs: Any, levels: int | None = None) -> Graph:
@@ -128,7 +78,7 @@ def connected(
             name = "output" if len(arrays) == 1 else f"output {number}"
             place = tracer.node(Node("output", name, _shape(variable)))
             tracer.connect(value, place)
-    return _merged(tracer.graph(calls), tracer.looped)
+    return merged(tracer.graph(calls), tracer.looped)
 
 
 class _From(NamedTuple):
@@ -316,67 +266,6 @@ class _Tracer:
             for node, back, way in self._sources(_From(source), False, words, frozenset()):
                 edges.append(Edge(node, target, back, way))
         return Graph(tuple(self._nodes), tuple(dict.fromkeys(edges)), tuple(calls))
-
-
-def _merged(graph: Graph, looped: set[int]) -> Graph:
-    """Make one junction of those that follow each other with no other way between them.
-
-    Outside of loops only those of the same sign are one, where nothing is in between and nothing
-    else is computed from the first.
-    """
-    into = list(range(len(graph.nodes)))
-    edges = set(graph.edges)
-    names = [node.name.split() for node in graph.nodes]
-    shapes = [node.shape for node in graph.nodes]
-    changed = True
-    while changed:
-        changed = False
-        follow: dict[int, set[int]] = {}
-        for edge in edges:
-            if not edge.feedback:
-                follow.setdefault(edge.source, set()).add(edge.target)
-        for edge in sorted(edges):
-            a, b = edge.source, edge.target
-            kinds = {graph.nodes[a].kind, graph.nodes[b].kind}
-            others = follow.get(a, set()) - {b}
-            if edge.feedback or kinds != {"junction"} or b in _reached(follow, others):
-                continue
-            same = names[a] == names[b] and names[a][0] in _ASSOCIATIVE
-            apart = others or edge.words or not same or {a, b} & looped
-            if apart and not {a, b} <= looped:
-                continue
-            into = [a if place == b else place for place in into]
-            names[a] = list(dict.fromkeys([*names[a], *names[b]]))
-            shapes[a] = shapes[b]
-            edges = {e._replace(source=into[e.source], target=into[e.target]) for e in edges}
-            edges = {e for e in edges if e.feedback or e.source != e.target}
-            changed = True
-            break
-    kept = [place for place, other in enumerate(into) if place == other]
-    number = {place: new for new, place in enumerate(kept)}
-    nodes = []
-    for place in kept:
-        node = graph.nodes[place]
-        if node.kind == "junction":
-            node = node._replace(name=" ".join(names[place]), shape=shapes[place])
-        nodes.append(node)
-    gates = {place for place in looped if graph.nodes[place].kind == "junction"}
-    ends: dict[tuple[Any, ...], Edge] = {}
-    for edge in sorted(edges):
-        ways = () if edge.target in gates else edge.words
-        place = edge._replace(source=number[edge.source], target=number[edge.target])
-        ends.setdefault((*place[:3], ways), place)
-    return graph._replace(nodes=tuple(nodes), edges=tuple(sorted(ends.values())))
-
-
-def _reached(follow: dict[int, set[int]], places: set[int]) -> set[int]:
-    """The nodes to which a way leads from these, and these themselves."""
-    found, rest = set(), set(places)
-    while rest:
-        place = rest.pop()
-        found.add(place)
-        rest |= follow.get(place, set()) - found
-    return found
 
 
 def _inside(values: Sequence[_From | None]) -> _From | None:

@@ -8,37 +8,36 @@ says the exact numbers of a box when one points at it.
 
 import html
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from nnlab.costs.connections import Edge, Graph, Node, connected
+from nnlab.costs.connections import connected
 from nnlab.costs.modules import traced_calls
-from nnlab.costs.summary import Line, add, summarize
-from nnlab.costs.summary_text import short
+from nnlab.costs.network_graph import Edge, Graph
+from nnlab.costs.summary import summarize
 from nnlab.figures.layered import Layout, layered
+from nnlab.figures.network_boxes import (
+    KINDS,
+    WIDTH,
+    Box,
+    description,
+    facts,
+    parameters_text,
+    shape_text,
+    with_boxes,
+)
 
 _MANY = 60  # boxes of a picture that shows every layer if it is not asked to
 _LETTER = 6.5  # width of a letter beside an arrow, at most
 _MARGIN = 16.0
 _GAP = 32.0
-_CHARACTERS, _WIDTH = 28, 34  # of the name in a box, and of its other lines
 _SIGNS = {"*": "\N{MULTIPLICATION SIGN}", "-": "\N{MINUS SIGN}", "concatenate": "concat"}
-_KINDS = {"product": "float", "adder": "adder", "signed": "ternary", "binary": "binary"}
 
 
 _Size = tuple[float, float]
 _Way = Sequence[tuple[float, float, float]]
-
-
-class _Box(NamedTuple):
-    node: Node
-    line: Line
-    inside: tuple[str, ...]  # arithmetics of a box of several layers
-    steps: int = 1  # of the loop that it is in
-    repeats: tuple[str, ...] = ()  # names of boxes that are like it, in a chain
-    between: tuple[str, ...] = ()  # words between these
 
 
 class _Label(NamedTuple):
@@ -68,82 +67,19 @@ def draw_network(
     calls, program = traced_calls(model, variables, inputs)
     deepest = max(1, *(len(call.path) for call in calls))
     for depth in range(deepest, 0, -1) if levels is None else [levels]:
-        graph, boxes = _drawn(connected(calls, program, inputs, depth), summary.lines)
+        graph, boxes = with_boxes(connected(calls, program, inputs, depth), summary.lines)
         if len(boxes) <= _MANY:
             break
     shown = Counter(dict(summary.total.parameters))
     for box in boxes:
         for bits, number in box.line.parameters.items():
             shown[bits] -= number * (1 + len(box.repeats))
-    note = _parameters({bits: number for bits, number in shown.items() if number})
+    note = parameters_text({bits: number for bits, number in shown.items() if number})
     note = f"{note} in modules around these" if note else ""
     return _svg(graph, boxes, title or type(model).__name__, note)
 
 
-def _drawn(graph: Graph, lines: Sequence[Line]) -> tuple[Graph, list[_Box]]:
-    """Return the graph with chains of like boxes made one, and a box for each node of it."""
-    boxes = [_box(node, graph, lines) for node in graph.nodes]
-    before: dict[int, list[Edge]] = {}
-    after: dict[int, list[Edge]] = {}
-    for edge in graph.edges:
-        before.setdefault(edge.target, []).append(edge)
-        after.setdefault(edge.source, []).append(edge)
-    first = list(range(len(boxes)))
-    for place, box in enumerate(boxes):
-        ways = before.get(place, [])
-        if len(ways) == 1 and not ways[0].feedback and len(after[ways[0].source]) == 1:
-            other = boxes[first[ways[0].source]]
-            between = ways[0].words
-            same = _look(box) == _look(other) and (not other.repeats or other.between == between)
-            if box.node.kind == "layer" and same:
-                first[place] = first[ways[0].source]
-                name = box.line.path[-1] if box.line.path else box.node.name
-                repeats = (*other.repeats, name)
-                boxes[first[place]] = other._replace(repeats=repeats, between=between)
-    kept = [place for place, other in enumerate(first) if place == other]
-    number = {place: new for new, place in enumerate(kept)}
-    edges = tuple(
-        edge._replace(source=number[first[edge.source]], target=number[first[edge.target]])
-        for edge in graph.edges
-        if edge.feedback or first[edge.source] != first[edge.target]
-    )
-    nodes = tuple(graph.nodes[place] for place in kept)
-    return graph._replace(nodes=nodes, edges=edges), [boxes[place] for place in kept]
-
-
-def _look(box: _Box) -> tuple[Any, ...]:
-    line = box.line
-    return (
-        *(line.op, line.shape, line.parameters, line.operations, box.inside, box.steps),
-        box.node.kind,
-    )
-
-
-def _box(node: Node, graph: Graph, lines: Sequence[Line]) -> _Box:
-    if node.call is None:
-        return _Box(node, Line((), node.name, node.shape), ())
-    call, inner = graph.calls[node.call], []
-    for line in lines[node.call + 1 : len(graph.calls)]:
-        if call.is_layer or line.path[: len(call.path)] != call.path or line.path == call.path:
-            break
-        inner.append(line)
-    kinds = [_arithmetic(graph, node.call + n, line) for n, line in enumerate(inner, 1)]
-    kinds.append(_arithmetic(graph, node.call, lines[node.call]))
-    inside = tuple(dict.fromkeys(filter(None, kinds)))
-    return _Box(node, add(lines[node.call], inner), inside, call.times)
-
-
-def _arithmetic(graph: Graph, number: int, line: Line) -> str:
-    """One word for how a layer's sums are computed; "" if it has none."""
-    module = graph.calls[number].module
-    op = getattr(module, "op", None)
-    name = getattr(getattr(op, "func", op), "__name__", "").removesuffix("_conv")
-    if graph.calls[number].terms and name.isidentifier() and name != "conv":
-        return name.strip("_").replace("_", " ")
-    return _KINDS.get(line.kind or "", "other" if graph.calls[number].terms else "")
-
-
-def _svg(graph: Graph, boxes: Sequence[_Box], title: str, note: str) -> str:
+def _svg(graph: Graph, boxes: Sequence[Box], title: str, note: str) -> str:
     sizes = [_size(box) for box in boxes]
     forward = [edge for edge in graph.edges if not edge.feedback]
     labels = _labels(forward)
@@ -190,10 +126,10 @@ def _svg(graph: Graph, boxes: Sequence[_Box], title: str, note: str) -> str:
     )
 
 
-def _size(box: _Box) -> _Size:
+def _size(box: Box) -> _Size:
     match box.node.kind:
         case "layer":
-            return 204.0, 11.0 + 14.5 * len(_facts(box))
+            return 204.0, 11.0 + 14.5 * len(facts(box))
         case "junction":
             return max(26.0, 14 + 7.5 * len(_sign(box.node.name))), 26.0
         case _:
@@ -270,7 +206,7 @@ def _lanes(edges: Sequence[Edge], rows: Sequence[int]) -> list[int]:
 
 
 def _feedback(
-    edge: Edge, lane: int, place: Layout, sizes: Sequence[_Size], boxes: Sequence[_Box]
+    edge: Edge, lane: int, place: Layout, sizes: Sequence[_Size], boxes: Sequence[Box]
 ) -> str:
     (x, top), (end, y) = place.centres[edge.source], place.centres[edge.target]
     right = place.width + 12 + 14 * lane
@@ -293,68 +229,30 @@ def _feedback(
     )
 
 
-def _drawing(box: _Box, centre: tuple[float, float], size: tuple[float, float]) -> str:
+def _drawing(box: Box, centre: tuple[float, float], size: tuple[float, float]) -> str:
     (x, y), (width, height) = centre, size
     kind = box.node.kind
     colour = box.inside[0] if len(box.inside) == 1 else ""
-    colour = colour if colour in _KINDS.values() else "mixed" if box.inside else "plain"
+    colour = colour if colour in KINDS.values() else "mixed" if box.inside else "plain"
     radius = 5 if kind == "layer" else height / 2
     if kind == "layer":
         texts = [
             _text(x, y + 17 + 14.5 * number, text, "name" if number == 0 else "fact")
-            for number, text in enumerate(_facts(box))
+            for number, text in enumerate(facts(box))
         ]
     elif kind != "junction":
-        texts = [_text(x, y + 16, box.node.name, "name"), _text(x, y + 31, _by(box), "fact")]
+        texts = [_text(x, y + 16, box.node.name, "name"), _text(x, y + 31, shape_text(box), "fact")]
     else:
         texts = [_text(x, y + 18, _sign(box.node.name), "sign")]
     return (
-        f'<g class="{kind} {colour}"><title>{html.escape(_title(box))}</title>'
+        f'<g class="{kind} {colour}"><title>{html.escape(description(box))}</title>'
         f'<rect x="{x - width / 2:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
         f' rx="{radius:g}"/>{"".join(texts)}</g>'
     )
 
 
-def _facts(box: _Box) -> list[str]:
-    line, name = box.line, box.node.name
-    if len(name) > _CHARACTERS:
-        name = "…" + name[1 - _CHARACTERS :]
-    kind = " · ".join(filter(None, (line.op, ", ".join(box.inside))))
-    sizes = list(filter(None, (_by(box), _parameters(line.parameters))))
-    joined = " · ".join(sizes)
-    facts = [name, kind, *([joined] if len(joined) <= _WIDTH else sizes)]
-    several = [f"{1 + len(box.repeats)} like this in a chain"] * bool(box.repeats)
-    between = [f"{', '.join(box.between)} between"] * bool(box.between)
-    steps = [f"{box.steps} steps"] * (box.steps > 1)
-    joined = ", ".join([*several, *between, *steps])
-    rows = [joined] if len(joined) <= _WIDTH else [*several, *between, *steps]
-    return [*facts, *rows] if joined else facts
-
-
-def _parameters(of_bits: Mapping[int, int]) -> str:
-    return " + ".join(f"{short(n)} of {bits} bit{'s' * (bits != 1)}" for bits, n in of_bits.items())
-
-
-def _title(box: _Box) -> str:
-    line = box.line
-    if box.node.kind != "layer":
-        return f"{box.node.kind} {box.node.name} {_by(box)}".strip()
-    said = [f"{box.node.name}: {line.op}"] + [f"output {_by(box)}"] * bool(line.shape)
-    said += [f"{n:,} parameters of {bits} bits at rest" for bits, n in line.parameters.items()]
-    totals = line.operations.totals()
-    kinds = ("multiplications", "additions", "bit_operations")
-    said += [f"{totals[kind]:,} {kind.replace('_', ' ')}" for kind in kinds if totals[kind]]
-    if box.repeats:
-        said.append(f"after it, alike: {', '.join(box.repeats)}")
-    return "\n".join(said)
-
-
-def _by(box: _Box) -> str:
-    return "x".join(map(str, box.line.shape))
-
-
 def _text(x: float, y: float, text: str, kind: str) -> str:
-    text = text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
+    text = text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{html.escape(text)}</text>'
 
 

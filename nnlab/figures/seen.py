@@ -110,7 +110,7 @@ def see(
 
 
 def _correlation(one: np.ndarray, many: np.ndarray) -> float:
-    """Of a picture [h, w, c] with the mean of pictures [n, h, w, c], where both are."""
+    """The correlation of a picture [h, w, c] and the mean of [n, h, w, c], where both are."""
     mean = np.where(np.isnan(many).all(0), np.nan, np.nansum(many, 0) / len(many))
     there = ~(np.isnan(one) | np.isnan(mean))
     a, b = one[there] - one[there].mean(), mean[there] - mean[there].mean()

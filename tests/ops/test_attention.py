@@ -128,7 +128,7 @@ def test_rules_of_adder_attention():
     q, k = normal(0, 1, 4, 1, 3), normal(1, 1, 5, 1, 3)
 
     def scores(q, k):
-        """Of a small scale, so that the map is linear in them: they are what is left."""
+        """The weights of attention: values that are unit vectors leave them as they are."""
         v = np.eye(5, 3, dtype=np.float32)[None, :, None]
         return adder_attention(q, k, jnp.asarray(v), scale=1.0, identity=False)
 

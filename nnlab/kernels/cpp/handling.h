@@ -1,6 +1,7 @@
 // What all handlers do: check sizes, and turn exceptions into errors of the call.
 #pragma once
 
+#include <cstddef>
 #include <cstdlib>
 #include <exception>
 #include <string_view>
@@ -22,6 +23,27 @@ inline std::string_view wanted_instructions() {
 inline std::string_view wanted_set() {
   const std::string_view wanted = wanted_instructions();
   return wanted == "avx512vnni" || wanted == "avx512vbmi" ? "avx512" : wanted;
+}
+
+#if defined(__x86_64__)
+// What all processors with AVX-512 but the first ones have.
+inline bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+// The first of these loops, the best of which come first, that this processor has; null if there are
+// none. Those before the set that is wanted, if one is, do not count.
+template <class Loops, size_t number>
+const Loops* best(const Loops* const (&all)[number], std::string_view wanted,
+                  bool (*has)(const Loops&)) {
+  bool allowed = wanted.empty();
+  for (const Loops* loops : all) {
+    allowed |= wanted == loops->name;
+    if (allowed && has(*loops)) return loops;
+  }
+  return nullptr;
 }
 
 // `ready` says whether there are loops for this processor.

@@ -19,9 +19,7 @@ bool has(const Loops& loops) {
 #if defined(__x86_64__)
   if (&loops == &kAvx512CountingLoops)
     return has(kAvx512Loops) && __builtin_cpu_supports("avx512vpopcntdq");
-  if (&loops == &kAvx512Loops)
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (&loops == &kAvx512Loops) return has_avx512();
   if (&loops == &kAvx2Loops) return __builtin_cpu_supports("avx2");
 #endif
   return &loops == &kBaselineLoops;
@@ -37,12 +35,7 @@ const Loops* choose() {
 #else
   const Loops* all[] = {&kBaselineLoops};
 #endif
-  bool allowed = wanted.empty();
-  for (const Loops* loops : all) {
-    allowed |= wanted == loops->name;
-    if (allowed && has(*loops)) return loops;
-  }
-  return nullptr;
+  return best(all, wanted, has);
 }
 
 const Loops* chosen() {

@@ -22,9 +22,7 @@ bool has(const Loops& loops) {
     return has(kAvx512VnniLoops) && __builtin_cpu_supports("avx512vbmi");
   if (&loops == &kAvx512VnniLoops)
     return has(kAvx512Loops) && __builtin_cpu_supports("avx512vnni");
-  if (&loops == &kAvx512Loops)
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (&loops == &kAvx512Loops) return has_avx512();
   if (&loops == &kAvx2Loops) return __builtin_cpu_supports("avx2");
 #endif
   return &loops == &kBaselineLoops;
@@ -39,13 +37,7 @@ const Loops* choose() {
 #else
   const Loops* all[] = {&kBaselineLoops};
 #endif
-  const std::string_view wanted = wanted_instructions();
-  bool allowed = wanted.empty();
-  for (const Loops* loops : all) {
-    allowed |= wanted == loops->name;
-    if (allowed && has(*loops)) return loops;
-  }
-  return nullptr;
+  return best(all, wanted_instructions(), has);
 }
 
 const Loops* chosen() {
