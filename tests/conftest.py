@@ -43,7 +43,9 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_PROGRAMS))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
-_ENOUGH, _MORE = 900_000_000, 200_000_000  # bytes
+# Bytes that a worker may hold: a sixth of its core's share of the memory, within bounds.
+_SHARE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (os.cpu_count() or 1)
+_ENOUGH = min(max(_SHARE // 6, 900_000_000), 2_000_000_000)
 _held = [_ENOUGH]  # by this worker, after programs were last let go
 
 
@@ -57,7 +59,7 @@ def _memory() -> int:
 def free_programs():
     """Lets go of compiled programs from time to time, or a worker grows by gigabytes."""
     yield
-    if (jax := sys.modules.get("jax")) and _memory() > _held[0] + _MORE:
+    if (jax := sys.modules.get("jax")) and _memory() > _held[0] + _ENOUGH // 4:
         jax.clear_caches()
         gc.collect()
         if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # of glibc

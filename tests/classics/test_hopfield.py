@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import jax
@@ -25,9 +26,10 @@ def test_each_sweep_lowers_the_energy_until_it_rests():
     patterns = signs(0, 6, 100)
     weights = hopfield.remember(patterns)
     state, energies = signs(1, 100), []
+    sweep = jax.jit(functools.partial(hopfield.recall, sweeps=1))
     for number in range(20):
         energies.append(float(hopfield.energy(weights, state)))
-        state, _ = hopfield.recall(jax.random.key(number), weights, state, sweeps=1)
+        state, _ = sweep(jax.random.key(number), weights, state)
     assert all(b <= a + 1e-4 for a, b in itertools.pairwise(energies))
     rested, sweeps = hopfield.recall(jax.random.key(9), weights, state)
     assert int(sweeps) == 1  # nothing changed

@@ -290,7 +290,8 @@ SMALL = {
         ("charts.safetensors",),
     ),
 }
-COSTLY = {"adder/adder_cifar10", "adder/pruning", "memory/learn_addition", "memory/ntm"}
+COSTLY = {"adder/adder_cifar10", "adder/deep_vs_shallow", "adder/pruning"}
+COSTLY |= {"arithmetics/posit_mnist", "memory/learn_addition", "memory/ntm"}
 
 
 @pytest.mark.parametrize(

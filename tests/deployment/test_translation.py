@@ -21,6 +21,8 @@ from nnlab.deployment import (
 from nnlab.models import CifarResNet, LeNet5
 from nnlab.optim import adder_recipe
 
+pytestmark = pytest.mark.slow
+
 MODELS = {
     "LeNet-5, adder": LeNet5(4, ADDER, first=ADDER, classifier=ADDER),
     "LeNet-5, binary": LeNet5(4, BINARY, first=BINARY, classifier=BINARY),
@@ -28,15 +30,11 @@ MODELS = {
     "ResNet-8, binary": CifarResNet(8, 4, BINARY),
 }
 OPTIONS = [
-    pytest.param("LeNet-5, adder", dict(bits=8, groups=2, correct_means=False)),
-    pytest.param(
-        "LeNet-5, adder",
-        dict(bits=4, scheme="shared", correct_means=False),
-        marks=pytest.mark.slow,
-    ),
-    pytest.param("LeNet-5, binary", dict(correct_means=False), marks=pytest.mark.slow),
-    pytest.param("ResNet-8, adder", dict(bits=4), marks=pytest.mark.slow),
-    pytest.param("ResNet-8, binary", dict(correct_means=False), marks=pytest.mark.slow),
+    ("LeNet-5, adder", dict(bits=8, groups=2, correct_means=False)),
+    ("LeNet-5, adder", dict(bits=4, scheme="shared", correct_means=False)),
+    ("LeNet-5, binary", dict(correct_means=False)),
+    ("ResNet-8, adder", dict(bits=4)),
+    ("ResNet-8, binary", dict(correct_means=False)),
 ]
 # SHA-256 of the networks as they were when each architecture had a translation of its own (with
 # redistribution: since small filters take the inputs' scale), and of the variables that they were
@@ -116,10 +114,7 @@ def test_equals_the_reference_to_the_bit(name, options):
 
 @pytest.mark.parametrize(
     ("name", "options", "digest"),
-    [
-        pytest.param(*case.values, digest, marks=case.marks)
-        for case, digest in zip(OPTIONS, NETWORKS, strict=True)
-    ],
+    [(*case, digest) for case, digest in zip(OPTIONS, NETWORKS, strict=True)],
 )
 def test_integers_are_those_of_earlier_versions(name, options, digest):
     _, variables, _ = fresh(name)
@@ -129,7 +124,6 @@ def test_integers_are_those_of_earlier_versions(name, options, digest):
     assert digest_of(integers(name, tuple(options.items()))) == digest
 
 
-@pytest.mark.slow
 def test_signs_are_those_of_the_float_network():
     """Where all layers are binary no number is rounded before the logits."""
     model, variables, images = fresh("LeNet-5, binary")
@@ -144,7 +138,6 @@ def test_signs_are_those_of_the_float_network():
     assert sum(w.size for w in words) == 25 * 6 + 25 * 16 + 4 * 120 + 4 * 84 + 3 * 4
 
 
-@pytest.mark.slow
 def test_means_are_those_of_the_float_network():
     model, variables, images = fresh("LeNet-5, adder")
     expected = np.asarray(model.apply(variables, images)).mean(axis=0)
@@ -157,7 +150,6 @@ def test_means_are_those_of_the_float_network():
     assert off[True] <= 2 * step + 1e-5 * abs(expected).max() < off[False] / 10
 
 
-@pytest.mark.slow
 def test_a_trained_network_keeps_its_accuracy():
     """Within 0.5 points at 8 bits and 2 at 4, as published for ResNet-20."""
     dataset = vision.load("digits")

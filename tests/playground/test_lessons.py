@@ -164,6 +164,7 @@ def test_every_function_of_the_page_is_that_of_nnlab():
 
 
 @needs_node
+@pytest.mark.slow
 def test_the_lessons_of_the_manual_are_learnt_as_it_says():
     text = (Path(__file__).parents[2] / "docs" / "playground.md").read_text()
     link = r'href="_static/playground\.html#([^"]+)".*?</a>: (\d+) %'
