@@ -15,13 +15,16 @@ Networks of one and of five layers of sigmoid units start at random, as a deep b
 to 0), both trained layer by layer on all 60,000 images without their labels. Then Adam trains all
 layers alike by 100, 1,000 or all labels, as many of each class, drawn by the seed. So that the
 random start is a fair one, its weights are Xavier's, four times as wide for sigmoids (Glorot &
-Bengio, 2010; the LISA lab), and each kind of start has the learning rate, of six, with the fewest
+Bengio, 2010; the LISA lab), and each kind of start has the learning rate, of seven, with the fewest
 errors on 10,000 images held out of training, with seed 0. With 60,000 labels the rates are compared
 after one epoch on the other 50,000. Rates fall to 0 as a cosine, and the test images choose
 nothing.
 
-One layer takes the largest rate that is offered, from every start. Ours, seeds 0 to 2, 6.9 minutes
-on two cores of an AMD EPYC that other programs used too (`results/pretraining.json` and `.png`).
+Every start takes a rate from within the seven, but five layers from a random start with 100 labels,
+which take the least, for 0.4 points on the images held out and none on the test images.
+
+Ours, seeds 0 to 2, 9.1 minutes on two cores of an AMD EPYC that other programs used too
+(`results/pretraining.json` and `.png`).
 
     python experiments/classics/pretraining.py
 
@@ -80,7 +83,7 @@ class Config(runs.Run):
     """Steps where not all images are labelled, on batches of 50."""
     epochs: PositiveInt = 5
     """Passes where all are, in batches of 100."""
-    rates: Some[Share] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+    rates: Some[Share] = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
     """Learning rates to choose from."""
     seeds: Some[Seed] = (0, 1, 2)
 
