@@ -5,8 +5,8 @@ convolution has 96.6 % of the test images right, a locally connected network 95.
 95.4 %; on shifted MNIST it has 87.9 %, the others 79.2 and 83.9 %, and half their gap to the
 training images. Adders go the same way (96.8, 97.0 and 95.3 %; 87.0, 83.7 and 82.0 %), and do
 better than products where a layer is locally connected. But a convolution alone does not see a
-shifted digit as the same: at 4 pixels 38 % of them are right. The maximum over places makes that 70
-% (adder 84 %), and costs accuracy where nothing is shifted.
+shifted digit as the same: at 4 pixels 38 % of them are right. The maximum over places makes that
+70 % (adder 84 %), and costs accuracy where nothing is shifted.
 
 Known: of five networks for 480 digits two dense layers had 87.0 % of the test digits right, locally
 connected ones 88.5 %, and those with shared weights 94.0 and 98.4 % (LeCun, Generalization and
