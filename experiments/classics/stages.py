@@ -11,7 +11,6 @@ from nnlab.classics import layerwise, rbm
 from nnlab.classics.rbm import RBM
 from nnlab.errors import InputError
 from nnlab.runs.checkpoints import Checkpoints
-from nnlab.runs.reading import read_run
 
 
 def check_fills(images: Any, batch_size: int = 100) -> None:
@@ -29,8 +28,7 @@ class Stages:
 
     def __init__(self, record: runs.Record):
         self.record, self._trained = record, {}
-        if record.folder.resume and (found := read_run(record.folder.path).result):
-            record.contents = found | record.contents
+        record.go_on()
 
     @property
     def seconds(self) -> float:
