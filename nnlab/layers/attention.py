@@ -16,12 +16,8 @@ forth it sees, `lengths` [batch] says how many steps of each sequence count, as 
 `nnlab.layers.sequences`, and `mask` is for anything else. A causal layer needs no mask of padding,
 because padding comes last.
 
-**Rotary positions** turn each pair of numbers of a query or key at position p by the angle
-
-.. math:: p\,\theta^{-2i/h}, \qquad i = 0, …, h/2 - 1                                    (3)
-
-so that products depend on distances alone. A pair is (i, i + h/2), which is how the published
-weights of Llama are kept, or, interleaved, (2i, 2i + 1), as in the paper.
+**Rotary positions** turn pairs of numbers of queries and keys, so that products depend on distances
+alone; see `nnlab.layers.rotary`, also for longer texts than a network was trained on.
 
 **The cache** holds keys and values of the steps before, in the Flax collection "cache", so that a
 text is read in pieces and written symbol by symbol:
@@ -38,7 +34,6 @@ no room is refused where the index is known, and has outputs that are NaN under 
 References:
     Vaswani et al., Attention is all you need, 2017, https://arxiv.org/abs/1706.03762, section 3.2.
     Ainslie et al., GQA, 2023, https://arxiv.org/abs/2305.13245, for grouped queries.
-    Su et al., RoFormer, 2021, https://arxiv.org/abs/2104.09864, section 3.4.2, for eq. 3.
 """
 
 import functools
@@ -56,6 +51,7 @@ from jax.typing import DTypeLike
 
 from nnlab.errors import InputError
 from nnlab.layers.projections import Projection
+from nnlab.layers.rotary import Scaling, rotary
 from nnlab.layers.sequences import check_sequence
 
 
@@ -68,7 +64,8 @@ class Attention(nn.Module):
         head_size: h; by default m / heads.
         causal: whether a step sees no later one. Only then is there a cache.
         local_window_size: how many steps before and after itself a step sees; one number for both.
-        rotary_theta: base of eq. 3; no rotary positions if None.
+        rotary_theta: base of the angles of rotary positions; without them if None.
+        rotary_scaling: changes their rates, as `nnlab.layers.rotary` has it.
         interleaved: whether rotary pairs are neighbours.
         use_bias: whether the projections have biases.
         dense: makes the layer of each projection, called as `dense(features, use_bias=…, dtype=…)`.
@@ -93,6 +90,7 @@ class Attention(nn.Module):
     causal: bool = False
     local_window_size: int | tuple[int, int] | None = None
     rotary_theta: float | None = None
+    rotary_scaling: Scaling | None = None
     interleaved: bool = False
     use_bias: bool = True
     dense: Callable[..., nn.Module] = nn.Dense
@@ -128,8 +126,15 @@ class Attention(nn.Module):
             next_positions(self, x, lengths) if self.causal else jnp.arange(x.shape[1])[None]
         )
         if self.rotary_theta is not None:
+            real = positions
+            if lengths is not None:  # a scaling goes by the last position, which no padding has
+                real = jnp.minimum(positions, positions[:, :1] + lengths[:, None] - 1)
             turn = functools.partial(
-                rotary, theta=self.rotary_theta, interleaved=self.interleaved, positions=positions
+                rotary,
+                positions=real,
+                theta=self.rotary_theta,
+                interleaved=self.interleaved,
+                scaling=self.rotary_scaling,
             )
             query, key = turn(query), turn(key)
         before = self.causal and self.has_variable("cache", "key")
@@ -203,36 +208,6 @@ class Attention(nn.Module):
         if self.dropout and train:
             return functools.partial(_with_dropout, self.make_rng("dropout"), self.dropout)
         return jax.nn.dot_product_attention
-
-
-def rotary(
-    x: jax.Array, positions: jax.Array, *, theta: float = 10_000.0, interleaved: bool = False
-) -> jax.Array:
-    """Turn the pairs of x [batch, time, heads, h] by eq. 3, in float32 at least.
-
-    Args:
-        x: queries or keys.
-        positions: integers [batch, time] or [1, time].
-        theta: base of the angles.
-        interleaved: whether pairs are neighbours, and not h / 2 apart.
-
-    Raises:
-        InputError: h is odd.
-    """
-    size = x.shape[-1]
-    if size % 2:
-        raise InputError(f"rotary positions turn pairs, which heads of {size} numbers do not have.")
-    rates = theta ** (-np.arange(0, size, 2, dtype=np.float32) / size)
-    angles = positions[..., None].astype(jnp.float32) * rates[None, None]
-    cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    if interleaved:
-        first, second = wide[..., ::2], wide[..., 1::2]
-    else:
-        first, second = jnp.split(wide, 2, axis=-1)
-    turned = first * cos - second * sin, second * cos + first * sin  # (3)
-    y = jnp.stack(turned, -1).reshape(x.shape) if interleaved else jnp.concatenate(turned, -1)
-    return y.astype(x.dtype)
 
 
 def next_positions(module: nn.Module, x: jax.Array, lengths: jax.Array | None) -> jax.Array:

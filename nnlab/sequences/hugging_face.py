@@ -39,6 +39,7 @@ from nnlab.files import container
 from nnlab.files.borrowing import Names, borrow, lend
 from nnlab.files.saved import SavedModel
 from nnlab.files.state_dicts import read_state_dict, write_state_dict
+from nnlab.layers.rotary import DynamicScaling, LinearScaling, Llama3Scaling
 from nnlab.layers.transformer import gelu, squared_relu, tanh_gelu
 from nnlab.paths import reading, user_path
 from nnlab.sequences import bert, gpt2, llama
@@ -49,6 +50,19 @@ _ACTIVATIONS = {
     "relu": nn.relu,
     "silu": nn.silu,
     "relu2": squared_relu,
+}
+_SCALINGS: Mapping[str, tuple[Any, Mapping[str, str]]] = {  # by our fields, as in `_Kind`
+    "linear": (LinearScaling, {"factor": "factor"}),
+    "dynamic": (DynamicScaling, {"factor": "factor", "trained": "max_position_embeddings"}),
+    "llama3": (
+        Llama3Scaling,
+        {
+            "factor": "factor",
+            "low_turns": "low_freq_factor",
+            "high_turns": "high_freq_factor",
+            "trained": "original_max_position_embeddings",
+        },
+    ),
 }
 _SIZES = {
     "symbols": "vocab_size",
@@ -77,7 +91,7 @@ _LLAMA = _Kind(
         "epsilon": "rms_norm_eps",
         "tied": "tie_word_embeddings",
     },
-    {"rope_scaling": None, "attention_bias": False, "mlp_bias": False},
+    {"attention_bias": False, "mlp_bias": False},
     llama.torch_names,
     {"LlamaForCausalLM": llama.Llama},
 )
@@ -201,6 +215,7 @@ def model_of(config: Mapping[str, Any], kind: type[nn.Module] | None = None, **f
     for key, value in known.fixed.items():
         if config.get(key, value) != value:
             raise InputError(f"{key} is {config[key]!r}, of which only {value!r} is known here.")
+    scaling = _scaling_of(config)
     config = {**config, **(config.get("rope_parameters") or {})}
     found = {field: config[key] for field, key in known.fields.items() if key in config}
     if (activation := found.get("activation", "gelu")) not in _ACTIVATIONS:
@@ -215,14 +230,34 @@ def model_of(config: Mapping[str, Any], kind: type[nn.Module] | None = None, **f
         found["classes"] = config.get("num_labels", len(config.get("id2label", "ab")))
     if model_type == "bitnet":
         found["sub_norms"] = True
+    if scaling is not None:
+        found["rotary_scaling"] = scaling
     return kind(**found | fields)
+
+
+def _scaling_of(config: Mapping[str, Any]) -> Any:
+    """The scaling of rotary positions that a configuration names, or None."""
+    told = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    kind = told
+    if isinstance(told, Mapping):
+        kind = told.get("rope_type", told.get("type", "default"))
+        if kind == "default":
+            return None
+    if not isinstance(kind, str) or kind not in _SCALINGS:
+        known = ", ".join(_SCALINGS)
+        raise InputError(f"the scaling of rotary positions is {kind!r}, expected one of {known}.")
+    make, keys = _SCALINGS[kind]
+    values = {field: {**config, **told}.get(key) for field, key in keys.items()}
+    if wrong := [k for f, k in keys.items() if not isinstance(values[f], int | float)]:
+        raise InputError(f"the scaling {kind!r} of rotary positions lacks the number {wrong[0]}.")
+    return make(**values)
 
 
 def config_of(model: nn.Module) -> dict[str, Any]:
     """The configuration of a network, from which `model_of` makes it again.
 
     Raises:
-        InputError: it is of another class, or has an activation that has no name there.
+        InputError: it is of another class, or has an activation or scaling without a name there.
     """
     sub_norms = getattr(model, "sub_norms", False)
     for model_type, known in _KINDS.items():
@@ -240,9 +275,20 @@ def config_of(model: nn.Module) -> dict[str, Any]:
     config[key] = names[config[key]]
     if config.get("intermediate_size", 0) is None:
         config["intermediate_size"] = 4 * config["hidden_size"]
+    if (scaling := getattr(model, "rotary_scaling", None)) is not None:
+        config |= _scaling_as_json(scaling)
     if isinstance(model, bert.BertClassifier):
         config["id2label"] = {str(label): f"LABEL_{label}" for label in range(model.classes)}
     return config
+
+
+def _scaling_as_json(scaling: Any) -> dict[str, Any]:
+    for kind, (made, keys) in _SCALINGS.items():
+        if type(scaling) is made:
+            values = {key: getattr(scaling, field) for field, key in keys.items()}
+            size = {k: values.pop(k) for k in ("max_position_embeddings",) if k in values}
+            return {"rope_scaling": {"rope_type": kind} | values} | size
+    raise InputError(f"the scaling {scaling!r} has no name in Hugging Face's files.")
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from flax.typing import Dtype
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.files.borrowing import names_of
 from nnlab.layers.attention import Attention
+from nnlab.layers.rotary import Scaling
 from nnlab.layers.transformer import Activation, Block, FeedForward, squared_relu
 from nnlab.networks import Network
 from nnlab.sequences.tokens import tokens_of
@@ -53,6 +54,7 @@ class Llama(Network):
         activation: of the gates.
         local_window_size: how many earlier symbols each one sees; all if None.
         rotary_theta: base of the rotary positions.
+        rotary_scaling: changes their rates for longer texts (`nnlab.layers.rotary`).
         epsilon: of all normalisations.
         tied: whether the embeddings are also the last product.
         sub_norms: whether products of second layers are normalised before.
@@ -73,6 +75,7 @@ class Llama(Network):
     activation: Activation = nn.silu
     local_window_size: int | None = None
     rotary_theta: float = 10_000.0
+    rotary_scaling: Scaling | None = None
     epsilon: float = 1e-5
     tied: bool = False
     sub_norms: bool = False
@@ -117,6 +120,7 @@ class Llama(Network):
             causal=True,
             local_window_size=self.local_window_size,
             rotary_theta=self.rotary_theta,
+            rotary_scaling=self.rotary_scaling,
             attention=self.arithmetic.attention,
             **products,
         )

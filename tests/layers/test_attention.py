@@ -14,7 +14,7 @@ from nnlab.errors import InputError
 from nnlab.files import borrow
 from nnlab.files.borrowing import Part
 from nnlab.layers import Attention
-from nnlab.layers.attention import empty_cache, rotary
+from nnlab.layers.attention import empty_cache
 
 RNG = np.random.default_rng(0)
 BATCH, TIME, FEATURES, HEADS = 2, 7, 12, 6
@@ -108,34 +108,6 @@ def test_grouped_queries_are_repeated_heads():
         params[name] = jax.tree.map(repeated, params[name])
     every = jax.jit(MAKE(key_heads=HEADS).apply)({"params": params}, X)
     np.testing.assert_allclose(jax.jit(grouped.apply)(variables, X), every, atol=1e-5)
-
-
-ONE: Any = np.array([1, 2, 3, 4], np.float32).reshape(1, 1, 1, 4)
-
-
-@pytest.mark.parametrize(
-    ("position", "options", "expected"),
-    [
-        (1, {}, [-1.984111, 1.959901, 2.462378, 4.019800]),
-        (1, {"interleaved": True}, [-1.142640, 1.922076, 2.959851, 4.029800]),
-        (3, {"theta": 5e5}, [-1.413353, 1.983011, -2.828857, 4.008449]),
-    ],
-)
-def test_rotary_positions(position, options, expected):
-    y = rotary(ONE, jnp.array([[position]]), **options)
-    np.testing.assert_allclose(y.ravel(), expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("interleaved", [False, True])
-def test_rotary_products_depend_on_distances(interleaved):
-    products = []
-    for places in ((5, 2), (103, 100)):
-        q, k = (
-            rotary(x, jnp.array([[p]]), interleaved=interleaved)
-            for x, p in zip((ONE, ONE[..., ::-1]), places, strict=True)
-        )
-        products.append(float((q * k).sum()))
-    np.testing.assert_allclose(*products, rtol=1e-5)
 
 
 ROTARY = MAKE(key_heads=3, causal=True, rotary_theta=1e4)

@@ -10,6 +10,7 @@ import pytest
 
 from nnlab.errors import InputError
 from nnlab.files import write_state_dict
+from nnlab.layers.rotary import DynamicScaling, LinearScaling, Llama3Scaling
 from nnlab.models import GPT2, MLP, Bert, BertClassifier, BertMaskedLM, Llama, bitnet_2b4t
 from nnlab.sequences.hugging_face import config_of, model_of, read, write
 
@@ -200,3 +201,50 @@ def test_the_configuration_of_the_published_ternary_network():
     config = config_of(model)
     assert config["model_type"] == "bitnet" and config["hidden_act"] == "relu2"
     assert model_of(json.loads(json.dumps(config))) == model
+
+
+@pytest.mark.parametrize(
+    ("told", "scaling"),
+    [
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, LinearScaling(2.0)),
+        (
+            {
+                "rope_scaling": {"rope_type": "dynamic", "factor": 2},
+                "max_position_embeddings": 2048,
+            },
+            DynamicScaling(2, 2048),
+        ),
+        (
+            {
+                "rope_parameters": {
+                    "rope_type": "llama3",
+                    "rope_theta": 5e5,
+                    "factor": 32.0,
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 8192,
+                }
+            },
+            Llama3Scaling(32.0),
+        ),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, None),
+    ],
+)
+def test_scalings_of_rotary_positions(told, scaling):
+    model = model_of({"model_type": "llama"} | told)
+    assert model.rotary_scaling == scaling
+    assert model_of(config_of(model)) == model
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"rope_type": "yarn", "factor": 2.0}, "'yarn', expected one of linear, dynamic, llama3"),
+        ({"rope_type": "llama3", "factor": 8.0}, "'llama3' .* lacks the number low_freq_factor"),
+        ({"type": "linear", "factor": "two"}, "lacks the number factor"),
+        (["linear"], r"\['linear'\], expected"),
+    ],
+)
+def test_scalings_that_are_not_known(told, words):
+    with pytest.raises(InputError, match=words):
+        model_of({"model_type": "llama", "rope_scaling": told})
