@@ -312,6 +312,20 @@ def _recurrent(found: Mapping) -> Tables:
     return {"": markdown_table(rows)}
 
 
+def _language_models(found: Mapping) -> Tables:
+    rows = sorted(
+        (row for row in found["rows"] if row["steps"] == found["config"]["steps"]),
+        key=lambda row: row["rate"],
+    )
+    first = [row for row in rows if row["seed"] == found["config"]["seeds"][0]]
+    return {
+        "at the best rate": markdown_table(found["table"]),
+        "validation loss / nats of the first seed, by the peak rate": _pivot(
+            first, lambda row: row["network"], "rate", "loss"
+        ),
+    }
+
+
 def _memory(found: Mapping) -> Tables:
     rows = [
         {
@@ -364,6 +378,7 @@ TABLES: dict[str, Callable[[Mapping], Tables]] = {
         "closing brackets, by depth": markdown_table(found["table"]),
         "files that each writes": markdown_table(found["files"]),
     },
+    "language_models": _language_models,
     "learn_addition": lambda found: {
         "largest error among 200 sums": markdown_table(found["numbers"]),
         "binary sums that are right / %": markdown_table(found["right / %"]),

@@ -260,7 +260,7 @@ def figure(rows: Sequence[Row], table: Sequence[Row], config: Config) -> Figure:
     """Draw learning curves at the best rates, and losses of the first seed by rate."""
     drawn = Figure(figsize=(10, 4.4), layout="constrained")
     curves, rates = drawn.subplots(1, 2)
-    colours = matplotlib.colormaps["tab20"].colors
+    colours = matplotlib.colormaps["tab20"](range(20))
     networks = dict.fromkeys(row["network"] for row in rows)
     for name, colour in zip(networks, itertools.cycle(colours), strict=False):
         of_network = chosen(rows, network=name, steps=config.steps)

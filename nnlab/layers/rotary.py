@@ -33,6 +33,7 @@ References:
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -152,7 +153,7 @@ def rotary(
     size = x.shape[-1]
     if size % 2:
         raise InputError(f"rotary positions turn pairs, which heads of {size} numbers do not have.")
-    rates = theta ** (-np.arange(0, size, 2, dtype=np.float32) / size)
+    rates: Any = theta ** (-np.arange(0, size, 2, dtype=np.float32) / size)
     if scaling is not None:
         rates = scaling(rates, positions)
     rates = jnp.reshape(rates, (-1, 1, size // 2))

@@ -87,9 +87,9 @@ def test_texts_of_a_batch_are_scaled_one_by_one():
     """A short text beside a long one, with padding, has the outputs that it has alone."""
     layer = Attention(2, causal=True, rotary_theta=100.0, rotary_scaling=DynamicScaling(3.0, 4))
     x: Any = np.random.default_rng(2).normal(size=(2, 9, 8)).astype(np.float32)
-    variables = layer.init(jax.random.key(0), x)
-    both = layer.apply(variables, x, lengths=jnp.array([6, 9]))
-    alone = layer.apply(variables, x[:1, :6])
+    variables = jax.jit(layer.init)(jax.random.key(0), x)
+    both = jax.jit(layer.apply)(variables, x, lengths=jnp.array([6, 9]))
+    alone: Any = jax.jit(layer.apply)(variables, x[:1, :6])
     np.testing.assert_allclose(np.asarray(both)[:1, :6], alone, atol=1e-5)
 
 

@@ -20,8 +20,11 @@ from nnlab.training.token_distillation import (
 from nnlab.vision.vision_transformer import TwoHeads
 
 RNG = np.random.default_rng(0)
+Z: Any
+D: Any
+T: Any
 Z, D, T = (RNG.normal(size=(6, 5)).astype(np.float32) for _ in range(3))
-LABELS = RNG.integers(0, 5, 6).astype(np.int32)
+LABELS: Any = RNG.integers(0, 5, 6).astype(np.int32)
 
 
 @pytest.mark.parametrize("hard", [True, False])
@@ -32,8 +35,9 @@ def test_losses_are_those_of_pytorch(hard):
     if hard:
         taught = functional.cross_entropy(d, t.argmax(1))
     else:
-        logs = (functional.log_softmax(logits / 2.5, dim=1) for logits in (d, t))
-        taught = 2.5**2 * functional.kl_div(*logs, reduction="batchmean", log_target=True)
+        log_d, log_t = (functional.log_softmax(logits / 2.5, dim=1) for logits in (d, t))
+        nats = functional.kl_div(log_d, log_t, reduction="batchmean", log_target=True)
+        taught = 2.5**2 * nats
     loss = token_distillation_loss(hard=hard, alpha=0.3, temperature=2.5)
     outputs: Any = TwoHeads(Z, D)
     found, slopes = jax.value_and_grad(loss)(outputs, Taught(LABELS, T))
@@ -68,15 +72,17 @@ def test_a_step_with_a_teacher():
     assert (outputs.logits.argmax(-1) == 0).all()
     assert (outputs.distilled.argmax(-1) == decisions).all()
     assert set(metrics) == {"loss", "accuracy", "nonfinite"}
-    mean = model.apply({"params": state.params}, images)
+    mean: Any = model.apply({"params": state.params}, images)
     np.testing.assert_allclose(mean, (outputs.logits + outputs.distilled) / 2, atol=1e-6)
 
 
 def test_what_it_does_not_take():
-    for options in ({"alpha": 1.5}, {"temperature": 0.0}):
+    wrong: Any = ({"alpha": 1.5}, {"temperature": 0.0})
+    for options in wrong:
         with pytest.raises(InputError, match="must be"):
             token_distillation_loss(**options)
-    for outputs, labels in ((Z, Taught(LABELS, T)), (TwoHeads(Z, D), LABELS)):
+    pairs: Any = ((Z, Taught(LABELS, T)), (TwoHeads(Z, D), LABELS))
+    for outputs, labels in pairs:
         with pytest.raises(InputError, match="needs outputs with logits and distilled"):
             token_distillation_loss()(outputs, labels)
     with pytest.raises(InputError, match="teacher"):
