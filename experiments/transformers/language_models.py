@@ -199,32 +199,33 @@ def tuning(task: Task, record: runs.Record, config: Config) -> Iterator[Case]:
 
 def equal_seconds(task: Task, record: runs.Record, config: Config) -> Iterator[Case]:
     """Yield trainings of the other networks that take as long as the float GPT's."""
-    if "paces" not in record.contents:
-        record.result({"paces": paces(task, config.networks)})
-    seconds = record.contents["paces"]
-    names = [name for name in OTHERS if {name, "float"} <= seconds.keys()]
+    for name in config.networks:
+        known = record.contents.get("paces", {})
+        if name not in known:
+            record.result({"paces": known | {name: pace(task, name)}})
+    found = record.contents["paces"]
     for seed in config.seeds:
-        for name in names:
-            steps = round(config.steps * seconds["float"] / seconds[name] / EVALUATIONS)
+        for name in (name for name in OTHERS if name in config.networks):
+            steps = max(1, round(config.steps / found[name] / EVALUATIONS)) * EVALUATIONS
             rate = best(record.rows("rows"), name, config)["rate"]
-            yield Case(name, rate, seed, max(1, steps) * EVALUATIONS)
+            yield Case(name, rate, seed, steps)
 
 
-def paces(task: Task, networks: Sequence[str]) -> dict[str, float]:
-    """Return seconds of processor time a step, the least of five rounds in which all take turns."""
+def pace(task: Task, network: str) -> float:
+    """Return the processor time of a step over the float GPT's, the least of five turns of each."""
     programs = {}
-    for name in networks:
+    for name in dict.fromkeys(("float", network)):
         _, step, state = started(task, Case(name, 1e-3, 0, 1000))
         programs[name] = jax.jit(step).lower(state, task.batch(state.key)).compile(), state
-    found = dict.fromkeys(networks, math.inf)
-    for name in 5 * list(networks):
+    found = dict.fromkeys(programs, math.inf)
+    for name in 5 * list(programs):
         program, state = programs[name]
         batch, start = task.batch(state.key), time.process_time()
         for _ in range(4):
             state, _ = program(state, batch)
         jax.block_until_ready(state)
-        found[name] = min(found[name], (time.process_time() - start) / 4)
-    return {name: round(seconds, 4) for name, seconds in found.items()}
+        found[name] = min(found[name], time.process_time() - start)
+    return round(found[network] / found["float"], 3)
 
 
 def chosen(rows: Sequence[Row], **values: Any) -> list[Row]:
@@ -239,7 +240,7 @@ def best(rows: Sequence[Row], network: str, config: Config) -> Row:
 
 def report(record: runs.Record, config: Config) -> None:
     """Write the table of the best rates and draw curves and rates, of what there is so far."""
-    rows, table = record.rows("rows"), []
+    rows, paces, table = record.rows("rows"), record.contents.get("paces", {}), []
     for name, steps in dict.fromkeys((row["network"], row["steps"]) for row in rows):
         rate = best(rows, name, config)["rate"]
         found = chosen(rows, network=name, rate=rate, steps=steps)
@@ -249,7 +250,7 @@ def report(record: runs.Record, config: Config) -> None:
         line |= {"parameters": found[0]["parameters"], "steps": steps, "rate": rate}
         line |= {"rate is": "inside" if tried[0] < rate < tried[-1] else "at the edge so far"}
         line |= {"validation loss": np.mean(losses), "least": min(losses), "most": max(losses)}
-        line |= {"seeds": len(found), "s / step": record.contents.get("paces", {}).get(name, "")}
+        line |= {"seeds": len(found), "time / float's": paces.get(name, "")}
         table.append(line)
     record.result({"table": table})
     record.figure(figure(rows, table, config))

@@ -38,7 +38,7 @@ def test_a_plan_tunes_all_alike(script):
         assert [case.rate for case in cases if case.network == name and case.seed == 1] == [best]
     assert len(set(cases)) == len(cases)
     # As long as float: twice as many steps where one takes half the time.
-    record = fake(rows, paces={"float": 0.2, "LSTM": 0.1, "bit": 0.4})
+    record = fake(rows, paces={"float": 1.0, "LSTM": 0.5, "bit": 2.0})
     found = [*script.equal_seconds(None, record, config)]
     assert found == [("LSTM", 1e-4, 0, 4000), ("LSTM", 1e-4, 1, 4000)]
 
