@@ -1,6 +1,6 @@
 """What does a small GPT lose in each arithmetic, and what learning rate does each one want?
 
-Answer: PENDING
+Answer: Not measured yet: the run is under way, a row a training.
 
 nanoGPT's network for a CPU (4 layers of 128, 64 characters of context, 804,096 parameters) learns
 tiny-shakespeare in 2,000 steps of 12 windows, its products in one arithmetic after the other.
