@@ -48,7 +48,7 @@ from nnlab.errors import DivergedError, InputError
 from nnlab.figures.plots import STYLE
 from nnlab.models import LanguageModel, MatMulFreeLM, nano_gpt
 from nnlab.optim import adder_recipe
-from nnlab.runs.fields import DataDir, Positive, PositiveInt, Seed, Some, SomeOf
+from nnlab.runs.fields import DataDir, PositiveInt, Seed, Share, Some, SomeOf
 from nnlab.runs.script import run
 from nnlab.sequences.corpora import load_text
 from nnlab.sequences.text import Vocabulary, windows
@@ -68,7 +68,7 @@ class Config(runs.Run):
     networks: Annotated[tuple[str, ...], SomeOf((*NAMED, *OTHERS))] = (*FIRST, *REST)
     """Arithmetics of the GPT, names in `nnlab.arithmetics.NAMED`; and MatMul-free and LSTM."""
     steps: PositiveInt = 2000
-    rates: Some[Positive] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+    rates: Some[Share] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
     """Grid of peak learning rates, rising; the three in its middle come first."""
     seeds: Some[Seed] = (0, 1, 2)
     """The rate is chosen on the first."""
