@@ -48,7 +48,7 @@ class Projection(nn.Module):
             )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        # As one axis of tokens, since XLA's CPU backend turns what leads to a gradient of weights
-        # over two axes around number by number: a float GPT's step took 1.4 times as long.
+        # One axis of tokens: over two, XLA's CPU backend transposes number by number before the
+        # gradient of the weights, and a step of a float GPT takes 1.4 times as long.
         y = self.layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.features)
         return self.output_norm(y) if self.norm else y
