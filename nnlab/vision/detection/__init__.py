@@ -1,0 +1,1 @@
+"""Detection: boxes, what anchors learn, non-maximum suppression, and average precision."""
