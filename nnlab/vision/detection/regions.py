@@ -74,7 +74,7 @@ def roi_align(
             scales, or no level for each box.
     """
     maps = [features] if hasattr(features, "ndim") else list(features)
-    scales = [scale] * len(maps) if isinstance(scale, int | float) else list(scale)
+    scales = [scale] if isinstance(scale, int | float) else list(scale)
     size = pair("size", size)
     check_count("samples", samples)
     boxes = lax.stop_gradient(check_boxes("boxes", boxes, 2))
