@@ -120,11 +120,11 @@ def check_images(
             f"detections are of {len(detections)} images and objects of {len(truths)}, expected"
             " the same images."
         )
-    for name, each in (("detection", detections), ("object", truths)):
+    for name, each in (("a detection", detections), ("an object", truths)):
         for image, one in enumerate(each):
             wrong = (one.classes < 0) | (one.classes >= classes)
             if wrong.any():
                 raise InputError(
-                    f"a {name} of image {image} is of class {one.classes[wrong][0]}, expected 0 to "
+                    f"{name} of image {image} is of class {one.classes[wrong][0]}, expected 0 to "
                     f"{classes - 1}."
                 )

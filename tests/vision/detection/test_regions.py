@@ -31,10 +31,10 @@ def found():
             "pool": roi_pool(x, boxes, 2, 0.25)[..., 0].reshape(-1, 4),
             "slope": jax.grad(lambda x: roi_pool(x, boxes[:1], 2, 0.25).sum())(x),
             "levels": pyramid_level(jnp.pad(SIDES[:, None] * jnp.ones((1, 2)), ((0, 0), (2, 0)))),
-            "pyramid": flat(MAPS, boxes, 2, SCALES, level=LEVEL),
+            "pyramid": flat(MAPS, boxes, 2, SCALES, level=LEVEL, samples=1),
             "alone": jnp.concatenate(
                 [
-                    flat(jnp.asarray(MAPS[at]), boxes[i : i + 1], 2, SCALES[at])
+                    flat(jnp.asarray(MAPS[at]), boxes[i : i + 1], 2, SCALES[at], samples=1)
                     for i, at in enumerate(LEVEL)
                 ]
             ),
@@ -71,9 +71,9 @@ def test_levels_of_a_pyramid(found):
 
 
 def test_no_regions_and_bad_input():
-    nothing = jax.eval_shape(lambda x: roi_align(x, REGIONS[:0], 2), MAP)
-    assert nothing.shape == roi_pool(MAP, REGIONS[:0], 2).shape == (0, 2, 2, 1)
+    for pool in (roi_align, roi_pool):
+        assert jax.eval_shape(lambda x, pool=pool: pool(x, REGIONS[:0], 2), MAP).shape == (0, 2, 2, 1)
     with pytest.raises(InputError, match="3 maps and 1 scales"):
         roi_align(MAPS, REGIONS, 2, level=LEVEL)
     with pytest.raises(InputError, match="outside is 'edge'"):
-        roi_align(MAP, REGIONS, 2, outside="edge")  # pyright: ignore[reportArgumentType]
+        roi_align(MAP, REGIONS[:0], 2, outside="edge")  # pyright: ignore[reportArgumentType]
