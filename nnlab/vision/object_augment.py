@@ -120,7 +120,9 @@ def random_crop_with_masks(
     free = images.shape[1] - size[0], images.shape[2] - size[1]
     if min(free) < 0 or min(size) < 1:
         given = f"{size[0]} by {size[1]}"
-        raise InputError(f"size is {given}, expected at most {images.shape[1]} by {images.shape[2]}.")
+        raise InputError(
+            f"size is {given}, expected at most {images.shape[1]} by {images.shape[2]}."
+        )
     firsts = jax.random.randint(key, (len(images), 2), 0, jnp.array(free)[None] + 1)
 
     def cut(image, mask, first):

@@ -110,7 +110,7 @@ class Resize(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """Where a picture is after `Resize`: pixel y is at `down` · y + `top`, x at `across` · x + `left`.
+    """Where a picture is after `Resize`: y is at `down` · y + `top`, x at `across` · x + `left`.
 
     Attributes:
         down, across: scales of height and width.

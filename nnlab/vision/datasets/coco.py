@@ -43,8 +43,9 @@ def coco_records(
             splits give one id different names, or as for
             `nnlab.vision.datasets.labelled.box_records`.
     """
-    paths = [user_path(each) for each in (files if _is_list(files) else [files])]
-    folders = [user_path(each) for each in (images if _is_list(images) else [images] * len(paths))]
+    paths = _paths(files)
+    folders = _paths(images)
+    folders = folders * len(paths) if len(folders) == 1 else folders
     if len(folders) != len(paths):
         raise InputError(f"there are {len(paths)} files and {len(folders)} folders of pictures.")
     contents = [_content(path) for path in paths]
@@ -57,15 +58,15 @@ def coco_records(
                     f"{names[int(each['id'])]!r} as in the other file."
                 )
     numbers = {identity: number for number, identity in enumerate(sorted(names))}
-    parts = [
-        _drawn(*each, numbers) for each in zip(paths, contents, folders, strict=True)
-    ]
+    parts = [_drawn(*each, numbers) for each in zip(paths, contents, folders, strict=True)]
     class_names = [names[identity] for identity in numbers]
     return box_records(parts, class_names, resize, skip_unreadable=skip_unreadable)
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple)
+def _paths(given: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+    return [
+        user_path(each) for each in ([given] if isinstance(given, str | os.PathLike) else given)
+    ]
 
 
 def _content(path: Path) -> Mapping[str, Any]:
@@ -90,13 +91,15 @@ def _drawn(
         by_image[each.get("image_id")].append(each)
     known = {image.get("id") for image in content["images"]}
     if unknown := by_image.keys() - known:
-        raise InputError(f"{path} has boxes of the picture {min(map(str, unknown))}, which it lacks.")
+        raise InputError(
+            f"{path} has boxes of the picture {min(map(str, unknown))}, which it lacks."
+        )
     found = []
     for image in content["images"]:
         boxes, labels, crowds = [], [], []
         for each in by_image[image["id"]]:
             box = each.get("bbox")
-            if not _is_list(box) or len(box) != 4:
+            if not isinstance(box, list) or len(box) != 4:
                 raise InputError(
                     f"annotation {each.get('id')} of {path} has the box {box!r:.60}, expected "
                     "[x, y, width, height]."
@@ -115,6 +118,8 @@ def _drawn(
         array = np.array(boxes, float).reshape(-1, 4)
         file = folder / str(image["file_name"])
         found.append(
-            Drawn(file, array, np.array(labels, int), np.array(crowds, bool), size, False, str(path))
+            Drawn(
+                file, array, np.array(labels, int), np.array(crowds, bool), size, False, str(path)
+            )
         )
     return found

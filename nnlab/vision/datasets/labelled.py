@@ -1,4 +1,4 @@
-"""Pictures with boxes, whatever file the boxes come from: checked, cleaned, and padded to one shape.
+"""Pictures with boxes, whatever file the boxes come from: checked, cleaned, padded to one shape.
 
 Boxes are corners (x1, y1, x2, y2) in pixels, with x2 − x1 as the width. What real files hold:
 
@@ -110,7 +110,7 @@ class BoxRecords:
     shape: tuple[int, int, int]
     most: int
     resize: Resize | None = None
-    dropped: Dropped = Dropped()
+    dropped: Dropped = dataclasses.field(default=Dropped())
 
     @property
     def classes(self) -> int:
@@ -160,9 +160,7 @@ def padded(boxes: Boxes, most: int) -> Boxes:
     lacking = most - len(boxes.mask)
     if lacking < 0:
         raise InputError(f"a picture has {len(boxes.mask)} boxes, expected at most {most}.")
-    return Boxes(
-        *(np.pad(each, [(0, lacking)] + [(0, 0)] * (each.ndim - 1)) for each in boxes)
-    )
+    return Boxes(*(np.pad(each, [(0, lacking)] + [(0, 0)] * (each.ndim - 1)) for each in boxes))
 
 
 def box_records(
@@ -194,10 +192,11 @@ def box_records(
     if faults:
         shown = [f"{file} {why}" for file, why in sorted(faults.items())[:_SHOWN]]
         more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        said = f"{len(faults)} pictures cannot be read: {', '.join(shown)}{more}"
+        count = f"{len(faults)} picture{'s' * (len(faults) > 1)}"
+        said = f"{count} cannot be read: {', '.join(shown)}{more}"
         if not skip_unreadable:
-            raise InputError(f"{said}; skip_unreadable leaves them out.")
-        print(f"{said}; they are left out.", file=sys.stderr, flush=True)
+            raise InputError(f"{said}; skip_unreadable leaves such files out.")
+        print(f"Left out: {said}.", file=sys.stderr, flush=True)
     kept = [[each for each in split if each is not None] for split in opened]
     if not all(kept):
         raise InputError("a split has no picture, expected at least one in each.")
@@ -223,17 +222,15 @@ def box_records(
             most,
             resize,
             Dropped(
-                *np.sum([np.zeros(3, int), *(counts for _, counts in clean)], axis=0).tolist(),
-                sum(drawn.file in faults for drawn in own),
+                *(int(sum(counts[kind] for _, counts in clean)) for kind in range(3)),
+                pictures=sum(drawn.file in faults for drawn in own),
             ),
         )
         for split, clean, own in zip(kept, cleaned, splits, strict=True)
     ]
 
 
-def _opened(
-    drawn: Drawn, faults: dict[Path, str], whole: bool
-) -> tuple[Drawn, Shape, int] | None:
+def _opened(drawn: Drawn, faults: dict[Path, str], whole: bool) -> tuple[Drawn, Shape, int] | None:
     """Return a picture with its shape and orientation, or None and why in `faults`."""
     try:
         shape = picture_shape(drawn.file)
@@ -277,7 +274,11 @@ def _cleaned(
     if resize is not None:
         boxes = _moved(boxes, resize.placed(height, width))
         still, cropped = _within(boxes, resize.height, resize.width)
-        counts += [0, (real & inside & ~still).sum(), (real & inside & still & cropped & ~cut).sum()]
+        counts += [
+            0,
+            (real & inside & ~still).sum(),
+            (real & inside & still & cropped & ~cut).sum(),
+        ]
         boxes = boxes.clip(0, [resize.width, resize.height] * 2)
         inside &= still
     kept = real & inside
@@ -299,10 +300,10 @@ def _moved(boxes: np.ndarray, to: Placed) -> np.ndarray:
 def _within(boxes: np.ndarray, height: float, width: float) -> tuple[np.ndarray, np.ndarray]:
     """Return which boxes are in a picture at all, and which of all would be cut."""
     limits = np.array([width, height])
-    inside = ((boxes[:, 2:] > 0) & (boxes[:, :2] < limits)).all(axis=1)
+    inside = np.concatenate([boxes[:, 2:] > 0, boxes[:, :2] < limits], axis=1).all(axis=1)
     slack = 1e-6 * limits  # of rounding
-    cut = (boxes[:, :2] < -slack).any(axis=1) | (boxes[:, 2:] > limits + slack).any(axis=1)
-    return inside, cut
+    over = [boxes[:, :2] < -slack, boxes[:, 2:] > limits + slack]
+    return np.asarray(inside), np.asarray(np.concatenate(over, axis=1).any(axis=1))
 
 
 def _turned(boxes: np.ndarray, height: int, width: int, orientation: int) -> np.ndarray:
@@ -357,4 +358,3 @@ def numbered(names: Iterable[str], given: Sequence[str] | None, source: object) 
     if not given:
         raise InputError(f"{source} has no boxes, expected some, or class_names.")
     return {name: number for number, name in enumerate(given)}
-

@@ -215,7 +215,9 @@ def mask_records(
     with reading(root):
         for name in (images, masks):
             if not (root / name).is_dir():
-                raise InputError(f"there is no folder {root / name}, expected {images} and {masks}.")
+                raise InputError(
+                    f"there is no folder {root / name}, expected {images} and {masks}."
+                )
         tests = [name for name in _TESTS if (root / images / name).is_dir()]
         if (root / images / "train").is_dir() and tests:
             pairs = [(root / images / split, root / masks / split) for split in ("train", tests[0])]

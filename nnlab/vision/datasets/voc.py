@@ -3,7 +3,7 @@
     cells/JPEGImages/1.jpg, cells/Annotations/1.xml, cells/ImageSets/Main/train.txt, …
     cells/1.jpg, cells/1.xml, …                                          split by a share
 
-Lists in `ImageSets/Main` name the pictures of each split; without them a share is drawn for testing.
+Lists in `ImageSets/Main` name the pictures of each split; without them a share is drawn to test on.
 A picture belongs to the XML file of its name, whatever this file says of its name, and one without
 an XML file has no boxes. Coordinates may be decimal; `difficult` may be missing.
 
@@ -72,7 +72,9 @@ def voc_records(
         raise InputError(f"corner is {corner!r}, expected one of {', '.join(get_args(Corner))}.")
     with reading(root):
         if not root.is_dir():
-            raise InputError(f"there is no folder {root}, expected one with pictures and XML files.")
+            raise InputError(
+                f"there is no folder {root}, expected one with pictures and XML files."
+            )
         images, notes = root / "JPEGImages", root / "Annotations"
         images, notes = (each if each.is_dir() else root for each in (images, notes))
         files = {file.stem: file for file in sorted(images.iterdir()) if is_picture(file)}
@@ -129,7 +131,9 @@ def _parsed(
             name, box = (item.findtext("name") or "").strip(), item.find("bndbox")
             if not name or box is None:
                 raise ValueError("an object without a name or a box")
-            sides = [float(box.findtext(side) or "nan") for side in ("xmin", "ymin", "xmax", "ymax")]
+            sides = [
+                float(box.findtext(side) or "nan") for side in ("xmin", "ymin", "xmax", "ymax")
+            ]
             objects.append((name, sides, (item.findtext("difficult") or "0").strip() == "1"))
         size = [int(float(tree.findtext(f"size/{side}") or 0)) for side in ("height", "width")]
         return objects, (size[0], size[1]) if min(size) > 0 else None

@@ -18,7 +18,7 @@ References:
 from collections.abc import Sequence
 
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from nnlab.errors import InputError, check_count
 
@@ -131,7 +131,7 @@ def inside(anchors: ArrayLike, height: float, width: float, border: float = 0) -
     """
     anchors = np.asarray(anchors)
     low, high = anchors[:, :2] >= -border, anchors[:, 2:] < np.array([width, height]) + border
-    return np.concatenate([low, high], axis=1).all(axis=1)
+    return np.asarray(np.concatenate([low, high], axis=1).all(axis=1))
 
 
 def shape_iou(a: ArrayLike, b: ArrayLike) -> np.ndarray:

@@ -25,7 +25,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from nnlab.errors import InputError
 
@@ -90,9 +90,7 @@ def diou(a: ArrayLike, b: ArrayLike) -> jax.Array:
 def ciou(a: ArrayLike, b: ArrayLike) -> jax.Array:
     """Return the complete IoU (4), which also compares shapes; arguments are those of `iou`."""
     a, b = check_boxes("boxes", a), check_boxes("boxes", b)
-    (wide, high), (wide_b, high_b) = (
-        jnp.moveaxis(_sides(boxes, False), -1, 0) for boxes in (a, b)
-    )
+    (wide, high), (wide_b, high_b) = (jnp.moveaxis(_sides(boxes, False), -1, 0) for boxes in (a, b))
     turned = jnp.arctan(_ratio(wide, high)) - jnp.arctan(_ratio(wide_b, high_b))
     v = 4 / math.pi**2 * turned**2
     alpha = jax.lax.stop_gradient(_ratio(v, 1 - iou(a, b) + v))
@@ -109,10 +107,10 @@ def pairwise(a: ArrayLike, b: ArrayLike, *, inclusive: bool = False) -> jax.Arra
     return iou(a[:, None], b[None], inclusive=inclusive)
 
 
-def clip(boxes: ArrayLike, height: ArrayLike, width: ArrayLike) -> jax.Array:
+def clip(boxes: ArrayLike, height: float | jax.Array, width: float | jax.Array) -> jax.Array:
     """Cut off what of boxes [..., 4] lies outside of an image of this size in pixels."""
     boxes = check_boxes("boxes", boxes)
-    limits = jnp.stack([width, height, width, height]).astype(boxes.dtype)
+    limits = jnp.stack([jnp.asarray(side, boxes.dtype) for side in (width, height) * 2])
     return jnp.clip(boxes, 0, limits)
 
 

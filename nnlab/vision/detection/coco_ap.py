@@ -15,6 +15,7 @@ References:
 """
 
 import contextlib
+import importlib
 import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -87,9 +88,9 @@ def coco_ap(detections: Sequence[Found], truths: Sequence[Truth], classes: int) 
     precision = -np.ones(shape)
     recall = -np.ones((len(THRESHOLDS), classes, len(_AREAS), len(_LIMITS)))
     for number in range(classes):
-        pairs = [_of_class(*pair, number) for pair in zip(detections, truths, strict=True)]
+        pairs = [_of_class(*pair, number=number) for pair in zip(detections, truths, strict=True)]
         for size, bounds in enumerate(_AREAS):
-            matched = [_match(*pair, bounds) for pair in pairs]
+            matched = [_match(*pair, bounds=bounds) for pair in pairs]
             objects = sum(each.objects for each in matched)
             if not objects:
                 continue
@@ -136,9 +137,7 @@ class _Matched(NamedTuple):
     objects: int
 
 
-def _match(
-    found: Found, truth: Truth, shared: np.ndarray, bounds: tuple[float, float]
-) -> _Matched:
+def _match(found: Found, truth: Truth, shared: np.ndarray, bounds: tuple[float, float]) -> _Matched:
     low, high = bounds
     aside = truth.ignored | (truth.areas < low) | (truth.areas > high)
     free = np.ones((len(THRESHOLDS), len(aside)), bool)
@@ -165,10 +164,8 @@ def _read(matched: list[_Matched], limit: int, objects: int) -> tuple[np.ndarray
     """Return precisions at the recalls [thresholds, recalls] and largest recalls [thresholds]."""
     scores = np.concatenate([each.scores[:limit] for each in matched])
     order = np.argsort(-scores, kind="mergesort")
-    right, left_out = (
-        np.concatenate([each[place][:, :limit] for each in matched], axis=1)[:, order]
-        for place in (1, 2)
-    )
+    right = np.concatenate([each.right[:, :limit] for each in matched], axis=1)[:, order]
+    left_out = np.concatenate([each.left_out[:, :limit] for each in matched], axis=1)[:, order]
     hits = (right & ~left_out).cumsum(axis=1).astype(float)
     misses = (~right & ~left_out).cumsum(axis=1).astype(float)
     at, reached = np.zeros((len(THRESHOLDS), len(RECALLS))), np.zeros(len(THRESHOLDS))
@@ -232,17 +229,17 @@ def pycocotools_ap(
         InputError: as for `coco_ap`, or pycocotools is not installed.
     """
     with needs("detection"):
-        from pycocotools.coco import COCO  # pyright: ignore[reportMissingImports]
-        from pycocotools.cocoeval import COCOeval  # pyright: ignore[reportMissingImports]
+        coco_module: Any = importlib.import_module("pycocotools.coco")
+        evaluating: Any = importlib.import_module("pycocotools.cocoeval")
 
     whole, results = as_coco(detections, truths, classes)
     if not results:
         return coco_ap(detections, truths, classes).scores
     with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
+        coco = coco_module.COCO()
         coco.dataset = whole
         coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
+        evaluation = evaluating.COCOeval(coco, coco.loadRes(results), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

@@ -25,7 +25,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from nnlab.data.batches import check_shape
 from nnlab.errors import InputError

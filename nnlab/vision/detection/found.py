@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from nnlab.errors import InputError
 
@@ -73,13 +73,13 @@ def truth(
     """
     n = np.asarray(classes).shape
     ignored = np.zeros(n, bool) if ignored is None else ignored
-    if areas is None:
-        sides = np.asarray(boxes, np.float64).reshape(-1, 4)
-        areas = (sides[:, 2:] - sides[:, :2]).prod(axis=1)
-    boxes, (classes, ignored, areas) = _checked(
-        boxes, mask, classes=classes, ignored=ignored, areas=areas
+    given = np.zeros(n) if areas is None else areas
+    found, (labels, left, sizes) = _checked(
+        boxes, mask, classes=classes, ignored=ignored, areas=given
     )
-    return Truth(boxes, classes.astype(np.int64), ignored.astype(bool), areas.astype(np.float64))
+    if areas is None:
+        sizes = (found[:, 2:] - found[:, :2]).prod(axis=1)
+    return Truth(found, labels.astype(np.int64), left.astype(bool), sizes.astype(np.float64))
 
 
 def _checked(
@@ -111,9 +111,7 @@ def overlaps(a: np.ndarray, b: np.ndarray, *, plus: float = 0.0) -> np.ndarray:
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def check_images(
-    detections: Sequence[Found], truths: Sequence[Truth], classes: int
-) -> None:
+def check_images(detections: Sequence[Found], truths: Sequence[Truth], classes: int) -> None:
     """Raise `InputError` unless both are of the same images and all classes below `classes`."""
     if len(detections) != len(truths):
         raise InputError(

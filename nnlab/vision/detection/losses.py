@@ -23,7 +23,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from nnlab.errors import InputError
 from nnlab.vision.detection.boxes import check_boxes, ciou, diou, giou, iou
@@ -71,7 +71,7 @@ def _log_iou(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def centerness(distances: ArrayLike) -> jax.Array:
-    """Return (3) of a point's distances [..., 4] to left, top, right and bottom; 0 outside a box."""
+    """Return (3) of a point's distances [..., 4] to left, top, right, bottom; 0 outside."""
     distances = check_boxes("distances", distances)
     near = jnp.minimum(distances[..., :2], distances[..., 2:])
     far = jnp.maximum(distances[..., :2], distances[..., 2:])

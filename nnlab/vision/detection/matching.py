@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from nnlab.data.batches import check_shape
 from nnlab.errors import InputError, check_count
@@ -57,7 +57,9 @@ def match(
     overlaps = jnp.asarray(overlaps)
     background = foreground if background is None else background
     if overlaps.ndim != 2:
-        raise InputError(f"overlaps have shape {list(overlaps.shape)}, expected [objects, anchors].")
+        raise InputError(
+            f"overlaps have shape {list(overlaps.shape)}, expected [objects, anchors]."
+        )
     if background > foreground:
         raise InputError(f"background is {background}, expected at most foreground, {foreground}.")
     objects, anchors = overlaps.shape
@@ -134,6 +136,7 @@ def sample(key: jax.Array, matches: ArrayLike, size: int, positive_share: float 
     there = jnp.concatenate(order)
     chosen = jnp.argsort(~there, stable=True)[:size]
     return Sample(
-        jnp.concatenate(indices).astype(jnp.int32)[chosen], (chosen < most) & there[chosen],
+        jnp.concatenate(indices).astype(jnp.int32)[chosen],
+        (chosen < most) & there[chosen],
         there[chosen],
     )

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from nnlab.errors import InputError, check_count
 from nnlab.ops.windows import pair
@@ -73,7 +73,7 @@ def roi_align(
         InputError: a map has not three axes, the boxes are not [n, 4], or there are not as many
             scales, or no level for each box.
     """
-    maps = [features] if hasattr(features, "ndim") else list(features)
+    maps = list(features) if isinstance(features, list | tuple) else [jnp.asarray(features)]
     scales = [scale] if isinstance(scale, int | float) else list(scale)
     size = pair("size", size)
     check_count("samples", samples)
@@ -82,7 +82,9 @@ def roi_align(
         _check_map(each)
     if len(scales) != len(maps) or (level is None) != (len(maps) == 1):
         expected = "with one scale each, and the level of each box where there are several"
-        raise InputError(f"there are {len(maps)} maps and {len(scales)} scales, expected {expected}.")
+        raise InputError(
+            f"there are {len(maps)} maps and {len(scales)} scales, expected {expected}."
+        )
     number = jnp.zeros(len(boxes), jnp.int32) if level is None else jnp.asarray(level)
     if number.shape != (len(boxes),):
         raise InputError(f"level has shape {list(number.shape)}, expected [{len(boxes)}].")

@@ -23,13 +23,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from nnlab.data.batches import check_shape
 from nnlab.errors import check_count
 from nnlab.vision.detection.boxes import check_boxes
 
-_BLOCK = 128
+_BLOCK, _TILE = 256, 128  # boxes that are decided at once, and kept ones they meet at once
 
 
 class Kept(NamedTuple):
@@ -128,7 +128,7 @@ def _suppress(
     columns, there, order = jax.tree.map(
         lambda each: jnp.pad(each, (0, blocks * block - n)), (columns, there, order)
     )
-    room = -(-count // block) * block + block  # a block is written whole
+    room = -(-count // _TILE) * _TILE + max(block, _TILE)  # a block is written whole
     kept = jax.tree.map(lambda each: jnp.zeros(room, each.dtype), (columns, order))
     alive = jnp.count_nonzero(there)  # these come first
     before = jnp.arange(block)[:, None] < jnp.arange(block)[None]
@@ -145,11 +145,14 @@ def _suppress(
         left = cut(there, number * block)
 
         def against(tile, left):
-            earlier = jax.tree.map(lambda each: cut(each, tile * block), kept)
-            known = tile * block + jnp.arange(block) < total
+            earlier = jax.tree.map(
+                lambda each: lax.dynamic_slice_in_dim(each, tile * _TILE, _TILE), kept
+            )
+            known = tile * _TILE + jnp.arange(_TILE) < total
             return left & ~(compare(earlier, here) & known[:, None]).any(axis=0)
 
-        left = lax.fori_loop(0, -(-total // block), against, left)
+        left = lax.fori_loop(0, -(-total // _TILE), against, left)
+
         def resolve(total, kept, indices):
             within = compare(here, here) & before
 

@@ -85,8 +85,7 @@ def voc_ap(
     if points not in ("all", "eleven"):
         raise InputError(f'points is {points!r}, expected "all" or "eleven".')
     curves = [
-        _curve(detections, truths, number, threshold, float(inclusive))
-        for number in range(classes)
+        _curve(detections, truths, number, threshold, float(inclusive)) for number in range(classes)
     ]
     area = _eleven if points == "eleven" else _area
     by_class = np.array([area(curve) if curve.objects else np.nan for curve in curves])

@@ -8,8 +8,8 @@ means, as parts of the image,
               p_w e^{t_w},\; p_h e^{t_h}\right),                               (1)
 
 an objectness o, and a score for each class. The anchor that is most like an object in width and
-height is responsible for it, in the cell of the object's centre; in v3 that is one of all anchors of
-all grids. Of objects that share cell and anchor the last one counts; in v3 the cell learns the
+height is responsible for it, in the cell of the object's centre; in v3 that is one of the anchors
+of all grids. Of objects that share cell and anchor the last one counts; in v3 the cell learns the
 classes of all. With the object's width and height w, h, both as parts of the image,
 
 ==========  ==============================================  ==================================
@@ -38,7 +38,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from nnlab.data.batches import check_shape
 from nnlab.errors import InputError
@@ -202,7 +202,7 @@ def yolo_v3_loss(
     parts = []
     for grid, group in zip(outputs, groups, strict=True):
         targets = yolo_targets(
-            *(boxes, classes, mask, grid.shape[:2], anchors, group),
+            *(boxes, classes, mask, _cells(grid), anchors, group),
             image_shape=image_shape,
             class_count=grid.shape[-1] - 5,
         )
@@ -213,7 +213,8 @@ def yolo_v3_loss(
         labels = jnp.where(own[..., None], bce(grid[..., 5:], targets.classes), 0).sum()
         coordinates = jnp.where(own, targets.weight * _apart(grid, targets.codes), 0).sum()
         parts.append((coordinates, objectness, labels))
-    return YoloLoss(*map(sum, zip(*parts, strict=True)), jnp.zeros((), parts[0][0].dtype))
+    totals: list[jax.Array] = [sum(each[1:], each[0]) for each in zip(*parts, strict=True)]
+    return YoloLoss(totals[0], totals[1], totals[2], jnp.zeros_like(totals[0]))
 
 
 def yolo_v2_loss(
@@ -247,7 +248,7 @@ def yolo_v2_loss(
         expected = f"expected [H, W, {len(anchors)}, 5 + classes]"
         raise InputError(f"outputs have shape {list(outputs.shape)}, {expected}.")
     targets = yolo_targets(
-        *(boxes, classes, mask, outputs.shape[:2], anchors),
+        *(boxes, classes, mask, _cells(outputs), anchors),
         image_shape=image_shape,
         class_count=outputs.shape[-1] - 5,
     )
@@ -298,9 +299,7 @@ def _limited(outputs: jax.Array) -> jax.Array:
     return outputs.at[..., 2:4].min(LIMIT)
 
 
-def _parts(
-    outputs: jax.Array, anchors: ArrayLike, image_shape: tuple[float, float]
-) -> jax.Array:
+def _parts(outputs: jax.Array, anchors: ArrayLike, image_shape: tuple[float, float]) -> jax.Array:
     """Return (1), centres and sides as parts of the image."""
     down, across, count = outputs.shape[-4:-1]
     anchors = jnp.asarray(anchors, outputs.dtype)
@@ -313,6 +312,10 @@ def _parts(
     own = anchors / _size(image_shape, outputs)[None, :2]
     sides = jnp.exp(outputs[..., 2:4]) * own.reshape((1,) * (outputs.ndim - 2) + own.shape)
     return jnp.concatenate([centre, sides], axis=-1)
+
+
+def _cells(outputs: jax.Array) -> tuple[int, int]:
+    return outputs.shape[0], outputs.shape[1]
 
 
 def _size(image_shape: tuple[float, float], like: jax.Array) -> jax.Array:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from nnlab.data.batches import check_shape
 from nnlab.errors import InputError
@@ -103,8 +103,10 @@ def yolo_v1_loss(
     number = classes[owner] if n else owner
 
     def as_box(codes):
-        return jnp.concatenate([codes[..., :2] / grid.reshape((1,) * (codes.ndim - 1) + (2,)),
-                                codes[..., 2:] ** 2], axis=-1)
+        return jnp.concatenate(
+            [codes[..., :2] / grid.reshape((1,) * (codes.ndim - 1) + (2,)), codes[..., 2:] ** 2],
+            axis=-1,
+        )
 
     found, wanted = lax.stop_gradient(as_box(predicted)), as_box(target)[:, None]
     overlap = iou(corners(found), corners(wanted))

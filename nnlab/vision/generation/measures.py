@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from nnlab.data.batches import check_shape
 from nnlab.errors import InputError
@@ -195,7 +195,10 @@ def generation_scores(
     if standardise:
         test, fake, train = standardised(test, fake, train)
     return GenerationScores(
-        fid(test, fake), kid(test, fake), fid(test, train), kid(test, train),
+        fid(test, fake),
+        kid(test, fake),
+        fid(test, train),
+        kid(test, train),
         (len(fake), len(test)),
     )
 
@@ -206,5 +209,7 @@ def _checked(name: str, features: ArrayLike) -> np.ndarray:
         expected = "expected [images, features] of at least two images"
         raise InputError(f"{name} have shape {list(features.shape)}, {expected}.")
     if not np.isfinite(features).all():
-        raise InputError(f"{name} hold {features[~np.isfinite(features)][0]}, expected finite ones.")
+        raise InputError(
+            f"{name} hold {features[~np.isfinite(features)][0]}, expected finite ones."
+        )
     return features

@@ -23,7 +23,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.core import Tracer
+from numpy.typing import ArrayLike
 
 from nnlab.data.batches import check_shape
 from nnlab.errors import InputError, check_count
@@ -59,7 +60,7 @@ def confusion(
     counted = (targets >= 0) & (targets < classes)
     if ignore is not None:
         counted &= targets != ignore
-    if not isinstance(targets, jax.core.Tracer):
+    if not isinstance(targets, Tracer):
         known = np.asarray(counted | (targets == ignore if ignore is not None else False))
         if not known.all():
             wrong = int(np.asarray(targets)[~known][0])
@@ -137,7 +138,9 @@ def median_frequency_weights(
     """
     pixels, images = np.zeros(classes), np.zeros(classes)
     for image in targets:
-        counted = image[(image >= 0) & (image < classes) & (image != (-1 if ignore is None else ignore))]
+        counted = image[
+            (image >= 0) & (image < classes) & (image != (-1 if ignore is None else ignore))
+        ]
         here = np.bincount(counted.ravel(), minlength=classes)
         pixels += here
         images += np.where(here > 0, here.sum(), 0)

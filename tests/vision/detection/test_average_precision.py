@@ -49,7 +49,11 @@ def one_class():
 @pytest.fixture(scope="module")
 def two_classes():
     predictions = [
-        ([[10, 10, 50, 50], [12, 12, 48, 52], [60, 60, 90, 90], [0, 0, 20, 20]], [0.9, 0.75, 0.6, 0.3], [0, 0, 1, 1]),
+        (
+            [[10, 10, 50, 50], [12, 12, 48, 52], [60, 60, 90, 90], [0, 0, 20, 20]],
+            [0.9, 0.75, 0.6, 0.3],
+            [0, 0, 1, 1],
+        ),
         ([[5, 5, 25, 25], [100, 100, 180, 180]], [0.8, 0.7], [0, 1]),
         ([[1, 1, 9, 9]], [0.95], [0]),
     ]
@@ -73,24 +77,24 @@ def two_classes():
     ],
 )
 def test_golden_voc(one_class, threshold, points, inclusive, golden, right):
-    score = voc_ap(*one_class, 1, threshold=threshold, points=points, inclusive=inclusive)
+    score = voc_ap(*one_class, classes=1, threshold=threshold, points=points, inclusive=inclusive)
     assert score.mean == pytest.approx(golden, abs=1e-12)
     assert score.curves[0].right.sum() == right and score.curves[0].objects == 15
 
 
 def test_golden_coco(one_class, two_classes):
-    scores = coco_ap(*one_class, 1).scores
+    scores = coco_ap(*one_class, classes=1).scores
     assert scores[:9] == pytest.approx(
         (0.00462, 0.023102, 0, -1, 0.00462, -1, 0.013333, 0.013333, 0.013333), abs=1e-6
     )
-    result = coco_ap(*two_classes, 2)
+    result = coco_ap(*two_classes, classes=2)
     assert result.scores[:9] == pytest.approx(
         (0.450743, 0.721122, 0.34736, 0.426238, 0.65, -1, 0.575, 0.575, 0.575), abs=1e-6
     )
     np.testing.assert_allclose(result.ap_by_class, [0.376238, 0.525248], atol=1e-6)
     np.testing.assert_allclose(result.ar_by_class, [0.6, 0.55])
-    assert voc_ap(*two_classes, 2).by_class == pytest.approx([0.444444, 1], abs=1e-6)
-    eleven = voc_ap(*two_classes, 2, points="eleven")
+    assert voc_ap(*two_classes, classes=2).by_class == pytest.approx([0.444444, 1], abs=1e-6)
+    eleven = voc_ap(*two_classes, classes=2, points="eleven")
     assert eleven.by_class == pytest.approx([0.424242, 1], abs=1e-6)
 
 

@@ -7,7 +7,6 @@ import pytest
 from nnlab.errors import InputError
 from nnlab.vision.detection.losses import FOCAL_BIAS, box_loss, centerness, smooth_l1
 
-
 A, B = np.array([10, 20, 50, 80], np.float32), np.array([30, 10, 70, 60], np.float32)
 
 

@@ -1,9 +1,11 @@
+from typing import get_args
+
 import jax
 import numpy as np
 import pytest
 
 from nnlab.errors import InputError
-from nnlab.vision.detection.fcos_targets import STRIDES, fcos_matches, fcos_points
+from nnlab.vision.detection.fcos_targets import STRIDES, Dialect, fcos_matches, fcos_points
 from nnlab.vision.detection.matching import match, sample
 
 ROWS = np.array([[0.9, 0.5, 0.2, 0.65, 0.1], [0.1, 0.4, 0.6, 0.65, 0.2], [0, 0.05, 0, 0, 0.25]])
@@ -110,9 +112,10 @@ def _brute_force(dialect):
     return levels
 
 
+DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 POINTS = {
     dialect: [fcos_points((128 // s, 128 // s), s, dialect) for s in STRIDES]
-    for dialect in ("torchvision", "paper")
+    for dialect in DIALECTS
 }
 
 
@@ -121,8 +124,8 @@ def assigned():
     @jax.jit
     def run(boxes, mask):
         return {
-            dialect: fcos_matches(points, boxes, mask, dialect=dialect)
-            for dialect, points in POINTS.items()
+            dialect: fcos_matches(POINTS[dialect], boxes, mask, dialect=dialect)
+            for dialect in DIALECTS
         }
 
     return run

@@ -48,11 +48,15 @@ def found():
 
 def test_golden_roi_align(found):
     first = np.array([18.25, 20.75, 34.25, 36.75])
-    golden = [first, [0, 1, 8, 9], [20.25, 20.75, 24.25, 24.75]]
+    golden = np.array([first, [0, 1, 8, 9], [20.25, 20.75, 24.25, 24.75]])
     np.testing.assert_allclose(found["corner"], golden, rtol=1e-6)
-    np.testing.assert_allclose(found["middle"][[0, 2]], [first - 4.5, [13.5] * 4], rtol=1e-6)
+    np.testing.assert_allclose(
+        found["middle"][[0, 2]], np.array([first - 4.5, [13.5] * 4]), rtol=1e-6
+    )
     # One and a half pixels outside: the compiled bodies of torchvision count 0 there.
-    np.testing.assert_allclose(found["zero"], [first, [0, 0.5, 4, 9], golden[2]], rtol=1e-6)
+    np.testing.assert_allclose(
+        found["zero"], np.array([first, [0, 0.5, 4, 9], golden[2]]), rtol=1e-6
+    )
 
 
 def test_golden_roi_pool(found):
@@ -72,7 +76,12 @@ def test_levels_of_a_pyramid(found):
 
 def test_no_regions_and_bad_input():
     for pool in (roi_align, roi_pool):
-        assert jax.eval_shape(lambda x, pool=pool: pool(x, REGIONS[:0], 2), MAP).shape == (0, 2, 2, 1)
+        assert jax.eval_shape(lambda x, pool=pool: pool(x, REGIONS[:0], 2), MAP).shape == (
+            0,
+            2,
+            2,
+            1,
+        )
     with pytest.raises(InputError, match="3 maps and 1 scales"):
         roi_align(MAPS, REGIONS, 2, level=LEVEL)
     with pytest.raises(InputError, match="outside is 'edge'"):

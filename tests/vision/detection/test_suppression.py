@@ -8,7 +8,14 @@ from nnlab.errors import InputError
 from nnlab.vision.detection.suppression import nms
 
 BOXES = np.array(
-    [[0, 0, 10, 10], [1, 1, 11, 11], [0, 0, 10, 5], [20, 20, 30, 30], [21, 21, 29, 29], [0, 0, 10, 10]],
+    [
+        [0, 0, 10, 10],
+        [1, 1, 11, 11],
+        [0, 0, 10, 5],
+        [20, 20, 30, 30],
+        [21, 21, 29, 29],
+        [0, 0, 10, 10],
+    ],
     np.float32,
 )
 SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.95, 0.9], np.float32)
@@ -38,7 +45,10 @@ def _brute_force(boxes, scores, threshold, classes):
     kept = []
     for i in np.argsort(-scores, kind="stable"):
         for j in kept:
-            low, high = np.maximum(boxes[i, :2], boxes[j, :2]), np.minimum(boxes[i, 2:], boxes[j, 2:])
+            low, high = (
+                np.maximum(boxes[i, :2], boxes[j, :2]),
+                np.minimum(boxes[i, 2:], boxes[j, 2:]),
+            )
             shared = np.maximum(high - low, 0).prod()
             if classes[i] == classes[j] and shared / (areas[i] + areas[j] - shared) > threshold:
                 break

@@ -26,8 +26,9 @@ CLASSES, MASK, SIZE = np.array([0, 2, 1, 1, 0]), np.array([True] * 4 + [False]),
 
 
 def _iou(a, b):
-    low, high = np.maximum(a[:2] - a[2:] / 2, b[:2] - b[2:] / 2), np.minimum(
-        a[:2] + a[2:] / 2, b[:2] + b[2:] / 2
+    low, high = (
+        np.maximum(a[:2] - a[2:] / 2, b[:2] - b[2:] / 2),
+        np.minimum(a[:2] + a[2:] / 2, b[:2] + b[2:] / 2),
     )
     shared = np.maximum(high - low, 0).prod()
     return shared / (a[2:].prod() + b[2:].prod() - shared)
@@ -58,7 +59,7 @@ def _darknet(raw, group, version, ignore, warm_up=0.0):
 
     def predicted(j, i, n):
         t = out[j, i, n]
-        return np.concatenate([(t[:2] + [i, j]) / grid, np.exp(t[2:4]) * parts[group[n]]])
+        return np.concatenate([(t[:2] + np.array([i, j])) / grid, np.exp(t[2:4]) * parts[group[n]]])
 
     def pull(j, i, n, truth, scale):
         target = truth[:2] * grid - [i, j]
@@ -72,7 +73,7 @@ def _darknet(raw, group, version, ignore, warm_up=0.0):
                 best = max(_iou(predicted(j, i, n), truth) for truth, _ in truths)
                 delta[j, i, n, 4] = 0 if best > ignore else -out[j, i, n, 4]
                 if warm_up:
-                    middle = np.concatenate([([i, j] + np.array([0.5, 0.5])) / grid, parts[group[n]]])
+                    middle = np.concatenate([(np.array([i, j]) + 0.5) / grid, parts[group[n]]])
                     pull(j, i, n, middle, warm_up)
     for truth, label in truths:
         i, j = (truth[:2] * grid).astype(int)
@@ -113,9 +114,7 @@ def slopes(outputs):
             return sum(yolo_v3_loss(grids, BOXES, CLASSES, mask, groups=GROUPS, ignore=0.3, **rest))
 
         def v2(single, warm_up):
-            loss = yolo_v2_loss(
-                single, BOXES, CLASSES, mask, ignore=0.3, warm_up=warm_up, **rest
-            )
+            loss = yolo_v2_loss(single, BOXES, CLASSES, mask, ignore=0.3, warm_up=warm_up, **rest)
             return sum(loss)
 
         return jax.grad(v3)(grids), jax.grad(v2)(single, 0.0), jax.grad(v2)(single, 0.01)
@@ -144,7 +143,9 @@ def test_images_without_objects_learn_background(outputs, slopes):
 
 def test_golden_v3():
     centers = np.array([[0.5, 0.5, 0.2, 0.3], [0.1, 0.9, 0.03, 0.05]])
-    boxes = np.concatenate([centers[:, :2] - centers[:, 2:] / 2, centers[:, :2] + centers[:, 2:] / 2], 1)
+    boxes = np.concatenate(
+        [centers[:, :2] - centers[:, 2:] / 2, centers[:, :2] + centers[:, 2:] / 2], 1
+    )
     options = {"image_shape": (416, 416), "class_count": 2}
     raw = np.zeros((13, 13, 3, 4), np.float32)
     raw[6, 6, 1] = [0.2, -0.4, 0.1, -0.3]
@@ -152,7 +153,9 @@ def test_golden_v3():
     @jax.jit
     def run(boxes, raw):
         coarse, fine = (
-            yolo_targets(boxes, np.arange(2), np.ones(2, bool), (s, s), YOLO_V3_TINY, group, **options)
+            yolo_targets(
+                boxes, np.arange(2), np.ones(2, bool), (s, s), YOLO_V3_TINY, group, **options
+            )
             for s, group in ((13, (3, 4, 5)), (26, (0, 1, 2)))
         )
         return coarse, fine, yolo_boxes(raw, YOLO_V3_TINY[3:], (416, 416))
@@ -189,9 +192,13 @@ def test_bad_shapes(outputs):
     with pytest.raises(InputError, match="for groups of"):
         yolo_v3_loss(
             *(outputs[:1], BOXES, CLASSES, MASK),
-            anchors=ANCHORS, groups=((0, 1, 2),), image_shape=SIZE,
+            anchors=ANCHORS,
+            groups=((0, 1, 2),),
+            image_shape=SIZE,
         )
     with pytest.raises(InputError, match=r"expected \[H, W, 3, 5 \+ classes\]"):
         yolo_v2_loss(outputs[2], BOXES, CLASSES, MASK, anchors=ANCHORS[:3], image_shape=SIZE)
     with pytest.raises(InputError, match="classes have shape"):
-        yolo_v1_loss(outputs[0][..., 0, :], BOXES, CLASSES[:2], MASK, image_shape=SIZE, boxes_per_cell=1)
+        yolo_v1_loss(
+            outputs[0][..., 0, :], BOXES, CLASSES[:2], MASK, image_shape=SIZE, boxes_per_cell=1
+        )

@@ -36,9 +36,7 @@ def test_fid_is_real_with_fewer_images_than_features_and_with_collapsed_modes():
 def test_bias_of_two_samples_of_one_gaussian():
     """About d(d + 1)/2n + 2d/n, the floor below which a FID says nothing."""
     d, n = 20, 1000
-    found = [
-        fid(*np.random.default_rng(seed).normal(size=(2, n, d))) for seed in range(4)
-    ]
+    found = [fid(*np.random.default_rng(seed).normal(size=(2, n, d))) for seed in range(4)]
     assert np.mean(found) == pytest.approx(d * (d + 1) / (2 * n) + 2 * d / n, rel=0.1)
 
 
