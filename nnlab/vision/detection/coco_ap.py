@@ -88,7 +88,9 @@ def coco_ap(detections: Sequence[Found], truths: Sequence[Truth], classes: int) 
     precision = -np.ones(shape)
     recall = -np.ones((len(THRESHOLDS), classes, len(_AREAS), len(_LIMITS)))
     for number in range(classes):
-        pairs = [_of_class(*pair, number=number) for pair in zip(detections, truths, strict=True)]
+        pairs = [
+            _of_class(one, there, number) for one, there in zip(detections, truths, strict=True)
+        ]
         for size, bounds in enumerate(_AREAS):
             matched = [_match(*pair, bounds=bounds) for pair in pairs]
             objects = sum(each.objects for each in matched)

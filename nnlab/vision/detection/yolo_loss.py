@@ -213,7 +213,7 @@ def yolo_v3_loss(
         labels = jnp.where(own[..., None], bce(grid[..., 5:], targets.classes), 0).sum()
         coordinates = jnp.where(own, targets.weight * _apart(grid, targets.codes), 0).sum()
         parts.append((coordinates, objectness, labels))
-    totals: list[jax.Array] = [sum(each[1:], each[0]) for each in zip(*parts, strict=True)]
+    totals = [jnp.stack(each).sum() for each in zip(*parts, strict=True)]
     return YoloLoss(totals[0], totals[1], totals[2], jnp.zeros_like(totals[0]))
 
 

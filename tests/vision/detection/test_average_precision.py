@@ -152,7 +152,7 @@ def _random(generator, images=4):
 def test_pycocotools_agrees(one_class, two_classes):
     if importlib.util.find_spec("pycocotools") is None:
         with pytest.raises(MissingPackageError, match="pycocotools is not installed"):
-            pycocotools_ap(*two_classes, 2)
+            pycocotools_ap(*two_classes, classes=2)
         return
     generator = np.random.default_rng(0)
     for detections, truths in (one_class, two_classes, _random(generator), _random(generator)):
