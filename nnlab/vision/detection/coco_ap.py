@@ -108,9 +108,9 @@ def coco_ap(detections: Sequence[Found], truths: Sequence[Truth], classes: int) 
         *(_mean(recall[:, :, 0, place]) for place in (0, 1, 2)),
         *(_mean(recall[:, :, size, 2]) for size in (1, 2, 3)),
     )
-    by_class = [np.array([_mean(precision[:, :, c, 0]) for c in range(classes)])]
-    by_class.append(np.array([_mean(recall[:, c, 0, 2]) for c in range(classes)]))
-    return CocoResult(scores, *by_class, precision)
+    ap = np.array([_mean(precision[:, :, number, 0]) for number in range(classes)])
+    ar = np.array([_mean(recall[:, number, 0, 2]) for number in range(classes)])
+    return CocoResult(scores, ap, ar, precision)
 
 
 def _mean(values: np.ndarray) -> float:

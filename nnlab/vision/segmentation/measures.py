@@ -56,16 +56,16 @@ def confusion(
     for name, each in (("targets", targets), ("predictions", predictions)):
         if not jnp.issubdtype(each.dtype, jnp.integer):
             raise InputError(f"{name} are {each.dtype}, expected integers, the numbers of classes.")
+    if not isinstance(targets, Tracer):
+        values = np.unique(np.asarray(targets))
+        unknown = values[((values < 0) | (values >= classes)) & (values != ignore)]
+        if len(unknown):
+            also = "" if ignore is None else f" or {ignore}"
+            raise InputError(f"a target is {unknown[0]}, expected 0 to {classes - 1}{also}.")
     targets, predictions = targets.astype(jnp.int32), predictions.astype(jnp.int32)
     counted = (targets >= 0) & (targets < classes)
     if ignore is not None:
         counted &= targets != ignore
-    if not isinstance(targets, Tracer):
-        known = np.asarray(counted | (targets == ignore if ignore is not None else False))
-        if not known.all():
-            wrong = int(np.asarray(targets)[~known][0])
-            also = "" if ignore is None else f" or {ignore}"
-            raise InputError(f"a target is {wrong}, expected 0 to {classes - 1}{also}.")
     is_class = (predictions >= 0) & (predictions < classes)
     column = jnp.where(is_class, predictions, classes)
     size = classes * (classes + 1)

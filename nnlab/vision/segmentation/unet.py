@@ -16,8 +16,9 @@ with BatchNorm: 3 channels, 2 classes     31,037,698
 ========================================  ===========
 
 With `norm`, BatchNorm follows the 3×3 convolutions, which then have no bias. `norm_up` puts it
-after transposed convolutions as well: adders need both. A transposed convolution of adders is one of the
-image with zeros between its pixels, which cost |w| as padding does (`nnlab.layers.transposed`).
+after transposed convolutions as well: adders need both. A transposed convolution of adders is one
+of the image with zeros between its pixels, which cost |w| as padding does
+(`nnlab.layers.transposed`).
 
 References:
     Ronneberger et al., U-Net, MICCAI 2015, https://arxiv.org/abs/1505.04597, figure 1.
@@ -45,8 +46,8 @@ class UNet(Network):
 
     All layers use `arithmetic`, except the first convolution and the last, which use `first` and
     `classifier` (float by default). `features` is the width of the first level; each further one
-    has twice as many. With `padded=False` the result is smaller than the image. `dtype` is the dtype of
-    the computation, by default that of images and parameters together; parameters, running
+    has twice as many. With `padded=False` the result is smaller than the image. `dtype` is the
+    dtype of the computation, by default that of images and parameters together; parameters, running
     statistics and logits are always float32. With `axis_name`, BatchNorm takes the batches of all
     devices along that mapped axis as one.
 
