@@ -37,8 +37,8 @@ def _slow(*case):
         _slow(SegNetBasic(11), (360, 480, 3), 1_416_587, (360, 480, 11)),
         _slow(fcn32(), (65, 100, 3), 134_346_581, (65, 100, 21)),
         _slow(fcn16(), (65, 100, 3), 134_357_354, (65, 100, 21)),
-        (fcn8(), (33, 500, 3), 134_362_751, (33, 500, 21)),
-        (UNet(2, **PAPER), (572, 572, 1), 31_030_658, (388, 388, 2)),
+        _slow(fcn8(), (33, 500, 3), 134_362_751, (33, 500, 21)),
+        _slow(UNet(2, **PAPER), (572, 572, 1), 31_030_658, (388, 388, 2)),
         _slow(UNet(12, norm=False), (368, 480, 3), 31_032_460, (368, 480, 12)),
         _slow(UNet(2), (50, 67, 3), 31_037_698, (50, 67, 2)),
         _slow(UNet(2, bilinear=True), (64, 64, 3), 17_263_042, (64, 64, 2)),
@@ -300,24 +300,19 @@ def test_enlarging_is_the_published_kernel():
     np.testing.assert_allclose(enlarge(dot, 3)[0, ..., 0], np.outer(odd, odd), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "models",
-    [
-        [UNet(4, norm_up=True, levels=2)],
-        _slow([SegNet(4), SegNetBasic(4), FCN(4, norm=True), UNet(4, norm_up=True)]),
-    ],
-    ids=["one", "all"],
+    "model",
+    [SegNet(4), SegNetBasic(4), FCN(4, norm=True), UNet(4, norm_up=True)],
+    ids=["segnet", "basic", "fcn", "unet"],
 )
-def test_every_arithmetic(models):
+def test_every_arithmetic(model):
     every: Any = {"arithmetic": ADDER, "first": ADDER, "classifier": ADDER}
-    for model in models:
-        model = model.clone(**every)
-        out, variables = _shapes(model, 40, 48, 3)
-        assert out.shape == (1, 40, 48, 4)
-        kinds = {
-            path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(variables["params"])
-        }
-        assert "adder_kernel" in kinds and "kernel" not in kinds
+    out, variables = _shapes(model.clone(**every), 40, 48, 3)
+    assert out.shape == (1, 40, 48, 4)
+    leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
+    kinds = {path[-1].key for path, _ in leaves}
+    assert "adder_kernel" in kinds and "kernel" not in kinds
 
 
 def test_bad_input():
