@@ -25,7 +25,6 @@ import numpy as np
 
 from nnlab.errors import InputError
 from nnlab.vision.pictures import (
-    Placed,
     Resize,
     Shape,
     picture_orientation,
@@ -258,6 +257,7 @@ def _cleaned(
             f"{drawn.source} has a box of class {wrong}, expected 0 to {classes - 1}; background "
             "is no class."
         )
+    real = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # before they are turned
     if drawn.size is not None and drawn.size != (height, width):
         if drawn.size != (width, height) or orientation < 5:
             raise InputError(
@@ -267,18 +267,15 @@ def _cleaned(
         boxes = _turned(boxes, *drawn.size, orientation)
     if drawn.relative:
         boxes = boxes * [width, height, width, height]
-    real = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     inside, cut = _within(boxes, height, width)
     counts = np.array([(~real).sum(), (real & ~inside).sum(), (real & inside & cut).sum()])
     boxes = boxes.clip(0, [width, height, width, height])
     if resize is not None:
-        boxes = _moved(boxes, resize.placed(height, width))
+        to = resize.placed(height, width)
+        boxes = boxes * ([to.across, to.down] * 2) + ([to.left, to.top] * 2)
         still, cropped = _within(boxes, resize.height, resize.width)
-        counts += [
-            0,
-            (real & inside & ~still).sum(),
-            (real & inside & still & cropped & ~cut).sum(),
-        ]
+        counts[1] += (real & inside & ~still).sum()
+        counts[2] += (real & inside & still & cropped & ~cut).sum()
         boxes = boxes.clip(0, [resize.width, resize.height] * 2)
         inside &= still
     kept = real & inside
@@ -291,10 +288,6 @@ def _cleaned(
         ),
         counts,
     )
-
-
-def _moved(boxes: np.ndarray, to: Placed) -> np.ndarray:
-    return boxes * ([to.across, to.down] * 2) + ([to.left, to.top] * 2)
 
 
 def _within(boxes: np.ndarray, height: float, width: float) -> tuple[np.ndarray, np.ndarray]:

@@ -130,11 +130,12 @@ def test_exif_orientation(tmp_path, orientation):
     for name in "ab":
         _picture(tmp_path / f"{name}.jpg", box=(8, 4, 24, 12), orientation=orientation)
     upright = (SIZE[1], SIZE[0]) if turned else SIZE
-    _xml(tmp_path / "a.xml", [("box", 9, 5, 24, 12)], size=SIZE)
+    _xml(tmp_path / "a.xml", [("box", 9, 5, 24, 12), ("box", 24, 5, 9, 12)], size=SIZE)
     _xml(tmp_path / "b.xml", [("box", 3, 3, 9, 9)], size=upright)
     found = _all(voc_records(tmp_path))
     image, boxes = found["a"]
     assert image.shape == (upright[1], upright[0], 1)
+    assert boxes.mask.sum() == 1  # the swapped one is dropped, turned or not
     if turned or orientation == 1:
         bright = np.argwhere(image[..., 0] > 127)
         x1, y1, x2, y2 = boxes.boxes[0]
