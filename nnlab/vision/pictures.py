@@ -65,6 +65,33 @@ class Resize(NamedTuple):
             )
         return self._array(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image))
 
+    def placed(self, height: int, width: int) -> "Placed":
+        """Return where the pixels of a picture of this size come to be.
+
+        Raises:
+            InputError: `fit` is none.
+        """
+        ratio, own = self.width / self.height, width / height
+        if self.fit == "stretch" or own == ratio:
+            return Placed(self.height / height, self.width / width)
+        if self.fit == "crop":
+            part = (height, ratio * height) if own > ratio else (width / ratio, width)
+            down, across = self.height / part[0], self.width / part[1]
+            top, left = (height - part[0]) / 2, (width - part[1]) / 2
+            return Placed(down, across, -top * down, -left * across)
+        if self.fit == "pad":
+            high, wide = self.height, self.width
+            if own > ratio:
+                high = round(height / width * self.width)
+            else:
+                wide = round(width / height * self.height)
+            top, left = round((self.height - high) / 2), round((self.width - wide) / 2)
+            return Placed(high / height, wide / width, top, left)
+        raise self._no_fit()
+
+    def _no_fit(self) -> InputError:
+        return InputError(f"fit is {self.fit!r}, expected one of {', '.join(get_args(Fit))}.")
+
     def _array(self, picture: Any) -> np.ndarray:
         from PIL import Image, ImageOps
 
@@ -78,10 +105,22 @@ class Resize(NamedTuple):
                 case "pad":
                     picture = ImageOps.pad(picture, size, method)
                 case _:
-                    raise InputError(
-                        f"fit is {self.fit!r}, expected one of {', '.join(get_args(Fit))}."
-                    )
+                    raise self._no_fit()
         return _channels_last(picture)
+
+
+class Placed(NamedTuple):
+    """Where a picture is after `Resize`: y is at `down` · y + `top`, x at `across` · x + `left`.
+
+    Attributes:
+        down, across: scales of height and width.
+        top, left: where the picture begins, in pixels; negative where it is cut off.
+    """
+
+    down: float
+    across: float
+    top: float = 0.0
+    left: float = 0.0
 
 
 class Shape(NamedTuple):
@@ -98,11 +137,22 @@ def picture_shape(path: str | os.PathLike[str]) -> Shape:
     Raises:
         InputError: it cannot be read, or is no image.
     """
-    with _opened(path) as picture:
+    with opened(path) as picture:
         width, height = picture.size
         if picture.getexif().get(_ORIENTATION) in _TURNED:
             width, height = height, width
         return Shape(height, width, 1 if picture.mode in _GREY else 3)
+
+
+def picture_orientation(path: str | os.PathLike[str]) -> int:
+    """Return the EXIF orientation of the picture in a file, 1 to 8; 1 is upright, or none is said.
+
+    Raises:
+        InputError: it cannot be read, or is no image.
+    """
+    with opened(path) as picture:
+        found = picture.getexif().get(_ORIENTATION, 1)
+        return found if found in range(1, 9) else 1
 
 
 def read_picture(
@@ -123,7 +173,7 @@ def read_picture(
         InputError: it cannot be read, is no image, is damaged or cut off, or its numbers are
             neither of 8 nor of 16 bits.
     """
-    with _opened(path) as picture:
+    with opened(path) as picture:
         from PIL import ImageOps
 
         grey = picture.mode in _GREY if channels is None else channels == 1
@@ -140,8 +190,12 @@ def read_picture(
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """Open a picture of Pillow; whatever that raises in the block is one sentence."""
+def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Open a picture of Pillow; whatever that raises in the block is one sentence.
+
+    Raises:
+        InputError: it cannot be read, or is no image.
+    """
     with needs("images"):
         from PIL import Image, UnidentifiedImageError
 

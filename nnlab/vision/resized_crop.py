@@ -9,6 +9,7 @@ Reference:
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -50,18 +51,47 @@ def random_resized_crop(
     """
     check_key(key)
     check_rank(images)
-    height, width = images.shape[1:3] if size is None else size
-    check_count("height", height)
-    check_count("width", width)
+    starts, lengths = rectangles(key, images.shape, scale, ratio)
+    return cut_out(images, starts, lengths, images.shape[1:3] if size is None else size)
+
+
+def rectangles(
+    key: jax.Array, shape: Sequence[int], scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[jax.Array, jax.Array]:
+    """Draw what `random_resized_crop` cuts out of images of a shape [n, height, width, …].
+
+    Returns:
+        First row and column, and height and width, int32 [n, 2] each.
+
+    Raises:
+        InputError: a range is none.
+    """
     if not 0 < scale[0] <= scale[1] <= 1:
         raise InputError(f"scale must be two numbers from above 0 to 1 in order, not {scale}.")
     if not 0 < ratio[0] <= ratio[1] < math.inf:
         raise InputError(f"ratio must be two positive numbers in order, not {ratio}.")
-    sides = images.shape[1], images.shape[2]
-    keys = jax.random.split(key, len(images))
-    starts, lengths = jax.vmap(lambda key: _rectangle(key, sides, scale, ratio))(keys)
+    keys = jax.random.split(key, shape[0])
+    return jax.vmap(lambda key: _rectangle(key, (shape[1], shape[2]), scale, ratio))(keys)
+
+
+def cut_out(
+    images: jax.Array, starts: jax.Array, lengths: jax.Array, size: Sequence[int]
+) -> jax.Array:
+    """Cut a rectangle out of each image and bring it to a size, as `random_resized_crop` does.
+
+    Args:
+        images: [n, height, width, channels], of any dtype.
+        starts, lengths: of `rectangles`.
+        size: height and width of the result.
+
+    Raises:
+        InputError: the size is none.
+    """
+    height, width = size
+    check_count("height", height)
+    check_count("width", width)
     rows, columns = (
-        _weights(starts[:, axis], lengths[:, axis], sides[axis], (height, width)[axis])
+        _weights(starts[:, axis], lengths[:, axis], images.shape[1 + axis], (height, width)[axis])
         for axis in (0, 1)
     )
     exact = lax.Precision.HIGHEST
