@@ -31,6 +31,7 @@ TOPICS = {
     "text": "Text",
     "anomaly": "Anomalies in series and logs",
     "images": "Images of your own",
+    "gan": "Generation",
     "deployment": "Deployment and cost",
     "benchmarks": "Speed and memory",
 }

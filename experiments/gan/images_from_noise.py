@@ -174,9 +174,10 @@ def feature_network(config: Config, data: vision.Dataset, record: runs.Record):
     else:
         model = models.LeNet5(classes=data.classes)
         mean, std = vision.channel_statistics(data.train.images)
-        shape = data.train.images.shape[1:]
-        border = None if shape[0] == SIZE else (SIZE, SIZE)
-        prepare = vision.Preparation(*shape, tuple(mean), tuple(std), border=border)
+        height, width, channels = data.train.images.shape[1:]
+        border = None if height == SIZE else (SIZE, SIZE)
+        statistics = tuple(mean), tuple(std)
+        prepare = vision.Preparation(height, width, channels, *statistics, border=border)
         train, test = ((prepare(each.images), each.labels) for each in (data.train, data.test))
         optimizer = optax.adam(1e-3)
         state = training.init(jax.random.key(config.seed), model, optimizer, train[0])
@@ -194,9 +195,9 @@ def feature_network(config: Config, data: vision.Dataset, record: runs.Record):
         record.result({"features": {"accuracy": trained.history["test_accuracy"][-1]}})
         variables = {"params": trained.last.params, "batch_stats": trained.last.batch_stats}
 
-    def features(images: jax.Array) -> jax.Array:
-        _, found = model.apply(variables, prepare(images), mutable=["intermediates"])
-        return found["intermediates"]["features"][0]
+    def features(images: Any) -> jax.Array:
+        found: Any = model.apply(variables, prepare(images), mutable=["intermediates"])
+        return found[1]["intermediates"]["features"][0]
 
     return features
 
@@ -233,7 +234,7 @@ def play(name: str, config: Config, train, test, data, ruler: Ruler, record: run
     def given(inputs: jax.Array, chosen: jax.Array) -> Any:
         return (inputs, chosen) if config.conditional else inputs
 
-    players = begun(
+    players: Any = begun(
         key,
         generator,
         critic,
@@ -242,7 +243,7 @@ def play(name: str, config: Config, train, test, data, ruler: Ruler, record: run
         given(train[0][:2], train[1][:2]),
     )
     options: Any = dict(critic_steps=game.critic_steps, penalty=game.penalty)
-    step = two_player_step(
+    step: Any = two_player_step(
         generator,
         critic,
         optimizers,
@@ -256,7 +257,7 @@ def play(name: str, config: Config, train, test, data, ruler: Ruler, record: run
     def make(state, inputs):
         return generate(generator, state, inputs)
 
-    def judge(state: Players, batch) -> dict[str, jax.Array]:
+    def judge(state: Any, batch: Any) -> dict[str, jax.Array]:
         """The critic's loss and its logit for real images that it has not seen."""
         images, chosen = batch
         fake = generate(generator, state.generator, given(latents[: len(images)], chosen))
@@ -265,7 +266,8 @@ def play(name: str, config: Config, train, test, data, ruler: Ruler, record: run
 
     def watch(moment: runs.Moment) -> None:
         few = min(CURVE, config.samples)
-        images = make(moment.state.generator, given(latents[:few], asked[:few]))  # pyright: ignore[reportAttributeAccessIssue]
+        state: Any = moment.state
+        images = make(state.generator, given(latents[:few], asked[:few]))
         point = {"game": name, "updates": moment.step, "FID": ruler.fid(ruler.of_generated(images))}
         point |= {key: moment.figures[key] for key in ("loss", "generator_loss", "real", "fake")}
         earlier = [
@@ -281,7 +283,7 @@ def play(name: str, config: Config, train, test, data, ruler: Ruler, record: run
             name,
             players,
             step,
-            judge,  # pyright: ignore[reportArgumentType]
+            judge,
             training.in_memory(train, config.batch_size * game.critic_steps),
             (test[:1000], data.test.labels[:1000]),
             epochs=passes,

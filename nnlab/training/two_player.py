@@ -19,6 +19,7 @@ References:
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -36,11 +37,9 @@ from nnlab.training.steps import (
     Batch,
     Metrics,
     State,
-    Step,
     Watched,
     _first_nonfinite,
     _select,
-    _step_key,
     init,
 )
 
@@ -128,7 +127,7 @@ def two_player_step(
     generator_batch: int | None = None,
     penalty: float = 0.0,
     conditional: bool = False,
-) -> Step:
+) -> Callable[[Players, Batch], tuple[Players, Metrics]]:
     """Return `step(players, (examples, classes)) -> (players, metrics)`, pure, not yet compiled.
 
     If a new state would hold a number that is not finite, the step is not taken, as in
@@ -198,7 +197,8 @@ def two_player_step(
                 "a gradient penalty needs a critic without batch normalisation; give it another"
                 ' one, such as normalization="layer".'
             )
-        keys = jax.random.split(jax.random.fold_in(_step_key(players), players.step), 3)
+        key = jax.random.fold_in(jax.random.fold_in(players.key, 1), players.step)  # 0: the order
+        keys = jax.random.split(key)
         theirs, chosen = draw(keys[0], generator_batch or size, classes)
         fake, pull, stats = jax.vjp(
             lambda params: make(params, players.generator.batch_stats, theirs),

@@ -1,6 +1,7 @@
 """Adversarial losses against published values, second derivatives against differences."""
 
 import contextlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +74,7 @@ def by_differences(f, a, size=1e-6):
     return found
 
 
-@pytest.mark.parametrize("body", ["default", "xla"])
+@pytest.mark.parametrize("body", ["default", pytest.param("xla", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rule", ["sign", "full"])
 def test_an_adders_slope_is_differentiated_again(rule, body):
     """Through the slope by the derivative of clip, through the outputs by the filter's rule."""
@@ -112,7 +113,7 @@ def test_every_arithmetic_has_a_penalty_to_learn_by(name):
     @jax.grad
     def slope(variables):
         def critic(x):
-            y = layer.apply(variables, x, rngs={"dropout": jax.random.key(1)})
+            y: Any = layer.apply(variables, x, rngs={"dropout": jax.random.key(1)})
             return jnp.sin(y).sum(axis=(1, 2, 3))
 
         return gradient_penalty(critic, jax.random.key(2), real, fake)

@@ -1,5 +1,7 @@
 """A step of two networks against one by hand, what it refuses, and a training that is resumed."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -38,7 +40,7 @@ class Critic(nn.Module):
         return nn.Dense(1, use_bias=False)(inputs)[:, 0]
 
 
-def begun(critic=None):
+def begun(critic=None) -> Any:
     return init_players(
         jax.random.key(0), Generator(), critic or Critic(), SGD, jnp.zeros((1, 2)), REAL
     )
@@ -46,7 +48,7 @@ def begun(critic=None):
 
 @pytest.fixture(scope="module")
 def step():
-    options = dict(latents=2, critic_steps=2, penalty=0.0)
+    options: Any = dict(latents=2, critic_steps=2, penalty=0.0)
     return jax.jit(two_player_step(Generator(), Critic(), SGD, WASSERSTEIN, **options))
 
 
@@ -78,6 +80,7 @@ def test_a_number_that_is_not_finite_leaves_both_as_they_were(step):
     assert all(same)
 
 
+@pytest.mark.slow
 def test_states_are_saved_and_read_again(step, tmp_path):
     after, _ = step(begun(), (REAL, CLASSES))
     save(tmp_path / "players", after)
@@ -96,7 +99,8 @@ def test_what_it_refuses():
         two_player_step(Generator(), normalises, SGD, latents=2, penalty=10)(
             begun(normalises), (REAL, CLASSES)
         )
-    for options in ({"latents": 0}, {"latents": 2, "penalty": -1.0}):
+    wrong: Any = ({"latents": 0}, {"latents": 2, "penalty": -1.0})
+    for options in wrong:
         with pytest.raises(InputError):
             two_player_step(Generator(), Critic(), SGD, **options)
 
@@ -116,7 +120,7 @@ def test_classes_and_penalty(generator_batch):
     generator, critic = Conditional(3), Conditional(1)
     latents = jnp.zeros((6, 2)), CLASSES
     players = init_players(jax.random.key(0), generator, critic, SGD, latents, (REAL, CLASSES))
-    options = dict(latents=2, conditional=True, generator_batch=generator_batch, penalty=10.0)
+    options: Any = dict(latents=2, conditional=True, generator_batch=generator_batch, penalty=10.0)
     step = two_player_step(generator, critic, SGD, WASSERSTEIN, **options)
     after, metrics = jax.jit(step)(players, (REAL, CLASSES))
     slope = np.linalg.norm(players.params["critic"]["Dense_0"]["kernel"][:3])
@@ -128,7 +132,7 @@ def test_classes_and_penalty(generator_batch):
 @pytest.mark.slow
 def test_a_training_is_stopped_and_resumed_to_the_bit(tmp_path):
     """As `fit` does it with any state; a training of two leaves what that of one does."""
-    step = two_player_step(Generator(), Critic(), SGD, WASSERSTEIN, latents=2)
+    step: Any = two_player_step(Generator(), Critic(), SGD, WASSERSTEIN, latents=2)
 
     def evaluate(players, batch):
         return {"loss": jnp.square(players.params["generator"]["Dense_0"]["bias"]).mean()}
@@ -136,7 +140,7 @@ def test_a_training_is_stopped_and_resumed_to_the_bit(tmp_path):
     def train(epochs, folder):
         feed = in_memory((np.asarray(REAL), np.asarray(CLASSES)), 2)
         test = np.asarray(REAL), np.asarray(CLASSES)
-        options = dict(epochs=epochs, folder=folder, score=least_loss)
+        options: Any = dict(epochs=epochs, folder=folder, score=least_loss)
         return fit("players", begun(), step, evaluate, feed, test, **options)
 
     def opened(name, resume=False):

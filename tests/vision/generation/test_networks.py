@@ -1,6 +1,7 @@
 """Generators and critics: published counts, blocks against PyTorch's, bounds of slopes."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,13 +21,13 @@ from nnlab.vision.generation.sn_gan import SNGANCritic, SNGANGenerator
 from nnlab.vision.generation.upsampling import Upsample, subpixel_kernel, twice
 
 RNG = np.random.default_rng(0)
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
-def of(*shape):
+def of(*shape) -> Any:
     return RNG.normal(size=shape).astype(np.float32)
 
 
-@functools.cache
 def shapes(model, inputs):
     make = functools.partial(model.init, train=False)
     return jax.eval_shape(make, jax.random.key(0), jax.ShapeDtypeStruct(inputs, jnp.float32))
@@ -39,15 +40,15 @@ def shapes(model, inputs):
         (DCGANCritic(), (1, 64, 64, 3), 2_765_568),
         (DCGANGenerator(32), (1, 100), 1_068_928),
         (DCGANCritic(), (1, 32, 32, 3), 663_296),
-        (DCGANGenerator(32, 1), (1, 100), 1_066_880),
-        (DCGANCritic(), (1, 32, 32, 1), 661_248),
-        (DCGANGenerator(32, 1, 32), (1, 64), 295_872),
-        (DCGANCritic(32), (1, 32, 32, 1), 166_784),
-        (ResNetGenerator(), (1, 128), 1_204_483),
+        slow(DCGANGenerator(32, 1), (1, 100), 1_066_880),
+        slow(DCGANCritic(), (1, 32, 32, 1), 661_248),
+        slow(DCGANGenerator(32, 1, 32), (1, 64), 295_872),
+        slow(DCGANCritic(32), (1, 32, 32, 1), 166_784),
+        slow(ResNetGenerator(), (1, 128), 1_204_483),
         (ResNetGenerator(features=256), (1, 128), 4_276_739),
         (ResNetCritic(), (1, 32, 32, 3), 1_053_825),
         (SNGANGenerator(), (1, 128), 3_812_355),
-        (SNGANCritic(), (1, 32, 32, 3), 2_935_873),
+        slow(SNGANCritic(), (1, 32, 32, 3), 2_935_873),
     ],
 )
 def test_published_counts(model, inputs, parameters):
@@ -55,7 +56,7 @@ def test_published_counts(model, inputs, parameters):
     assert found == parameters
 
 
-@pytest.mark.parametrize("name", ["adder", "binary", "bitnet", "shift_ps", "bibert"])
+@pytest.mark.parametrize("name", ["adder", *map(slow, ("binary", "bitnet", "shift_ps", "bibert"))])
 def test_any_arithmetic(name):
     """With any layer between the first and the last, by class; images and logits as in float."""
     arithmetic = NAMED[name]
@@ -93,22 +94,21 @@ def weights_of(kernel):  # [h, w, in, out] to [out, in, h, w]
     return torch.from_numpy(np.ascontiguousarray(np.asarray(kernel).transpose(3, 2, 0, 1)))
 
 
-@pytest.mark.parametrize("sides", [(3, 2), (1, 4)])
-def test_a_subpixel_convolution_is_a_transposed_one(sides):
-    x, weight, bias = of(2, *sides, 3), of(3, 5, 4, 4), of(5)
+def test_a_subpixel_convolution_is_a_transposed_one():
+    x, weight, bias = of(2, 3, 2, 3), of(3, 5, 4, 4), of(5)
     layer = Upsample(FLOAT.conv, 5, use_bias=True)
     params = {"bias": bias, "conv": {"kernel": subpixel_kernel(weight)}}
     theirs = torch.nn.functional.conv_transpose2d(
         torch_of(x), torch.from_numpy(weight), torch.from_numpy(bias), stride=2, padding=1
     )
-    ours = layer.apply({"params": params}, x)
+    ours: Any = layer.apply({"params": params}, x)
     np.testing.assert_allclose(ours, of_torch(theirs), 1e-4, 1e-5)
 
 
 def test_an_adder_upsamples_by_distances_to_four_pixels():
     """No zeros stand between the pixels: each output is a distance to 2×2 of the padded image."""
     x, kernel = of(1, 2, 3, 2), of(2, 2, 2, 12)
-    y = Upsample(ADDER.conv, 3).apply({"params": {"conv": {"adder_kernel": kernel}}}, x)
+    y: Any = Upsample(ADDER.conv, 3).apply({"params": {"conv": {"adder_kernel": kernel}}}, x)
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))[0]
     for row, column, feature in np.ndindex(4, 6, 3):
         a, b = row % 2, column % 2
@@ -136,6 +136,7 @@ def conv(x, params, **options):
     return torch.nn.functional.conv2d(x, weights_of(params["kernel"]), bias, **options)
 
 
+@pytest.mark.slow
 def test_dcgan_against_pytorch():
     z, generator = of(4, 5), DCGANGenerator(16, 3, 4)
     variables = perturbed(generator.init(jax.random.key(0), z))
@@ -147,7 +148,7 @@ def test_dcgan_against_pytorch():
         kernel = np.asarray(p[f"Upsample_{number}"]["conv"]["kernel"])
         features = kernel.shape[-1] // 4
         taps = kernel.reshape(2, 2, -1, 2, 2, features).transpose(2, 5, 0, 3, 1, 4)
-        weight = taps.reshape(-1, features, 4, 4)[:, :, ::-1, ::-1].copy()
+        weight: Any = taps.reshape(-1, features, 4, 4)[:, :, ::-1, ::-1].copy()
         np.testing.assert_array_equal(subpixel_kernel(weight), kernel)
         x = torch.nn.functional.conv_transpose2d(x, torch.from_numpy(weight), stride=2, padding=1)
     images, _ = generator.apply(variables, z, train=True, mutable="batch_stats")
@@ -166,6 +167,7 @@ def test_dcgan_against_pytorch():
     np.testing.assert_allclose(logits, theirs[:, 0], 1e-3, 1e-4)
 
 
+@pytest.mark.slow
 def test_residual_blocks_against_pytorch():
     x, block = of(3, 2, 2, 4), UpBlock(5, FLOAT, None)
     variables = perturbed(block.init(jax.random.key(0), x, train=False))
@@ -175,7 +177,7 @@ def test_residual_blocks_against_pytorch():
     y = conv(up(torch.relu(norm(torch_of(x), p["BatchNorm_0"]))), p["Conv_0"], padding=1)
     y = conv(torch.relu(norm(y, p["BatchNorm_1"])), p["Conv_1"], padding=1)
     theirs = y + conv(up(torch_of(x)), p["Conv_2"])
-    ours, _ = block.apply(variables, x, train=True, mutable="batch_stats")
+    ours: Any = block.apply(variables, x, train=True, mutable="batch_stats")[0]
     np.testing.assert_allclose(ours, of_torch(theirs), 1e-3, 1e-4)
 
     x, half = of(3, 4, 4, 4), functools.partial(torch.nn.functional.avg_pool2d, kernel_size=2)
@@ -186,7 +188,7 @@ def test_residual_blocks_against_pytorch():
         y = conv(start if first else torch.relu(start), p["Conv_0"], padding=1)
         y = half(conv(torch.relu(y), p["Conv_1"], padding=1))
         theirs = y + (conv(half(start), p["Conv_2"]) if first else half(conv(start, p["Conv_2"])))
-        ours = block.apply(variables, x, train=False)
+        ours: Any = block.apply(variables, x, train=False)
         np.testing.assert_allclose(ours, of_torch(theirs), 1e-3, 1e-4)
 
 
@@ -201,15 +203,18 @@ def test_spectral_norm_of_a_matrix():
     for sigma in (5.5094325, 5.5264425):
         y, new = layer.apply(variables, jnp.ones((1, 2)), train=True, mutable="batch_stats")
         np.testing.assert_allclose(y, kernel.sum(0)[None] / sigma, 1e-5)
-        variables = variables | new
+        variables = {**variables, **new}
 
 
 def test_the_slope_of_an_adder_is_bounded():
-    x, kernel = of(1, 5, 4, 2), of(3, 3, 2, 3)
-    slope = jax.jacrev(lambda x: adder_conv(x, kernel, strides=2, input_rule="sign").ravel())(x)
-    norm = np.linalg.norm(np.asarray(slope).reshape(-1, x.size), 2)
-    bound = adder_slope((3, 3), (2, 2), 2, 3)
-    assert bound == (9 * 2 * 3 * 4) ** 0.5 and norm < bound
+    x, kernel = of(5, 3, 2), of(3, 2, 2, 3)  # windows of 3×2 at stride 2, without padding
+    slope = np.zeros((2, 1, 3, *x.shape))
+    for row, place in np.ndindex(2, 3):
+        window = x[2 * row : 2 * row + 3, :2, :, None]
+        slope[row, 0, place, 2 * row : 2 * row + 3, :2] = np.sign(kernel - window)[..., place]
+    norm = np.linalg.norm(slope.reshape(6, -1), 2)
+    bound = adder_slope((3, 2), (2, 2), 2, 3)
+    assert bound == (6 * 2 * 3 * 2) ** 0.5 and norm < bound
     # Inputs above all weights meet the bound of a dense layer, and the ends of a step show it.
     kernel = of(6, 4)
     step = -np.abs(9 - kernel).sum(0) + np.abs(10 - kernel).sum(0)
@@ -223,7 +228,7 @@ def test_an_adder_within_spectral_norm_is_centred_and_divided():
     layer = SpectralNorm(AdderConv(3, (2, 2), strides=2))
     y, variables = layer.init_with_output(jax.random.key(0), x, train=True)
     [kernel] = jax.tree.leaves(variables)
-    plain = np.asarray(adder_conv(x, kernel, strides=2))
+    plain = adder_conv(x, kernel, strides=2)
     plain -= plain.mean(axis=(1, 2, 3), keepdims=True)
     np.testing.assert_allclose(y, plain / adder_slope((2, 2), (2, 2), 2, 3), 1e-4, 1e-6)
     dense = SpectralNorm(AdderDense(3)).init_with_output(jax.random.key(0), x[:, 0, 0], train=True)
@@ -252,8 +257,8 @@ def test_what_they_refuse():
 
 
 def test_weights_start_as_published():
-    variables = DCGANCritic(32, arithmetic=ADDER).init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
-    before = variables["params"]
+    drawn = shapes(DCGANCritic(32, arithmetic=ADDER), (1, 16, 16, 3))["params"]
+    before = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), drawn)
     after = published_start(jax.random.key(1), before)
     kernel, scale = after["Conv_0"]["kernel"], after["BatchNorm_0"]["scale"]
     assert abs(float(kernel.std()) / 0.02 - 1) < 0.05
