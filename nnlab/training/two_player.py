@@ -18,7 +18,6 @@ References:
     Mirza and Osindero, Conditional GANs, 2014, https://arxiv.org/abs/1411.1784.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -167,9 +166,6 @@ def two_player_step(
         raise InputError(f"penalty must be finite and at least 0, not {penalty}.")
     shared = critic_steps == 1 and generator_batch is None
 
-    def make(params: Any, stats: Any, inputs: Any) -> tuple[Any, Any]:
-        return _run(generator, params, stats, inputs)
-
     def draw(key: jax.Array, size: int, classes: Any) -> tuple[Any, Any]:
         """Latents, and the classes of what they become."""
         z_key, class_key = jax.random.split(key)
@@ -181,8 +177,8 @@ def two_player_step(
             chosen = classes[jax.random.randint(class_key, (size,), 0, len(classes))]
         return (z, chosen), chosen
 
-    def judged(params: Any, stats: Any, examples: Any, classes: Any) -> tuple[jax.Array, Any]:
-        return _run(critic, params, stats, (examples, classes) if conditional else examples)
+    def judged(key: jax.Array, params: Any, stats: Any, examples: Any, classes: Any) -> Any:
+        return _run(critic, params, stats, (examples, classes) if conditional else examples, key)
 
     def step(players: Players, batch: Batch) -> tuple[Players, Metrics]:
         examples, classes = check_batch(batch)
@@ -198,33 +194,35 @@ def two_player_step(
                 ' one, such as normalization="layer".'
             )
         key = jax.random.fold_in(jax.random.fold_in(players.key, 1), players.step)  # 0: the order
-        keys = jax.random.split(key)
+        keys = jax.random.split(key, 4)
         theirs, chosen = draw(keys[0], generator_batch or size, classes)
+        ours = players.generator
         fake, pull, stats = jax.vjp(
-            lambda params: make(params, players.generator.batch_stats, theirs),
-            players.generator.params,
+            lambda params: _run(generator, params, ours.batch_stats, theirs, keys[1]),
+            ours.params,
             has_aux=True,
         )
 
         def update(state: State, part: Any) -> tuple[State, Any]:
             key, real, labels = part
+            each = jax.random.split(key, 6)
             if shared:
                 made, made_classes = fake, chosen
             else:
-                inputs, made_classes = draw(key, size, labels)
-                variables = players.generator.params, players.generator.batch_stats
-                made = make(*variables, inputs)[0]
+                inputs, made_classes = draw(each[0], size, labels)
+                made = _run(generator, ours.params, ours.batch_stats, inputs, each[1])[0]
 
             def objective(params: Any) -> tuple[jax.Array, Any]:
-                logits, stats = judged(params, state.batch_stats, real, labels)
-                fakes, stats = judged(params, stats, made, made_classes)
+                logits, stats = judged(each[2], params, state.batch_stats, real, labels)
+                fakes, stats = judged(each[3], params, stats, made, made_classes)
                 value = loss.critic(logits, fakes)
                 found = {"loss": value, "real": logits.mean(), "fake": fakes.mean()}
                 if penalty:
-                    slope = functools.partial(_logits, judged, params, stats, labels)
-                    found["penalty"] = gradient_penalty(
-                        slope, jax.random.fold_in(key, 1), real, made
-                    )
+
+                    def of_examples(x: jax.Array) -> jax.Array:
+                        return judged(each[4], params, stats, x, labels)[0]
+
+                    found["penalty"] = gradient_penalty(of_examples, each[5], real, made)
                     value = value + penalty * found["penalty"]
                 return value, (stats, found)
 
@@ -234,16 +232,16 @@ def two_player_step(
         def dealt(array: Any) -> Any:
             return array.reshape(critic_steps, size, *array.shape[1:])
 
-        parts = (jax.random.split(keys[1], critic_steps), *jax.tree.map(dealt, (examples, classes)))
+        parts = (jax.random.split(keys[2], critic_steps), *jax.tree.map(dealt, (examples, classes)))
         critic_state, found = lax.scan(update, players.critic, parts)
 
         def deceived(fake: Any) -> jax.Array:
             of_critic = critic_state.params, critic_state.batch_stats
-            return loss.generator(judged(*of_critic, fake, chosen)[0])
+            return loss.generator(judged(keys[3], *of_critic, fake, chosen)[0])
 
         generator_loss, slope = jax.value_and_grad(deceived)(fake)
         [grads] = pull(slope)
-        after = Players(_updated(players.generator, optimizers[0], grads, stats), critic_state)
+        after = Players(_updated(ours, optimizers[0], grads, stats), critic_state)
         measured = jax.tree.map(jnp.mean, found) | {"generator_loss": generator_loss}
         # A gradient that is not finite shows in the parameters; zeros keep `leaf_name`'s order.
         gradients = jax.tree.map(jnp.zeros_like, players.params)
@@ -265,7 +263,7 @@ def generate(generator: nn.Module, state: State, inputs: Any, batch_size: int = 
         generator: the model.
         state: that of it, `players.generator`.
         inputs: [n, latents], or a pair of these and classes [n].
-        batch_size: examples made at once.
+        batch_size: examples made at once; layers that draw at random do not.
     """
 
     def make(inputs: Any) -> Any:
@@ -274,14 +272,15 @@ def generate(generator: nn.Module, state: State, inputs: Any, batch_size: int = 
     return in_batches(make, inputs, batch_size)
 
 
-def _run(model: nn.Module, params: Any, stats: Any, inputs: Any) -> tuple[Any, Any]:
-    variables = {"params": params, "batch_stats": stats}
-    outputs, new = apply(model, variables, inputs, train=True, mutable=["batch_stats"])
+def _run(
+    model: nn.Module, params: Any, stats: Any, inputs: Any, key: jax.Array | None = None
+) -> tuple[Any, Any]:
+    """Return outputs in training mode and running statistics; `key` is for layers that draw."""
+    options: Any = {"train": True, "mutable": ["batch_stats"]}
+    if key is not None:
+        options["rngs"] = {"dropout": key}
+    outputs, new = apply(model, {"params": params, "batch_stats": stats}, inputs, **options)
     return outputs, new.get("batch_stats", {})
-
-
-def _logits(judged: Any, params: Any, stats: Any, classes: Any, examples: Any) -> jax.Array:
-    return judged(params, stats, examples, classes)[0]
 
 
 def _updated(

@@ -9,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 
+from nnlab.arithmetics import ADDER, FLOAT, Arithmetic
 from nnlab.errors import InputError
-from nnlab.runs import RunFolder, fit, least_loss
+from nnlab.runs import Run, fit, least_loss
 from nnlab.runs.checkpoints import restore, save
 from nnlab.training import in_memory, leaf_name
 from nnlab.training.adversarial import WASSERSTEIN
@@ -143,14 +144,51 @@ def test_a_training_is_stopped_and_resumed_to_the_bit(tmp_path):
         options: Any = dict(epochs=epochs, folder=folder, score=least_loss)
         return fit("players", begun(), step, evaluate, feed, test, **options)
 
-    def opened(name, resume=False):
-        return RunFolder.create(tmp_path / name, {"name": name}, False, resume, ())
-
-    whole = train(3, opened("whole"))
-    first = opened("parts")
-    train(1, first)
-    first.release()
-    parts = train(3, opened("parts", resume=True))
+    with Run(str(tmp_path / "whole")).open() as record:
+        whole = train(3, record.folder)
+    with Run(str(tmp_path / "parts")).open() as record:
+        train(1, record.folder)
+    with Run(str(tmp_path / "parts"), resume=True).open() as record:
+        parts = train(3, record.folder)
     assert whole.history["train_generator_loss"] == parts.history["train_generator_loss"]
     left, right = whole.last.params, parts.last.params
     assert all(map(np.array_equal, jax.tree.leaves(left), jax.tree.leaves(right)))
+
+
+class Judge(nn.Module):
+    arithmetic: Arithmetic
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = self.arithmetic.dense(32)(x)
+        if self.arithmetic.needs_norm:
+            x = nn.LayerNorm()(x)
+        return nn.Dense(1)(nn.relu(x))[:, 0]
+
+
+class Line(nn.Module):
+    @nn.compact
+    def __call__(self, z, train=False):
+        return nn.Dense(2)(z)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arithmetic", [FLOAT, ADDER], ids=lambda each: each.name)
+def test_a_generator_finds_where_the_examples_are(arithmetic):
+    """A Gaussian far from where it starts, by the gradient penalty, critics of either kind."""
+    real = (np.array([3, -2]) + 0.5 * RNG.normal(size=(4000, 2))).astype(np.float32)
+    optimizers = optax.adam(0.02, b1=0.5), optax.adam(0.01, b1=0.5)
+    generator, critic = Line(), Judge(arithmetic)
+    key, z = jax.random.key(0), jax.random.normal(jax.random.key(1), (2000, 2))
+    players = init_players(key, generator, critic, optimizers, z, real)
+    options: Any = dict(latents=2, critic_steps=5, penalty=1.0)
+    step: Any = two_player_step(generator, critic, optimizers, WASSERSTEIN, **options)
+    feed = in_memory((real, np.zeros(len(real))), 200)  # 20 steps an epoch
+    with feed.compile(step, players, None) as advance:
+        state: Any = jax.tree.map(jnp.copy, players)
+        for _ in range(20):
+            state, metrics = advance(state, 20)
+            assert (metrics["nonfinite"] < 0).all()
+    made = generate(generator, state.generator, z)
+    before = np.linalg.norm(generate(generator, players.generator, z).mean(0) - real.mean(0))
+    assert np.linalg.norm(made.mean(0) - real.mean(0)) < 0.5 < 3 < before

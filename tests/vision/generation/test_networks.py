@@ -17,7 +17,7 @@ from nnlab.ops.adder import adder_conv
 from nnlab.vision.generation.dcgan import DCGANCritic, DCGANGenerator, published_start
 from nnlab.vision.generation.normalization import SpectralNorm, adder_slope
 from nnlab.vision.generation.resnet_gan import DownBlock, ResNetCritic, ResNetGenerator, UpBlock
-from nnlab.vision.generation.sn_gan import SNGANCritic, SNGANGenerator
+from nnlab.vision.generation.sn_gan import SNGANCritic
 from nnlab.vision.generation.upsampling import Upsample, subpixel_kernel, twice
 
 RNG = np.random.default_rng(0)
@@ -36,22 +36,17 @@ def shapes(model, inputs):
 @pytest.mark.parametrize(
     ("model", "inputs", "parameters"),
     [
-        (DCGANGenerator(), (1, 100), 3_576_704),
-        (DCGANCritic(), (1, 64, 64, 3), 2_765_568),
-        (DCGANGenerator(32), (1, 100), 1_068_928),
+        slow(DCGANGenerator(32), (1, 100), 1_068_928),
         (DCGANCritic(), (1, 32, 32, 3), 663_296),
         slow(DCGANGenerator(32, 1), (1, 100), 1_066_880),
         slow(DCGANCritic(), (1, 32, 32, 1), 661_248),
-        slow(DCGANGenerator(32, 1, 32), (1, 64), 295_872),
+        (DCGANGenerator(32, 1, 32), (1, 64), 295_872),
         slow(DCGANCritic(32), (1, 32, 32, 1), 166_784),
-        slow(ResNetGenerator(), (1, 128), 1_204_483),
-        (ResNetGenerator(features=256), (1, 128), 4_276_739),
-        (ResNetCritic(), (1, 32, 32, 3), 1_053_825),
-        (SNGANGenerator(), (1, 128), 3_812_355),
-        slow(SNGANCritic(), (1, 32, 32, 3), 2_935_873),
+        slow(ResNetGenerator(features=256), (1, 128), 4_276_739),
     ],
 )
-def test_published_counts(model, inputs, parameters):
+def test_counts_of_other_sizes(model, inputs, parameters):
+    """Those of the sizes of the papers are in `tests/contracts/test_models.py`."""
     found = sum(leaf.size for leaf in jax.tree.leaves(shapes(model, inputs)["params"]))
     assert found == parameters
 
