@@ -180,7 +180,7 @@ def test_a_generator_finds_where_the_examples_are(arithmetic):
     optimizers = optax.adam(0.02, b1=0.5), optax.adam(0.01, b1=0.5)
     generator, critic = Line(), Judge(arithmetic)
     key, z = jax.random.key(0), jax.random.normal(jax.random.key(1), (2000, 2))
-    players = init_players(key, generator, critic, optimizers, z, real)
+    players: Any = init_players(key, generator, critic, optimizers, z, real)
     options: Any = dict(latents=2, critic_steps=5, penalty=1.0)
     step: Any = two_player_step(generator, critic, optimizers, WASSERSTEIN, **options)
     feed = in_memory((real, np.zeros(len(real))), 200)  # 20 steps an epoch
