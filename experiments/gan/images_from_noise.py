@@ -28,6 +28,7 @@ It stops and goes on with `--resume`, which also adds games and epochs.
 import dataclasses
 from typing import Annotated, Any, Literal
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import matplotlib
@@ -47,8 +48,10 @@ from nnlab.training.adversarial import HINGE, NON_SATURATING, WASSERSTEIN, Adver
 from nnlab.training.two_player import Players, generate, init_players, two_player_step
 from nnlab.vision.generation import measures
 from nnlab.vision.generation.dcgan import DCGANCritic, DCGANGenerator, published_start
+from nnlab.vision.generation.upsampling import twice
+from nnlab.vision.transforms import margins
 
-SIZE, CURVE = 32, 2000  # pixels of a side; images of a point of the curve
+CURVE = 2000  # images of a point of the curve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +83,7 @@ NAMES = (
 class Config(runs.Run):
     out: str = "runs/images_from_noise"
     data_dir: DataDir = None
-    dataset: Literal["mnist", "fashion_mnist", "cifar10"] = "mnist"
+    dataset: Literal["digits", "mnist", "fashion_mnist", "cifar10"] = "mnist"
     games: Annotated[tuple[str, ...], SomeOf(NAMES)] = PLAYED
     """GAME or GAME-ARITHMETIC, and -generator or -critic where it is that of one alone."""
     images: PositiveInt | None = None
@@ -122,19 +125,25 @@ def main(config: Config) -> None:
 
 
 def as_pixels(images: np.ndarray) -> jax.Array:
-    """Return stored images as a generator makes them: float32 [n, 32, 32, channels] in [-1, 1]."""
-    return vision.pad_to(vision.to_float(images), SIZE, SIZE) * 2 - 1
+    """Return stored images as a generator makes them: float32 in [-1, 1], 32×32, or 16×16."""
+    pixels = vision.to_float(images) * 2 - 1
+    if images.shape[1] == 8:
+        return twice(pixels)
+    return jnp.pad(pixels, margins(images.shape, 32, 32), constant_values=-1)
 
 
 def stored(images: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Return generated images as those of the data set are stored, without the border."""
-    rows, columns = ((SIZE - side) // 2 for side in shape[1:3])
-    inner = images[:, rows : rows + shape[1], columns : columns + shape[2]]
+    """Return generated images as those of the data set are stored, of that shape."""
+    if shape[1] == 8:
+        inner = nn.avg_pool(images, (2, 2), (2, 2))
+    else:
+        rows, columns = ((images.shape[1] - side) // 2 for side in shape[1:3])
+        inner = images[:, rows : rows + shape[1], columns : columns + shape[2]]
     return jnp.rint((inner + 1) * 127.5).clip(0, 255).astype(jnp.uint8)
 
 
 class Ruler:
-    """Distances in the features of LeNet-5, and what real training images get."""
+    """Distances in the features of a classifier, and what real training images get."""
 
     def __init__(self, config: Config, data: vision.Dataset, record: runs.Record):
         network = feature_network(config, data, record)
@@ -166,16 +175,16 @@ class Ruler:
 
 
 def feature_network(config: Config, data: vision.Dataset, record: runs.Record):
-    """Return a function from stored images to the 84 features of LeNet-5."""
-    if config.dataset == "mnist":
-        found = models.pretrained("lenet5_cnn")
+    """Return a function from stored images to the last features of a classifier."""
+    if config.dataset in (own := {"mnist": "lenet5_cnn", "digits": "digits_cnn"}):
+        found = models.pretrained(own[config.dataset])
         assert found.saved is not None
         model, variables, prepare = found.saved.model, found.saved.variables, found.preparation
     else:
         model = models.LeNet5(classes=data.classes)
         mean, std = vision.channel_statistics(data.train.images)
         height, width, channels = data.train.images.shape[1:]
-        border = None if height == SIZE else (SIZE, SIZE)
+        border = None if height == 32 else (32, 32)
         statistics = tuple(mean), tuple(std)
         prepare = vision.Preparation(height, width, channels, *statistics, border=border)
         train, test = ((prepare(each.images), each.labels) for each in (data.train, data.test))
@@ -222,8 +231,8 @@ def play(name: str, config: Config, train, test, data, ruler: Ruler, record: run
     if any((row["game"], row["passes"]) == (name, passes) for row in record.rows()):
         return
     classes = data.classes if config.conditional else None
-    channels = train[0].shape[-1]
-    generator = DCGANGenerator(SIZE, channels, config.features, classes, ours)
+    _, size, _, channels = train[0].shape
+    generator = DCGANGenerator(size, channels, config.features, classes, ours)
     normalization = game.otherwise if theirs.needs_norm else game.normalization
     critic = DCGANCritic(config.features, classes, theirs, normalization=normalization)
     optimizers = (optimizer(config, game.betas), optimizer(config, game.betas))
@@ -345,16 +354,17 @@ def figure(kept: dict[str, np.ndarray], curve: list[dict[str, Any]]) -> Figure:
     places: Any = drawn.subplots(rows, 1, squeeze=False)[:, 0]
     for axes, (name, images) in zip(places[1:], kept.items(), strict=True):
         lines = (images + 1) / 2
+        side = lines.shape[1]
         tiled = lines.reshape(5, 12, *lines.shape[1:]).swapaxes(1, 2)
-        tiled = tiled.reshape(5 * SIZE, 12 * SIZE, -1)
+        tiled = tiled.reshape(5 * side, 12 * side, -1)
         axes.imshow(tiled.squeeze(), "gray", vmin=0, vmax=1)
-        axes.axhline(4 * SIZE - 0.5, color="white", linewidth=2)
+        axes.axhline(4 * side - 0.5, color="white", linewidth=2)
         axes.set(xticks=[], yticks=[], title=f"{name}; below, from one image to another")
         axes.grid(False)
     for colour, name in zip(COLOURS, dict.fromkeys(p["game"] for p in curve), strict=False):
         points = sorted((p["updates"], p["FID"]) for p in curve if p["game"] == name)
         places[0].plot(*zip(*points, strict=True), "o-", ms=3, color=colour, label=name)
-    places[0].set(yscale="log", xlabel="updates of the generator", ylabel="FID of 2,000 images")
+    places[0].set(yscale="log", xlabel="updates of the generator", ylabel="FID")
     places[0].legend()
     return drawn
 
