@@ -1,9 +1,11 @@
 """Can networks that do not multiply learn to draw, and what does each arithmetic do to the game?
 
-Answer: not measured yet.
+Answer: They can, so far on small digits: after 550 updates adders in all inner layers of both come
+to an FID of 7.2 where float layers come to 5.5 and real images to 1.9, one seed. MNIST, and the
+games with a Wasserstein and a hinge loss, are not measured yet.
 
-Known: a small DCGAN of float layers comes to an FID of 34 in the 84 features of a LeNet-5 after 1.6
-passes over MNIST, and falls further; no figure of a generator of adders is published.
+Known: no figure of a generator of adders is published. A DCGAN of this size in PyTorch came, in a
+trial of ours, to an FID of 34 in the features of another LeNet-5 after 1.6 passes over MNIST.
 
 A generator makes images of 32×32 pixels from 64 numbers, a critic tells them from those of the data
 set (28×28 are padded with black). Games, each a row: `dcgan` (non-saturating loss, BatchNorm in
@@ -14,15 +16,23 @@ norm in a float critic, layer normalisation in any other, whose slope it cannot 
 `GAME-ARITHMETIC-generator` and `-critic` those of one. Every game has as many updates of the
 generator. Doublings are sub-pixel convolutions (`nnlab.vision.generation.upsampling`).
 
-FID and KID compare 10,000 images with the 10,000 test images in the features of LeNet-5: on MNIST
-those of the network that comes with nnlab (99.43 %), otherwise of one that the script trains first.
-"floor" is what as many training images get. FID is of the features as they are, and "standardised"
-of features of variance 1, which another classifier does not scale. Each arithmetic has Adam at
-2e-4; weights of adders, which start at a size of 1, at `--adder-rate`.
+FID and KID compare 10,000 images with the test images in the features of a classifier: on MNIST and
+on the small digits those of the network that comes with nnlab, otherwise of a LeNet-5 that the
+script trains first. "floor" is what as many training images get. FID is of the features as they
+are, and "standardised" of features of variance 1, which another classifier does not scale. Each
+arithmetic has Adam at one rate; weights of adders, which start at a size of 1, have `--adder-rate`.
 
-    python experiments/gan/images_from_noise.py --games dcgan dcgan-adder
+The 1,797 digits of 8×8 pixels that come with the install are drawn at 16×16 and measured at 8×8, as
+many as there are training images, against 360 test images, so the floor is high
+(`results/images_from_noise_digits.json`, `.png`; two cores of an AMD EPYC, shared with other work,
+which the seconds show: 500 updates take 3 seconds of processor time in either arithmetic).
 
 It stops and goes on with `--resume`, which also adds games and epochs.
+
+    python experiments/gan/images_from_noise.py --data-dir DIR
+    python experiments/gan/images_from_noise.py --dataset digits --epochs 25 \\
+        --learning-rate 1e-3 --features 16 --latents 32 --every 110 --samples 1437 \\
+        --games dcgan dcgan-adder
 """
 
 import dataclasses
