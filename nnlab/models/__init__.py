@@ -39,6 +39,12 @@ from nnlab.vision.cifar_resnet import he_resnet56 as he_resnet56
 from nnlab.vision.cifar_resnet import he_resnet110 as he_resnet110
 from nnlab.vision.cifar_resnet import resnet20 as resnet20
 from nnlab.vision.cifar_resnet import resnet32 as resnet32
+from nnlab.vision.generation.dcgan import DCGANCritic as DCGANCritic
+from nnlab.vision.generation.dcgan import DCGANGenerator as DCGANGenerator
+from nnlab.vision.generation.resnet_gan import ResNetCritic as ResNetCritic
+from nnlab.vision.generation.resnet_gan import ResNetGenerator as ResNetGenerator
+from nnlab.vision.generation.sn_gan import SNGANCritic as SNGANCritic
+from nnlab.vision.generation.sn_gan import SNGANGenerator as SNGANGenerator
 from nnlab.vision.googlenet import GoogLeNet as GoogLeNet
 from nnlab.vision.googlenet import googlenet_v1 as googlenet_v1
 from nnlab.vision.inception import InceptionCell as InceptionCell

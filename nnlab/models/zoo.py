@@ -42,6 +42,7 @@ from nnlab.vision import (
     vgg_small,
     vision_transformer,
 )
+from nnlab.vision.generation import dcgan, resnet_gan, sn_gan
 
 
 class Entry(NamedTuple):
@@ -120,6 +121,12 @@ ZOO = {
     "deit_small": Entry(vision_transformer.deit_small, _IMAGENET),
     "deit_base": Entry(vision_transformer.deit_base, _IMAGENET),
     "cifar_deit_tiny": Entry(vision_transformer.cifar_deit_tiny, _COLOUR),
+    "dcgan_generator": Entry(dcgan.DCGANGenerator, (100,)),
+    "dcgan_critic": Entry(dcgan.DCGANCritic, (64, 64, 3)),
+    "wgan_gp_generator": Entry(resnet_gan.ResNetGenerator, (128,)),
+    "wgan_gp_critic": Entry(resnet_gan.ResNetCritic, _COLOUR),
+    "sn_gan_generator": Entry(sn_gan.SNGANGenerator, (128,)),
+    "sn_gan_critic": Entry(sn_gan.SNGANCritic, _COLOUR),
     "autoencoder": Entry(AutoEncoder, (32,)),
     "language_model": Entry(functools.partial(LanguageModel, 65), (50,), jnp.int32),
     "gpt2": Entry(GPT2, (1024,), jnp.int32),

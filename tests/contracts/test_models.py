@@ -62,6 +62,12 @@ PUBLISHED = {
     "deit_small": (22_050_664, (1000,)),
     "deit_base": (86_567_656, (1000,)),
     "cifar_deit_tiny": (5_362_762, (10,)),
+    "dcgan_generator": (3_576_704, (64, 64, 3)),
+    "dcgan_critic": (2_765_568, ()),
+    "wgan_gp_generator": (1_204_483, (32, 32, 3)),
+    "wgan_gp_critic": (1_053_825, ()),
+    "sn_gan_generator": (3_812_355, (32, 32, 3)),
+    "sn_gan_critic": (2_935_873, ()),
     "autoencoder": (2_008, (32,)),
     "language_model": (279_873, (50, 65)),
     "gpt2": (124_439_808, (1024, 50_257)),
@@ -97,6 +103,7 @@ SHALLOW = {
 FIRST = {entry.kind: name for name, entry in reversed(ZOO.items())}
 WIDE = {  # slow to trace
     *("alexnet", "googlenet", "inception_v3", "lenet5_original", "next_event", "plain20"),
+    *("dcgan_critic", "sn_gan_generator", "sn_gan_critic", "wgan_gp_critic"),
     *("bitnet_2b4t", "deit_tiny", "gpt2", "matmul_free", "minilm_l6"),
     *("recurrent_net", "squeezenet1_0", "vgg11", "vgg_small"),
 }
