@@ -80,12 +80,13 @@ def pack(
     layers = _ternary_layers(model, variables, inputs)
     if not layers:
         raise InputError(f"this {type(model).__name__} has no ternary dense layer to pack.")
-    leaves = flatten_dict(variables)
+    leaves: dict[Any, Any] = flatten_dict(variables)
     for path, layer in layers.items():
         kernel = leaves.pop(("params", *path, layer.kernel_name))
         if not jnp.isfinite(kernel).all():
             raise InputError(f"{'/'.join(path)} has weights that are not finite.")
-        weights = pack_ternary(*export_weights(kernel, _quantizer(layer)), per_byte=per_byte)
+        quantizer: Any = _quantizer(layer)
+        weights = pack_ternary(*export_weights(kernel, quantizer), per_byte=per_byte)
         leaves["params", *path, "packed"], leaves["params", *path, "scale"] = (
             weights.packed,
             weights.scale,
@@ -181,14 +182,13 @@ def _with_packed_layers(model: nn.Module, per_byte: Literal[4, 5]) -> nn.Module:
     for field in dataclasses.fields(model):
         value = getattr(model, field.name, None)
         if isinstance(value, Arithmetic) and _quantizer(layer := value.dense(1)) is not None:
-            norm = {key: getattr(layer, key) for key in ("norm", "norm_epsilon")}
-            rounded = isinstance(layer, BitNetDense)
-            dense = functools.partial(
-                PackedTernaryDense,
-                per_byte=per_byte,
-                rounded=rounded,
-                **(norm if rounded else {}),
-            )
+            options: dict[str, Any] = {
+                "per_byte": per_byte,
+                "rounded": isinstance(layer, BitNetDense),
+            }
+            if isinstance(layer, BitNetDense):
+                options |= {"norm": layer.norm, "norm_epsilon": layer.norm_epsilon}
+            dense = functools.partial(PackedTernaryDense, **options)
             # No layer of this arithmetic is a convolution, and a file could not name every one.
             changed[field.name] = dataclasses.replace(
                 value, name=f"{value.name}_packed", dense=dense, conv=Conv

@@ -59,7 +59,7 @@ def write(
 
     Args:
         path: the file; missing parent folders are made.
-        arrays: by name; booleans, integers and floats up to 64 bits, of any shape (bfloat16 from `ml_dtypes`).
+        arrays: by name; booleans, integers and floats up to 64 bits, and bfloat16, of any shape.
         about: what else to keep, as JSON can hold it; the names "format" and "tensors" are taken.
         codes: of the arrays to pack.
         overwrite: replace a file that is there.

@@ -31,9 +31,10 @@ text is read in pieces and written symbol by symbol:
     logits, cache = model.apply(variables | cache, next_symbols, mutable=["cache"])
 
 It is a tree of arrays of one shape for all steps: `key` and `value` [batch × key heads, head size,
-capacity], as products take them, and `index` [batch], how many steps of each text it holds. With `lengths` the texts of a
-batch differ in length: what is padding in one piece is overwritten by the next. A piece that finds
-no room is refused where the index is known, and has outputs that are NaN under `jax.jit`.
+capacity], in the order in which products take them, and `index` [batch], how many steps of each
+text it holds. With `lengths` the texts of a batch differ in length: what is padding in one piece is
+overwritten by the next. A piece that finds no room is refused where the index is known, and has
+outputs that are NaN under `jax.jit`.
 
 References:
     Vaswani et al., Attention is all you need, 2017, https://arxiv.org/abs/1706.03762, section 3.2.
@@ -174,7 +175,7 @@ class Attention(nn.Module):
         """All keys and values so far, of which those of this call come into the cache."""
         heads, size = key.shape[2:]
         kept = {
-            name: jnp.moveaxis(new, 1, 3).reshape(-1, size, new.shape[1])
+            name: jnp.moveaxis(new, 1, 3).reshape(new.shape[0] * heads, size, new.shape[1])
             for name, new in (("key", key), ("value", value))
         }
         if self.has_variable("cache", "key"):
@@ -182,13 +183,13 @@ class Attention(nn.Module):
             capacity = _check_room(held["key"], kept["key"], positions)
             start = jnp.repeat(jnp.minimum(positions[:, 0], capacity - key.shape[1]), heads)
             kept = {
-                name: _put(held[name], new.astype(held[name].dtype), start, len(key))
+                name: _put(held[name], new.astype(held[name].dtype), start, key.shape[0])
                 for name, new in kept.items()
             }
         if _moves_on(self):
             for name, array in kept.items():
                 self.put_variable("cache", name, array)
-        each = (kept[name].reshape(len(key), heads, size, -1) for name in ("key", "value"))
+        each = (kept[name].reshape(key.shape[0], heads, size, -1) for name in ("key", "value"))
         key, value = (jnp.moveaxis(array, 3, 1) for array in each)
         return key, value
 

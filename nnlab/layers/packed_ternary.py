@@ -1,4 +1,4 @@
-"""A dense layer of packed ternary weights, for inference: `nnlab.ops.packed_ternary` with parameters.
+"""A dense layer of `nnlab.ops.packed_ternary`, for inference.
 
 `nnlab.deployment.pack` makes such layers of trained ones. Codes and their scale are parameters, so
 that a file holds both and nothing derives one from the other.
