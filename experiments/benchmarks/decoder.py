@@ -1,13 +1,14 @@
 """How fast does a decoder write from packed ternary weights, against PyTorch and floats?
 
-Answer: 7.4 times as fast as PyTorch's float32 with 2 bits a weight and 8.1 times with 1.6, 2.3 and
-2.5 times as its dynamic int8, and 6 times as a layer that unpacks to floats; the prompt 3.3 times
-as float32, and as fast as int8. With a head of 50,257 rows in floats, 3.6 to 4.1 times float32, and
-no faster than int8, whose head is int8 as well; there the prompt is 1.5 times as fast, because the
-network makes logits of all its symbols and PyTorch here of the last alone. A training step of
-BitNet takes 0.92 of our float step, which takes 1.22 of PyTorch's. Measured on a machine that other
-programs shared (a load of 8 to 13 on two cores), 5 rounds: the ratios are of one run, in turn, and
-the times would be shorter on an idle one.
+Answer: 7.4 times as fast as PyTorch's float32 at 2 bits a weight, 8.1 times at 1.6, and 2.3 and 2.5
+times as its dynamic int8; the prompt 3.3 times as float32.
+
+A layer that unpacks to floats at every call takes 6 times as long as ours. With a head of 50,257
+rows in floats it is 3.6 to 4.1 times float32 and no more than int8, whose head is int8 as well;
+there the prompt is 1.5 times as fast, because the network makes logits of all its symbols and
+PyTorch here of the last alone. A training step of BitNet takes 0.92 of our float step, which takes
+1.22 of PyTorch's. All this was measured in 5 rounds on a machine that other programs shared (a load
+of 8 to 13 on two cores): ratios are of bodies in turn, and times would be shorter on an idle one.
 
 A GPT-2 of 12 blocks of 768 features under BitNet b1.58, its weights packed by `nnlab.deployment`
 (2 bits or 1.6), reads a prompt of 128 symbols and writes 64 with its cache, one text, one thread.
@@ -46,18 +47,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import torch
-from torch import nn as tnn
-from torch.nn import functional as F
 
 from nnlab import kernels, training
 from nnlab.arithmetics import BITNET, FLOAT, TERNARY
 from nnlab.deployment import pack
+from nnlab.errors import needs
 from nnlab.models import GPT2, nano_gpt
 from nnlab.runs import Run
 from nnlab.runs.fields import PositiveInt, SomeOf
 from nnlab.runs.script import run
 from nnlab.sequences.generation import decode, prefill
+
+with needs("benchmark"):
+    import torch
+    from torch import nn as tnn
+    from torch.nn import functional as F
 
 Call = Callable[[], object]
 WHAT = ("vocabulary of 1,024", "vocabulary of 50,257", "training step")

@@ -190,8 +190,8 @@ class Attention(nn.Module):
             for name, array in kept.items():
                 self.put_variable("cache", name, array)
         each = (kept[name].reshape(key.shape[0], heads, size, -1) for name in ("key", "value"))
-        key, value = (jnp.moveaxis(array, 3, 1) for array in each)
-        return key, value
+        all_keys, all_values = (jnp.moveaxis(array, 3, 1) for array in each)
+        return all_keys, all_values
 
     def _seen(self, positions: jax.Array, capacity: int) -> jax.Array:
         """Which places [batch, 1, time, capacity] of the cache each step sees."""
