@@ -340,6 +340,49 @@ def _memory(found: Mapping) -> Tables:
     return {"": markdown_table(rows)}
 
 
+def _decoder(found: Mapping) -> Tables:
+    written = [row for row in found["rows"] if row["what"] != "training step"]
+    names = {
+        "what": "what",
+        "body": "body",
+        "symbols a second": "symbols / s",
+        "times PyTorch float32": "times PyTorch float32",
+        "times PyTorch dynamic int8": "times its int8",
+        "times unpacked to floats": "times unpacked",
+        "bound": "bound by bytes",
+        "milliseconds of the prompt": "prompt / ms",
+        "prompt times PyTorch float32": "prompt, times float32",
+    }
+    steps = [row for row in found["rows"] if row["what"] == "training step"]
+    steps = [{key: row[key] for key in row if key != "what"} for row in steps]
+    tables = {"12 blocks of 768 features, one text, one thread": _columns(written, names)}
+    return tables | ({"training step, nanoGPT for a CPU": markdown_table(steps)} if steps else {})
+
+
+def _ternary(found: Mapping) -> Tables:
+    names = {
+        "what": "what",
+        "threads": "threads",
+        "body": "body",
+        "ms": "ms",
+        "Gterm/s": "Gterm/s",
+        "of the limit": "of vpdpbusd's limit",
+        "of bytes read": "of the read bandwidth",
+        "times PyTorch float32": "times PyTorch float32",
+        "times PyTorch dynamic int8": "times its int8",
+    }
+    rows = [
+        {key: "" if value is None else value for key, value in row.items()}
+        | {"ms": 1e3 * row["median"], "Gterm/s": row["terms_per_second"] / 1e9}
+        for row in found["rows"]
+    ]
+    return {"": _columns(rows, names)}
+
+
+def _columns(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> str:
+    return markdown_table([{new: row[old] for old, new in names.items()} for row in rows])
+
+
 BORROWED = ("resnet20", "addernet", "resnet56")  # with weights of others
 
 
@@ -363,6 +406,7 @@ TABLES: dict[str, Callable[[Mapping], Tables]] = {
     "arithmetics_cifar10": _arithmetics_cifar10,
     "arithmetics_mnist": lambda found: {},  # in the table above
     "char_lm": _char_lm,
+    "decoder": _decoder,
     "deep_vs_shallow": lambda found: {
         "test accuracy / % by the number of layers": _pivot(
             [
@@ -409,6 +453,7 @@ TABLES: dict[str, Callable[[Mapping], Tables]] = {
     "why_convolution": _why_convolution,
     "sign_optimizers": _scalars,
     "speed": lambda found: {"": importlib.import_module("tables").markdown(found)},
+    "ternary": _ternary,
     "transfer_learning": lambda found: {
         "test accuracy / % by labels a class": _pivot(
             found["table"],

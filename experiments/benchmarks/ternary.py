@@ -1,6 +1,13 @@
 """How fast are packed ternary products, against PyTorch and against what this machine can do?
 
-Answer: Not measured yet on an idle machine.
+Answer: 32 tokens at 2 bits a weight take 0.86 of the time of PyTorch's dynamic int8 and 0.16 of its
+float32's, at 0.77 of the limit of `vpdpbusd`; one token 0.38 and 0.065 with weights in the cache.
+
+That is on one thread; without the rounding of tokens 32 of them reach 0.82 of the limit. With
+weights in memory one token is 6 to 7.6 times as fast as float32 and 2 to 2.5 times as int8, at 0.5
+to 0.7 of the bytes that are read at most. Other programs shared the two cores (a load of 9), which
+took from the bandwidth and left nothing for a second thread: the rows of two threads, and those of
+memory, want an idle machine.
 
 Products of 8-bit tokens and packed ternary weights, 2 bits or 1.6 bits each: of many tokens, which
 the processor bounds, and of one token whose weights lie beyond the caches, which memory bounds. In

@@ -8,8 +8,9 @@ from nnlab.deployment.graph import IntegerNetwork, Node
 from nnlab.deployment.layers import network_layers
 from nnlab.deployment.network import run, run_nodes
 from nnlab.deployment.onnx_files import save_onnx
+from nnlab.deployment.packed import file_sizes, pack
 from nnlab.deployment.reference import reference
-from nnlab.deployment.stablehlo import load_program, save_program
+from nnlab.deployment.stablehlo import load_program, save_program, save_text_program
 from nnlab.deployment.translation import quantize
 from nnlab.deployment.vectors import write_vectors
 
@@ -17,9 +18,11 @@ __all__ = [
     "IntegerNetwork",
     "Node",
     "accumulator_bounds",
+    "file_sizes",
     "load_network",
     "load_program",
     "network_layers",
+    "pack",
     "quantize",
     "reference",
     "run",
@@ -27,6 +30,7 @@ __all__ = [
     "save_network",
     "save_onnx",
     "save_program",
+    "save_text_program",
     "write_c",
     "write_vectors",
 ]

@@ -12,12 +12,14 @@ nnlab's native kernels are code outside of the program and Pallas ones are bound
 the program has XLA's bodies of all ops, which compute the same.
 """
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -56,13 +58,73 @@ def save_program(
     with needs("deployment"):
         import flatbuffers  # noqa: F401, jax.export serialises with it
 
+    sizes = ", ".join(["batch", *map(str, image_shape)])
+    images = jax.ShapeDtypeStruct(jax.export.symbolic_shape(sizes), dtype)
+    _write(path, network, (images,), platforms, overwrite)
+
+
+def save_text_program(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    variables: Any,
+    *,
+    capacity: int | None = None,
+    platforms: Sequence[str] = ("cpu",),
+    overwrite: bool = False,
+) -> None:
+    """Export a network of texts, for any number of texts and any length, as `save_program` does.
+
+    Without `capacity` the program maps symbols, int32 [batch, length], to what the network does:
+    an encoder's features, as a dictionary, or a decoder's logits of whole texts. With it, it is a
+    decoder's step, (cache, symbols [batch, length]) to (logits, cache): the prompt first, from the
+    cache that `nnlab.layers.attention.empty_cache` makes, then symbol by symbol.
+
+    Args:
+        path, platforms, overwrite: as for `save_program`.
+        model, variables: a network called as `model.apply(variables, symbols)`.
+        capacity: places of the cache, and the longest text.
+
+    Raises:
+        InputError: as `save_program`, or `capacity` is given for a network without cache.
+    """
+    with needs("deployment"):
+        import flatbuffers  # noqa: F401
+
+    most = getattr(model, "positions", None) if capacity is None else capacity
+    limits = [] if most is None else [f"length <= {most}"]
+    sizes = jax.export.symbolic_shape("batch, length", constraints=limits)
+    symbols = jax.ShapeDtypeStruct(sizes, jnp.int32)
+
+    def whole(symbols: jax.Array) -> Any:
+        found: Any = model.apply(variables, symbols)
+        return found._asdict() if hasattr(found, "_asdict") else found  # what any JAX can read
+
+    if capacity is None:
+        return _write(path, whole, (symbols,), platforms, overwrite)
+
+    def step(cache: Any, symbols: jax.Array) -> Any:
+        return model.apply({**variables, **cache}, symbols, mutable=["cache"])
+
+    longest = jax.ShapeDtypeStruct((sizes[0], capacity), jnp.int32)
+    with kernels.use("xla"):
+        _, cache = jax.eval_shape(functools.partial(step, {}), longest)
+    if not cache:
+        raise InputError(f"{type(model).__name__} has no cache, so expected no capacity.")
+    _write(path, step, (dict(cache), symbols), platforms, overwrite)
+
+
+def _write(
+    path: str | os.PathLike[str],
+    network: Callable[..., Any],
+    inputs: Sequence[Any],
+    platforms: Sequence[str],
+    overwrite: bool,
+) -> None:
     unknown = set(platforms) - {"cpu", "cuda", "rocm", "tpu"}
     if unknown or not platforms:
         raise InputError(f'platforms must be of "cpu", "cuda", "rocm", "tpu", not {platforms}.')
-    sizes = ", ".join(["batch", *map(str, image_shape)])
-    images = jax.ShapeDtypeStruct(jax.export.symbolic_shape(sizes), dtype)
     with kernels.use("xla"):
-        exported = jax.export.export(jax.jit(network), platforms=tuple(platforms))(images)
+        exported = jax.export.export(jax.jit(network), platforms=tuple(platforms))(*inputs)
     program = bytes(exported.serialize())
     path = user_path(path)
     with replacing(path, overwrite) as partial, replacing(_beside(path), overwrite) as checksum:
@@ -72,7 +134,7 @@ def save_program(
 
 
 def load_program(path: str | os.PathLike[str]) -> Callable[..., Any]:
-    """Reads what `save_program` wrote: images [batch, height, width, channels] to logits.
+    """Reads what `save_program` or `save_text_program` wrote, such as images to logits.
 
     Raises:
         InputError: the program or its checksum is not there, or they do not fit.

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ml_dtypes  # noqa: F401, NumPy's name bfloat16
 import numpy as np
 
 from nnlab.errors import InputError, needs
@@ -34,7 +35,7 @@ _DTYPES = tuple(
     np.dtype(name)
     for name in (
         *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
-        *("float16", "float32", "float64"),
+        *("float16", "float32", "float64", "bfloat16"),
     )
 )
 
@@ -58,7 +59,7 @@ def write(
 
     Args:
         path: the file; missing parent folders are made.
-        arrays: by name; booleans, integers and floats up to 64 bits, of any shape.
+        arrays: by name; booleans, integers and floats up to 64 bits, and bfloat16, of any shape.
         about: what else to keep, as JSON can hold it; the names "format" and "tensors" are taken.
         codes: of the arrays to pack.
         overwrite: replace a file that is there.

@@ -9,6 +9,7 @@ Reference:
     https://huggingface.co/docs/safetensors; https://docs.pytorch.org/docs/stable/generated/torch.load.
 """
 
+import json
 import os
 import re
 import zipfile
@@ -66,6 +67,48 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
     for array in arrays.values():
         array.flags.writeable = False
+    return arrays
+
+
+def read_sharded_state_dict(index: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read a state dict that lies in several files, by the index of Hugging Face's.
+
+    Args:
+        index: JSON with "weight_map", {name of a tensor: name of its file beside the index}, such
+            as `model.safetensors.index.json`.
+
+    Returns:
+        {name: array}, as `read_state_dict`.
+
+    Raises:
+        InputError: the index is none, a file is missing or outside of its folder, or a file and the
+            index disagree on what it holds; each file or tensor is named.
+    """
+    index = user_path(index)
+    try:
+        with reading(index):
+            places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        tensors: dict[str, set[str]] = {}
+        for name, file in places.items():
+            tensors.setdefault(file, set()).add(name)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f'{index} is no index, expected JSON with "weight_map".') from error
+    if not tensors:
+        raise InputError(f"{index} names no tensors, expected those of a state dict.")
+    if odd := [file for file in tensors if Path(file).name != file]:
+        raise InputError(f"{index} names {odd[0]}, expected a file in its own folder.")
+    if missing := [file for file in sorted(tensors) if not (index.parent / file).is_file()]:
+        raise InputError(f"{index} names {', '.join(missing)}, which {index.parent} does not have.")
+    arrays: dict[str, np.ndarray] = {}
+    for file, names in sorted(tensors.items()):
+        found = read_state_dict(index.parent / file)
+        odds = {"lacks": names - found.keys(), "also holds": found.keys() - names}
+        if any(odds.values()):
+            told = (f"{verb} {', '.join(sorted(odd))}" for verb, odd in odds.items() if odd)
+            raise InputError(f"{index.parent / file} {' and '.join(told)}, unlike its index.")
+        arrays |= found
     return arrays
 
 

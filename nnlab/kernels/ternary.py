@@ -23,6 +23,11 @@ from nnlab.kernels.selection import by_platform
 STEP, OUTPUTS = 4, 16  # bytes of a line for each output, and outputs of a block
 
 
+def packed_shape(inputs: int, outputs: int, digits: int) -> tuple[int, int, int]:
+    """The shape of what `pack` returns: blocks, lines and bytes of a line."""
+    return -(-outputs // OUTPUTS), -(-inputs // (STEP * digits)), STEP * OUTPUTS
+
+
 @functools.partial(jax.jit, static_argnames="digits")
 def pack(codes: jax.Array, digits: int) -> jax.Array:
     """Pack weights -1, 0 and 1 [in, out], int8, by (1).
@@ -31,7 +36,7 @@ def pack(codes: jax.Array, digits: int) -> jax.Array:
         uint8 [ceil(out / 16), ceil(in / (4 digits)), 64].
     """
     inputs, outputs = codes.shape
-    lines, blocks = -(-inputs // (STEP * digits)), -(-outputs // OUTPUTS)
+    blocks, lines, _ = packed_shape(inputs, outputs, digits)
     padding = [(0, lines * STEP * digits - inputs), (0, blocks * OUTPUTS - outputs)]
     weights = jnp.pad(codes, padding).reshape(lines, digits, STEP, blocks, OUTPUTS)
     each = (jnp.transpose(weights, (3, 0, 4, 2, 1)) + 1).astype(jnp.int32)

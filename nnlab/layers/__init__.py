@@ -10,6 +10,7 @@ from nnlab.layers.attention import Attention
 from nnlab.layers.bit import BitAttention, BitConv, BitDense, start_scales
 from nnlab.layers.bitnet import BitNetConv, BitNetDense
 from nnlab.layers.grouped import GroupedConv
+from nnlab.layers.packed_ternary import PackedTernaryDense
 from nnlab.layers.product import (
     AdderConv,
     AdderDense,
@@ -61,6 +62,7 @@ __all__ = [
     "LpAdderConv",
     "LpAdderDense",
     "Maxout",
+    "PackedTernaryDense",
     "PowerActivation",
     "ProductConv",
     "ProductDense",

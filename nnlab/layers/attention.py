@@ -26,10 +26,11 @@ text is read in pieces and written symbol by symbol:
     logits, cache = model.apply(variables | cache, symbols, mutable=["cache"])
     logits, cache = model.apply(variables | cache, next_symbols, mutable=["cache"])
 
-It is a tree of arrays of one shape for all steps: `key` and `value` [batch, capacity, key heads,
-head size], and `index` [batch], how many steps of each text it holds. With `lengths` the texts of a
-batch differ in length: what is padding in one piece is overwritten by the next. A piece that finds
-no room is refused where the index is known, and has outputs that are NaN under `jax.jit`.
+It is a tree of arrays of one shape for all steps: `key` and `value` [batch × key heads, head size,
+capacity], in the order in which products take them, and `index` [batch], how many steps of each
+text it holds. With `lengths` the texts of a batch differ in length: what is padding in one piece is
+overwritten by the next. A piece that finds no room is refused where the index is known, and has
+outputs that are NaN under `jax.jit`.
 
 References:
     Vaswani et al., Attention is all you need, 2017, https://arxiv.org/abs/1706.03762, section 3.2.
@@ -177,20 +178,25 @@ class Attention(nn.Module):
         self, key: jax.Array, value: jax.Array, positions: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """All keys and values so far, of which those of this call come into the cache."""
-        kept = {"key": key, "value": value}
+        heads, size = key.shape[2:]
+        kept = {
+            name: jnp.moveaxis(new, 1, 3).reshape(new.shape[0] * heads, size, new.shape[1])
+            for name, new in (("key", key), ("value", value))
+        }
         if self.has_variable("cache", "key"):
             held: dict[str, Any] = {name: self.get_variable("cache", name) for name in kept}
-            capacity = _check_room(held["key"], key, positions)
-            start = jnp.minimum(positions[:, 0], capacity - key.shape[1])
-            put = jax.vmap(lambda into, new, at: lax.dynamic_update_slice(into, new, (at, 0, 0)))
+            capacity = _check_room(held["key"], kept["key"], positions)
+            start = jnp.repeat(jnp.minimum(positions[:, 0], capacity - key.shape[1]), heads)
             kept = {
-                name: put(held[name], new.astype(held[name].dtype), start)
+                name: _put(held[name], new.astype(held[name].dtype), start, key.shape[0])
                 for name, new in kept.items()
             }
         if _moves_on(self):
             for name, array in kept.items():
                 self.put_variable("cache", name, array)
-        return kept["key"], kept["value"]
+        each = (kept[name].reshape(key.shape[0], heads, size, -1) for name in ("key", "value"))
+        all_keys, all_values = (jnp.moveaxis(array, 3, 1) for array in each)
+        return all_keys, all_values
 
     def _seen(self, positions: jax.Array, capacity: int) -> jax.Array:
         """Which places [batch, 1, time, capacity] of the cache each step sees."""
@@ -266,10 +272,18 @@ def _moves_on(module: nn.Module) -> bool:
     return module.is_mutable_collection("cache") and not module.is_initializing()
 
 
+def _put(into: jax.Array, new: jax.Array, start: jax.Array, texts: int) -> jax.Array:
+    """`into` [rows, size, capacity] with `new` from the places `start` [rows] on."""
+    if texts == 1:  # in place, where rows of their own places make a loop
+        return lax.dynamic_update_slice(into, new, (0, 0, start[0]))
+    put = jax.vmap(lambda into, new, at: lax.dynamic_update_slice(into, new, (0, at)))
+    return put(into, new, start)
+
+
 def _check_room(held: jax.Array, key: jax.Array, positions: jax.Array) -> int:
     """The capacity of a cache, which fits and, as far as is known, has room."""
-    capacity = held.shape[1]
-    if held.shape[2:] != key.shape[2:] or key.shape[1] > capacity:
+    capacity = held.shape[2]
+    if held.shape[:2] != key.shape[:2] or key.shape[2] > capacity:
         raise InputError(
             f"the cache is {list(held.shape)}, which has no room for keys {list(key.shape)}."
         )
@@ -277,7 +291,7 @@ def _check_room(held: jax.Array, key: jax.Array, positions: jax.Array) -> int:
         taken = int(np.max(np.asarray(positions)[:, 0]))
         raise InputError(
             f"the cache is full: it holds {taken} of {capacity} steps, expected room for "
-            f"{key.shape[1]} more."
+            f"{key.shape[2]} more."
         )
     return capacity
 

@@ -34,9 +34,9 @@ from nnlab.errors import InputError
 from nnlab.kernels import ternary as kernels
 from nnlab.kernels.batch import auto_sharded
 from nnlab.kernels.derivatives import reverse_rule
+from nnlab.ops.bitnet import int8_by_example
 from nnlab.ops.scaled import by_filter
 
-_SMALLEST = 1e-5  # maximum of a token
 _MOST = 2**24 - 1  # inputs, each at most 128 in magnitude
 
 
@@ -94,6 +94,11 @@ def pack_ternary(
     return PackedTernary(packed, scale, inputs, features, per_byte)
 
 
+def packed_shape(inputs: int, features: int, per_byte: int) -> tuple[int, int, int]:
+    """The shape of packed weights [inputs, features]."""
+    return kernels.packed_shape(inputs, features, per_byte)
+
+
 def unpack_ternary(weights: PackedTernary) -> jax.Array:
     """Return the codes -1, 0 and 1 [in, out], int8, of packed weights."""
     return kernels.unpack(weights.packed, weights.inputs, weights.features, weights.per_byte)
@@ -143,12 +148,12 @@ def ternary_dense_packed(x: jax.Array, weights: PackedTernary) -> jax.Array:
 
 @reverse_rule
 def _ternary_dense_packed(x: jax.Array, weights: PackedTernary) -> jax.Array:
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    largest = jnp.max(jnp.abs(wide), axis=-1, keepdims=True, initial=_SMALLEST)
-    codes = jnp.clip(jnp.round(wide * (127 / largest)), -128, 127).astype(jnp.int8)  # (2)
-    sums = _sums(codes, weights.packed, weights).astype(wide.dtype)
-    scale = by_filter(weights.scale.astype(wide.dtype), sums)
-    return (scale * sums * (largest / 127)).astype(x.dtype)  # (1)
+    rows = x.reshape(math.prod(x.shape[:-1]), weights.inputs)
+    codes, step = int8_by_example(rows)  # (2)
+    sums = _sums(codes.astype(jnp.int8), weights.packed, weights).astype(step.dtype)
+    scale = by_filter(weights.scale.astype(step.dtype), sums)
+    y = scale * sums * step  # (1)
+    return y.astype(x.dtype).reshape(*x.shape[:-1], weights.features)
 
 
 def _ternary_dense_packed_bwd(weights, g):

@@ -198,9 +198,9 @@ def _check_room(cache: Any, count: int) -> None:
             continue
         index = held[*path[:-1], "index"]
         taken = 0 if isinstance(index, Tracer) else int(jnp.max(index))
-        if taken + count > keys.shape[1]:
+        if taken + count > keys.shape[2]:
             raise InputError(
-                f"the cache holds {taken} of {keys.shape[1]} symbols, expected room for {count} "
+                f"the cache holds {taken} of {keys.shape[2]} symbols, expected room for {count} "
                 "more."
             )
         return

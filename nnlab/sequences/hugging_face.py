@@ -38,7 +38,11 @@ from nnlab.errors import InputError, MissingPackageError
 from nnlab.files import container
 from nnlab.files.borrowing import Names, borrow, lend
 from nnlab.files.saved import SavedModel
-from nnlab.files.state_dicts import read_state_dict, write_state_dict
+from nnlab.files.state_dicts import (
+    read_sharded_state_dict,
+    read_state_dict,
+    write_state_dict,
+)
 from nnlab.layers.rotary import DynamicScaling, LinearScaling, Llama3Scaling
 from nnlab.layers.transformer import gelu, squared_relu, tanh_gelu
 from nnlab.paths import reading, user_path
@@ -141,7 +145,8 @@ def read(
     """Read a network and its weights; the configuration comes as notes.
 
     Args:
-        folder: of `config.json` and `model.safetensors`.
+        folder: of `config.json` and `model.safetensors`, or of several files of tensors and their
+            `model.safetensors.index.json`.
         kind: class of the network, for another than the configuration's.
         **fields: of the network, such as `dtype`, in place of the configuration's.
 
@@ -151,7 +156,11 @@ def read(
     """
     folder = user_path(folder)
     config = _read_config(folder / "config.json")
-    arrays = read_state_dict(folder / "model.safetensors")
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if index.exists() and not whole.exists():
+        arrays = read_sharded_state_dict(index)
+    else:
+        arrays = read_state_dict(whole)
     model = model_of(config, kind, **fields)
     if type(model) is bert.Bert and "pooler" not in fields:
         model = model.clone(pooler=any("pooler.dense" in name for name in arrays))

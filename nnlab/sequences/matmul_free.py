@@ -177,7 +177,7 @@ class MatMulFreeLM(Network):
         x = embed(self.symbols, self.features, name="embedding")(symbols)
         shape = self.layers, self.features
         weights = self.param("lower_bounds", nn.initializers.zeros, shape, jnp.float32)
-        shares = nn.softmax(weights, axis=0)
+        shares = nn.softmax(weights.astype(jnp.float32), axis=0)
         bounds = jnp.cumsum(shares, axis=0) - shares[:1]  # (4)
         norm = functools.partial(nn.RMSNorm, epsilon=self.epsilon)
         for number in range(self.layers):

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nnlab.arithmetics import BITNET
 from nnlab.commands import generate
+from nnlab.deployment import pack
 from nnlab.files import container
-from nnlab.models import LanguageModel, save_model
+from nnlab.models import GPT2, LanguageModel, save_model
 from nnlab.runs.script import run
 
 CHARACTERS = "\n abcü\x1c"
@@ -106,6 +108,20 @@ def test_files_that_are_no_character_network(call, network, tmp_path):
     assert "holds a NextValue; expected a character network" in call(golden, status=2)
     few = changed(network, tmp_path / "few", vocabulary="ab")
     assert "names 2 characters for a network of 7" in call(few, status=2)
+
+
+def test_a_packed_decoder_and_its_positions(call, tmp_path):
+    model = GPT2(7, positions=20, features=8, layers=1, heads=2, arithmetic=BITNET)
+    symbols = jnp.zeros((1, 1), jnp.int32)
+    packed = pack(model, jax.jit(model.init)(jax.random.key(0), symbols))
+    path = tmp_path / "packed.safetensors"
+    notes = {"vocabulary": CHARACTERS}
+    save_model(path, packed.model, packed.variables, symbols, notes=notes)
+    assert len(call(path, "--prompt", "ab").out) == 20 + 1
+    said = call(path, "--prompt", "ab", "--length", 19, status=2)
+    assert "has 20 positions, of which the prompt takes 2; expected --length 18 at most" in said
+    assert "expected --prompt" in call(path, status=2)
+    assert "'x' at place 2 is not among" in call(path, "--prompt", "abx", status=2)
 
 
 @pytest.mark.slow

@@ -5,22 +5,25 @@ import hashlib
 import re
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 from nnlab import kernels
-from nnlab.arithmetics import ADDER
+from nnlab.arithmetics import ADDER, BITNET
 from nnlab.deployment import (
     IntegerNetwork,
     Node,
+    pack,
     reference,
     run,
 )
-from nnlab.deployment.stablehlo import load_program, save_program
+from nnlab.deployment.stablehlo import load_program, save_program, save_text_program
 from nnlab.errors import InputError
-from nnlab.models import SmallCNN
+from nnlab.layers.attention import empty_cache
+from nnlab.models import Bert, Llama, SmallCNN
 
 SHAPES = [("conv", (3, 3, 8, 64)), ("dense", (256, 142))]
 REQUANTIZE = {"center": 0, "multiplier": 1, "shift": 6, "offset": 0}
@@ -149,3 +152,40 @@ def test_the_weights_of_an_integer_network_stay_bytes(tmp_path):
     save_program(tmp_path / "x", run(network), (4, 4, 8))
     program, stored = (tmp_path / "x").stat().st_size, sum(a.nbytes for a in arrays.values())
     assert program < stored + 20_000  # 40,960 bytes of weights; float32 would be 163,840
+
+
+def _variables(model):
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 1), np.int32))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda s: rng.normal(size=s.shape).astype(s.dtype), shapes)
+
+
+@pytest.mark.slow
+def test_an_encoder_of_any_texts(tmp_path):
+    model = Bert(symbols=11, features=12, layers=1, heads=3, hidden=16, positions=8)
+    variables, symbols = _variables(model), np.arange(10, dtype=np.int32).reshape(2, 5)
+    save_text_program(tmp_path / "bert", model, variables)
+    program = load_program(tmp_path / "bert")
+    for texts in (symbols, symbols[:1, :3]):
+        expected: Any = model.apply(variables, texts)
+        for name, found in program(texts).items():
+            np.testing.assert_allclose(found, getattr(expected, name), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_packed_decoder_by_prompt_and_symbol(tmp_path):
+    model = Llama(symbols=11, features=12, layers=1, heads=3, hidden=16, arithmetic=BITNET)
+    model, variables, _ = pack(model, _variables(model))
+    symbols = np.arange(10, dtype=np.int32).reshape(2, 5)
+    save_text_program(tmp_path / "step", model, variables, capacity=8)
+    program = load_program(tmp_path / "step")
+    first, cache = program(empty_cache(model, variables, 2, 8), symbols[:, :4])
+    second, _ = program(cache, symbols[:, 4:])
+    found, expected = np.concatenate([first, second], axis=1), model.apply(variables, symbols)
+    np.testing.assert_allclose(found, np.asarray(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_a_network_without_a_cache_has_no_capacity(tmp_path):
+    model = Bert(symbols=11, features=12, layers=1, heads=3, hidden=16, positions=8)
+    with pytest.raises(InputError, match="Bert has no cache"):
+        save_text_program(tmp_path / "bert", model, _variables(model), capacity=4)

@@ -248,3 +248,35 @@ def test_scalings_of_rotary_positions(told, scaling):
 def test_scalings_that_are_not_known(told, words):
     with pytest.raises(InputError, match=words):
         model_of({"model_type": "llama", "rope_scaling": told})
+
+
+def test_tensors_in_several_files(tmp_path):
+    model = Llama(**DECODER)
+    variables = variables_of(model)
+    write(tmp_path, model, variables)
+    arrays = arrays_of(tmp_path)
+    names = sorted(arrays)
+    files = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, inside in files.items():
+        write_state_dict(tmp_path / file, {name: arrays[name] for name in inside})
+    (tmp_path / "model.safetensors").unlink()
+    index = tmp_path / "model.safetensors.index.json"
+    places = {name: file for file, inside in files.items() for name in inside}
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    jax.tree.map(np.testing.assert_array_equal, read(tmp_path).variables, variables)
+
+    def refused(changed, said):
+        index.write_text(json.dumps({"weight_map": changed}))
+        with pytest.raises(InputError, match=said):
+            read(tmp_path)
+
+    first = names[0]
+    refused(places | {"odd": "a.safetensors"}, "a.safetensors lacks odd, unlike its index")
+    refused({n: f for n, f in places.items() if n != first}, f"also holds {first}, unlike")
+    refused(places | {first: "c.safetensors"}, "names c.safetensors, which .* does not have")
+    refused(places | {first: "../a.safetensors"}, "expected a file in its own folder")
+    refused({}, "names no tensors")
+    index.write_text("[]")
+    with pytest.raises(InputError, match='is no index, expected JSON with "weight_map"'):
+        read(tmp_path)
+    refused({n: f for n, f in places.items() if f[0] == "a"}, "needs ")  # of the second file

@@ -1,0 +1,280 @@
+"""How fast does a decoder write from packed ternary weights, against PyTorch and floats?
+
+Answer: 7.4 times as fast as PyTorch's float32 at 2 bits a weight, 8.1 times at 1.6, and 2.3 and 2.5
+times as its dynamic int8; the prompt 3.3 times as float32.
+
+A layer that unpacks to floats at every call takes 6 times as long as ours. With a head of 50,257
+rows in floats it is 3.6 to 4.1 times float32 and no more than int8, whose head is int8 as well;
+there the prompt is 1.5 times as fast, because the network makes logits of all its symbols and
+PyTorch here of the last alone. A training step of BitNet takes 0.92 of our float step, which takes
+1.22 of PyTorch's. All this was measured in 5 rounds on a machine that other programs shared (a load
+of 8 to 13 on two cores): ratios are of bodies in turn, and times would be shorter on an idle one.
+
+A GPT-2 of 12 blocks of 768 features under BitNet b1.58, its weights packed by `nnlab.deployment`
+(2 bits or 1.6), reads a prompt of 128 symbols and writes 64 with its cache, one text, one thread.
+Beside it a PyTorch module of the same shape with a cache, in float32 and with
+`quantize_dynamic` (int8, its head too), and the way of layers that unpack their weights to floats
+at every call, in the same program as ours. The vocabulary has 1,024 symbols; with GPT-2's 50,257
+the float head alone is 154 MB a symbol, and bounds what packing can win: "bound" is the ratio of
+the bytes of weights that PyTorch's float32 and ours read for a symbol.
+
+A training step is that of nanoGPT's network for a CPU, 12 texts of 64 characters, with AdamW: of
+floats, of BitNet, and of PyTorch.
+
+Everything runs in one process on one core. After an untimed call each body is timed once, then the
+next, in rounds; times are medians. Run it on an idle machine, some five minutes:
+
+    pip install -e '.[benchmark]'
+    python experiments/benchmarks/decoder.py
+
+Known: Ma et al., 2024 (https://arxiv.org/abs/2402.17764) report 2.7 times the speed of LLaMA
+for 1.3B on a GPU; bitnet.cpp 2.37 to 6.17 times llama.cpp in 16-bit floats on x86. Neither is this
+model or this machine.
+"""
+
+import dataclasses
+import functools
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+if hasattr(os, "sched_setaffinity"):  # one thread of XLA, which starts after it
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nnlab import kernels, training
+from nnlab.arithmetics import BITNET, FLOAT, TERNARY
+from nnlab.deployment import pack
+from nnlab.errors import needs
+from nnlab.models import GPT2, nano_gpt
+from nnlab.runs import Run
+from nnlab.runs.fields import PositiveInt, SomeOf
+from nnlab.runs.script import run
+from nnlab.sequences.generation import decode, prefill
+
+with needs("benchmark"):
+    import torch
+    from torch import nn as tnn
+    from torch.nn import functional as F
+
+Call = Callable[[], object]
+WHAT = ("vocabulary of 1,024", "vocabulary of 50,257", "training step")
+OURS = {
+    "nnlab 2 bits": (BITNET, 4),
+    "nnlab 1.6 bits": (BITNET, 5),
+    "unpacked to floats": (TERNARY, 4),
+}
+PEERS = ("PyTorch float32", "PyTorch dynamic int8", "unpacked to floats")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Run):
+    out: str = "runs/decoder"
+    what: Annotated[tuple[str, ...], SomeOf(WHAT)] = WHAT
+    layers: PositiveInt = 12
+    features: PositiveInt = 768
+    prompt: PositiveInt = 128
+    """Symbols that are read at once."""
+    count: PositiveInt = 64
+    """Symbols that are written."""
+    repeats: PositiveInt = 9
+    """Rounds of timing."""
+
+
+def main(config: Config) -> None:
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # calls are waited for, as PyTorch's
+    torch.set_num_threads(1)
+    with config.open() as record:
+        record.result({"kernels": kernels.status(), "load": os.getloadavg()})
+        for what in config.what:
+            rows = training_rows if what == "training step" else functools.partial(text_rows, what)
+            for row in rows(config):
+                record.row({"what": what, **row}, "rows")
+                told = ", ".join(f"{k} {v:.4g}" for k, v in row.items() if isinstance(v, float))
+                print(f"{what}, {row['body']}: {told}", flush=True)
+        record.result({"load after": os.getloadavg()})
+
+
+def text_rows(what: str, config: Config) -> Iterator[dict[str, Any]]:
+    symbols = 1024 if what == WHAT[0] else 50_257
+    writing, reading, read_bytes = {}, {}, {}
+    for name, (arithmetic, per_byte) in OURS.items():
+        calls = ours(config, symbols, arithmetic, per_byte)
+        reading[name], writing[name], read_bytes[name] = calls
+    for name, int8 in (("PyTorch float32", False), ("PyTorch dynamic int8", True)):
+        reading[name], writing[name], read_bytes[name] = theirs(config, symbols, int8)
+    times = {"prompt": alternately(reading, config), "written": alternately(writing, config)}
+    symbol = {name: seconds / config.count for name, seconds in times["written"].items()}
+    for name in writing:
+        yield {
+            "body": name,
+            "symbols a second": 1 / symbol[name],
+            "milliseconds a symbol": 1e3 * symbol[name],
+            "milliseconds of the prompt": 1e3 * times["prompt"][name],
+            "megabytes of weights a symbol": read_bytes[name] / 1e6,
+            "bound": read_bytes["PyTorch float32"] / read_bytes[name],
+            **{f"times {peer}": symbol[peer] / symbol[name] for peer in PEERS},
+            "prompt times PyTorch float32": times["prompt"]["PyTorch float32"]
+            / times["prompt"][name],
+        }
+
+
+def training_rows(config: Config) -> Iterator[dict[str, Any]]:
+    symbols = np.random.default_rng(0).integers(0, 65, (12, 65)).astype(np.int32)
+    calls: dict[str, Call] = {"PyTorch float32": their_step(symbols)}
+    for name, arithmetic in (("nnlab float32", FLOAT), ("nnlab BitNet", BITNET)):
+        calls[name] = our_step(nano_gpt(arithmetic=arithmetic), symbols)
+    median = alternately(calls, config, inner=3)
+    for name, seconds in median.items():
+        yield {
+            "body": name,
+            "milliseconds a step": 1e3 * seconds,
+            "of nnlab float32": seconds / median["nnlab float32"],
+            "of PyTorch float32": seconds / median["PyTorch float32"],
+        }
+
+
+def alternately(calls: dict[str, Call], config: Config, inner: int = 1) -> dict[str, float]:
+    """Median seconds of each call, in rounds of all."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(config.repeats):
+        for name, call in calls.items():
+            for _ in range(inner):
+                start = time.perf_counter()
+                call()
+                times[name].append(time.perf_counter() - start)
+    return {name: float(np.median(taken)) for name, taken in times.items()}
+
+
+def ours(config: Config, symbols: int, arithmetic: Any, per_byte: Any) -> tuple[Call, Call, int]:
+    """Read the prompt; write the symbols; bytes of weights that a symbol reads."""
+    model = GPT2(
+        symbols=symbols,
+        positions=config.prompt + config.count,
+        features=config.features,
+        layers=config.layers,
+        use_bias=False,
+        arithmetic=arithmetic,
+    )
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
+    model, variables, _ = pack(model, variables, per_byte=per_byte)
+    given = jnp.asarray(prompt_of(config, symbols))
+    read = jax.jit(lambda v, x: prefill(model, v, x, room=config.count))
+    read = read.lower(variables, given).compile()
+    position = read(variables, given)
+    key = jax.random.key(1)
+    write = jax.jit(lambda v, p: decode(model, v, key, p, config.count, top_k=1)[1])
+    write = write.lower(variables, position).compile()
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    size = sum(x.nbytes for path, x in leaves if "position_embedding" not in str(path))
+    return (
+        lambda: jax.block_until_ready(read(variables, given)),
+        lambda: jax.block_until_ready(write(variables, position)),
+        size,
+    )
+
+
+def prompt_of(config: Config, symbols: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, symbols, (1, config.prompt)).astype(np.int32)
+
+
+class Decoder(tnn.Module):
+    """The same shape in PyTorch, with keys and values in arrays of full length."""
+
+    def __init__(self, symbols: int, positions: int, features: int, layers: int, heads: int):
+        super().__init__()
+        self.word, self.place = tnn.Embedding(symbols, features), tnn.Embedding(positions, features)
+        self.blocks = tnn.ModuleList(_Block(positions, features, heads) for _ in range(layers))
+        self.norm = tnn.LayerNorm(features, bias=False)
+        self.head = tnn.Linear(features, symbols, bias=False)
+
+    def forward(self, symbols: torch.Tensor, at: int | None = None) -> torch.Tensor:
+        start = at or 0
+        x = self.word(symbols) + self.place.weight[start : start + symbols.shape[1]]
+        for block in self.blocks:
+            x = block(x, at)
+        return self.head(self.norm(x if at is None else x[:, -1:]))
+
+
+class _Block(tnn.Module):
+    def __init__(self, positions: int, features: int, heads: int):
+        super().__init__()
+        make = functools.partial(tnn.Linear, bias=False)
+        self.mixed, self.output = make(features, 3 * features), make(features, features)
+        self.up, self.down = make(features, 4 * features), make(4 * features, features)
+        self.first, self.second = (tnn.LayerNorm(features, bias=False) for _ in range(2))
+        self.heads = heads
+        self.held = [torch.zeros(1, heads, positions, features // heads) for _ in range(2)]
+
+    def forward(self, x: torch.Tensor, at: int | None) -> torch.Tensor:
+        texts, time_, features = x.shape
+        parts = self.mixed(self.first(x)).view(texts, time_, 3, self.heads, -1)
+        q, k, v = parts.permute(2, 0, 3, 1, 4)
+        if at is not None:
+            for held, new in zip(self.held, (k, v), strict=True):
+                held[:, :, at : at + time_] = new
+            k, v = (held[:, :, : at + time_] for held in self.held)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=time_ > 1)
+        x = x + self.output(y.transpose(1, 2).reshape(texts, time_, features))
+        return x + self.down(F.gelu(self.up(self.second(x)), approximate="tanh"))
+
+
+def theirs(config: Config, symbols: int, int8: bool) -> tuple[Call, Call, int]:
+    sizes = symbols, config.prompt + config.count, config.features, config.layers
+    model: Any = Decoder(*sizes, heads=12).eval()
+    given = torch.from_numpy(prompt_of(config, symbols).astype(np.int64))
+    size = sum(p.numel() for name, p in model.named_parameters() if "place" not in name)
+    size = (size - model.word.weight.numel()) * (1 if int8 else 4)
+    if int8:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is deprecated, for a package of its own
+            model = torch.ao.quantization.quantize_dynamic(model, {tnn.Linear}, dtype=torch.qint8)
+
+    @torch.inference_mode()
+    def read() -> torch.Tensor:
+        return model(given, 0)
+
+    @torch.inference_mode()
+    def write() -> None:
+        last = given[:, -1:]
+        for n in range(config.count):
+            last = model(last, config.prompt + n).argmax(-1)
+
+    read()
+    return read, write, size
+
+
+def their_step(symbols: np.ndarray) -> Call:
+    torch.manual_seed(0)
+    model = Decoder(65, 64, 128, 4, heads=4)
+    model.head.weight = model.word.weight
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.1)
+    given = torch.from_numpy(symbols.astype(np.int64))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        logits = model(given[:, :-1]).reshape(-1, 65)
+        F.cross_entropy(logits, given[:, 1:].reshape(-1)).backward()
+        optimizer.step()
+
+    return step
+
+
+def our_step(model: Any, symbols: np.ndarray) -> Call:
+    optimizer = optax.adamw(1e-3, weight_decay=0.1)
+    batch = jnp.asarray(symbols[:, :-1]), jnp.asarray(symbols[:, 1:])
+    state = training.init(jax.random.key(0), model, optimizer, batch[0])
+    step = jax.jit(training.train_step(model, optimizer)).lower(state, batch).compile()
+    return lambda: jax.block_until_ready(step(state, batch))
+
+
+if __name__ == "__main__":
+    run(main, Config)
