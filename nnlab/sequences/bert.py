@@ -98,6 +98,8 @@ class Bert(Network):
     arithmetic: Arithmetic = FLOAT
     dtype: Dtype | None = None
 
+    idle_parameters = ("type_embedding",)  # the words of most texts are of one type
+
     @nn.compact
     def __call__(self, inputs: Any, train: bool = False, lengths: jax.Array | None = None) -> Any:
         symbols, lengths, types = tokens_of(inputs, lengths, self.symbols, self.positions)

@@ -109,9 +109,9 @@ def in_buckets(
         chosen = Tokens(tokens.symbols[rows, :width], tokens.lengths[rows])
         return chosen, jax.tree.map(lambda a: a[rows], examples[1])
 
-    def plan(state: State, epoch: int) -> list[tuple[np.ndarray, int]]:
+    def plan(key: jax.Array, epoch: int) -> list[tuple[np.ndarray, int]]:
         """The rows and the width of each batch of an epoch."""
-        keys = jax.random.split(jax.random.fold_in(order_key(state), epoch))
+        keys = jax.random.split(jax.random.fold_in(key, epoch))
         order = np.asarray(jax.random.permutation(keys[0], len(bucket)))
         batches, left = [], order[:0]
         for number, width in enumerate(widths):
@@ -132,17 +132,19 @@ def in_buckets(
             return jax.device_put(batch(rows, width), sharding)
 
         program, rows = jit_step(step, mesh), np.arange(batch_size)
-        planned = {width for _, width in plan(state, 0)}  # the same in each epoch
-        runs = {width: program.lower(state, placed(rows, width)).compile() for width in planned}
-        epochs: dict[int, list[tuple[np.ndarray, int]]] = {}
+        used = {width for _, width in plan(order_key(state), 0)}  # the same in each epoch
+        runs = {width: program.lower(state, placed(rows, width)).compile() for width in used}
+        planned: dict[Any, list[tuple[np.ndarray, int]]] = {}  # of the epoch under way
 
         def advance(state: State, count: int) -> tuple[State, dict[str, np.ndarray]]:
             epoch, first = divmod(int(state.step), steps)
-            if epoch not in epochs:
-                epochs.clear()
-                epochs[epoch] = plan(state, epoch)
+            key = order_key(state)
+            which = epoch, jax.random.key_data(key).tobytes()
+            if which not in planned:
+                planned.clear()
+                planned[which] = plan(key, epoch)
             made = []
-            for rows, width in epochs[epoch][first : first + count]:
+            for rows, width in planned[which][first : first + count]:
                 state, metrics = runs[width](state, placed(rows, width))
                 made.append(metrics)
                 if metrics.get("nonfinite", -1) >= 0:
