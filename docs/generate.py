@@ -29,6 +29,7 @@ TOPICS = {
     "optimisers": "Signs, bits and vanishing gradients",
     "memory": "Memory and algorithms",
     "text": "Text",
+    "transformers": "Transformers",
     "anomaly": "Anomalies in series and logs",
     "images": "Images of your own",
     "deployment": "Deployment and cost",

@@ -28,6 +28,7 @@ from nnlab.paths import writing
 from nnlab.runs import hosts
 from nnlab.runs.environment import provenance
 from nnlab.runs.fields import check_fields
+from nnlab.runs.reading import read_run
 from nnlab.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -111,6 +112,14 @@ class Record:
         self.folder = folder
         self._start = time.perf_counter()
         self.contents: dict[str, Any] = provenance() | {"config": dataclasses.asdict(config)}
+
+    def go_on(self) -> None:
+        """Take over what an earlier piece of the run has recorded, if it is being resumed.
+
+        For scripts that ask `rows` what is done; others record their rows anew.
+        """
+        if self.folder.resume and (found := read_run(self.folder.path).result):
+            self.contents = {**found, "finished": False} | self.contents
 
     @property
     def minutes(self) -> float:
