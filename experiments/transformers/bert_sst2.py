@@ -17,11 +17,11 @@ adder    distances for products, in attention too; each is normalised, and its w
 =======  ===========================================================================================
 
 A student's loss is the cross-entropy with the teacher's probabilities plus the squared distances of
-what their blocks give, as in TernaryBERT, which compares attention scores too. Nothing is chosen by the
-872 sentences of the dev set: the network of the last epoch counts.
+what their blocks give, as in TernaryBERT, which compares attention scores too. Nothing is chosen by
+the 872 sentences of the dev set: the network of the last epoch counts.
 
 Known, on dev: 91.5 % for MiniLM-L6, from which this checkpoint descends by other training; 87.7 for
-BiT without intermediate steps, after 10 epochs, from BERT-base with its 93.2. The majority is 50.9 %.
+BiT without intermediate steps, after 10 epochs, from BERT-base with its 93.2. The majority is 50.9.
 
     python experiments/transformers/bert_sst2.py
     python experiments/transformers/bert_sst2.py --resume --seeds 1 2 \\
@@ -57,7 +57,6 @@ from nnlab.arithmetics import ADDER, BIT, FLOAT, SHIFT_Q, Arithmetic, bitnet
 from nnlab.costs import inference_costs
 from nnlab.errors import InputError
 from nnlab.figures.plots import COLOURS, STYLE
-from nnlab.files.saved import SavedModel
 from nnlab.layers.bit import start_scales
 from nnlab.layers.transformer import Activation
 from nnlab.optim import adder_recipe, freeze
@@ -144,15 +143,18 @@ class Data(NamedTuple):
 
 def main(config: Config) -> None:
     folder = user_path(config.encoder) if config.encoder else hugging_face.minilm_folder()
-    encoder = hugging_face.read(folder, Bert)
-    check(config, encoder.model)
-    data = prepared(config, read_tokenizer(folder), encoder.model)
+    found = hugging_face.read(folder, Bert)
+    bert: Any = found.model
+    check(config, bert)
+    data = prepared(config, read_tokenizer(folder), bert)
     with config.open("networks", "seeds") as record:
         record.go_on()
         for seed, network in itertools.product(config.seeds, KINDS):
             made = {(row["network"], row["seed"]) for row in record.rows("rows")}
             if network in config.networks and (network, seed) not in made:
-                record.row(train(network, seed, encoder, data, config, record), "rows")
+                record.row(
+                    train(network, seed, bert, found.variables, data, config, record), "rows"
+                )
                 record.result({"table": table(record.rows("rows"))})
                 record.figure(figure(record.rows("rows")))
         figures.print_table(record.rows())
@@ -197,11 +199,17 @@ def prepared(config: Config, tokenizer: Tokenizer, encoder: Bert) -> Data:
 
 
 def train(
-    network: str, seed: int, encoder: SavedModel, data: Data, config: Config, record: runs.Record
+    network: str,
+    seed: int,
+    encoder: Bert,
+    variables: Any,
+    data: Data,
+    config: Config,
+    record: runs.Record,
 ) -> dict[str, Any]:
     """Train a network, and return its row."""
     name, kind, teach = f"{network}_{seed}", KINDS[network], network != "float"
-    model = classifier(encoder.model, kind)
+    model = classifier(encoder, kind)
     feed = in_buckets(data.texts, data.labels, config.batch_size, pad=data.tokenizer.pad)
     epochs, peak = (
         (1, config.student_learning_rate) if teach else (config.epochs, config.learning_rate)
@@ -218,12 +226,11 @@ def train(
     if teach:
         known = teacher.variables["params"]
         student = taken(state.params["student"], known)
-        if kind.begin is not None:
-            begin = jax.jit(functools.partial(kind.begin, model))
-            student = begin({"params": student}, first)["params"]
+        if begin := kind.begin:
+            student = jax.jit(functools.partial(begin, model))({"params": student}, first)["params"]
         params = {"student": student, "teacher": known}
     else:
-        params = taken(state.params, {"bert": encoder.variables["params"]})
+        params = taken(state.params, {"bert": variables["params"]})
     trained = runs.fit(
         name,
         state._replace(params=jax.tree.map(jnp.array, params)),
@@ -242,7 +249,7 @@ def train(
         folder = teacher_folder(record.folder.path, seed)
         hugging_face.write(folder, model, variables, overwrite=True)
         data.tokenizer.write(folder / "tokenizer.json", overwrite=True)
-    sentence = Tokens(jnp.zeros((1, TEXT), jnp.int32), jnp.full(1, TEXT, jnp.int32))
+    sentence: Any = Tokens(jnp.zeros((1, TEXT), jnp.int32), jnp.full(1, TEXT, jnp.int32))
     costs = inference_costs(functools.partial(model.apply, train=False), variables, sentence)
     shutil.rmtree(record.folder.checkpoints / name, ignore_errors=True)
     return {

@@ -1,6 +1,7 @@
 """BERT on SST-2 in small: what is refused, and rows that go on where they stopped."""
 
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -36,7 +37,7 @@ def write(folder, encoder):
         (folder / "sst2" / f"{name}.tsv").write_text(text)
 
 
-SIZES = {"features": 8, "layers": 1, "heads": 2, "positions": 16}
+SIZES: Any = {"features": 8, "layers": 1, "heads": 2, "positions": 16}
 
 
 @pytest.fixture
