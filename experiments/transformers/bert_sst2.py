@@ -221,7 +221,8 @@ def train(
         teacher = hugging_face.read(teacher_folder(record.folder.path, seed))
         whole, weights = Taught(model, teacher.model), (lambda state: state.params["student"])
         options = dict(loss=teaching.loss, metrics=teaching.student_accuracy)
-    first = feed.first()[0]
+    middle = sorted(data.texts, key=len)[len(data.texts) // 2 :]  # with little padding
+    first = padded(middle[: config.batch_size], pad=data.tokenizer.pad)
     state = training.init(jax.random.key(seed), whole, optimizer, first)
     if teach:
         known = teacher.variables["params"]

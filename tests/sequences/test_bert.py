@@ -63,9 +63,9 @@ def test_what_comes_after_a_relu_is_for_inputs_that_are_not_negative():
     signed = {}
 
     def look(call, args, kwargs, context):
-        module: Any = context.module
-        if isinstance(module, BitDense):
-            signed[module.scope.path[-1]] = module.signed
+        scope: Any = context.module.scope
+        if isinstance(context.module, BitDense):
+            signed[scope.path[-1]] = context.module.signed
         return call(*args, **kwargs)
 
     for activation in (nn.relu, gelu):
