@@ -20,7 +20,7 @@ SYMBOLS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
 def lines_of(count, seed):
     rng = np.random.default_rng(seed)
     for number in range(count):
-        words = [*rng.choice(WORDS[2:], rng.integers(1, 6)), WORDS[1 - number % 2]]
+        words = [*rng.choice(WORDS[2:], rng.choice((2, 5))), WORDS[1 - number % 2]]
         yield f"{' '.join(rng.permutation(words))}\t{number % 2}\n"
 
 
@@ -37,7 +37,7 @@ def write(folder, encoder):
         (folder / "sst2" / f"{name}.tsv").write_text(text)
 
 
-SIZES: Any = {"features": 8, "layers": 1, "heads": 2, "positions": 16}
+SIZES: Any = {"features": 8, "layers": 1, "heads": 2, "positions": 32}
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ BAD = {
         ["--no-truncate"],
         ["dev.tsv, line 2 has 22 symbols", "12"],
     ),
-    "positions": (lambda f: None, ["--positions", "17"], ["--positions", "16", "17"]),
+    "positions": (lambda f: None, ["--positions", "33"], ["--positions", "32", "33"]),
     "frozen": (lambda f: None, ["--frozen", "3"], ["--frozen", "2", "3"]),
     "a student alone": (lambda f: None, ["--networks", "shift"], ["seed 0", "float"]),
     "a vocabulary": (
