@@ -1,6 +1,8 @@
 """How much of a BERT's judgement of sentences is left when its products no longer multiply?
 
-Answer: to be measured.
+Answer: Not measured yet. Counted are energy, that of a sentence of 25 symbols, and bytes at rest:
+float takes 1,240 µJ and 90.9 MB, ternary 33 and 51.0, binary 17 and 49.8, shift 285 and 55.0, adder
+501 and 90.9. Of these bytes the embeddings, which stay float, are 47.7 MB.
 
 MiniLM-L6 (22.7 million parameters, 10.6 of them in the products of six blocks) is tuned on SST-2:
 whole sentences and parts of them, negative or positive. Then students that start from its weights
@@ -26,6 +28,9 @@ BiT without intermediate steps, after 10 epochs, from BERT-base with its 93.2. T
     python experiments/transformers/bert_sst2.py
     python experiments/transformers/bert_sst2.py --resume --seeds 1 2 \\
         --networks float ternary binary
+
+A step of the float network on 32 texts of 16 symbols takes 0.67 s of one core of an AMD EPYC, so
+that an epoch takes some 24 minutes of it.
 
 Each network is a row, which is on disk once it is trained; with `--resume` it goes on within one.
 The float network is in `networks/float_SEED`, in the form of Hugging Face, with its tokenizer.

@@ -53,7 +53,7 @@ class Table(NamedTuple):
         """
         for row, text in enumerate(self.columns[column]):
             if not isinstance(text, str) or not text.strip():
-                shown = "empty" if text == "" or isinstance(text, str) else f"{text!r:.40}"
+                shown = "empty" if isinstance(text, str) else f"{text!r:.40}"
                 raise InputError(f"{self.place(row)}: {column} is {shown}, expected a text.")
         return [text.strip() for text in self.columns[column]]
 
@@ -126,9 +126,8 @@ def _tabs(path: Path, text: str) -> Iterator[Row]:
 
 def _quoted(path: Path, text: str) -> Iterator[Row]:
     def rows() -> Iterator[tuple[int, list[str]]]:
-        reader, first = csv.reader(text.split("\n"), delimiter="\t", strict=True), 1
         lines = (line + "\n" for line in text.split("\n"))
-        reader = csv.reader(lines, delimiter="\t", strict=True)
+        reader, first = csv.reader(lines, delimiter="\t", strict=True), 1
         while True:
             try:
                 row = next(reader, None)
@@ -163,8 +162,9 @@ def _json_lines(path: Path, text: str) -> Iterator[Row]:
     for number, line in _lines(text):
         try:
             row = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{path}, line {number} is no JSON: {error}.") from error
+        except (ValueError, RecursionError) as error:
+            said = getattr(error, "msg", error)  # without a line of its own
+            raise InputError(f"{path}, line {number} is no JSON: {said}.") from error
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number} is {line:.40}, expected a JSON object.")
         yield number, row

@@ -77,9 +77,8 @@ class Tokenizer:
         found = self.inner.encode_batch(list(texts))
         unknown = self._unknown
         for number, each in enumerate(found):
-            inside = {
-                s for s, end in zip(each.ids, each.special_tokens_mask, strict=True) if not end
-            }
+            marks = zip(each.ids, each.special_tokens_mask, strict=True)
+            inside = {symbol for symbol, at_end in marks if not at_end}
             if not inside - {unknown}:
                 what = "only symbols that the tokenizer does not know" if inside else "no symbols"
                 raise InputError(
@@ -99,11 +98,10 @@ class Tokenizer:
                 flush=True,
             )
             self.inner.enable_truncation(longest)
-            for number, cut in zip(
-                long, self.inner.encode_batch([texts[n] for n in long]), strict=True
-            ):
-                symbols[number] = np.array(cut.ids, np.int32)
+            cut = self.inner.encode_batch([texts[n] for n in long])
             self.inner.no_truncation()
+            for number, each in zip(long, cut, strict=True):
+                symbols[number] = np.array(each.ids, np.int32)
         return symbols
 
     def decode(self, symbols: Iterable[int]) -> str:
@@ -155,7 +153,8 @@ def read_tokenizer(path: str | os.PathLike[str], *, lowercase: bool = True) -> T
         try:
             inner = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the package knows no other
-            raise InputError(f"{path} is no tokenizer: {error}.") from error
+            said = " ".join(str(error).split())
+            raise InputError(f"{path} is no tokenizer: {said}.") from error
         inner.no_truncation()
         inner.no_padding()
         return Tokenizer(inner)
