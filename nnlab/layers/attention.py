@@ -161,6 +161,16 @@ class Attention(nn.Module):
             y = self.sub_norm(dtype=self.dtype, name="sub_norm")(y)
         return Projection(x.shape[-1], kernel_init=self.output_init, name="output", **parts)(y)
 
+    @property
+    def idle_parameters(self) -> tuple[str, ...]:
+        """What has no gradient, for `nnlab.training.diagnose`.
+
+        A bias of all keys adds one number to all scores of a query, which eq. 2 takes out again;
+        not so where positions turn the keys.
+        """
+        alike = self.attention is None and self.rotary_theta is None
+        return ("key/bias", "key/output_norm/bias") if alike else ()
+
     def _sizes(self, features: int) -> tuple[int, int]:
         """The number of key heads and the size of a head."""
         if self.head_size is None and features % self.heads:

@@ -60,6 +60,8 @@ class FeedForward(nn.Module):
         gated: the second form of eq. 3.
         fused: whether W_g and W_u, in this order, are one layer `gate` of 2 hidden outputs.
         use_bias, dense, norm: as for `nnlab.layers.Attention`.
+        down_dense: makes W_d; by default `dense`. After a ReLU, whose outputs are not negative, see
+            `nnlab.arithmetics.Arithmetic.dense_after_relu`.
         sub_norm: makes the normalisation before the last projection, if there is one.
         kernel_init, output_init: how real weights of W_u and W_g, and of W_d, start.
         dtype: dtype of the computation.
@@ -71,6 +73,7 @@ class FeedForward(nn.Module):
     fused: bool = False
     use_bias: bool = True
     dense: Callable[..., nn.Module] = nn.Dense
+    down_dense: Callable[..., nn.Module] | None = None
     norm: bool = False
     sub_norm: Callable[..., nn.Module] | None = None
     kernel_init: Initializer | None = None
@@ -96,6 +99,7 @@ class FeedForward(nn.Module):
             y = self.activation(gate) * y
         if self.sub_norm is not None:
             y = self.sub_norm(dtype=self.dtype, name="sub_norm")(y)
+        parts["dense"] = self.down_dense or self.dense
         return Projection(x.shape[-1], kernel_init=self.output_init, name="down", **parts)(y)
 
 

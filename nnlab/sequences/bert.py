@@ -98,6 +98,8 @@ class Bert(Network):
     arithmetic: Arithmetic = FLOAT
     dtype: Dtype | None = None
 
+    idle_parameters = ("type_embedding",)  # the words of most texts are of one type
+
     @nn.compact
     def __call__(self, inputs: Any, train: bool = False, lengths: jax.Array | None = None) -> Any:
         symbols, lengths, types = tokens_of(inputs, lengths, self.symbols, self.positions)
@@ -136,7 +138,9 @@ class Bert(Network):
             dropout=self.attention_dropout,
             **products,
         )
-        feed_forward = FeedForward(self.hidden or 4 * self.features, self.activation, **products)
+        after_relu = self.arithmetic.dense_after_relu if self.activation is nn.relu else None
+        hidden = self.hidden or 4 * self.features
+        feed_forward = FeedForward(hidden, self.activation, down_dense=after_relu, **products)
         options: Any = dict(pre_norm=False, dropout=self.dropout, dtype=self.dtype)
         return Block(mixer, feed_forward, self._norm, **options, name=name)
 

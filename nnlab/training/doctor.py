@@ -25,10 +25,14 @@ statistics that lag        of a normalisation: they do not move, or more than ha
                            is left in them at the end
 =========================  ========================================================================
 
+What is idle by design is passed over: a module names it in `idle_parameters`, paths from it such as
+("key/bias",), each of a parameter or of a layer.
+
 Silence does not mean that a network learns.
 """
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -107,10 +111,11 @@ def diagnose(
     except InputError:
         pass  # one example without an axis of examples, such as a graph
     modules: dict[str, nn.Module] = {}
+    idle: set[str] = set()
     rest = {kind: tree for kind, tree in variables.items() if kind != "params"}
 
     def objective(params, inputs, labels, key):
-        with nn.intercept_methods(watching(modules)):
+        with nn.intercept_methods(watching(modules, idle)):
             outputs, updates = model.apply(
                 {"params": params, **rest},
                 inputs,
@@ -141,6 +146,7 @@ def diagnose(
         for name, module in modules.items()
         for arrays in seen_at(seen, module.path)[:1]
     ]
+    named = re.compile("|".join(f"{re.escape(path)}(/|$)" for path in idle) or "(?!)").match
     params = variables["params"]
     broken = _not_finite(params, calls, float(value), batch[1], outputs)
     if broken:
@@ -150,10 +156,11 @@ def diagnose(
             "holds bytes as they are in files; standardise them, as nnlab.vision.standardized does."
         )
         return [Fault("The batch", what)]
+    calls = [call for call in calls if not named(call.name)]
     silent = _same_for_all(calls, inputs, outputs)
     faults = [*silent, *_equal_filters(params, grads)]
     faults += _far(calls, outputs) or _multiples(calls) or _saturated(float(value), outputs)
-    faults += [] if silent else _without_gradient(grads)
+    faults += [] if silent else _without_gradient(grads, named)
     return faults + _lagging(modules, variables, updates, steps)
 
 
@@ -270,13 +277,13 @@ def _equal_filters(params: Any, grads: Any) -> list[Fault]:
     ][:1]
 
 
-def _without_gradient(grads: Any) -> list[Fault]:
+def _without_gradient(grads: Any, idle: Callable[[str], Any]) -> list[Fault]:
     leaves = tree_leaves_with_path(grads)
     sizes = {
         path_name(path): float(abs(np.asarray(g, np.float32)).max(initial=0)) for path, g in leaves
     }
     least = 1e-10 * max(sizes.values(), default=0.0)
-    names = [name for name, size in sizes.items() if size <= least]
+    names = [name for name, size in sizes.items() if size <= least and not idle(name)]
     if not names:
         return []
     more = f" and {len(names) - 1} more parameters" if len(names) > 1 else ""

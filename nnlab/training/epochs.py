@@ -90,7 +90,7 @@ def train_steps(
         order = jnp.arange(shared_size(data))
         if shuffle:
             check_nothing_carried(state)
-            key = jax.random.fold_in(_order_key(state), state.step // steps)
+            key = jax.random.fold_in(order_key(state), state.step // steps)
             order = jax.random.permutation(key, order)
         order = order[: steps * batch_size].reshape(steps, batch_size)
 
@@ -120,7 +120,7 @@ def generated_steps(
         first = state.step - state.step % steps
 
         def batch(number: jax.Array) -> Batch:
-            return make(jax.random.fold_in(_order_key(state), first + number))
+            return make(jax.random.fold_in(order_key(state), first + number))
 
         return _steps(step, state, batch, steps, count)
 
@@ -203,5 +203,6 @@ def train_epoch(step: Step, batch_size: int) -> Epoch:
     return Epoch(program, getattr(step, "check", lambda state, data: None))
 
 
-def _order_key(state: State) -> jax.Array:
+def order_key(state: State) -> jax.Array:
+    """Return the key from which orders of examples are folded."""
     return jax.random.fold_in(state.key, 0)

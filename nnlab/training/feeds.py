@@ -81,7 +81,7 @@ def in_memory(data: Batch, batch_size: int, *, shuffle: bool = True) -> Feed:
         # Once, where each call would move NumPy arrays anew.
         arrays = jax.device_put(data) if mesh is None else replicate(data, mesh)
         program = train_steps(step, batch_size, shuffle=shuffle, mesh=mesh)
-        run = _jit(program, mesh).lower(state, arrays, 1).compile()
+        run = jit_step(program, mesh).lower(state, arrays, 1).compile()
         yield _advance(lambda state, count: run(state, arrays, count), steps)
 
     def sample(batches: int) -> Any:
@@ -114,7 +114,7 @@ def generated(make: Callable[[jax.Array], Batch], steps_per_epoch: int) -> Feed:
     def compile(step: Step, state: State, mesh: Mesh | None) -> Iterator[Advance]:
         if mesh is not None:
             raise InputError("generated batches train on one device, not on a mesh.")
-        run = _jit(generated_steps(step, make, steps_per_epoch), None).lower(state, 1).compile()
+        run = jit_step(generated_steps(step, make, steps_per_epoch), None).lower(state, 1).compile()
         yield _advance(run, steps_per_epoch)
 
     def sample(batches: int) -> Any:
@@ -167,7 +167,7 @@ def streamed(stream: Stream) -> Feed:
 
         # Workers start after compilation, during which a signal would have to wait.
         with reading(alone) as batches:
-            run = _jit(step, mesh).lower(state, next(batches)).compile()
+            run = jit_step(step, mesh).lower(state, next(batches)).compile()
         with reading(stream) as batches:
             failed: list[Exception] = []
 
@@ -198,8 +198,8 @@ def _joined(batches: list[Any]) -> Any:
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
 
 
-def _jit(program: Callable, mesh: Mesh | None) -> Any:
-    """Return `program` for `jax.jit`, which reuses the state's memory and keeps its placement."""
+def jit_step(program: Callable, mesh: Mesh | None) -> Any:
+    """Return `program` by `jax.jit`, which reuses the state's memory and keeps its placement."""
     everywhere = None if mesh is None else NamedSharding(mesh, EVERYWHERE)
     return jax.jit(
         program,

@@ -20,12 +20,19 @@ class Call(NamedTuple):
     outputs: dict[str, Any] | None
 
 
-def watching(modules: dict[str, nn.Module]) -> Callable[..., Any]:
-    """Make an interceptor that keeps the numbers of every layer in the collection `SEEN`."""
+def watching(modules: dict[str, nn.Module], idle: set[str]) -> Callable[..., Any]:
+    """Make an interceptor that keeps the numbers of every layer in the collection `SEEN`.
+
+    Args:
+        modules: gets the layers by their paths.
+        idle: gets the paths of all `idle_parameters`.
+    """
 
     def watch(method: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext):
         y = method(*args, **kwargs)
         module = context.module
+        named = getattr(module, "idle_parameters", ())
+        idle.update("/".join((*module.path, name)) for name in named)
         if context.method_name == "__call__" and _own(module):
             modules.setdefault("/".join(module.path) or type(module).__name__, module)
             given = [a for a in jax.tree.leaves((args, kwargs)) if isinstance(a, jax.Array)]

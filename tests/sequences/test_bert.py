@@ -4,12 +4,15 @@ import importlib.util
 import math
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnlab.arithmetics import ADDER
+from nnlab.arithmetics import ADDER, BIT
+from nnlab.layers.bit import BitDense
+from nnlab.layers.transformer import gelu
 from nnlab.models import Bert, BertClassifier, BertMaskedLM
 from nnlab.sequences.bert import MINILM
 from nnlab.sequences.hugging_face import minilm_folder, read
@@ -53,6 +56,24 @@ def test_padding_and_types(random_variables):
     np.testing.assert_array_equal(y.pooled, z.pooled)
     assert np.any(y.hidden[0, 4:] != z.hidden[0, 4:])
     assert np.all(y.pooled != apply(variables, Tokens(SYMBOLS, LENGTHS, types + 1)).pooled)
+
+
+def test_what_comes_after_a_relu_is_for_inputs_that_are_not_negative():
+    """With BiT's arithmetic the second layer of each feed-forward block alone has bits 0 and 1."""
+    signed = {}
+
+    def look(call, args, kwargs, context):
+        scope: Any = context.module.scope
+        if isinstance(context.module, BitDense):
+            signed[scope.path[-1]] = context.module.signed
+        return call(*args, **kwargs)
+
+    for activation in (nn.relu, gelu):
+        with nn.intercept_methods(look):
+            model = Bert(**TINY, arithmetic=BIT, activation=activation)
+            jax.eval_shape(model.init, jax.random.key(0), SYMBOLS)
+        names = ("query", "key", "value", "output", "up")
+        assert signed == dict.fromkeys(names, True) | {"down": activation is gelu}
 
 
 def test_heads(random_variables):
