@@ -1,38 +1,54 @@
-"""Time non-maximum suppression beside the loop over single boxes that libraries compile.
+"""Is non-maximum suppression under `jax.jit` as fast as the loop that libraries compile?
 
-`measure()` returns milliseconds of both, alternating, for four crowds of boxes; both must keep the
-same. torchvision's compiled loop cannot be had beside a CPU build of PyTorch, so the peer is the
-same loop in `suppression.cc`, with the same strict inequality, compiled with -O3.
+Answer: Not measured yet on a quiet machine; on a busy one it took less time than the loop for each
+of four crowds of 10,000 boxes.
+
+Known: torchvision's `nms` goes through single boxes by falling score and drops every later one that
+overlaps. Its compiled loop cannot be had beside a CPU build of PyTorch, so the peer is the same
+loop in `suppression.cc`, with the same strict inequality, compiled with -O3. Both are called in
+turns, and both must keep the same boxes.
+
+    python experiments/benchmarks/suppression.py
 """
 
 import ctypes
+import dataclasses
 import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
+from nnlab import figures, runs
 from nnlab.errors import InputError
+from nnlab.runs.fields import PositiveInt
+from nnlab.runs.script import run
 from nnlab.vision.detection.suppression import nms
 
 THRESHOLD = 0.5
 
 
-class Timed(NamedTuple):
-    """Least and median milliseconds of suppressing some boxes."""
-
-    boxes: int
-    kept: int
-    ours: tuple[float, float]
-    loop: tuple[float, float]
+@dataclasses.dataclass(frozen=True)
+class Config(runs.Run):
+    out: str = "runs/suppression"
+    boxes: PositiveInt = 10_000
+    rounds: PositiveInt = 21
 
 
-def crowds(count: int = 10_000) -> dict[str, np.ndarray]:
+def main(config: Config) -> None:
+    loop = compiled_loop()
+    with config.open() as record:
+        for row in measure(loop, config.boxes, config.rounds):
+            record.row(row)
+        figures.print_table(record.rows())
+
+
+def crowds(count: int) -> dict[str, np.ndarray]:
     """Return boxes of four kinds, float32 [count, 4], by how many of them overlap."""
     generator = np.random.default_rng(0)
     found = {}
@@ -78,40 +94,29 @@ def compiled_loop() -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     return run
 
 
-def measure(count: int = 10_000, repeats: int = 21) -> dict[str, Timed]:
-    """Return times by kind of crowd.
-
-    Raises:
-        AssertionError: the two keep different boxes.
-    """
-    loop = compiled_loop()
+def measure(loop, count: int, rounds: int) -> Iterator[dict[str, Any]]:
+    """Yield a row a crowd: least and median milliseconds of both."""
     ours = jax.jit(lambda boxes, scores: nms(boxes, scores, THRESHOLD))
     scores = np.random.default_rng(1).uniform(size=count).astype(np.float32)
-    found = {}
     for name, boxes in crowds(count).items():
-        kept = jax.device_get(ours(boxes, scores))
-        expected = loop(boxes, scores)
+        kept, expected = jax.device_get(ours(boxes, scores)), loop(boxes, scores)
         assert kept.indices[kept.mask].tolist() == expected.tolist(), name
         on_device = jax.device_put((boxes, scores))
-        calls = (
-            lambda args=on_device: jax.block_until_ready(ours(*args)),
-            lambda args=(boxes, scores): loop(*args),
-        )
-        times: list[list[float]] = [[], []]
-        for _ in range(repeats):
-            for call, taken in zip(calls, times, strict=True):
+        calls = {
+            "nnlab": lambda args=on_device: jax.block_until_ready(ours(*args)),
+            "loop": lambda args=(boxes, scores): loop(*args),
+        }
+        times: dict[str, list[float]] = {who: [] for who in calls}
+        for _ in range(rounds):
+            for who, call in calls.items():
                 begin = time.perf_counter()
                 call()
-                taken.append(1000 * (time.perf_counter() - begin))
-        pairs = [(min(taken), float(np.median(taken))) for taken in times]
-        found[name] = Timed(count, len(expected), pairs[0], pairs[1])
-    return found
+                times[who].append(1000 * (time.perf_counter() - begin))
+        row: dict[str, Any] = {"boxes": name, "of": count, "kept": len(expected)}
+        for who, taken in times.items():
+            row |= {f"{who}, least / ms": min(taken), f"{who} / ms": float(np.median(taken))}
+        yield row | {"ratio": row["nnlab / ms"] / row["loop / ms"]}
 
 
 if __name__ == "__main__":
-    for name, timed in measure().items():
-        ours, loop = timed.ours, timed.loop
-        print(
-            f"{name}: {timed.kept} of {timed.boxes} kept; nnlab {ours[0]:.1f} ms (median "
-            f"{ours[1]:.1f}), loop {loop[0]:.1f} ms ({loop[1]:.1f})"
-        )
+    run(main, Config)
