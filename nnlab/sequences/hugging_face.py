@@ -43,10 +43,10 @@ from nnlab.files.state_dicts import (
     read_state_dict,
     write_state_dict,
 )
-from nnlab.layers.rotary import DynamicScaling, LinearScaling, Llama3Scaling
 from nnlab.layers.transformer import gelu, squared_relu, tanh_gelu
 from nnlab.paths import reading, user_path
 from nnlab.sequences import bert, gpt2, llama
+from nnlab.sequences.rotary_json import scaling_as_json, scaling_of
 
 _ACTIVATIONS = {
     "gelu": gelu,
@@ -54,19 +54,6 @@ _ACTIVATIONS = {
     "relu": nn.relu,
     "silu": nn.silu,
     "relu2": squared_relu,
-}
-_SCALINGS: Mapping[str, tuple[Any, Mapping[str, str]]] = {  # by our fields, as in `_Kind`
-    "linear": (LinearScaling, {"factor": "factor"}),
-    "dynamic": (DynamicScaling, {"factor": "factor", "trained": "max_position_embeddings"}),
-    "llama3": (
-        Llama3Scaling,
-        {
-            "factor": "factor",
-            "low_turns": "low_freq_factor",
-            "high_turns": "high_freq_factor",
-            "trained": "original_max_position_embeddings",
-        },
-    ),
 }
 _SIZES = {
     "symbols": "vocab_size",
@@ -224,7 +211,7 @@ def model_of(config: Mapping[str, Any], kind: type[nn.Module] | None = None, **f
     for key, value in known.fixed.items():
         if config.get(key, value) != value:
             raise InputError(f"{key} is {config[key]!r}, of which only {value!r} is known here.")
-    scaling = _scaling_of(config)
+    scaling = scaling_of(config)
     config = {**config, **(config.get("rope_parameters") or {})}
     found = {field: config[key] for field, key in known.fields.items() if key in config}
     if (activation := found.get("activation", "gelu")) not in _ACTIVATIONS:
@@ -242,24 +229,6 @@ def model_of(config: Mapping[str, Any], kind: type[nn.Module] | None = None, **f
     if scaling is not None:
         found["rotary_scaling"] = scaling
     return kind(**found | fields)
-
-
-def _scaling_of(config: Mapping[str, Any]) -> Any:
-    """The scaling of rotary positions that a configuration names, or None."""
-    told = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    kind = told
-    if isinstance(told, Mapping):
-        kind = told.get("rope_type", told.get("type", "default"))
-        if kind == "default":
-            return None
-    if not isinstance(kind, str) or kind not in _SCALINGS:
-        known = ", ".join(_SCALINGS)
-        raise InputError(f"the scaling of rotary positions is {kind!r}, expected one of {known}.")
-    make, keys = _SCALINGS[kind]
-    values = {field: {**config, **told}.get(key) for field, key in keys.items()}
-    if wrong := [k for f, k in keys.items() if not isinstance(values[f], int | float)]:
-        raise InputError(f"the scaling {kind!r} of rotary positions lacks the number {wrong[0]}.")
-    return make(**values)
 
 
 def config_of(model: nn.Module) -> dict[str, Any]:
@@ -285,19 +254,10 @@ def config_of(model: nn.Module) -> dict[str, Any]:
     if config.get("intermediate_size", 0) is None:
         config["intermediate_size"] = 4 * config["hidden_size"]
     if (scaling := getattr(model, "rotary_scaling", None)) is not None:
-        config |= _scaling_as_json(scaling)
+        config |= scaling_as_json(scaling)
     if isinstance(model, bert.BertClassifier):
         config["id2label"] = {str(label): f"LABEL_{label}" for label in range(model.classes)}
     return config
-
-
-def _scaling_as_json(scaling: Any) -> dict[str, Any]:
-    for kind, (made, keys) in _SCALINGS.items():
-        if type(scaling) is made:
-            values = {key: getattr(scaling, field) for field, key in keys.items()}
-            size = {k: values.pop(k) for k in ("max_position_embeddings",) if k in values}
-            return {"rope_scaling": {"rope_type": kind} | values} | size
-    raise InputError(f"the scaling {scaling!r} has no name in Hugging Face's files.")
 
 
 def _read_config(path: Path) -> dict[str, Any]:
