@@ -71,25 +71,40 @@ def test_boltzmann_machines(result, write_mnist, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["pretraining", "deep_belief"])
-def test_a_run_in_pieces_measures_nothing_twice(name, result, write_mnist, tmp_path):
+def test_pretraining_in_pieces_measures_nothing_twice(result, write_mnist, tmp_path):
     write_mnist(tmp_path, images=240)
-    small = {
-        "pretraining": [
-            *("--width", 8, "--depths", 1, 2, "--labels", 20, 240, "--layer-epochs", 1),
-            *("--steps", 20, "--epochs", 1, "--rates", 0.01, 0.1, "--seeds", 0),
-        ],
-        "deep_belief": ["--width", 8, "--top", 10, "--greedy-epochs", 1, "--batch-size", 20],
-    }[name]
-    pieces = {"pretraining": ([], []), "deep_belief": (["--epochs", 1], ["--epochs", 2])}[name]
-    args = ("--data-dir", tmp_path, *small, "--resume")
-    first, second = (result(name, *args, *piece) for piece in pieces)
-    if name == "pretraining":
-        assert first["rows"] == second["rows"] and len(first["rows"]) == 12
-        assert first["seconds"] == second["seconds"]
-    else:
-        assert second["epochs"][:2] == first["epochs"] and len(second["epochs"]) == 3
-        assert first["seconds"]["top"] == second["seconds"]["top"]
+    args = [
+        *("--data-dir", tmp_path, "--width", 8, "--depths", 1, 2, "--labels", 20, 240),
+        *("--layer-epochs", 1, "--steps", 20, "--epochs", 1, "--rates", 0.01, 0.1, "--seeds", 0),
+    ]
+    first, second = (result("pretraining", *args, "--resume") for _ in range(2))
+    assert first["rows"] == second["rows"] and len(first["rows"]) == 12
+    assert first["seconds"] == second["seconds"]
+
+
+@pytest.mark.slow
+def test_up_down_in_pieces_is_that_of_one(result, load_script, write_mnist, tmp_path, monkeypatch):
+    write_mnist(tmp_path, images=240)
+    args = [
+        *("--data-dir", tmp_path, "--width", 8, "--top", 10, "--greedy-epochs", 1),
+        *("--batch-size", 20, "--epochs", 3),
+    ]
+    whole = result("deep_belief", *args)["epochs"]
+    script, epochs = load_script("classics/deep_belief"), []
+
+    def cut_off(*args, **options):
+        epochs.append(real(*args, **options))
+        if len(epochs) == 2:
+            raise RuntimeError("cut off")
+        return epochs[-1]
+
+    real = script.up_down.epoch
+    monkeypatch.setattr(script.up_down, "epoch", cut_off)
+    with pytest.raises(RuntimeError, match="cut off"):
+        result("deep_belief", *args, "--overwrite")
+    resumed = result("deep_belief", *args, "--resume")
+    assert resumed["epochs"] == whole and len(whole) == 4
+    assert len(epochs) == 4  # the second epoch twice, nothing else
 
 
 def test_as_many_labels_as_asked_for_though_a_class_has_fewer(load_script):
