@@ -36,12 +36,8 @@ import dataclasses
 import functools
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
-
-if hasattr(os, "sched_setaffinity"):  # one thread of XLA, which starts after it
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
 
 import jax
 import jax.numpy as jnp
@@ -57,11 +53,6 @@ from nnlab.runs import Run
 from nnlab.runs.fields import PositiveInt, SomeOf
 from nnlab.runs.script import run
 from nnlab.sequences.generation import decode, prefill
-
-with needs("benchmark"):
-    import torch
-    from torch import nn as tnn
-    from torch.nn import functional as F
 
 Call = Callable[[], object]
 WHAT = ("vocabulary of 1,024", "vocabulary of 50,257", "training step")
@@ -88,8 +79,9 @@ class Config(Run):
 
 
 def main(config: Config) -> None:
+    with needs("benchmark"):
+        import torch_decoder  # noqa: F401
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # calls are waited for, as PyTorch's
-    torch.set_num_threads(1)
     with config.open() as record:
         record.result({"kernels": kernels.status(), "load": os.getloadavg()})
         for what in config.what:
@@ -102,13 +94,18 @@ def main(config: Config) -> None:
 
 
 def text_rows(what: str, config: Config) -> Iterator[dict[str, Any]]:
+    import torch_decoder
+
     symbols = 1024 if what == WHAT[0] else 50_257
     writing, reading, read_bytes = {}, {}, {}
     for name, (arithmetic, per_byte) in OURS.items():
         calls = ours(config, symbols, arithmetic, per_byte)
         reading[name], writing[name], read_bytes[name] = calls
     for name, int8 in (("PyTorch float32", False), ("PyTorch dynamic int8", True)):
-        reading[name], writing[name], read_bytes[name] = theirs(config, symbols, int8)
+        reading[name], writing[name], read_bytes[name] = torch_decoder.calls(
+            *(prompt_of(config, symbols), config.count, symbols),
+            *(config.features, config.layers, int8),
+        )
     times = {"prompt": alternately(reading, config), "written": alternately(writing, config)}
     symbol = {name: seconds / config.count for name, seconds in times["written"].items()}
     for name in writing:
@@ -126,8 +123,10 @@ def text_rows(what: str, config: Config) -> Iterator[dict[str, Any]]:
 
 
 def training_rows(config: Config) -> Iterator[dict[str, Any]]:
+    import torch_decoder
+
     symbols = np.random.default_rng(0).integers(0, 65, (12, 65)).astype(np.int32)
-    calls: dict[str, Call] = {"PyTorch float32": their_step(symbols)}
+    calls: dict[str, Call] = {"PyTorch float32": torch_decoder.training_step(symbols)}
     for name, arithmetic in (("nnlab float32", FLOAT), ("nnlab BitNet", BITNET)):
         calls[name] = our_step(nano_gpt(arithmetic=arithmetic), symbols)
     median = alternately(calls, config, inner=3)
@@ -186,88 +185,6 @@ def prompt_of(config: Config, symbols: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, symbols, (1, config.prompt)).astype(np.int32)
 
 
-class Decoder(tnn.Module):
-    """The same shape in PyTorch, with keys and values in arrays of full length."""
-
-    def __init__(self, symbols: int, positions: int, features: int, layers: int, heads: int):
-        super().__init__()
-        self.word, self.place = tnn.Embedding(symbols, features), tnn.Embedding(positions, features)
-        self.blocks = tnn.ModuleList(_Block(positions, features, heads) for _ in range(layers))
-        self.norm = tnn.LayerNorm(features, bias=False)
-        self.head = tnn.Linear(features, symbols, bias=False)
-
-    def forward(self, symbols: torch.Tensor, at: int | None = None) -> torch.Tensor:
-        start = at or 0
-        x = self.word(symbols) + self.place.weight[start : start + symbols.shape[1]]
-        for block in self.blocks:
-            x = block(x, at)
-        return self.head(self.norm(x if at is None else x[:, -1:]))
-
-
-class _Block(tnn.Module):
-    def __init__(self, positions: int, features: int, heads: int):
-        super().__init__()
-        make = functools.partial(tnn.Linear, bias=False)
-        self.mixed, self.output = make(features, 3 * features), make(features, features)
-        self.up, self.down = make(features, 4 * features), make(4 * features, features)
-        self.first, self.second = (tnn.LayerNorm(features, bias=False) for _ in range(2))
-        self.heads = heads
-        self.held = [torch.zeros(1, heads, positions, features // heads) for _ in range(2)]
-
-    def forward(self, x: torch.Tensor, at: int | None) -> torch.Tensor:
-        texts, time_, features = x.shape
-        parts = self.mixed(self.first(x)).view(texts, time_, 3, self.heads, -1)
-        q, k, v = parts.permute(2, 0, 3, 1, 4)
-        if at is not None:
-            for held, new in zip(self.held, (k, v), strict=True):
-                held[:, :, at : at + time_] = new
-            k, v = (held[:, :, : at + time_] for held in self.held)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=time_ > 1)
-        x = x + self.output(y.transpose(1, 2).reshape(texts, time_, features))
-        return x + self.down(F.gelu(self.up(self.second(x)), approximate="tanh"))
-
-
-def theirs(config: Config, symbols: int, int8: bool) -> tuple[Call, Call, int]:
-    sizes = symbols, config.prompt + config.count, config.features, config.layers
-    model: Any = Decoder(*sizes, heads=12).eval()
-    given = torch.from_numpy(prompt_of(config, symbols).astype(np.int64))
-    size = sum(p.numel() for name, p in model.named_parameters() if "place" not in name)
-    size = (size - model.word.weight.numel()) * (1 if int8 else 4)
-    if int8:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is deprecated, for a package of its own
-            model = torch.ao.quantization.quantize_dynamic(model, {tnn.Linear}, dtype=torch.qint8)
-
-    @torch.inference_mode()
-    def read() -> torch.Tensor:
-        return model(given, 0)
-
-    @torch.inference_mode()
-    def write() -> None:
-        last = given[:, -1:]
-        for n in range(config.count):
-            last = model(last, config.prompt + n).argmax(-1)
-
-    read()
-    return read, write, size
-
-
-def their_step(symbols: np.ndarray) -> Call:
-    torch.manual_seed(0)
-    model = Decoder(65, 64, 128, 4, heads=4)
-    model.head.weight = model.word.weight
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.1)
-    given = torch.from_numpy(symbols.astype(np.int64))
-
-    def step() -> None:
-        optimizer.zero_grad()
-        logits = model(given[:, :-1]).reshape(-1, 65)
-        F.cross_entropy(logits, given[:, 1:].reshape(-1)).backward()
-        optimizer.step()
-
-    return step
-
-
 def our_step(model: Any, symbols: np.ndarray) -> Call:
     optimizer = optax.adamw(1e-3, weight_decay=0.1)
     batch = jnp.asarray(symbols[:, :-1]), jnp.asarray(symbols[:, 1:])
@@ -277,4 +194,6 @@ def our_step(model: Any, symbols: np.ndarray) -> Call:
 
 
 if __name__ == "__main__":
+    if hasattr(os, "sched_setaffinity"):  # one thread of XLA, which starts after it
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     run(main, Config)
