@@ -57,7 +57,7 @@ class Config(vision.ImageRun):
     minutes: Positive = 8.0
     """Processor time for the training of each network."""
     features: PositiveInt = 192
-    """Of the ViT, in heads of 64."""
+    """Features of the ViT, in heads of 64."""
     layers: PositiveInt = 6
     batch_size: PositiveInt = 128
     learning_rate: Positive = 1e-3
