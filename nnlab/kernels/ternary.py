@@ -5,9 +5,13 @@ products of bytes take them. A block of lines holds 16 outputs; with d digits a 
 
     digit n of byte 4 o + j of line i = w + 1 for output o and input 4 (d i + n) + j.        (1)
 
-Four digits c_n are two bits each, c_0 + 4 c_1 + 16 c_2 + 64 c_3. Five are a number q of base 3, c_0
-its highest digit, and stored as the fraction ceil(256 q / 243) of 256: a product by 3 shifts the
-first digit out of the byte. Where inputs or outputs end before a line or a block, weights are 0.
+Four digits c_n are two bits each, c_0 + 4 c_1 + 16 c_2 + 64 c_3. Five are one of 243 bytes,
+
+    28 (3 c_0 + c_4) + ((9 c_1 + 3 c_2 + c_3) xor c_0),                                  (2)
+
+of which the upper six bits alone know c_0 and c_4, since 28 divides by 4 and the "xor" keeps to the
+lower two: so two tables of 64 bytes, as instructions have them, tell all digits. Where inputs or
+outputs end before a line or a block, weights are 0.
 """
 
 import functools
@@ -39,10 +43,12 @@ def pack(codes: jax.Array, digits: int) -> jax.Array:
     blocks, lines, _ = packed_shape(inputs, outputs, digits)
     padding = [(0, lines * STEP * digits - inputs), (0, blocks * OUTPUTS - outputs)]
     weights = jnp.pad(codes, padding).reshape(lines, digits, STEP, blocks, OUTPUTS)
-    each = (jnp.transpose(weights, (3, 0, 4, 2, 1)) + 1).astype(jnp.int32)
-    number = each @ np.array([1, 4, 16, 64] if digits == 4 else [81, 27, 9, 3, 1], np.int32)
-    if digits == 5:
-        number = (256 * number + 242) // 243
+    each = (jnp.transpose(weights, (3, 0, 4, 2, 1)) + 1).astype(jnp.uint8)
+    c = [each[..., n] for n in range(digits)]
+    if digits == 4:
+        number = c[0] | c[1] << 2 | c[2] << 4 | c[3] << 6
+    else:
+        number = 28 * (3 * c[0] + c[4]) + ((9 * c[1] + 3 * c[2] + c[3]) ^ c[0])  # (2)
     return number.astype(jnp.uint8).reshape(blocks, lines, STEP * OUTPUTS)
 
 
@@ -53,11 +59,19 @@ def unpack(packed: jax.Array, inputs: int, features: int, digits: int) -> jax.Ar
     if digits == 4:
         each = [packed >> (2 * n) & 3 for n in range(4)]
     else:
-        rest = [packed * np.uint8(3**n % 256) for n in range(5)]  # modulo 256
-        each = [(r > 85).astype(jnp.uint8) + (r > 170).astype(jnp.uint8) for r in rest]
+        first, rest = _digit_of(packed, 84)
+        last, rest = _digit_of(rest, 28)
+        second, rest = _digit_of(rest ^ first, 9)
+        each = [first, second, *_digit_of(rest, 3), last]
     codes = jnp.stack(each).astype(jnp.int8).reshape(digits, blocks, lines, OUTPUTS, STEP) - 1
     whole = lines * digits * STEP, blocks * OUTPUTS
     return jnp.transpose(codes, (2, 0, 4, 1, 3)).reshape(whole)[:inputs, :features]
+
+
+def _digit_of(number: jax.Array, unit: int) -> tuple[jax.Array, jax.Array]:
+    """A digit of numbers less than 3 times `unit`, and the rest."""
+    digit = (number >= unit).astype(jnp.uint8) + (number >= 2 * unit).astype(jnp.uint8)
+    return digit, number - jnp.uint8(unit) * digit
 
 
 @functools.partial(jax.jit, static_argnames=("features", "digits"))  # for `nnlab.costs.count`

@@ -14,7 +14,8 @@ namespace ffi = xla::ffi;
 using Bytes = ffi::Buffer<ffi::U8>;
 using Sums = ffi::Result<ffi::Buffer<ffi::S32>>;
 
-constexpr int64_t kTermsOfTask = 1 << 20;  // at least, which take some microseconds
+// At least: what takes longer than to wake a thread, which are some 20 microseconds.
+constexpr int64_t kTermsOfTask = 1 << 23;
 
 bool has(const Loops& loops) {
 #if defined(__x86_64__)
@@ -59,28 +60,26 @@ void product(ffi::ThreadPool& pool, const Loops& loops, int64_t digits, int64_t 
     loops.arrange(x + first * inputs, first_of(tile + 1) - first, inputs, steps,
                   arranged + first * steps * kStep, sums + first);
   }
-  const int64_t pairs = (blocks + 1) / 2, most = 4 * std::max<int64_t>(pool.num_threads(), 1);
+  const int64_t pairs = (blocks + 1) / 2, most = 8 * std::max<int64_t>(pool.num_threads(), 1);
   const int64_t wanted =
       std::clamp<int64_t>(tokens * inputs * outputs / kTermsOfTask, 1, std::min(most, pairs));
   const int64_t at_once = (pairs + wanted - 1) / wanted;
   share(pool, (pairs + at_once - 1) / at_once, [&](int64_t task) {
-    alignas(64) uint32_t results[2][kMostTokens * kOutputs];
+    alignas(64) uint32_t results[kMostBlocks * kMostTokens * kOutputs];
     const int64_t last = std::min(blocks, 2 * (task + 1) * at_once);
-    for (int64_t block = 2 * task * at_once; block < last; block += 2)
+    for (int64_t block = 2 * task * at_once; block < last; block += kMostBlocks)
       for (int64_t tile = 0; tile < tiles; ++tile) {
         const int64_t first = first_of(tile), count = first_of(tile + 1) - first;
-        const int64_t sides = std::min<int64_t>(2, blocks - block);
-        const uint8_t* weights = packed + block * lines * kLine;
-        loops.run({digits, lines, weights, weights + (sides - 1) * lines * kLine, count,
-                   arranged + first * steps * kStep, {results[0], results[1]}});
-        for (int64_t side = 0; side < sides; ++side) {
-          const int64_t output = (block + side) * kOutputs;
-          const int64_t valid = std::min(kOutputs, outputs - output);
-          for (int64_t t = 0; t < count; ++t)
-            for (int64_t o = 0; o < valid; ++o)  // sum of (w + 1) x less that of x
-              y[(first + t) * outputs + output + o] = static_cast<int32_t>(
-                  results[side][t * kOutputs + o] - static_cast<uint32_t>(sums[first + t]));
-        }
+        const int64_t group = std::min(kMostBlocks, last - block);
+        loops.run({digits, lines, group, packed + block * lines * kLine, count,
+                   arranged + first * steps * kStep, results});
+        const uint32_t* result = results;
+        for (int64_t output = block * kOutputs; output < (block + group) * kOutputs;
+             output += kOutputs)
+          for (int64_t t = first; t < first + count; ++t, result += kOutputs)
+            for (int64_t o = 0; o < std::min(kOutputs, outputs - output); ++o)
+              y[t * outputs + output + o] =  // sum of (w + 1) x less that of x
+                  static_cast<int32_t>(result[o] - static_cast<uint32_t>(sums[t]));
       }
   });
 }

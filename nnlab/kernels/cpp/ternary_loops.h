@@ -9,16 +9,19 @@ constexpr int64_t kStep = 4;      // inputs that the bytes of a line meet at onc
 constexpr int64_t kOutputs = 16;  // of a line, and of a block of lines
 constexpr int64_t kLine = kStep * kOutputs;  // bytes
 
-// Two blocks of outputs by a tile of tokens. Digit n of byte 4 o + j of line i is w + 1, for
-// output o of the block and input 4 (digits i + n) + j.
+constexpr int64_t kMostBlocks = 8;   // of a group
+constexpr int64_t kMostTokens = 12;  // of a tile, in any loops
+
+// A group of blocks of outputs by a tile of tokens. Digit n of byte 4 o + j of line i of a block is
+// w + 1, for output o of the block and input 4 (digits i + n) + j.
 struct Tile {
-  int64_t digits;         // of a byte: 4 of two bits, or 5 as ceil(256 q / 243), q in base 3
+  int64_t digits;         // of a byte: 4 of two bits, or 5 as `FiveInByte` has them
   int64_t lines;          // of a block
-  const uint8_t* first;   // the lines of a block
-  const uint8_t* second;  // those of another, or the same again
+  int64_t blocks;         // 1 to kMostBlocks
+  const uint8_t* packed;  // [blocks][lines][kLine]
   int64_t tokens;         // at most that of the loops
   const int8_t* x;        // as `arrange` leaves it
-  uint32_t* y[2];         // [tokens][16] for each block, written: sums of (w + 1) x modulo 2^32
+  uint32_t* y;            // [blocks][tokens][16], written: sums of (w + 1) x modulo 2^32
 };
 
 // The loops for one instruction set.
@@ -31,8 +34,6 @@ struct Loops {
                   int32_t* sums);
   void (*run)(const Tile&);
 };
-
-constexpr int64_t kMostTokens = 12;  // of a tile, in any loops
 
 extern const Loops kBaselineLoops;  // SSE2 on x86-64, NEON on aarch64
 extern const Loops kAvx2Loops, kAvx512Loops, kAvx512VnniLoops, kAvx512VbmiLoops;

@@ -35,8 +35,10 @@ inline T load(const void* from) {
   return value;
 }
 
-// Four inputs in every lane.
-inline Bytes broadcast(const int8_t* x) { return (Bytes)(load<uint32_t>(x) - Lanes{}); }
+// The four inputs of a step in every lane.
+inline Bytes broadcast(const int8_t* x, int step = 0) {
+  return (Bytes)(load<uint32_t>(x + 4 * step) - Lanes{});
+}
 
 inline void add_to(uint32_t* y, Lanes sum, bool first) {
   if (!first) sum += load<Lanes>(y);
@@ -125,91 +127,100 @@ struct TwoBits {
   }
 
 #if defined(__AVX512VNNI__)
-  // For one token codes are masked and not shifted: sum n is 4^n times too large.
-  static constexpr int kSums = 4;
-  static constexpr int64_t kLinesAtOnce = (1 << 15) - 1;  // times 4 inputs, 2 times 128, and 64
+  // For one token codes are masked and hardly shifted: the second sum is 4 times too large.
+  static constexpr int kSums = 2, kBlocksOfOneToken = 8;
+  static constexpr int64_t kLinesAtOnce = 1 << 15;  // times 8 inputs, 2 times 128, and 4
 
-  static void add_step(Lanes* sums, Bytes& packed, int n, Bytes inputs) {
-    sums[n] = add(sums[n], packed & (uint8_t)(3 << 2 * n), inputs);
+  static void add_line(Lanes* sums, Bytes packed, const int8_t* x) {
+    const Bytes high = (Bytes)((Halves)packed >> 4);
+    sums[0] = add(sums[0], packed & 3, broadcast(x));
+    sums[1] = add(sums[1], packed & 12, broadcast(x, 1));
+    sums[0] = add(sums[0], high & 3, broadcast(x, 2));
+    sums[1] = add(sums[1], high & 12, broadcast(x, 3));
   }
-  static Lanes total(const Lanes* sums) {
-    return sums[0] + divided(sums[1], 2) + divided(sums[2], 4) + divided(sums[3], 6);
-  }
+  static Lanes total(const Lanes* sums) { return sums[0] + divided(sums[1], 2); }
 #endif
 };
 
-#if defined(__AVX512VBMI__)
-// Of every byte of five digits the last four, in two bits each.
-struct LastDigits {
-  uint8_t of[256];
+// A digit of a number that is less than 3 times this; the rest of the number is left.
+inline Bytes digit_of(Bytes& number, uint8_t unit) {
+  const Bytes one = (Bytes)(number >= unit), two = (Bytes)(number >= (uint8_t)(2 * unit));
+  number -= (one & unit) + (two & unit);
+  return Bytes{} - one - two;
+}
 
-  constexpr LastDigits() : of() {
-    for (int byte = 0; byte < 256; ++byte)
-      for (int n = 0, rest = byte; n < 4; ++n) {
-        rest = rest * 3 % 256;
-        of[byte] |= rest * 3 / 256 << 2 * n;
-      }
+#if defined(__AVX512VBMI__)
+// Looks the byte up in two tables of 64: a quarter of it knows digits 0 and 4, and which of the
+// second table's rows of 4 holds the others.
+struct Tables {
+  uint8_t first[64], others[64], apart[64];
+
+  constexpr Tables() : first(), others(), apart() {
+    for (int at = 0; at < 63; ++at)
+      first[at] = at / 7 % 3 << 6 | ((at % 7 ^ at) & 15) << 2 | at / 21;
+    for (int at = 0; at < 27; ++at) {
+      others[at] = at / 9 | at / 3 % 3 << 2 | at % 3 << 4;
+      apart[at] = at / 9 | at / 3 % 3 << 2 | at % 3 << 6;
+    }
   }
 };
-constexpr LastDigits kLastDigits;
+alignas(64) constexpr Tables kTables;
 
-inline Bytes last_digits(Bytes packed) {
-  const auto in_half = [&](int half) {
-    const uint8_t* table = kLastDigits.of + 128 * half;
-    return _mm512_permutex2var_epi8(load<__m512i>(table), (__m512i)packed,
-                                    load<__m512i>(table + 64));
-  };
-  return (Bytes)_mm512_mask_blend_epi8(_mm512_movepi8_mask((__m512i)packed), in_half(0),
-                                       in_half(1));
+// By the lower six bits. (The intrinsic without a mask makes some compilers warn.)
+inline Bytes look_up(const uint8_t* table, Bytes at) {
+  return (Bytes)_mm512_maskz_permutexvar_epi8(~0ull, (__m512i)at, load<__m512i>(table));
 }
 #endif
 
-// Five digits of base 3 as a fraction of 256, of which a product by 3 shifts the first out: with
-// r_0 the byte and r_{n+1} = 3 r_n modulo 256, digit n is (3 r_n - r_{n+1}) / 256.
-struct Base3 {
+// Five digits in a byte, 28 (3 c_0 + c_4) + ((9 c_1 + 3 c_2 + c_3) xor c_0).
+struct FiveInByte {
   static constexpr int kDigits = 5;
 
+#if defined(__AVX512VBMI__)
   static Bytes next(Bytes& packed, int n) {
-#if defined(__AVX512VBMI__)
     if (n > 0) return TwoBits::next(packed, n);
-#endif
-    const Bytes first = Bytes{} - (Bytes)(packed > 85) - (Bytes)(packed > 170);
-#if defined(__AVX512VBMI__)
-    packed = last_digits(packed);
+    const Bytes first = look_up(kTables.first, (Bytes)((Halves)packed >> 2));
+    packed = look_up(kTables.others, packed ^ first) | (first & 0xc0);
+    return first & 3;
+  }
+
+  // The second sum is 4 times too large, the third 64 times.
+  static constexpr int kSums = 3, kBlocksOfOneToken = 4;
+  static constexpr int64_t kLinesAtOnce = 1 << 13;  // times 8 inputs, 2 times 128, and 64
+
+  static void add_line(Lanes* sums, Bytes packed, const int8_t* x) {
+    const Bytes first = look_up(kTables.first, (Bytes)((Halves)packed >> 2));
+    const Bytes others = look_up(kTables.apart, packed ^ first);
+    sums[0] = add(sums[0], first & 3, broadcast(x));
+    sums[0] = add(sums[0], others & 3, broadcast(x, 1));
+    sums[1] = add(sums[1], others & 12, broadcast(x, 2));
+    sums[2] = add(sums[2], others & 0xc0, broadcast(x, 3));
+    sums[2] = add(sums[2], first & 0xc0, broadcast(x, 4));
+  }
+  static Lanes total(const Lanes* sums) {
+    return sums[0] + divided(sums[1], 2) + divided(sums[2], 6);
+  }
 #else
-    if (n + 1 < kDigits) packed += packed + packed;
+  static Bytes next(Bytes& packed, int n) {
+    if (n == 0) {
+      const Bytes first = digit_of(packed, 84), last = digit_of(packed, 28);
+      packed = (Bytes)((Halves)(packed ^ first) << 2) + last;  // 4 (9 c_1 + 3 c_2 + c_3) + c_4
+      return first;
+    }
+    if (n < 3) return digit_of(packed, n == 1 ? 36 : 12);
+    return (n == 3 ? (Bytes)((Halves)packed >> 2) : packed) & 3;
+  }
+#if defined(__AVX512VNNI__)
+  static constexpr int kSums = 1, kBlocksOfOneToken = 4;
+  static constexpr int64_t kLinesAtOnce = 1 << 15;  // times 20 inputs, 2 times 128
+
+  static void add_line(Lanes* sums, Bytes packed, const int8_t* x) {
+#pragma GCC unroll 5
+    for (int n = 0; n < kDigits; ++n)
+      sums[0] = add(sums[0], next(packed, n), broadcast(x, n));
+  }
+  static Lanes total(const Lanes* sums) { return sums[0]; }
 #endif
-    return first;
-  }
-
-  // For one token r_n and r_{n+1} are summed in place of the digit.
-#if defined(__AVX512VBMI__)
-  static constexpr int kSums = 6;
-  static constexpr int64_t kLinesAtOnce = (1 << 13) - 1;  // times 4 inputs, 2 times 128, and 256
-
-  static void add_step(Lanes* sums, Bytes& packed, int n, Bytes inputs) {
-    if (n > 0) return TwoBits::add_step(sums, packed, n - 1, inputs);
-    sums[4] = add(sums[4], packed, inputs);
-    sums[5] = add(sums[5], packed + packed + packed, inputs);
-    packed = last_digits(packed);
-  }
-  static Lanes total(const Lanes* sums) {
-    return TwoBits::total(sums) + divided(3 * sums[4] - sums[5], 8);
-  }
-#elif defined(__AVX512VNNI__)
-  static constexpr int kSums = 10;
-  static constexpr int64_t kLinesAtOnce = 1600;  // times 20 inputs, 2 times 128, and 256
-
-  static void add_step(Lanes* sums, Bytes& packed, int n, Bytes inputs) {
-    sums[n] = add(sums[n], packed, inputs);
-    packed += packed + packed;
-    sums[5 + n] = add(sums[5 + n], packed, inputs);
-  }
-  static Lanes total(const Lanes* sums) {
-    Lanes sum{};
-    for (int n = 0; n < 5; ++n) sum += 3 * sums[n] - sums[5 + n];
-    return divided(sum, 8);
-  }
 #endif
 };
 
