@@ -20,7 +20,10 @@ LIMITS = {  # loops of limits.cc by what they bound; the fastest form of each
     "distance of bytes": ("absolute_differences_of_bytes",),  # x86-64 alone, as the next
     "agreement of bits": ("xnor_popcount",),
 }
-TERNARY_LIMITS = {"product of bytes": ("products_of_bytes",), "bytes read": ("bytes_read",)}
+TERNARY_LIMITS = {
+    "product of bytes": ("products_of_bytes",),
+    "bytes read": tuple(f"bytes_read_{how}" for how in ("in_order", "in_pages", "ahead", "far_ahead")),
+}
 
 
 def limits(of: Mapping[str, Sequence[str]] = LIMITS) -> dict[str, float]:
