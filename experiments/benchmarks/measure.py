@@ -22,7 +22,12 @@ LIMITS = {  # loops of limits.cc by what they bound; the fastest form of each
 }
 TERNARY_LIMITS = {
     "product of bytes": ("products_of_bytes",),
-    "bytes read": tuple(f"bytes_read_{how}" for how in ("in_order", "in_pages", "ahead", "far_ahead")),
+    "bytes read": (
+        "bytes_read_in_order",
+        "bytes_read_in_pages",
+        "bytes_read_ahead",
+        "bytes_read_far_ahead",
+    ),
 }
 
 

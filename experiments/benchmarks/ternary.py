@@ -3,11 +3,12 @@
 Answer: 32 tokens at 2 bits a weight take 0.86 of the time of PyTorch's dynamic int8 and 0.16 of its
 float32's, at 0.77 of the limit of `vpdpbusd`; one token 0.38 and 0.065 with weights in the cache.
 
-That is on one thread; without the rounding of tokens 32 of them reach 0.82 of the limit. With
-weights in memory one token is 6 to 7.6 times as fast as float32 and 2 to 2.5 times as int8, at 0.5
-to 0.7 of the bytes that are read at most. Other programs shared the two cores (a load of 9), which
-took from the bandwidth and left nothing for a second thread: the rows of two threads, and those of
-memory, want an idle machine.
+That is on one thread; without the rounding of tokens 32 of them reach 0.89 of the limit. With
+weights in memory one token is 13 times as fast as float32 at 2 bits and 17 times at 1.6, where the
+bytes alone bound it to 16 and 20 times, and 4 and 5 times as fast as int8, at 0.73 of the bytes
+that are read at most. Two threads gain 1.8 times where the processor bounds the product. Other
+programs shared the two cores (a load of 5 to 10) and took from the bandwidth: an idle machine has
+more.
 
 Products of 8-bit tokens and packed ternary weights, 2 bits or 1.6 bits each: of many tokens, which
 the processor bounds, and of one token whose weights lie beyond the caches, which memory bounds. In
@@ -17,9 +18,10 @@ weights to floats at every call.
 
 A process for each number of threads measures on as many cores, in turn with the others: after an
 untimed call each product once, then the next, in rounds. JAX runs its programs in the thread that
-waits for them, as PyTorch does. Times are medians. The limits are measured
-in the same run and on the same cores: what a loop of `vpdpbusd` sums from registers (other
-processors than those with AVX-512 VNNI have no such limit here), and what a loop reads of memory.
+waits for them, as PyTorch does. Times are medians. The limits are measured in the same run and on
+the same cores: what a loop of `vpdpbusd` sums from registers (other processors than those with
+AVX-512 VNNI have no such limit here), and what the fastest of several loops reads of memory.
+Weights that lie in memory are there: other memory is read before every timed call.
 
 Run it on an idle machine with a C++ compiler, some three minutes:
 

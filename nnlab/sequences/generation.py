@@ -15,6 +15,7 @@ References:
     section 5.3, for top-k.
 """
 
+import inspect
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -28,6 +29,7 @@ from jax.typing import ArrayLike
 from nnlab.errors import InputError
 from nnlab.layers.attention import empty_cache
 from nnlab.ops.keys import check_key
+from nnlab.sequences.tokens import last_step
 
 
 class Position(NamedTuple):
@@ -57,7 +59,8 @@ def prefill(
 
     Args:
         model: maps symbols [texts, time] to logits [texts, time, symbols], as
-            `nnlab.models.LanguageModel`, `GPT2`, `Llama` and `MatMulFreeLM` do.
+            `nnlab.models.LanguageModel`, `GPT2`, `Llama` and `MatMulFreeLM` do; where its call
+            takes `last_only`, to those of the last symbol alone, which cost less.
         variables: its parameters.
         prompts: integers; the network reads them from a state of zeros.
         room: how many symbols will follow at most, for a network with a cache.
@@ -101,12 +104,11 @@ def read(
         raise InputError(f"prompts must be [texts, time] symbols, not {list(symbols.shape)}.")
     before = {**variables, **position.carry}
     options: Any = {} if lengths is None else {"lengths": lengths}
+    if last_only := "last_only" in inspect.signature(type(model).__call__).parameters:
+        options["last_only"] = True
     logits, after = model.apply(before, symbols, mutable=["carry", "cache"], **options)
-    if lengths is None:
-        last = logits[:, -1]
-    else:
-        last = jnp.take_along_axis(logits, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    return Position(dict(after), last, position.count)
+    last = logits if last_only else last_step(logits, lengths)
+    return Position(dict(after), last[:, 0], position.count)
 
 
 def decode(

@@ -34,7 +34,7 @@ from nnlab.files.borrowing import Part, Place, names_of
 from nnlab.layers.attention import Attention, next_positions
 from nnlab.layers.transformer import Activation, Block, FeedForward, gelu, tanh_gelu
 from nnlab.networks import Network
-from nnlab.sequences.tokens import tokens_of
+from nnlab.sequences.tokens import last_step, tokens_of
 
 
 class GPT2(Network):
@@ -76,8 +76,13 @@ class GPT2(Network):
 
     @nn.compact
     def __call__(
-        self, inputs: Any, train: bool = False, lengths: jax.Array | None = None
+        self,
+        inputs: Any,
+        train: bool = False,
+        lengths: jax.Array | None = None,
+        last_only: bool = False,
     ) -> jax.Array:
+        """Predict at every step, or at the last one of each text: [batch, 1, symbols]."""
         symbols, lengths, _ = tokens_of(inputs, lengths, self.symbols, self.positions)
         embed = functools.partial(
             nn.Embed, embedding_init=nn.initializers.normal(0.02), dtype=self.dtype
@@ -93,6 +98,8 @@ class GPT2(Network):
             x = self._block(norm, f"layer_{number}")(x, train, lengths)
         x = norm(dtype=self.dtype, name="norm")(x)
         self.sow("intermediates", "features", x)
+        if last_only:
+            x = last_step(x, lengths)
         y = word.attend(x)
         return y.astype(jnp.promote_types(y.dtype, jnp.float32))
 

@@ -37,7 +37,7 @@ from nnlab.layers.attention import Attention
 from nnlab.layers.rotary import Scaling
 from nnlab.layers.transformer import Activation, Block, FeedForward, squared_relu
 from nnlab.networks import Network
-from nnlab.sequences.tokens import tokens_of
+from nnlab.sequences.tokens import last_step, tokens_of
 
 
 class Llama(Network):
@@ -84,8 +84,13 @@ class Llama(Network):
 
     @nn.compact
     def __call__(
-        self, inputs: Any, train: bool = False, lengths: jax.Array | None = None
+        self,
+        inputs: Any,
+        train: bool = False,
+        lengths: jax.Array | None = None,
+        last_only: bool = False,
     ) -> jax.Array:
+        """Predict at every step, or at the last one of each text: [batch, 1, symbols]."""
         symbols, lengths, _ = tokens_of(inputs, lengths, self.symbols)
         init = nn.initializers.normal(0.02)
         embed = nn.Embed(
@@ -97,6 +102,8 @@ class Llama(Network):
             x = self._block(norm, init, f"layer_{number}")(x, train, lengths)
         x = norm(dtype=self.dtype, name="norm")(x)
         self.sow("intermediates", "features", x)
+        if last_only:
+            x = last_step(x, lengths)
         head = functools.partial(
             nn.Dense, use_bias=False, kernel_init=init, dtype=self.dtype, name="head"
         )

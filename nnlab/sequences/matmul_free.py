@@ -44,7 +44,7 @@ from nnlab.layers.projections import Projection
 from nnlab.layers.sequences import check_sequence
 from nnlab.layers.transformer import Block, FeedForward
 from nnlab.networks import Network
-from nnlab.sequences.tokens import tokens_of
+from nnlab.sequences.tokens import last_step, tokens_of
 
 
 def linear_recurrence(
@@ -169,8 +169,13 @@ class MatMulFreeLM(Network):
 
     @nn.compact
     def __call__(
-        self, inputs: Any, train: bool = False, lengths: jax.Array | None = None
+        self,
+        inputs: Any,
+        train: bool = False,
+        lengths: jax.Array | None = None,
+        last_only: bool = False,
     ) -> jax.Array:
+        """Predict at every step, or at the last one of each text: [batch, 1, symbols]."""
         symbols, lengths, _ = tokens_of(inputs, lengths, self.symbols)
         init = nn.initializers.normal(0.02)
         embed = functools.partial(nn.Embed, embedding_init=init, dtype=self.dtype)
@@ -185,6 +190,8 @@ class MatMulFreeLM(Network):
             x = self._block(norm, f"layer_{number}")(x, train, lengths, lower_bound=bound)
         x = norm(dtype=self.dtype, name="norm")(x)
         self.sow("intermediates", "features", x)
+        if last_only:
+            x = last_step(x, lengths)
         y = Projection(
             self.symbols,
             self.classifier.dense,

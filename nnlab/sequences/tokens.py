@@ -59,3 +59,10 @@ def tokens_of(
                 f"symbols must be from 0 to {known - 1}, not from {found.min()} to {found.max()}."
             )
     return tokens
+
+
+def last_step(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
+    """The last step [batch, 1, ...] of each text of x [batch, time, ...] that is no padding."""
+    if lengths is None:
+        return x[:, -1:]
+    return jnp.take_along_axis(x, (lengths - 1).reshape(-1, *[1] * (x.ndim - 1)), axis=1)

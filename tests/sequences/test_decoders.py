@@ -76,6 +76,7 @@ def test_pieces_of_a_text_give_what_the_text_gives(name, arithmetic):
         second = read(model, variables, first, jnp.stack([SYMBOLS[0, 3:5], SYMBOLS[1, 2:4]]))
         return first.logits, second.logits
 
+    assert "f32[2,3,65]" not in str(jax.make_jaxpr(pieces)(variables))  # logits of all symbols
     first, second = pieces(variables)
     np.testing.assert_allclose(first, logits[[0, 1], [2, 1]], atol=2e-5)
     np.testing.assert_allclose(second, logits[[0, 1], [4, 3]], atol=2e-5)
