@@ -1,8 +1,8 @@
 """Detectors: what the outputs of a network mean, as pure functions of a batch of them.
 
-A network maps images to outputs, any tree of arrays. A detector knows what they say: `loss` compares
-them with the objects of each image, `detect` makes boxes of them. Training is that of any network,
-with labels that are `nnlab.vision.datasets.labelled.Boxes`:
+A network maps images to outputs, any tree of arrays. A detector knows what they say: `loss`
+compares them with the objects of each image, `detect` makes boxes of them. Training is that of any
+network, with labels that are `nnlab.vision.datasets.labelled.Boxes`:
 
     step = train_step(
         model, optimizer, total_loss(detector), metrics=loss_parts(detector), mix=flipped
@@ -11,6 +11,7 @@ with labels that are `nnlab.vision.datasets.labelled.Boxes`:
 and `average_precision` is that of a compiled `images -> Detections`.
 """
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nnlab.errors import check_count
+from nnlab.errors import InputError, check_count
 from nnlab.vision.datasets.labelled import Boxes, BoxRecords
 from nnlab.vision.detection.boxes import check_boxes
 from nnlab.vision.detection.found import Found, Truth, found, truth
@@ -85,7 +86,6 @@ def loss_parts(detector: Detector) -> Callable[[Any, Boxes], dict[str, jax.Array
 def best_boxes(
     boxes: ArrayLike,
     scores: ArrayLike,
-    classes: ArrayLike,
     *,
     least_score: float = 0.05,
     threshold: float = 0.5,
@@ -94,10 +94,12 @@ def best_boxes(
 ) -> Detections:
     """Choose the detections of one image; `jax.vmap` takes several.
 
+    Each box is a candidate for each class, and boxes of different classes do not suppress each
+    other.
+
     Args:
-        boxes: candidates (x1, y1, x2, y2) in pixels, [m, 4].
-        scores: [m].
-        classes: integers [m]; boxes of different classes do not suppress each other.
+        boxes: (x1, y1, x2, y2) in pixels, [m, 4], or one for each class, [m, classes, 4].
+        scores: [m, classes].
         least_score: a candidate needs a score above this.
         threshold: the largest IoU of two boxes of a class that are kept.
         candidates: how many of the highest scores go into `nms`, at most.
@@ -107,18 +109,21 @@ def best_boxes(
         Detections without the axis of images: boxes [k, 4], …
 
     Raises:
-        InputError: as for `nms`.
+        InputError: boxes or scores have other shapes, or `candidates` is below 1.
     """
-    boxes, scores = check_boxes("boxes", boxes, 2), jnp.asarray(scores)
+    boxes, scores = check_boxes("boxes", boxes), jnp.asarray(scores)
     check_count("candidates", candidates)
-    if candidates < len(boxes):
-        scores, order = jax.lax.top_k(scores, candidates)
-        boxes, classes = boxes[order], jnp.asarray(classes)[order]
-    classes = jnp.asarray(classes, jnp.int32)
-    kept = nms(boxes, scores, threshold, classes=classes, mask=scores > least_score, count=count)
+    if scores.ndim != 2 or boxes.shape[:-1] not in (scores.shape[:1], scores.shape):
+        given = f"boxes {list(boxes.shape)} and scores {list(scores.shape)}"
+        raise InputError(f"given are {given}, expected [m, 4] or [m, classes, 4] and [m, classes].")
+    classes = scores.shape[1]
+    best, place = jax.lax.top_k(scores.ravel(), min(candidates, scores.size))
+    boxes = boxes[place // classes] if boxes.ndim == 2 else boxes.reshape(-1, 4)[place]
+    labels = (place % classes).astype(jnp.int32)
+    kept = nms(boxes, best, threshold, classes=labels, mask=best > least_score, count=count)
     boxes = jnp.where(kept.mask[:, None], boxes[kept.indices], 0)
-    scores, classes = (jnp.where(kept.mask, a[kept.indices], 0) for a in (scores, classes))
-    return Detections(boxes, scores, classes, kept.mask)
+    best, labels = (jnp.where(kept.mask, a[kept.indices], 0) for a in (best, labels))
+    return Detections(boxes, best, labels, kept.mask)
 
 
 def found_in(detections: Detections) -> list[Found]:
@@ -168,7 +173,7 @@ def average_precision(
         if isinstance(examples, BoxRecords):
             images, some = examples.gather(filled)
         else:
-            images, some = jax.tree.map(lambda a: a[filled], examples)
+            images, some = jax.tree.map(operator.itemgetter(filled), examples)
         detections += found_in(predict(images))[: len(chosen)]
         objects += truths_of(some)[: len(chosen)]
     return measure(detections, objects, classes)
