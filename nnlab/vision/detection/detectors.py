@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nnlab.errors import InputError, check_count
+from nnlab.errors import check_count
 from nnlab.vision.datasets.labelled import Boxes, BoxRecords
 from nnlab.vision.detection.boxes import check_boxes
 from nnlab.vision.detection.found import Found, Truth, found, truth
@@ -86,6 +86,7 @@ def loss_parts(detector: Detector) -> Callable[[Any, Boxes], dict[str, jax.Array
 def best_boxes(
     boxes: ArrayLike,
     scores: ArrayLike,
+    classes: ArrayLike,
     *,
     least_score: float = 0.05,
     threshold: float = 0.5,
@@ -94,12 +95,10 @@ def best_boxes(
 ) -> Detections:
     """Choose the detections of one image; `jax.vmap` takes several.
 
-    Each box is a candidate for each class, and boxes of different classes do not suppress each
-    other.
-
     Args:
-        boxes: (x1, y1, x2, y2) in pixels, [m, 4], or one for each class, [m, classes, 4].
-        scores: [m, classes].
+        boxes: candidates (x1, y1, x2, y2) in pixels, [m, 4].
+        scores: [m].
+        classes: integers [m]; boxes of different classes do not suppress each other.
         least_score: a candidate needs a score above this.
         threshold: the largest IoU of two boxes of a class that are kept.
         candidates: how many of the highest scores go into `nms`, at most.
@@ -109,21 +108,18 @@ def best_boxes(
         Detections without the axis of images: boxes [k, 4], …
 
     Raises:
-        InputError: boxes or scores have other shapes, or `candidates` is below 1.
+        InputError: as for `nms`.
     """
-    boxes, scores = check_boxes("boxes", boxes), jnp.asarray(scores)
+    boxes, scores = check_boxes("boxes", boxes, 2), jnp.asarray(scores)
     check_count("candidates", candidates)
-    if scores.ndim != 2 or boxes.shape[:-1] not in (scores.shape[:1], scores.shape):
-        given = f"boxes {list(boxes.shape)} and scores {list(scores.shape)}"
-        raise InputError(f"given are {given}, expected [m, 4] or [m, classes, 4] and [m, classes].")
-    classes = scores.shape[1]
-    best, place = jax.lax.top_k(scores.ravel(), min(candidates, scores.size))
-    boxes = boxes[place // classes] if boxes.ndim == 2 else boxes.reshape(-1, 4)[place]
-    labels = (place % classes).astype(jnp.int32)
-    kept = nms(boxes, best, threshold, classes=labels, mask=best > least_score, count=count)
+    if candidates < len(boxes):
+        scores, order = jax.lax.top_k(scores, candidates)
+        boxes, classes = boxes[order], jnp.asarray(classes)[order]
+    classes = jnp.asarray(classes, jnp.int32)
+    kept = nms(boxes, scores, threshold, classes=classes, mask=scores > least_score, count=count)
     boxes = jnp.where(kept.mask[:, None], boxes[kept.indices], 0)
-    best, labels = (jnp.where(kept.mask, a[kept.indices], 0) for a in (best, labels))
-    return Detections(boxes, best, labels, kept.mask)
+    scores, classes = (jnp.where(kept.mask, a[kept.indices], 0) for a in (scores, classes))
+    return Detections(boxes, scores, classes, kept.mask)
 
 
 def found_in(detections: Detections) -> list[Found]:

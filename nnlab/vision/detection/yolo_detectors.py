@@ -176,13 +176,18 @@ yolo_v3_tiny_detector = functools.partial(YoloV3Detector, anchors=YOLO_V3_TINY, 
 def _best(
     detector: YoloV1Detector | YoloV2Detector | YoloV3Detector, boxes: jax.Array, scores: jax.Array
 ) -> Detections:
+    """Choose from boxes [n, m, 4] and scores [n, m, classes]: every box with every class."""
     choose = functools.partial(
         best_boxes,
         least_score=detector.least_score,
         threshold=detector.threshold,
         count=detector.count,
     )
-    return jax.vmap(choose)(clip(boxes, *detector.image_shape), scores)
+    (n, m, classes), boxes = scores.shape, clip(boxes, *detector.image_shape)
+    labels = jnp.tile(jnp.arange(classes), m)
+    return jax.vmap(choose, in_axes=(0, 0, None))(
+        boxes.repeat(classes, axis=1), scores.reshape(n, -1), labels
+    )
 
 
 def _sides(image_shape: tuple[int, int], axes: int) -> jax.Array:
