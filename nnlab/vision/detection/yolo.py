@@ -175,7 +175,6 @@ class YOLOv3Tiny(Network):
         return coarse, grid(layers, layers(x, 256, 3), self.anchors, self.classes)
 
 
-yolo_v2_tiny = TinyYOLO
 yolo_v3_voc = functools.partial(YOLOv3, 20)
 
 

@@ -8,7 +8,7 @@ all cells' values. Fast YOLO, or tiny YOLO, has eight convolutions.
 ==================  ===========  ================================
 network             parameters
 ==================  ===========  ================================
-`yolo_v1`           197,301,875  20 classes, 3 boxes, as released
+`YOLOv1`            197,301,875  20 classes, 3 boxes, as released
 `yolo_v1_paper`     271,716,734  20 classes, 2 boxes
 `yolo_v1_tiny`       27,095,374  20 classes, 2 boxes
 ==================  ===========  ================================
@@ -22,6 +22,7 @@ References:
 """
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -79,9 +80,11 @@ class LocalConv(nn.Module):
 
 
 class YOLOv1(Network):
-    """Map images [batch, H, W, channels] to cells [batch, H/64, W/64, classes + 5 boxes].
+    """Map images [batch, H, W, channels] to cells [batch, H/s, W/s, classes + 5 boxes].
 
-    The weights fit one size of images. Layers before the last use `arithmetic`, except the first
+    The weights fit one size of images. `stages` are the convolutions between maxima, of channels,
+    window and stride; that of all together, s, is 64 by default. Layers before the last use
+    `arithmetic`, except the first
     convolution, which uses `first`; the last uses `classifier` (both float by default). The layer
     before the last is local with 256 channels; dense with so many outputs as `hidden`; or with
     `hidden=0` there is none, and no dropout. Where the arithmetic needs a normalisation, BatchNorm
@@ -90,7 +93,7 @@ class YOLOv1(Network):
     `dtype` and `axis_name` are those of `nnlab.vision.detection.YOLOv2`.
 
     Raises:
-        InputError: the sides of the images are no multiples of 64.
+        InputError: the sides of the images are no multiples of s.
     """
 
     classes: int = 20
@@ -108,7 +111,8 @@ class YOLOv1(Network):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        check_multiple(x, 64)
+        strides = [layer[2] for stage in self.stages for layer in stage if len(layer) > 2]
+        check_multiple(x, math.prod(strides) * 2 ** (len(self.stages) - 1))
         layers = Layers(self, train, self.published)
         for number, stage in enumerate(self.stages):
             x = darknet_max(x) if number else x
@@ -148,7 +152,6 @@ class YOLOv1(Network):
         return jnp.concatenate(list(parts), axis=-1)
 
 
-yolo_v1 = YOLOv1
 yolo_v1_paper = functools.partial(YOLOv1, boxes=2, hidden=4096)
 yolo_v1_tiny = functools.partial(YOLOv1, boxes=2, stages=TINY, hidden=0, features=16, published=16)
 
