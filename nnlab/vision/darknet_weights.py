@@ -172,8 +172,9 @@ def _layers(variables: Any) -> Iterator[tuple[str, list[_Part]]]:
         raise InputError(f"the network has the layer {odd[0]}, expected one that darknet has.")
     for name in sorted(params, key=lambda name: int(numbered[name][2])):  # pyright: ignore
         layer = params[name]
-        if "GroupedConv_0" in layer:
-            yield name, _weights(("params", name, "GroupedConv_0"), layer["GroupedConv_0"])
+        if "GroupedConv_0" in layer:  # around the layer of an arithmetic
+            ((inner, arrays),) = layer["GroupedConv_0"].items()
+            yield name, _weights(("params", name, "GroupedConv_0", inner), arrays)
         elif "conv" not in layer:
             yield name, _weights(("params", name), layer)
         elif "bn" in layer:
