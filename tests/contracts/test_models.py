@@ -107,7 +107,7 @@ SHALLOW = {
     models.ResNet: {"stage_sizes": (1, 1)},
     models.VisionTransformer: {"layers": 1},
     models.Darknet53: {"blocks": (1, 1)},
-    models.YOLOv3: {"blocks": (1, 1, 1)},
+    models.YOLOv3: {"blocks": (1,) * 5},
     models.GPT2: {"layers": 1},
     models.Llama: {"layers": 1, "symbols": 128_256},
     models.MatMulFreeLM: {"layers": 2},

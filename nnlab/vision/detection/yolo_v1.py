@@ -84,13 +84,12 @@ class YOLOv1(Network):
 
     The weights fit one size of images. `stages` are the convolutions between maxima, of channels,
     window and stride; that of all together, s, is 64 by default. Layers before the last use
-    `arithmetic`, except the first
-    convolution, which uses `first`; the last uses `classifier` (both float by default). The layer
-    before the last is local with 256 channels; dense with so many outputs as `hidden`; or with
-    `hidden=0` there is none, and no dropout. Where the arithmetic needs a normalisation, BatchNorm
-    follows that layer, too. `features` is the width of the first convolution, to which all others
-    are in proportion, and `published` what it is for `stages` and `hidden` as they are given.
-    `dtype` and `axis_name` are those of `nnlab.vision.detection.YOLOv2`.
+    `arithmetic`, except the first convolution, which uses `first`; the last uses `classifier` (both
+    float by default). The layer before the last is local with 256 channels; dense with so many
+    outputs as `hidden`; or with `hidden=0` there is none, and no dropout. With `norm` BatchNorm
+    follows it, too, as adders need it. `features` is the width of the first convolution, to which
+    all others are in proportion, and `published` what it is for `stages` and `hidden` as they are
+    given. `dtype` and `axis_name` are those of `nnlab.vision.detection.yolo.YOLOv2`.
 
     Raises:
         InputError: the sides of the images are no multiples of s.
@@ -105,6 +104,7 @@ class YOLOv1(Network):
     hidden: Count | None = None
     features: int = 64
     published: int = 64
+    norm: bool = False
     dropout: float = 0.5
     dtype: Dtype | None = None
     axis_name: str | None = None
@@ -133,7 +133,7 @@ class YOLOv1(Network):
                     name=f"connected{number}",
                 )
                 x = dense(_flat(x))
-            if self.arithmetic.needs_norm:
+            if self.norm:
                 x = batch_norm(train, self.dtype, self.axis_name)(x)
             x = leaky(self.arithmetic.activation, 0.1)(x)
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
