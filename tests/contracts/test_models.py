@@ -97,7 +97,7 @@ DEEP = {
     *("googlenet", "googlenet_v1", "inception_v3"),
     *("deit_tiny", "deit_small", "deit_base", "cifar_deit_tiny", "gpt2", "bitnet_2b4t"),
     *("matmul_free", "minilm_l6", "bert_base"),
-    *("darknet53", "yolo_v1", "yolo_v1_paper", "yolo_v2", "yolo_v3", "yolo_v3_voc"),
+    *("darknet19", "darknet53", "yolo_v1", "yolo_v1_paper", "yolo_v2", "yolo_v3", "yolo_v3_voc"),
     *("resnet50", "resnet101", "resnet152", "resnext101_32x8d", "resnext101_64x4d"),
 }
 # One network of each class for the training step, those with a depth with less of it.

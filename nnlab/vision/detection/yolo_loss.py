@@ -297,7 +297,7 @@ def _largest_iou(
 
 def limited(outputs: jax.Array) -> jax.Array:
     """Return outputs [..., 4 or more] with t_w and t_h limited as in `decode`."""
-    return outputs.at[..., 2:4].min(LIMIT)
+    return jnp.asarray(outputs).at[..., 2:4].min(LIMIT)
 
 
 def _parts(outputs: jax.Array, anchors: ArrayLike, image_shape: tuple[float, float]) -> jax.Array:

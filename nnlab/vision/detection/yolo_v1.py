@@ -86,10 +86,10 @@ class YOLOv1(Network):
     window and stride; that of all together, s, is 64 by default. Layers before the last use
     `arithmetic`, except the first convolution, which uses `first`; the last uses `classifier` (both
     float by default). The layer before the last is local with 256 channels; dense with so many
-    outputs as `hidden`; or with `hidden=0` there is none, and no dropout. With `norm` BatchNorm
-    follows it, too, as adders need it. `features` is the width of the first convolution, to which
-    all others are in proportion, and `published` what it is for `stages` and `hidden` as they are
-    given. `dtype` and `axis_name` are those of `nnlab.vision.detection.yolo.YOLOv2`.
+    outputs as `connected`; or with `connected=0` there is none, and no dropout. With `norm`
+    BatchNorm follows it, too, as adders need it. `features` is the width of the first convolution,
+    to which all others are in proportion, and `published` what it is for `stages` and `connected`
+    as they are given. `dtype` and `axis_name` are those of `nnlab.vision.detection.yolo.YOLOv2`.
 
     Raises:
         InputError: the sides of the images are no multiples of s.
@@ -101,7 +101,7 @@ class YOLOv1(Network):
     classifier: Arithmetic = FLOAT
     boxes: int = 3
     stages: tuple[tuple[tuple[int, ...], ...], ...] = RELEASED
-    hidden: Count | None = None
+    connected: Count | None = None
     features: int = 64
     published: int = 64
     norm: bool = False
@@ -119,15 +119,15 @@ class YOLOv1(Network):
             for layer in stage:
                 x = layers(x, *layer)
         n, down, across, _ = x.shape
-        if self.hidden != 0:
+        if self.connected != 0:
             number = layers.number = layers.number + 1
-            if self.hidden is None:
+            if self.connected is None:
                 x = LocalConv(
                     layers.width(256), self.arithmetic, self.dtype, name=f"local{number}"
                 )(x)
             else:
                 dense = self.arithmetic.dense(
-                    layers.width(self.hidden),
+                    layers.width(self.connected),
                     use_bias=True,
                     dtype=self.dtype,
                     name=f"connected{number}",
@@ -152,8 +152,10 @@ class YOLOv1(Network):
         return jnp.concatenate(list(parts), axis=-1)
 
 
-yolo_v1_paper = functools.partial(YOLOv1, boxes=2, hidden=4096)
-yolo_v1_tiny = functools.partial(YOLOv1, boxes=2, stages=TINY, hidden=0, features=16, published=16)
+yolo_v1_paper = functools.partial(YOLOv1, boxes=2, connected=4096)
+yolo_v1_tiny = functools.partial(
+    YOLOv1, boxes=2, stages=TINY, connected=0, features=16, published=16
+)
 
 
 def _flat(x: jax.Array) -> jax.Array:
