@@ -59,7 +59,7 @@ from nnlab.errors import DivergedError, InputError
 from nnlab.figures.plots import COLOURS, STYLE
 from nnlab.layers import AdderConv
 from nnlab.optim import adder_recipe, freeze
-from nnlab.runs.fields import DataDir, Positive, PositiveInt, Seed, Some, SomeOf
+from nnlab.runs.fields import DataDir, Fraction, Positive, PositiveInt, Seed, Some, SomeOf
 from nnlab.runs.script import run
 from nnlab.vision.datasets.labelled import Boxes
 from nnlab.vision.datasets.voc import voc_records
@@ -67,7 +67,7 @@ from nnlab.vision.detection import average_precision, coco_ap, voc_ap
 from nnlab.vision.detection.anchors import clustered_anchors
 from nnlab.vision.detection.detectors import loss_parts, total_loss
 from nnlab.vision.detection.yolo_detectors import YoloV3Detector
-from nnlab.vision.object_augment import random_flip_with_boxes
+from nnlab.vision.object_augment import random_flip_with_boxes, random_resized_crop_with_boxes
 from nnlab.vision.pictures import Resize
 
 SHOWN = 3  # test pictures that are drawn
@@ -116,6 +116,10 @@ class Config(runs.Run):
     adder_rate: Positive = 1e-2
     """Peak learning rate of the weights of adders."""
     weight_decay: Positive = 1e-2
+    crops: bool = True
+    """Cut a random part of each picture out in training, half of its area or more."""
+    ignore: Fraction = 0.5
+    """IoU with an object above which a box that is not responsible learns nothing."""
     every: PositiveInt = 5
     """Epochs from one point of the curve to the next."""
 
@@ -186,6 +190,7 @@ def read(config: Config) -> Data:
         (config.height, config.width),
         tuple((round(float(width), 1), round(float(height), 1)) for width, height in anchors),
         groups=((0, 1, 2),),
+        ignore=config.ignore,
     )
     return Data(pairs[0], pairs[1], splits[0].class_names, detector)
 
@@ -219,7 +224,7 @@ def train(name: str, seed: int, config: Config, data: Data, record: runs.Record)
         found = {key: {"network": tree} for key, tree in found.items()} if kind.frozen else found
         state = state._replace(params=found["params"], batch_stats=found["batch_stats"])
         state = state._replace(opt_state=optimizer.init(state.params))
-    augment = functools.partial(random_flip_with_boxes, vertical=True)
+    augment = cut_and_mirrored if config.crops else mirrored
     step = training.train_step(
         model,
         optimizer,
@@ -286,6 +291,18 @@ def train(name: str, seed: int, config: Config, data: Data, record: runs.Record)
     row |= {key: costs[key] for key in ("multiplications", "additions", "parameter bytes")}
     row |= {"energy / µJ": costs["energy / nJ"] / 1000}
     return row | {"seconds": round(sum(trained.history["seconds"]), 1)}
+
+
+mirrored = functools.partial(random_flip_with_boxes, vertical=True)
+
+
+def cut_and_mirrored(key: jax.Array, images: jax.Array, boxes: Boxes) -> tuple[jax.Array, Boxes]:
+    """Cut parts out of pictures, of about their shape, and mirror them."""
+    first, second = jax.random.split(key)
+    cut = random_resized_crop_with_boxes(
+        first, images, boxes, scale=(0.5, 1.0), ratio=(1.1, 1.6), least_side=4.0
+    )
+    return mirrored(second, *cut)
 
 
 def recipe(config: Config, steps: int) -> optax.GradientTransformation:
