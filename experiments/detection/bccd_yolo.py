@@ -1,14 +1,16 @@
 """Can a network that does not multiply say where things are, and which claims of the paper hold?
 
-Answer: Not measured yet.
+Answer: Not measured yet, but for float without cuts of pictures: an AP50 of 0.784 (best 0.809, at
+epoch 40), where objectness fits the training pictures too well.
 
 A small one-scale YOLO (396,200 parameters: six 3×3 convolutions of at most 128 channels, stride 16,
 3 anchors) finds red and white cells and platelets in the 292 training pictures of BCCD, brought to
 256 by 192 pixels, from random weights; the 72 test pictures measure it. First and last convolution
-are float. Its anchors are clustered from the training boxes, its loss is v3's, and pictures are
-mirrored both ways together with their boxes. Adam with decay goes up to its peak rate and down over
-the epochs; adder weights have a rate of their own. The network of the last epoch counts: VOC's AP50
-(all points) and COCO's AP, with statistics of BatchNorm taken anew from training pictures.
+are float. Its anchors are clustered from the training boxes, its loss is v3's, and pictures are cut
+to half of their area or more and mirrored both ways, together with their boxes. Adam with decay
+goes up to its peak rate and down over the epochs; adder weights have a rate of their own. The
+network of the last epoch counts: VOC's AP50 (all points) and COCO's AP, with statistics of
+BatchNorm taken anew from training pictures.
 
 Claims of the adder detection paper (AP of an adder FCOS on COCO, one network each):
 
@@ -366,8 +368,9 @@ def figure(record: runs.Record, data: Data) -> Figure:
         axes.plot(*zip(*points, strict=True), "o-", ms=3, color=colour, label=name)
     axes.set(xlabel="epochs", ylabel="AP50 of the test pictures", ylim=(0, 1))
     axes.legend(fontsize="x-small", ncols=2)
-    places: Any = parts[1].subplots(len(files) + 1, SHOWN, squeeze=False)
     images, truth = data.test
+    shown = min(SHOWN, len(images))
+    places: Any = parts[1].subplots(len(files) + 1, shown, squeeze=False)
     found: dict[str, Any] = {"as labelled": truth._asdict() | {"scores": truth.mask * 1.0}}
     found |= {name: np.load(file) for name, file in files.items()}
     for line, (name, boxes) in zip(places, found.items(), strict=True):
