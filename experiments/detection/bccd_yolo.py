@@ -47,18 +47,16 @@ from typing import Annotated, Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 import optax
+from drawing import curves_and_boxes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from nnlab import figures, models, runs, training
 from nnlab.arithmetics import ADDER, NAMED, Arithmetic
 from nnlab.costs import inference_costs
 from nnlab.data.locate import find_given
 from nnlab.errors import DivergedError, InputError
-from nnlab.figures.plots import COLOURS, STYLE
 from nnlab.layers import AdderConv
 from nnlab.optim import adder_recipe, freeze
 from nnlab.runs.fields import DataDir, Fraction, Positive, PositiveInt, Seed, Some, SomeOf
@@ -71,9 +69,6 @@ from nnlab.vision.detection.detectors import loss_parts, total_loss
 from nnlab.vision.detection.yolo_detectors import YoloV3Detector
 from nnlab.vision.object_augment import random_flip_with_boxes, random_resized_crop_with_boxes
 from nnlab.vision.pictures import Resize
-
-SHOWN = 3  # test pictures that are drawn
-SURE = 0.3  # the least score of a box that is drawn
 
 
 class Kind(NamedTuple):
@@ -246,8 +241,7 @@ def train(name: str, seed: int, config: Config, data: Data, record: runs.Record)
 
     @jax.jit
     def program(variables: Any, images: jax.Array) -> Any:
-        outputs: Any = model.apply(variables, images)
-        return data.detector.detect(outputs)
+        return data.detector.detect(model.apply(variables, images))
 
     def predictor(state: Any):
         state = renew(state)
@@ -353,37 +347,16 @@ def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-@matplotlib.rc_context(STYLE)
 def figure(record: runs.Record, data: Data) -> Figure:
-    """Draw AP50 by epochs, and what there is and what networks find in the first test pictures."""
     names = dict.fromkeys(row["network"] for row in record.rows("rows"))
     files = {name: sheet(record, name, 0) for name in names}
-    files = {name: file for name, file in files.items() if file.is_file()}
-    drawn = Figure(figsize=(9, 3 + 2.4 * (len(files) + 1)), layout="constrained")
-    parts: Any = drawn.subfigures(2, 1, height_ratios=(3, 2.4 * (len(files) + 1)))
-    axes: Any = parts[0].subplots()
     curve = [point for point in record.rows("curve") if point["seed"] == 0]
-    for colour, name in zip(itertools.cycle(COLOURS), dict.fromkeys(p["network"] for p in curve)):
-        points = sorted((p["epoch"], p["AP50"]) for p in curve if p["network"] == name)
-        axes.plot(*zip(*points, strict=True), "o-", ms=3, color=colour, label=name)
-    axes.set(xlabel="epochs", ylabel="AP50 of the test pictures", ylim=(0, 1))
-    axes.legend(fontsize="x-small", ncols=2)
-    images, truth = data.test
-    shown = min(SHOWN, len(images))
-    places: Any = parts[1].subplots(len(files) + 1, shown, squeeze=False)
-    found: dict[str, Any] = {"as labelled": truth._asdict() | {"scores": truth.mask * 1.0}}
-    found |= {name: np.load(file) for name, file in files.items()}
-    for line, (name, boxes) in zip(places, found.items(), strict=True):
-        for number, place in enumerate(line):
-            place.imshow(images[number])
-            place.set(xticks=[], yticks=[], title=name if number == 0 else "")
-            place.grid(False)
-            sure = boxes["mask"][number] & (boxes["scores"][number] >= SURE)
-            each = zip(boxes["boxes"][number][sure], boxes["classes"][number][sure], strict=True)
-            for (x1, y1, x2, y2), label in each:
-                colour = COLOURS[int(label) % len(COLOURS)]
-                place.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=colour))
-    return drawn
+    lines = {
+        name: sorted((p["epoch"], p["AP50"]) for p in curve if p["network"] == name)
+        for name in dict.fromkeys(point["network"] for point in curve)
+    }
+    found = {name: np.load(file) for name, file in files.items() if file.is_file()}
+    return curves_and_boxes(lines, *data.test, found)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ References:
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,14 +56,14 @@ class YoloV1Detector:
     threshold: float = 0.45
     count: int = 100
 
-    def loss(self, outputs: jax.Array, boxes, classes, mask) -> YoloV1Loss:
+    def loss(self, outputs: Any, boxes: Any, classes: Any, mask: Any) -> YoloV1Loss:
         """Return the parts of `yolo_v1_loss` of each image."""
         of_image = functools.partial(
             yolo_v1_loss, image_shape=self.image_shape, boxes_per_cell=self.boxes
         )
         return jax.vmap(of_image)(outputs, boxes, classes, mask)
 
-    def detect(self, outputs: jax.Array) -> Detections:
+    def detect(self, outputs: Any) -> Detections:
         """Return the detections of each image."""
         n, down, across, width = outputs.shape
         classes = width - 5 * self.boxes
@@ -99,7 +99,7 @@ class YoloV2Detector:
     threshold: float = 0.45
     count: int = 100
 
-    def loss(self, outputs: jax.Array, boxes, classes, mask) -> YoloLoss:
+    def loss(self, outputs: Any, boxes: Any, classes: Any, mask: Any) -> YoloLoss:
         """Return the parts of `yolo_v2_loss` of each image."""
         of_image = functools.partial(
             yolo_v2_loss,
@@ -110,7 +110,7 @@ class YoloV2Detector:
         )
         return jax.vmap(of_image)(outputs, boxes, classes, mask)
 
-    def detect(self, outputs: jax.Array) -> Detections:
+    def detect(self, outputs: Any) -> Detections:
         """Return the detections of each image."""
         found = yolo_boxes(limited(outputs), jnp.array(self.anchors), self.image_shape)
         scores = jax.nn.sigmoid(outputs[..., 4:5]) * jax.nn.softmax(outputs[..., 5:])
@@ -138,7 +138,7 @@ class YoloV3Detector:
     threshold: float = 0.45
     count: int = 100
 
-    def loss(self, outputs: jax.Array | Sequence[jax.Array], boxes, classes, mask) -> YoloLoss:
+    def loss(self, outputs: Any, boxes: Any, classes: Any, mask: Any) -> YoloLoss:
         """Return the parts of `yolo_v3_loss` of each image."""
         of_image = functools.partial(
             yolo_v3_loss,
@@ -149,7 +149,7 @@ class YoloV3Detector:
         )
         return jax.vmap(of_image)(self._grids(outputs), boxes, classes, mask)
 
-    def detect(self, outputs: jax.Array | Sequence[jax.Array]) -> Detections:
+    def detect(self, outputs: Any) -> Detections:
         """Return the detections of each image."""
         found, scores = [], []
         for grid, group in zip(self._grids(outputs), self.groups, strict=True):
@@ -160,14 +160,14 @@ class YoloV3Detector:
             scores.append(likely.reshape(len(grid), -1, likely.shape[-1]))
         return _best(self, jnp.concatenate(found, 1), jnp.concatenate(scores, 1))
 
-    def _grids(self, outputs: jax.Array | Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+    def _grids(self, outputs: Any) -> tuple[jax.Array, ...]:
         grids = tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
         if len(grids) != len(self.groups):
             raise InputError(
                 f"there are {len(grids)} grids for {len(self.groups)} groups of anchors, expected "
                 "one a group."
             )
-        return grids  # pyright: ignore[reportReturnType]
+        return grids
 
 
 yolo_v3_tiny_detector = functools.partial(YoloV3Detector, anchors=YOLO_V3_TINY, groups=TINY_GROUPS)

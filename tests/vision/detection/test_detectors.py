@@ -62,7 +62,7 @@ def test_v1_detects_what_its_loss_asks_for():
     boxes, scores, classes, mask = (np.asarray(a)[0] for a in detector.detect(jnp.asarray(cells)))
     np.testing.assert_allclose(boxes[0], box, 1e-5)
     assert scores[0] == pytest.approx(0.4) and (classes[0], mask.tolist()) == (2, [True, False])
-    parts = detector.loss(cells, box[None, None], np.array([[2]]), np.array([[True]]))
+    parts: Any = detector.loss(cells, box[None, None], np.array([[2]]), np.array([[True]]))
     assert parts.boxes[0] < 1e-10 and parts.object[0] == pytest.approx(0.25)
 
 
@@ -95,7 +95,8 @@ def test_average_precision_in_batches_is_that_of_all_at_once():
     def predict(numbers):
         sizes.append(len(numbers))
         one = numbers.astype(int)
-        return Detections(moved[one], scores[one], objects.classes[one], np.ones((4, 3), bool))
+        found: Any = moved[one], scores[one], objects.classes[one], np.ones((4, 3), bool)
+        return Detections(*found)
 
     examples: Any = (np.arange(7.0), objects)
     batched = average_precision(predict, examples, 2, batch_size=4)
