@@ -32,6 +32,7 @@ TOPICS = {
     "transformers": "Transformers",
     "anomaly": "Anomalies in series and logs",
     "images": "Images of your own",
+    "detection": "Detection",
     "gan": "Generation",
     "deployment": "Deployment and cost",
     "benchmarks": "Speed and memory",

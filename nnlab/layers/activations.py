@@ -3,6 +3,7 @@
 The mathematics is in `nnlab.ops.activations`, `nnlab.ops.power` and `nnlab.ops.pooling`.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -15,6 +16,17 @@ from nnlab.ops.activations import maxout, swish
 from nnlab.ops.pooling import expected_pool, stochastic_pool
 from nnlab.ops.power import power_activation
 from nnlab.ops.windows import Padding
+
+
+def leaky(
+    activation: Callable[[jax.Array], jax.Array], slope: float
+) -> Callable[[jax.Array], jax.Array]:
+    """Return a leaky rectifier in place of the rectifier, and any other activation as it is."""
+    return (
+        functools.partial(nn.leaky_relu, negative_slope=slope)
+        if activation is nn.relu
+        else activation
+    )
 
 
 class Maxout(nn.Module):

@@ -39,6 +39,16 @@ from nnlab.vision.cifar_resnet import he_resnet56 as he_resnet56
 from nnlab.vision.cifar_resnet import he_resnet110 as he_resnet110
 from nnlab.vision.cifar_resnet import resnet20 as resnet20
 from nnlab.vision.cifar_resnet import resnet32 as resnet32
+from nnlab.vision.darknet import Darknet19 as Darknet19
+from nnlab.vision.darknet import Darknet53 as Darknet53
+from nnlab.vision.detection.yolo import TinyYOLO as TinyYOLO
+from nnlab.vision.detection.yolo import YOLOv2 as YOLOv2
+from nnlab.vision.detection.yolo import YOLOv3 as YOLOv3
+from nnlab.vision.detection.yolo import YOLOv3Tiny as YOLOv3Tiny
+from nnlab.vision.detection.yolo import yolo_v3_voc as yolo_v3_voc
+from nnlab.vision.detection.yolo_v1 import YOLOv1 as YOLOv1
+from nnlab.vision.detection.yolo_v1 import yolo_v1_paper as yolo_v1_paper
+from nnlab.vision.detection.yolo_v1 import yolo_v1_tiny as yolo_v1_tiny
 from nnlab.vision.generation.dcgan import DCGANCritic as DCGANCritic
 from nnlab.vision.generation.dcgan import DCGANGenerator as DCGANGenerator
 from nnlab.vision.generation.resnet_gan import ResNetCritic as ResNetCritic

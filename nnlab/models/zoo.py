@@ -30,6 +30,7 @@ from nnlab.series.next_value import NextValue
 from nnlab.vision import (
     alexnet,
     cifar_resnet,
+    darknet,
     googlenet,
     inception_v3,
     lenet,
@@ -42,6 +43,7 @@ from nnlab.vision import (
     vgg_small,
     vision_transformer,
 )
+from nnlab.vision.detection import yolo, yolo_v1
 from nnlab.vision.generation import dcgan, resnet_gan, sn_gan
 
 
@@ -76,6 +78,7 @@ class Entry(NamedTuple):
 
 _MATMUL_FREE = functools.partial(MatMulFreeLM, arithmetic=BITNET, classifier=BITNET)
 _GREY, _COLOUR, _IMAGENET = (32, 32, 1), (32, 32, 3), (224, 224, 3)
+_DETECTION = (416, 416, 3)
 _COPY = (41, 9)  # 20 words of 8 bits, a marker, and time to write them
 
 ZOO = {
@@ -121,6 +124,16 @@ ZOO = {
     "deit_small": Entry(vision_transformer.deit_small, _IMAGENET),
     "deit_base": Entry(vision_transformer.deit_base, _IMAGENET),
     "cifar_deit_tiny": Entry(vision_transformer.cifar_deit_tiny, _COLOUR),
+    "darknet19": Entry(darknet.Darknet19, _IMAGENET),
+    "darknet53": Entry(darknet.Darknet53, (256, 256, 3)),
+    "yolo_v1": Entry(yolo_v1.YOLOv1, (448, 448, 3)),
+    "yolo_v1_paper": Entry(yolo_v1.yolo_v1_paper, (448, 448, 3)),
+    "yolo_v1_tiny": Entry(yolo_v1.yolo_v1_tiny, (448, 448, 3)),
+    "yolo_v2": Entry(yolo.YOLOv2, _DETECTION),
+    "yolo_v2_tiny": Entry(yolo.TinyYOLO, _DETECTION),
+    "yolo_v3": Entry(yolo.YOLOv3, _DETECTION),
+    "yolo_v3_voc": Entry(yolo.yolo_v3_voc, _DETECTION),
+    "yolo_v3_tiny": Entry(yolo.YOLOv3Tiny, _DETECTION),
     "dcgan_generator": Entry(dcgan.DCGANGenerator, (100,)),
     "dcgan_critic": Entry(dcgan.DCGANCritic, (64, 64, 3)),
     "wgan_gp_generator": Entry(resnet_gan.ResNetGenerator, (128,)),

@@ -116,7 +116,7 @@ class Examination:
     def classifies(self) -> bool:
         """Whether the outputs may be those of a classification."""
         kept = isinstance(self._evaluate, Evaluation) and self._evaluate.with_outputs is not None
-        return kept and np.ndim(self._labels) == 1
+        return kept and getattr(self._labels, "ndim", 0) == 1
 
     def check(self, state: State) -> None:
         """Raise `InputError` if the network takes no such inputs, or has no such classes."""

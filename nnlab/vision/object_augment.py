@@ -17,7 +17,7 @@ from nnlab.vision.resized_crop import cut_out, rectangles
 
 
 def random_flip_with_boxes(
-    key: jax.Array, images: jax.Array, boxes: Boxes
+    key: jax.Array, images: jax.Array, boxes: Boxes, *, vertical: bool = False
 ) -> tuple[jax.Array, Boxes]:
     """Mirror every image and its boxes left to right with probability 1/2.
 
@@ -25,18 +25,31 @@ def random_flip_with_boxes(
         key: as for `nnlab.vision.random_flip`.
         images: [n, height, width, channels], of any dtype.
         boxes: objects of each image, [n, most, …].
+        vertical: also upside down, with the same probability, as cells may be but streets not.
 
     Raises:
         InputError: images or boxes have other shapes.
     """
     _check(key, images, boxes)
-    width = images.shape[2]
-    mirrored = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
-    x1, y1, x2, y2 = jnp.moveaxis(jnp.asarray(boxes.boxes), -1, 0)
-    turned = jnp.stack([width - x2, y1, width - x1, y2], axis=-1)
+    keys = jax.random.split(key) if vertical else [key]
+    for axis, each in zip((2, 1), keys, strict=False):
+        drawn = jax.random.bernoulli(each, shape=(len(images), 1, 1, 1))
+        images, boxes = _mirrored(images, boxes, drawn, axis)
+    return images, boxes
+
+
+def _mirrored(
+    images: jax.Array, boxes: Boxes, drawn: jax.Array, axis: int
+) -> tuple[jax.Array, Boxes]:
+    """Mirror the images that are `drawn` [n, 1, 1, 1], and their boxes, along an axis."""
+    low = 2 - axis  # of x or y among corners
+    corners = jnp.asarray(boxes.boxes)
+    side = images.shape[axis]
+    turned = corners.at[..., low].set(side - corners[..., low + 2])
+    turned = turned.at[..., low + 2].set(side - corners[..., low])
     turned = jnp.where(jnp.asarray(boxes.mask)[..., None], turned, 0)
-    moved = jnp.where(mirrored[:, 0], turned, jnp.asarray(boxes.boxes))
-    return jnp.where(mirrored, images[:, :, ::-1], images), boxes._replace(boxes=moved)
+    moved = jnp.where(drawn[:, 0], turned, corners)
+    return jnp.where(drawn, jnp.flip(images, axis), images), boxes._replace(boxes=moved)
 
 
 def random_resized_crop_with_boxes(

@@ -18,7 +18,7 @@ from nnlab.arithmetics import ADDER, FLOAT
 from nnlab.models import ZOO
 
 # {name: (parameters as published or, for our own variants, by the formula in the model's file;
-# what one input gives)}
+# what one input gives, a shape or several)}
 PUBLISHED = {
     "lenet5": (61_942, (10,)),
     "small_cnn": (25_988, (10,)),
@@ -62,6 +62,16 @@ PUBLISHED = {
     "deit_small": (22_050_664, (1000,)),
     "deit_base": (86_567_656, (1000,)),
     "cifar_deit_tiny": (5_362_762, (10,)),
+    "darknet19": (20_842_376, (1000,)),
+    "darknet53": (41_609_928, (1000,)),
+    "yolo_v1": (197_301_875, (7, 7, 35)),
+    "yolo_v1_paper": (271_716_734, (7, 7, 30)),
+    "yolo_v1_tiny": (27_095_374, (7, 7, 30)),
+    "yolo_v2": (50_655_389, (13, 13, 5, 25)),
+    "yolo_v2_tiny": (15_861_773, (13, 13, 5, 25)),
+    "yolo_v3": (61_949_149, [(s, s, 3, 85) for s in (13, 26, 52)]),
+    "yolo_v3_voc": (61_626_049, [(s, s, 3, 25) for s in (13, 26, 52)]),
+    "yolo_v3_tiny": (8_852_366, [(s, s, 3, 85) for s in (13, 26)]),
     "dcgan_generator": (3_576_704, (64, 64, 3)),
     "dcgan_critic": (2_765_568, ()),
     "wgan_gp_generator": (1_204_483, (32, 32, 3)),
@@ -87,6 +97,7 @@ DEEP = {
     *("googlenet", "googlenet_v1", "inception_v3"),
     *("deit_tiny", "deit_small", "deit_base", "cifar_deit_tiny", "gpt2", "bitnet_2b4t"),
     *("matmul_free", "minilm_l6", "bert_base"),
+    *("darknet19", "darknet53", "yolo_v1", "yolo_v1_paper", "yolo_v2", "yolo_v3", "yolo_v3_voc"),
     *("resnet50", "resnet101", "resnet152", "resnext101_32x8d", "resnext101_64x4d"),
 }
 # One network of each class for the training step, those with a depth with less of it.
@@ -95,6 +106,8 @@ SHALLOW = {
     models.PlainNet: {"layers": 1},
     models.ResNet: {"stage_sizes": (1, 1)},
     models.VisionTransformer: {"layers": 1},
+    models.Darknet53: {"blocks": (1, 1)},
+    models.YOLOv3: {"blocks": (1,) * 5},
     models.GPT2: {"layers": 1},
     models.Llama: {"layers": 1, "symbols": 128_256},
     models.MatMulFreeLM: {"layers": 2},
@@ -103,6 +116,7 @@ SHALLOW = {
 FIRST = {entry.kind: name for name, entry in reversed(ZOO.items())}
 WIDE = {  # slow to trace
     *("alexnet", "googlenet", "inception_v3", "lenet5_original", "next_event", "plain20"),
+    *("darknet19", "darknet53", "yolo_v1", "yolo_v2", "yolo_v2_tiny", "yolo_v3", "yolo_v3_tiny"),
     *("dcgan_critic", "sn_gan_generator", "sn_gan_critic", "wgan_gp_critic"),
     *("bitnet_2b4t", "deit_tiny", "gpt2", "matmul_free", "minilm_l6"),
     *("recurrent_net", "squeezenet1_0", "vgg11", "vgg_small"),
@@ -140,7 +154,17 @@ def test_parameters_and_outputs_as_published(name):
     init = entry.make().init_with_output
     outputs, variables = jax.eval_shape(init, jax.random.key(0), entry.inputs(2))
     assert size(variables["params"]) == parameters
-    assert (outputs.shape, outputs.dtype) == ((2, *shape), jnp.float32)
+    assert kinds(outputs) == of_two(shape)
+
+
+def kinds(outputs):
+    return [_kind(leaf) for leaf in jax.tree.leaves(outputs)]
+
+
+def of_two(shape):
+    """What two inputs give, where one gives arrays of these shapes."""
+    shapes = shape if isinstance(shape, list) else [shape]
+    return [((2, *each), jnp.float32) for each in shapes]
 
 
 @pytest.mark.parametrize("name", cases(FIRST.values(), WIDE))
@@ -154,8 +178,8 @@ def test_a_training_step(name, arithmetic):
     model, optimizer, inputs = make(arithmetic=arithmetic), optax.sgd(0.1), entry.inputs(2)
 
     def loss(outputs, labels):
-        seen.append((outputs.shape, outputs.dtype))
-        return outputs.mean()
+        seen.append(kinds(outputs))
+        return sum(leaf.mean() for leaf in jax.tree.leaves(outputs))
 
     def run(key, inputs):
         state = training.init(key, model, optimizer, inputs)
@@ -167,7 +191,7 @@ def test_a_training_step(name, arithmetic):
     assert less or size(before.params) == parameters  # as many in any arithmetic
     assert jax.tree.map(_kind, before) == jax.tree.map(_kind, after)
     assert _kind(metrics["loss"]) == ((), jnp.float32)
-    assert set(seen) == {((2, *shape), jnp.dtype("float32"))}
+    assert seen and all(each == of_two(shape) for each in seen)
 
 
 def _kind(leaf):

@@ -22,6 +22,16 @@ from nnlab.vision.detection.boxes import (
 )
 from nnlab.vision.detection.coco_ap import CocoResult, CocoScores, as_coco, coco_ap, pycocotools_ap
 from nnlab.vision.detection.coding import boxes_at, decode, distances, encode
+from nnlab.vision.detection.detectors import (
+    Detections,
+    Detector,
+    average_precision,
+    best_boxes,
+    found_in,
+    loss_parts,
+    total_loss,
+    truths_of,
+)
 from nnlab.vision.detection.fcos_targets import fcos_matches, fcos_points
 from nnlab.vision.detection.found import Found, Truth, found, truth
 from nnlab.vision.detection.losses import box_loss, centerness, smooth_l1
@@ -45,6 +55,8 @@ __all__ = [
     "AveragePrecision",
     "CocoResult",
     "CocoScores",
+    "Detections",
+    "Detector",
     "Found",
     "Kept",
     "Sample",
@@ -54,6 +66,8 @@ __all__ = [
     "YoloV1Loss",
     "area",
     "as_coco",
+    "average_precision",
+    "best_boxes",
     "box_loss",
     "boxes_at",
     "cell_anchors",
@@ -71,10 +85,12 @@ __all__ = [
     "fcos_matches",
     "fcos_points",
     "found",
+    "found_in",
     "giou",
     "grid_anchors",
     "grid_points",
     "iou",
+    "loss_parts",
     "match",
     "mean_best_iou",
     "nms",
@@ -86,7 +102,9 @@ __all__ = [
     "roi_pool",
     "sample",
     "smooth_l1",
+    "total_loss",
     "truth",
+    "truths_of",
     "voc_ap",
     "window_anchors",
     "yolo_boxes",

@@ -258,7 +258,7 @@ def yolo_v2_loss(
         boxes, classes = jnp.zeros((1, 4), boxes.dtype), jnp.zeros(1, jnp.int32)
         mask = jnp.zeros(1, bool)
     overlap = _largest_iou(outputs, anchors, boxes, mask, image_shape)
-    predicted = lax.stop_gradient(yolo_boxes(_limited(outputs), anchors, image_shape))
+    predicted = lax.stop_gradient(yolo_boxes(limited(outputs), anchors, image_shape))
     confidence = iou(predicted, boxes[targets.owner])
     found = object_weight * bce(logits, confidence)
     objectness = jnp.where(own, found, jnp.where(overlap <= ignore, bce(logits, own * 0.0), 0))
@@ -289,14 +289,15 @@ def _largest_iou(
 ) -> jax.Array:
     """Return the largest IoU of each predicted box with an object, [H, W, anchors]."""
     boxes = check_boxes("boxes", boxes, 2)
-    predicted = lax.stop_gradient(yolo_boxes(_limited(outputs), anchors, image_shape))
+    predicted = lax.stop_gradient(yolo_boxes(limited(outputs), anchors, image_shape))
     overlaps = iou(predicted[..., None, :], boxes[None, None, None])
     there = jnp.asarray(mask)[None, None, None]
     return jnp.where(there, overlaps, 0).max(axis=-1, initial=0)
 
 
-def _limited(outputs: jax.Array) -> jax.Array:
-    return outputs.at[..., 2:4].min(LIMIT)
+def limited(outputs: jax.Array) -> jax.Array:
+    """Return outputs [..., 4 or more] with t_w and t_h limited as in `decode`."""
+    return jnp.asarray(outputs).at[..., 2:4].min(LIMIT)
 
 
 def _parts(outputs: jax.Array, anchors: ArrayLike, image_shape: tuple[float, float]) -> jax.Array:

@@ -29,6 +29,7 @@ from jax import lax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
+from nnlab.layers.activations import leaky
 from nnlab.layers.normalization import batch_norm
 from nnlab.networks import Network
 from nnlab.vision.generation.classes import projection, split_classes, with_class
@@ -120,7 +121,7 @@ class DCGANCritic(Network):
             x = bounded(layer, kind, train)(x)
             if number:
                 x = normalized(x, kind, train, self.dtype)
-            x = leaky(layers, 0.2)(x)
+            x = leaky(layers.activation, 0.2)(x)
             width *= 2
         last = self.last.dense(1, dtype=self.dtype)
         logits = bounded(last, kind, train)(lax.collapse(x, 1))[:, 0]
@@ -141,13 +142,6 @@ def halvings(size: int) -> int:
             " nnlab.vision.pad_to and Resize make others so."
         )
     return times
-
-
-def leaky(arithmetic: Arithmetic, slope: float):
-    """Return the critic's activation: a leaky rectifier where the arithmetic has a rectifier."""
-    if arithmetic.activation is not nn.relu:
-        return arithmetic.activation
-    return lambda x: nn.leaky_relu(x, slope)
 
 
 def published_start(key: jax.Array, params: Any) -> Any:

@@ -20,10 +20,11 @@ from flax.typing import Dtype
 from jax import lax
 
 from nnlab.arithmetics import FLOAT, Arithmetic
+from nnlab.layers.activations import leaky
 from nnlab.layers.normalization import batch_norm
 from nnlab.networks import Network
 from nnlab.vision.generation.classes import projection, split_classes, with_class
-from nnlab.vision.generation.dcgan import halvings, leaky
+from nnlab.vision.generation.dcgan import halvings
 from nnlab.vision.generation.normalization import (
     Normalization,
     bounded,
@@ -112,7 +113,7 @@ class SNGANCritic(Network):
             x = bounded(layer, kind, train)(x)
             if number:
                 x = normalized(x, kind, train, self.dtype)
-            x = leaky(layers, 0.1)(x)
+            x = leaky(layers.activation, 0.1)(x)
             width *= 1 + number % 2
         last = self.last.dense(1, use_bias=True, dtype=self.dtype)
         logits = bounded(last, kind, train)(lax.collapse(x, 1))[:, 0]
