@@ -7,15 +7,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 from torch import nn
 
-from nnlab import kernels
+from nnlab import kernels, training
 from nnlab.arithmetics import ADDER
 from nnlab.errors import InputError
 from nnlab.files.borrowing import borrow, lend
+from nnlab.vision.datasets.labelled import Boxes
 from nnlab.vision.detection import faster_rcnn, fcos, retinanet
+from nnlab.vision.detection.detectors import loss_parts, total_loss
+from nnlab.vision.detection.fast_rcnn import FastRCNN, FastRCNNDetector
 from nnlab.vision.detection.faster_rcnn import FasterRCNN
 from nnlab.vision.detection.fcos import FCOS
 from nnlab.vision.detection.retinanet import RetinaNet
@@ -175,7 +179,7 @@ class Dense(nn.Module):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fcos", "retinanet"])
-def test_outputs_are_those_of_pytorch(kind, randomised, assert_borrowed_logits):
+def test_outputs_are_those_of_pytorch(kind, randomised):
     """On a picture whose sides no stride divides; Faster R-CNN has the same pyramid."""
     images = np.random.default_rng(0).normal(size=(2, 75, 90, 3)).astype(np.float32)
     if kind == "fcos":
@@ -185,37 +189,19 @@ def test_outputs_are_those_of_pytorch(kind, randomised, assert_borrowed_logits):
         model = RetinaNet(**SMALL, convs=2)
         theirs, names = Dense(4, 8, 3, 2, 9, False), retinanet.torch_names(model)
 
-    class Flat(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.network = theirs
-
-        def forward(self, x):
-            if kind == "fcos":
-                return theirs(x)
-            sizes = [3] * 5 + [4] * 5
-            return tuple(
-                each.flatten(1).unflatten(1, (-1, size))
-                for each, size in zip(theirs(x), sizes, strict=True)
-            )
-
-        def state_dict(self, *args, **options):
-            return theirs.state_dict(*args, **options)
-
-    randomised(theirs)
 
     def outputs(variables, images):
         found = model.apply(variables, images)
         return found if kind == "fcos" else found[:2]
 
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
-    arrays = {name: array.numpy() for name, array in Flat().state_dict().items()}
+    arrays = {name: array.numpy() for name, array in randomised(theirs).state_dict().items()}
     borrowed = borrow(shapes, arrays, names)
     with torch.no_grad():
-        expected = Flat()(torch.from_numpy(images).permute(0, 3, 1, 2))
+        expected = theirs(torch.from_numpy(images).permute(0, 3, 1, 2))
     found = jax.tree.leaves(jax.jit(outputs)(borrowed, images))
     for mine, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(mine, other.numpy(), rtol=1e-4, atol=2e-4)
+        np.testing.assert_allclose(mine, other.reshape(mine.shape), rtol=1e-4, atol=2e-4)
 
 
 def test_every_layer_of_an_adder_is_one():
@@ -242,3 +228,32 @@ def test_names_that_torchvision_does_not_have():
         faster_rcnn.torch_names(FasterRCNN(neck_kind="pafpn"))
     with pytest.raises(InputError, match="neck is 'adder'"):
         FCOS(neck="adder")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.slow
+def test_fast_rcnn():
+    """Its published count, and a step on given boxes of which one is an object's."""
+
+    def shapes(model, p):
+        some = (IMAGE, jax.ShapeDtypeStruct((1, p, 4), jnp.float32), np.ones((1, p), bool))
+        return jax.eval_shape(model.init, jax.random.key(0), some)
+
+    assert _count(shapes(FastRCNN(), 5)["params"]) == 134_690_729
+    model = FastRCNN(3, widths=(2, 3, 4, 5, 6), hidden=8, sampled=6)
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 30, (2, 9, 2))
+    proposals = np.concatenate([low, low + rng.uniform(10, 30, (2, 9, 2))], -1).astype(np.float32)
+    objects = Boxes(
+        proposals[:, :1] + 1, np.array([[1], [2]]), np.ones((2, 1), bool), np.zeros((2, 1), bool)
+    )
+    inputs = rng.normal(size=(2, 64, 64, 3)).astype(np.float32), proposals, np.ones((2, 9), bool)
+    detector, optimizer = FastRCNNDetector((64, 64), least_score=0.0, count=5), optax.sgd(0.1)
+    state = training.init(jax.random.key(0), model, optimizer, inputs)
+    measures: Any = {"loss": total_loss(detector), "metrics": loss_parts(detector)}
+    step = jax.jit(training.train_step(model, optimizer, **measures))
+    after, metrics = step(state, ((*inputs, objects), objects))
+    assert metrics["nonfinite"] == -1 and metrics["classes_loss"] > 0 and metrics["boxes_loss"] > 0
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), state.params, after.params)
+    assert all(jax.tree.leaves(moved["roi"]))
+    found = detector.detect(model.apply({"params": after.params}, inputs))
+    assert found.boxes.shape == (2, 5, 4) and found.mask.any()
