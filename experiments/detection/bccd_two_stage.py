@@ -45,7 +45,7 @@ import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -133,12 +133,13 @@ def main(config: Config) -> None:
     folder = Path(config.out)
     for name, seed in itertools.product(config.networks, config.seeds):
         before = KINDS[name].goes_on
-        if before and before not in config.networks:
-            if not network_file(folder, before, seed).is_file():
-                raise InputError(
-                    f"{config.out} holds no trained {before} of seed {seed} to go on from; name "
-                    f"{before} among --networks."
-                )
+        if not before or before in config.networks:
+            continue
+        if not network_file(folder, before, seed).is_file():
+            raise InputError(
+                f"{config.out} holds no trained {before} of seed {seed} to go on from; name "
+                f"{before} among --networks."
+            )
     with config.open("networks", "seeds", notes={"classes": data.class_names}) as record:
         record.go_on()
         for seed, name in itertools.product(config.seeds, KINDS):
@@ -166,7 +167,7 @@ def read(config: Config) -> Data:
         for each, count in zip(splits, (pictures, len(splits[1])), strict=True)
     ]
     pairs = [(images.astype(np.float32) / 127.5 - 1, boxes) for images, boxes in arrays]
-    return Data(pairs[0], pairs[1], splits[0].class_names, None)
+    return Data(pairs[0], pairs[1], splits[0].class_names, cast(Any, None))
 
 
 def train(name: str, seed: int, config: Config, data: Data, record: runs.Record) -> dict[str, Any]:
@@ -178,7 +179,7 @@ def train(name: str, seed: int, config: Config, data: Data, record: runs.Record)
     detector = FasterRCNNDetector(shape) if two_stage else FCOSDetector(shape)
     epochs = max(config.epochs // 4, 1) if kind.goes_on else config.epochs
     feed = training.in_memory(data.train, config.batch_size)
-    optimizer = recipe(config, epochs * feed.steps_per_epoch)
+    optimizer = recipe(cast(Any, config), epochs * feed.steps_per_epoch)
     few = data.train[0][:1]
     state = training.init(jax.random.key(seed), model, optimizer, few)
     if kind.goes_on:

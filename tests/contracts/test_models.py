@@ -208,10 +208,11 @@ def test_a_training_step(name, arithmetic):
     make = entry.make if less is None else functools.partial(entry.kind, **less)
     model, optimizer, inputs = make(arithmetic=arithmetic), optax.sgd(0.1), entry.inputs(2)
 
-    def loss(outputs, labels):
+    def loss(outputs, labels) -> jax.Array:
         seen.append(kinds(outputs))
         leaves = jax.tree.leaves(outputs)
-        return sum(leaf.mean() for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating))
+        floats = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        return jnp.stack([leaf.mean() for leaf in floats]).sum()
 
     def run(key, inputs):
         state = training.init(key, model, optimizer, inputs)

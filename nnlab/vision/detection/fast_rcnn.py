@@ -124,11 +124,11 @@ class FastRCNNDetector:
     ) -> RegionLoss:
         """Return the parts of the loss of each image; arguments as for a `Detector`."""
         boxes, mask = check_boxes("boxes", boxes, 3), jnp.asarray(mask)
-        proposals, there, *said = outputs
-        return region_loss(*said, proposals, there, boxes, jnp.asarray(classes), mask, beta=1.0)
+        said = outputs.logits, outputs.codes, outputs.proposals, outputs.there
+        return region_loss(*said, boxes, jnp.asarray(classes), mask, beta=1.0)
 
     def detect(self, outputs: FastRCNNOutputs) -> Detections:
         """Return the best boxes of each image."""
-        proposals, there, *said = outputs
+        said = outputs.logits, outputs.codes, outputs.proposals, outputs.there
         options = dataclasses.asdict(self)
-        return detected_regions(*said, proposals, there, options.pop("image_shape"), **options)
+        return detected_regions(*said, options.pop("image_shape"), **options)

@@ -96,10 +96,10 @@ class FasterRCNN(PyramidNetwork):
         levels = self._pyramid(images, train, 0, "pool")
         head = self._head()
         count = len(self.anchor_sizes[0]) * len(self.ratios)
-        found = RPNHead(
-            count, self.neck_features, head, self.classifier, self.dtype, name="rpn"
-        )(levels)
-        grids = [each.shape[1:3] for each in levels]
+        found = RPNHead(count, self.neck_features, head, self.classifier, self.dtype, name="rpn")(
+            levels
+        )
+        grids = [(each.shape[1], each.shape[2]) for each in levels]
         anchors = pyramid_anchors(shape, grids, self.anchor_sizes, self.ratios)
         which = 0 if train else 1
         limits = self.before_nms[which], self.after_nms[which]

@@ -153,7 +153,7 @@ class FCOSDetector:
     count: int = 100
 
     def _points(self, outputs: FCOSOutputs) -> list[np.ndarray]:
-        shapes = (level.shape[1:3] for level in outputs.logits)
+        shapes = ((level.shape[1], level.shape[2]) for level in outputs.logits)
         return [
             fcos_points(shape, stride, self.dialect)
             for shape, stride in zip(shapes, self.strides, strict=True)

@@ -91,7 +91,7 @@ def tower_names(
 
 
 def flattened(x: jax.Array, channels: int) -> jax.Array:
-    """Return what is predicted at each place: [batch, h, w, n · channels] as [batch, hwn, channels].
+    """Return predictions [batch, height, width, n · channels] as [batch, places · n, channels].
 
     This is the order of `nnlab.vision.detection.grid_anchors`.
     """

@@ -33,7 +33,7 @@ References:
 """
 
 import functools
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -81,7 +81,7 @@ class FeaturePyramid(Network):
 
         def conv(x: jax.Array, name: str, taps: int = 3, strides: int = 1) -> jax.Array:
             layer = functools.partial(self.arithmetic.conv, self.features, (taps, taps))
-            options = {"strides": strides, "padding": taps // 2, "use_bias": not norm}
+            options: Any = {"strides": strides, "padding": taps // 2, "use_bias": not norm}
             y = layer(**options, dtype=self.dtype, name=name)(x)
             if norm:
                 y = batch_norm(train, self.dtype, self.axis_name, name=f"{name}_bn")(y)
@@ -90,10 +90,7 @@ class FeaturePyramid(Network):
             return y
 
         x = [conv(stage, f"lateral{level}", 1) for level, stage in enumerate(stages)]
-        if self.kind == "r-pafpn":
-            x = _bottom_up(x, conv)
-        else:
-            x = _top_down(x)
+        x = _bottom_up(x, conv) if self.kind == "r-pafpn" else _top_down(x)
         x = [conv(each, f"output{level}") for level, each in enumerate(x)]
         if self.kind == "pafpn":
             first, *others = _bottom_up(x, conv)
@@ -112,7 +109,7 @@ class FeaturePyramid(Network):
 def _top_down(x: list[jax.Array]) -> list[jax.Array]:
     levels = [x[-1]]
     for finer in reversed(x[:-1]):
-        levels.insert(0, finer + enlarged(levels[0], finer.shape[1:3]))
+        levels.insert(0, finer + enlarged(levels[0], (finer.shape[1], finer.shape[2])))
     return levels
 
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 from flax.typing import Dtype
 from jax import lax
+from numpy.typing import ArrayLike
 
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.vision.detection.boxes import clip, pairwise
@@ -64,7 +65,7 @@ class RPNHead(nn.Module):
 
 def propose(
     levels: Sequence[tuple[jax.Array, jax.Array]],
-    anchors: Sequence[jax.Array],
+    anchors: Sequence[ArrayLike],
     image_shape: tuple[int, int],
     before: int = 1000,
     after: int = 1000,

@@ -94,7 +94,12 @@ class PyramidNetwork(Network):
         """Return torchvision's names of the backbone, for `nnlab.files.borrow`."""
         make = functools.partial(self._neck, parent=None)
         neck = make(extra)
-        if self.neck_kind != "fpn" or self.shortcuts or self.neck_norm or neck.arithmetic.needs_norm:
+        if (
+            self.neck_kind != "fpn"
+            or self.shortcuts
+            or self.neck_norm
+            or neck.arithmetic.needs_norm
+        ):
             raise InputError("torchvision has names of an FPN of floats alone, without norms.")
         names = resnet_names(self._body(parent=None))
         body = {f"body/{k}": f"backbone.body.{v}" for k, v in names.items() if k != "fc"}

@@ -64,8 +64,8 @@ class RetinaNet(PyramidNetwork):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> RetinaNetOutputs:
         levels = self._pyramid(x, train, 1, "convolutions")
-        grids = [each.shape[1:3] for each in levels]
-        anchors = pyramid_anchors(x.shape[1:3], grids, self.anchor_sizes, self.ratios)
+        shape, *grids = [(each.shape[1], each.shape[2]) for each in (x, *levels)]
+        anchors = pyramid_anchors(shape, grids, self.anchor_sizes, self.ratios)
         count = len(self.anchor_sizes[0]) * len(self.ratios)
         head = self._head()
         tower = functools.partial(Tower, head, self.neck_features, self.convs, dtype=self.dtype)

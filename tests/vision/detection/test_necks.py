@@ -1,6 +1,7 @@
 """Feature pyramids: published counts, and the same computations in PyTorch."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +99,7 @@ def test_levels_are_those_of_pytorch(kind, shortcuts, drawn, quick_jit):
 
 
 def test_enlarging_takes_the_pixels_that_pytorch_takes():
-    x = np.arange(15.0, dtype=np.float32).reshape(1, 5, 3, 1)
+    x: Any = np.arange(15.0, dtype=np.float32).reshape(1, 5, 3, 1)
     for size in ((5, 3), (9, 7), (10, 6), (13, 5)):
         expected = functional.interpolate(torch.from_numpy(x[..., 0])[None], size=size)[0]
         np.testing.assert_array_equal(enlarged(x, size)[..., 0], expected)

@@ -112,7 +112,7 @@ class Body(nn.Module):
         x = nn.functional.max_pool2d(torch.relu(self.bn1(self.conv1(x))), 3, 2, 1)
         stages = []
         for stage in range(4):
-            block: Any = getattr(self, f"layer{stage + 1}")[0]
+            block: Any = list(getattr(self, f"layer{stage + 1}"))[0]
             y = block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(x)))))
             x = torch.relu(y + (block.downsample(x) if stage else x))
             stages.append(x)
@@ -155,8 +155,8 @@ class Dense(nn.Module):
             head.regression_head.bbox_ctrness = nn.Conv2d(features, 1, 3, 1, 1)
 
     def forward(self, x):
-        *_, c3, c4, c5 = self.backbone.body(x)
-        fpn: Any = self.backbone.fpn
+        backbone: Any = self.backbone
+        fpn, (_, c3, c4, c5) = backbone.fpn, backbone.body(x)
         inner = [conv(c) for conv, c in zip(fpn.inner_blocks, (c3, c4, c5), strict=True)]
         for level in (1, 0):
             size = inner[level].shape[2:]
@@ -188,7 +188,6 @@ def test_outputs_are_those_of_pytorch(kind, randomised):
     else:
         model = RetinaNet(**SMALL, convs=2)
         theirs, names = Dense(4, 8, 3, 2, 9, False), retinanet.torch_names(model)
-
 
     def outputs(variables, images):
         found = model.apply(variables, images)
@@ -247,7 +246,8 @@ def test_fast_rcnn():
         proposals[:, :1] + 1, np.array([[1], [2]]), np.ones((2, 1), bool), np.zeros((2, 1), bool)
     )
     inputs = rng.normal(size=(2, 64, 64, 3)).astype(np.float32), proposals, np.ones((2, 9), bool)
-    detector, optimizer = FastRCNNDetector((64, 64), least_score=0.0, count=5), optax.sgd(0.1)
+    detector: Any = FastRCNNDetector((64, 64), least_score=0.0, count=5)
+    optimizer = optax.sgd(0.1)
     state = training.init(jax.random.key(0), model, optimizer, inputs)
     measures: Any = {"loss": total_loss(detector), "metrics": loss_parts(detector)}
     step = jax.jit(training.train_step(model, optimizer, **measures))

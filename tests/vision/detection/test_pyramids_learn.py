@@ -1,5 +1,7 @@
 """Faster R-CNN and FCOS learn eight pictures by heart, in floats and in adders."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import optax
@@ -14,12 +16,12 @@ from nnlab.vision.detection.faster_rcnn import FasterRCNN, FasterRCNNDetector
 from nnlab.vision.detection.fcos import FCOS, FCOSDetector
 from nnlab.vision.pictures import Resize
 
-SMALL = {
+SMALL: Any = {
     **{"classes": 3, "stage_sizes": (1, 1, 1, 1), "bottleneck": False},
     **{"features": 16, "neck_features": 32},
 }
 # As in the adder detection paper: a float head, bottom-up first, shortcuts in the neck.
-OF_ADDERS = {"arithmetic": ADDER, "head": FLOAT, "shortcuts": True, "neck_kind": "r-pafpn"}
+OF_ADDERS: Any = {"arithmetic": ADDER, "head": FLOAT, "shortcuts": True, "neck_kind": "r-pafpn"}
 
 
 @pytest.mark.slow
@@ -37,7 +39,8 @@ def test_eight_pictures_are_learnt(kind, options, original_data):
             **{"hidden": 128, "before_nms": (200, 200), "after_nms": (200, 100), "sampled": 64},
             anchor_sizes=((16,), (32,), (64,), (128,), (256,)),
         )
-        detector, inputs = FasterRCNNDetector((height, width)), (images, objects)
+        detector: Any = FasterRCNNDetector((height, width))
+        inputs: Any = images, objects
     else:
         model = FCOS(**SMALL | options, convs=2, groups=8)
         detector, inputs = FCOSDetector((height, width)), images
@@ -46,7 +49,7 @@ def test_eight_pictures_are_learnt(kind, options, original_data):
     optimizer = adder_recipe(steps, parts={"float": optax.adam(rate), "adder": of_adders})
     optimizer = optax.chain(optax.clip_by_global_norm(10.0), optimizer)
     state = training.init(jax.random.key(0), model, optimizer, images)
-    measures = {"loss": total_loss(detector), "metrics": loss_parts(detector)}
+    measures: Any = {"loss": total_loss(detector), "metrics": loss_parts(detector)}
     step = jax.jit(training.train_step(model, optimizer, **measures))
     for _ in range(steps):
         state, _ = step(state, (inputs, objects))

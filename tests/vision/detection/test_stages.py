@@ -1,5 +1,7 @@
 """Losses and choices of two-stage and dense detectors: the numbers of torchvision 0.28."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,11 +55,11 @@ def test_fcos_of_torchvision(quick_jit):
 @pytest.mark.slow
 def test_fcos_of_the_paper(quick_jit):
     """By hand: one object, one point that has it, of distances 24, 24, 24, 24."""
-    outputs = FCOSOutputs(
-        [np.full((1, side, side, 2), -50, np.float32) for side in SIDES],
-        [np.full((1, side, side, 4), 20, np.float32) for side in SIDES],
-        [np.zeros((1, side, side, 1), np.float32) for side in SIDES],
+    filled: Any = (
+        [np.full((1, side, side, size), value, np.float32) for side in SIDES]
+        for size, value in ((2, -50), (4, 20), (1, 0))
     )
+    outputs: Any = FCOSOutputs(*filled)
     boxes, there = np.array([[[4, 4, 52, 52]]], np.float32), np.ones((1, 1), bool)
     detector = FCOSDetector(SHAPE, "paper", radius=0.4)  # of stride 8: from 24.8 to 31.2
     parts = quick_jit(detector.loss)(outputs, boxes, np.array([[1]]), there)
@@ -79,7 +81,8 @@ def test_retinanet(quick_jit):
     anchors = pyramid_anchors(SHAPE, shapes, RETINA_SIZES)
     counts = [len(each) for each in anchors]
     logits, codes = (levels(wave(2, sum(counts), size), counts) for size in (3, 4))
-    outputs = RetinaNetOutputs(logits, codes, anchors)
+    levelled: Any = logits, codes, anchors
+    outputs = RetinaNetOutputs(*levelled)
     parts = quick_jit(RetinaNetDetector(SHAPE).loss)(outputs, BOXES, CLASSES, MASK)
     np.testing.assert_allclose(means(parts), [17.1963062, 2.6998849], rtol=1e-5)
 
@@ -135,8 +138,10 @@ def test_loss_of_regions(second_stage, quick_jit):
 
 
 def test_detections_of_regions(second_stage, quick_jit):
-    run = quick_jit(lambda *arrays: detected_regions(*arrays, SHAPE, count=6))
-    found = jax.device_get(run(*second_stage))
+    def run(logits, codes, proposals, there):
+        return detected_regions(logits, codes, proposals, there, SHAPE, count=6)
+
+    found = jax.device_get(quick_jit(run)(*second_stage))
     assert found.mask.all()
     scores = [0.8053102, 0.7971932, 0.7636392, 0.7037229, 0.6661557, 0.6050325]
     np.testing.assert_allclose(found.scores[0], scores, rtol=1e-5)
@@ -147,10 +152,10 @@ def test_detections_of_regions(second_stage, quick_jit):
 
 def test_a_sample_has_the_objects_and_no_more_positive_ones_than_its_share(second_stage):
     *_, proposals, there = second_stage
-    run = jax.jit(
-        lambda key: sampled_proposals(key, proposals, there, BOXES, MASK, size=8, positive_share=0.5)
-    )
+    arrays: Any = proposals, there, BOXES, MASK
+    run = jax.jit(lambda key: sampled_proposals(key, *arrays, size=8, positive_share=0.5))
     boxes, mask = jax.device_get(run(jax.random.key(3)))
     assert boxes.shape == (2, 8, 4) and mask.all()
-    for some, objects in zip(boxes, ({(8, 8, 56, 56), (20, 20, 60, 50)}, {(30, 4, 62, 40)})):
+    expected = {(8, 8, 56, 56), (20, 20, 60, 50)}, {(30, 4, 62, 40)}
+    for some, objects in zip(boxes, expected, strict=True):
         assert objects <= {tuple(map(int, box)) for box in some}
