@@ -21,7 +21,7 @@ from nnlab.models import ZOO
 GRIDS = ((200, 272), (100, 136), (50, 68), (25, 34), (13, 17), (7, 9))
 ANCHORS = 3 * sum(height * width for height, width in GRIDS[:5])
 # {name: (parameters as published or, for our own variants, by the formula in the model's file;
-# what one input gives, a shape or several in a list; a tuple of shapes is what two inputs give)}
+# what one input gives, a shape or several in a list)}
 PUBLISHED = {
     "lenet5": (61_942, (10,)),
     "small_cnn": (25_988, (10,)),
@@ -77,22 +77,12 @@ PUBLISHED = {
     "yolo_v3_tiny": (8_852_366, [(s, s, 3, 85) for s in (13, 26)]),
     "fasterrcnn_resnet50_fpn": (
         41_808_406,
-        (
-            *((2, ANCHORS), (2, ANCHORS, 4), (ANCHORS, 4)),
-            *((2, 1000, 4), (2, 1000, 91), (2, 1000, 91, 4)),
-        ),
+        [(ANCHORS,), *[(ANCHORS, 4)] * 2, (1000, 4), (1000, 91), (1000, 91, 4)],
     ),
-    "fcos_resnet50_fpn": (
-        32_322_720,
-        tuple((2, *side, width) for width in (91, 4, 1) for side in GRIDS[1:]),
-    ),
+    "fcos_resnet50_fpn": (32_322_720, [(*g, width) for width in (91, 4, 1) for g in GRIDS[1:]]),
     "retinanet_resnet50_fpn": (
         34_068_119,
-        tuple(
-            (*batch, 9 * side[0] * side[1], width)
-            for batch, width in (((2,), 91), ((2,), 4), ((), 4))
-            for side in GRIDS[1:]
-        ),
+        [(9 * math.prod(g), width) for width in (91, 4, 4) for g in GRIDS[1:]],
     ),
     "dcgan_generator": (3_576_704, (64, 64, 3)),
     "dcgan_critic": (2_765_568, ()),
@@ -192,8 +182,6 @@ def kinds(outputs):
 
 def of_two(shape):
     """What two inputs give, where one gives arrays of these shapes."""
-    if shape and isinstance(shape, tuple) and isinstance(shape[0], tuple):
-        return [(each, jnp.float32) for each in shape]
     shapes = shape if isinstance(shape, list) else [shape]
     return [((2, *each), jnp.float32) for each in shapes]
 

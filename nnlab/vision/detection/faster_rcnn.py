@@ -49,12 +49,12 @@ class FasterRCNNOutputs(NamedTuple):
     Attributes:
         objectness: logits [n, a].
         anchor_codes: [n, a, 4].
-        anchors: [a, 4].
+        anchors: [n, a, 4], the same of each image.
         proposals: [n, p, 4].
         there: bool [n, p], which of them are there.
         logits: of background and the classes, [n, p, classes + 1].
         codes: [n, p, classes + 1, 4].
-        key: draws the anchors that count in the loss.
+        keys: [n], draw the anchors that count in the loss.
     """
 
     objectness: jax.Array
@@ -64,7 +64,7 @@ class FasterRCNNOutputs(NamedTuple):
     there: jax.Array
     logits: jax.Array
     codes: jax.Array
-    key: jax.Array
+    keys: jax.Array
 
 
 class FasterRCNN(PyramidNetwork):
@@ -104,9 +104,10 @@ class FasterRCNN(PyramidNetwork):
         which = 0 if train else 1
         limits = self.before_nms[which], self.after_nms[which]
         proposals, there = propose(found, anchors, shape, *limits)
-        key = jax.random.key(0)
+        keys = jax.random.split(jax.random.key(0), len(images))
         if train and objects is not None:
-            key, drawn = jax.random.split(self.make_rng("dropout"))
+            drawn, *keys = jax.random.split(self.make_rng("dropout"), len(images) + 1)
+            keys = jnp.stack(keys)
             objects = jnp.asarray(objects.boxes), jnp.asarray(objects.mask)
             proposals, there = sampled_proposals(
                 drawn, proposals, there, *objects, size=self.sampled
@@ -124,8 +125,9 @@ class FasterRCNN(PyramidNetwork):
             self.classes, self.hidden, head, self.classifier, dtype=self.dtype, name="roi"
         )
         objectness, codes = (jnp.concatenate(each, axis=1) for each in zip(*found, strict=True))
-        first = objectness, codes, jnp.concatenate([jnp.asarray(each) for each in anchors])
-        return FasterRCNNOutputs(*first, proposals, there, *second(x, train), key)
+        all_anchors = jnp.concatenate([jnp.asarray(each) for each in anchors])
+        first = objectness, codes, jnp.broadcast_to(all_anchors, codes.shape)
+        return FasterRCNNOutputs(*first, proposals, there, *second(x, train), keys)
 
 
 class FasterRCNNLoss(NamedTuple):
@@ -162,7 +164,7 @@ class FasterRCNNDetector:
     ) -> FasterRCNNLoss:
         """Return the parts of the loss of each image; arguments as for a `Detector`."""
         boxes, mask = check_boxes("boxes", boxes, 3), jnp.asarray(mask)
-        first = outputs.key, outputs.objectness, outputs.anchor_codes, outputs.anchors
+        first = outputs.keys, outputs.objectness, outputs.anchor_codes, outputs.anchors
         second = outputs.logits, outputs.codes, outputs.proposals, outputs.there
         return FasterRCNNLoss(
             *proposal_loss(*first, boxes, mask),

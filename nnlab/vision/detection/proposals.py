@@ -109,7 +109,7 @@ class ProposalLoss(NamedTuple):
 
 
 def proposal_loss(
-    key: jax.Array,
+    keys: jax.Array,
     objectness: jax.Array,
     codes: jax.Array,
     anchors: jax.Array,
@@ -123,18 +123,17 @@ def proposal_loss(
     """Return the loss of objectness and codes.
 
     Args:
-        key: draws the anchors that count.
+        keys: [n], draw the anchors that count.
         objectness: logits, [n, a].
         codes: [n, a, 4].
-        anchors: [a, 4].
+        anchors: [n, a, 4].
         boxes: objects, [n, most, 4].
         mask: bool [n, most], which of them are there.
         foreground, background: see `match`; the best anchors of each object are positive, too.
         size: how many anchors of an image count.
     """
-    anchors = jnp.asarray(anchors)
 
-    def one(key, logits, codes, boxes, mask):
+    def one(key, logits, codes, anchors, boxes, mask):
         matches = match(pairwise(boxes, anchors), foreground, background, force=True, mask=mask)
         some = sample(key, matches, size)
         wrong = optax.sigmoid_binary_cross_entropy(logits[some.indices], some.positive * 1.0)
@@ -144,7 +143,6 @@ def proposal_loss(
         losses = (wrong, some.mask), (apart, some.positive)
         return *(jnp.where(there, each, 0).sum() for each, there in losses), some.mask.sum()
 
-    keys = jax.random.split(key, len(boxes))
-    wrong, apart, count = jax.vmap(one)(keys, objectness, codes, boxes, mask)
+    wrong, apart, count = jax.vmap(one)(keys, objectness, codes, anchors, boxes, mask)
     share = len(boxes) / jnp.maximum(count.sum(), 1)
     return ProposalLoss(wrong * share, apart * share)

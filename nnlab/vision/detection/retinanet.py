@@ -39,7 +39,7 @@ class RetinaNetOutputs(NamedTuple):
     Attributes:
         logits: of classes, [n, a, classes] for the a anchors of the level.
         codes: of boxes, [n, a, 4].
-        anchors: [a, 4].
+        anchors: [n, a, 4], the same of each image.
     """
 
     logits: list[jax.Array]
@@ -77,7 +77,7 @@ class RetinaNet(PyramidNetwork):
         return RetinaNetOutputs(
             [flattened(logits(towers[0](each)), self.classes) for each in levels],
             [flattened(codes(towers[1](each)), 4) for each in levels],
-            [jnp.asarray(each) for each in anchors],
+            [jnp.tile(each[None], (len(x), 1, 1)) for each in anchors],
         )
 
 
@@ -112,9 +112,8 @@ class RetinaNetDetector:
     ) -> RetinaNetLoss:
         """Return the parts of the loss of each image; arguments as for a `Detector`."""
         boxes, classes = check_boxes("boxes", boxes, 3), jnp.asarray(classes)
-        anchors = jnp.concatenate(outputs.anchors)
 
-        def one(logits, codes, boxes, classes, mask):
+        def one(logits, codes, anchors, boxes, classes, mask):
             overlaps = pairwise(boxes, anchors)
             matches = match(overlaps, self.foreground, self.background, force=True, mask=mask)
             positive = matches >= 0
@@ -131,15 +130,15 @@ class RetinaNetDetector:
                 jnp.where(positive, apart, 0).sum() / count,
             )
 
-        logits, codes = (jnp.concatenate(each, axis=1) for each in outputs[:2])
-        return jax.vmap(one)(logits, codes, boxes, classes, jnp.asarray(mask))
+        said = (jnp.concatenate(each, axis=1) for each in outputs)
+        return jax.vmap(one)(*said, boxes, classes, jnp.asarray(mask))
 
     def detect(self, outputs: RetinaNetOutputs) -> Detections:
         """Return the best boxes of each image."""
 
         def one(levels):
             boxes, scores, kinds = [], [], []
-            for (logits, codes), anchors in zip(levels, outputs.anchors, strict=True):
+            for logits, codes, anchors in levels:
                 some = min(self.candidates, logits.size)
                 score, place = jax.lax.top_k(logits.ravel(), some)
                 anchor, kind = jnp.divmod(place, logits.shape[-1])
@@ -151,7 +150,7 @@ class RetinaNetDetector:
             options = {"least_score": self.least_score, "threshold": self.threshold}
             return best_boxes(*found, **options, candidates=len(found[0]), count=self.count)
 
-        return jax.vmap(one)(list(zip(outputs.logits, outputs.codes, strict=True)))
+        return jax.vmap(one)(list(zip(*outputs, strict=True)))
 
 
 @names_of(RetinaNet)

@@ -112,7 +112,7 @@ class Body(nn.Module):
         x = nn.functional.max_pool2d(torch.relu(self.bn1(self.conv1(x))), 3, 2, 1)
         stages = []
         for stage in range(4):
-            block: Any = list(getattr(self, f"layer{stage + 1}"))[0]
+            (block,) = getattr(self, f"layer{stage + 1}")
             y = block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(x)))))
             x = torch.relu(y + (block.downsample(x) if stage else x))
             stages.append(x)

@@ -81,7 +81,7 @@ def test_retinanet(quick_jit):
     anchors = pyramid_anchors(SHAPE, shapes, RETINA_SIZES)
     counts = [len(each) for each in anchors]
     logits, codes = (levels(wave(2, sum(counts), size), counts) for size in (3, 4))
-    levelled: Any = logits, codes, anchors
+    levelled: Any = logits, codes, [np.stack([each, each]) for each in anchors]
     outputs = RetinaNetOutputs(*levelled)
     parts = quick_jit(RetinaNetDetector(SHAPE).loss)(outputs, BOXES, CLASSES, MASK)
     np.testing.assert_allclose(means(parts), [17.1963062, 2.6998849], rtol=1e-5)
@@ -100,9 +100,9 @@ def test_loss_of_proposals(first_stage, quick_jit):
     anchors, objectness, codes = first_stage
 
     def run(objectness, codes, boxes, mask):
-        everything = jnp.concatenate([jnp.asarray(each) for each in anchors])
-        key = jax.random.key(0)
-        return proposal_loss(key, objectness, codes, everything, boxes, mask, size=4096)
+        everything = jnp.stack([np.concatenate(anchors)] * 2)
+        keys = jax.random.split(jax.random.key(0))
+        return proposal_loss(keys, objectness, codes, everything, boxes, mask, size=4096)
 
     parts = quick_jit(run)(objectness, codes, BOXES, MASK)
     np.testing.assert_allclose(means(parts), [0.7512716, 0.0249087], rtol=1e-5)
