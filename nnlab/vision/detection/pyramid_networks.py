@@ -23,10 +23,10 @@ class PyramidNetwork(Network):
 
     `stage_sizes`, `bottleneck`, `features` and `frozen_norm` are those of
     `nnlab.vision.resnet.ResNet`; `neck_kind`, `neck_features`, `shortcuts` and `neck_norm` those of
-    `nnlab.vision.detection.FeaturePyramid`. `dtype` is the dtype of the computation, by default
-    that of images and parameters together; parameters, running statistics and outputs are always
-    float32. With `axis_name`, BatchNorm takes the batches of all devices along that mapped axis as
-    one.
+    `nnlab.vision.detection.necks.FeaturePyramid`. `dtype` is the dtype of the computation, by
+    default that of images and parameters together; parameters, running statistics and outputs are
+    always float32. With `axis_name`, BatchNorm takes the batches of all devices along that mapped
+    axis as one.
     """
 
     classes: int = 90

@@ -81,7 +81,7 @@ def sampled_proposals(
 
     Args:
         key: draws them.
-        proposals, there: from `nnlab.vision.detection.propose`, [n, p, 4] and bool [n, p].
+        proposals, there: from `propose`, [n, p, 4] and bool [n, p].
         boxes, mask: objects [n, most, 4], which are proposals too, and bool [n, most].
         size: how many of an image.
         positive_share: the largest part of them that has an object.
