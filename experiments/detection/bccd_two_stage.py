@@ -49,7 +49,7 @@ from typing import Annotated, Any, NamedTuple, cast
 
 import jax
 import numpy as np
-from bccd_yolo import Data, figure, network_file, recipe, sheet, table
+from bccd_yolo import Data, figure, network_file, recipe, sheet
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from nnlab import figures, models, runs, training
@@ -243,6 +243,24 @@ def train(name: str, seed: int, config: Config, data: Data, record: runs.Record)
     row |= {"AP50": found.mean, "AP": coco.scores.ap}
     row |= dict(zip((f"AP50 {each}" for each in data.class_names), found.by_class, strict=True))
     return row | {"seconds": round(sum(trained.history["seconds"]), 1)}
+
+
+def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each network: means over its seeds, and the range of AP50."""
+    found = []
+    for name in dict.fromkeys(row["network"] for row in rows):
+        of = [row for row in rows if row["network"] == name]
+        whole = [row for row in of if "AP50" in row]
+        ended = len(of) - len(whole)
+        row: dict[str, Any] = {"network": name, "seeds": len(of), "ended early": ended}
+        if whole:
+            scores = [each["AP50"] for each in whole]
+            row |= {"AP50": float(np.mean(scores)), "lowest": min(scores), "highest": max(scores)}
+            means = [key for key in whole[0] if key == "AP" or key.startswith("AP50 ")]
+            means.append("seconds")
+            row |= {key: float(np.mean([each[key] for each in whole])) for key in means}
+        found.append(row)
+    return found
 
 
 def like(state: training.State, variables: dict[str, Any]) -> dict[str, Any]:
