@@ -166,7 +166,7 @@ def read(config: Config) -> Data:
         each.gather(range(count))
         for each, count in zip(splits, (pictures, len(splits[1])), strict=True)
     ]
-    pairs = [(images.astype(np.float32) / 127.5 - 1, boxes) for images, boxes in arrays]
+    pairs = [(images.astype(np.float32) / 255, boxes) for images, boxes in arrays]
     return Data(pairs[0], pairs[1], splits[0].class_names, cast(Any, None))
 
 
