@@ -41,6 +41,12 @@ from nnlab.vision.cifar_resnet import resnet20 as resnet20
 from nnlab.vision.cifar_resnet import resnet32 as resnet32
 from nnlab.vision.darknet import Darknet19 as Darknet19
 from nnlab.vision.darknet import Darknet53 as Darknet53
+from nnlab.vision.detection.faster_rcnn import FasterRCNN as FasterRCNN
+from nnlab.vision.detection.faster_rcnn import fasterrcnn_resnet50_fpn as fasterrcnn_resnet50_fpn
+from nnlab.vision.detection.fcos import FCOS as FCOS
+from nnlab.vision.detection.fcos import fcos_resnet50_fpn as fcos_resnet50_fpn
+from nnlab.vision.detection.retinanet import RetinaNet as RetinaNet
+from nnlab.vision.detection.retinanet import retinanet_resnet50_fpn as retinanet_resnet50_fpn
 from nnlab.vision.detection.yolo import TinyYOLO as TinyYOLO
 from nnlab.vision.detection.yolo import YOLOv2 as YOLOv2
 from nnlab.vision.detection.yolo import YOLOv3 as YOLOv3

@@ -43,7 +43,7 @@ from nnlab.vision import (
     vgg_small,
     vision_transformer,
 )
-from nnlab.vision.detection import yolo, yolo_v1
+from nnlab.vision.detection import faster_rcnn, fcos, retinanet, yolo, yolo_v1
 from nnlab.vision.generation import dcgan, resnet_gan, sn_gan
 
 
@@ -78,7 +78,7 @@ class Entry(NamedTuple):
 
 _MATMUL_FREE = functools.partial(MatMulFreeLM, arithmetic=BITNET, classifier=BITNET)
 _GREY, _COLOUR, _IMAGENET = (32, 32, 1), (32, 32, 3), (224, 224, 3)
-_DETECTION = (416, 416, 3)
+_DETECTION, _PYRAMID = (416, 416, 3), (800, 1088, 3)
 _COPY = (41, 9)  # 20 words of 8 bits, a marker, and time to write them
 
 ZOO = {
@@ -134,6 +134,9 @@ ZOO = {
     "yolo_v3": Entry(yolo.YOLOv3, _DETECTION),
     "yolo_v3_voc": Entry(yolo.yolo_v3_voc, _DETECTION),
     "yolo_v3_tiny": Entry(yolo.YOLOv3Tiny, _DETECTION),
+    "fasterrcnn_resnet50_fpn": Entry(faster_rcnn.fasterrcnn_resnet50_fpn, _PYRAMID),
+    "fcos_resnet50_fpn": Entry(fcos.fcos_resnet50_fpn, _PYRAMID),
+    "retinanet_resnet50_fpn": Entry(retinanet.retinanet_resnet50_fpn, _PYRAMID),
     "dcgan_generator": Entry(dcgan.DCGANGenerator, (100,)),
     "dcgan_critic": Entry(dcgan.DCGANCritic, (64, 64, 3)),
     "wgan_gp_generator": Entry(resnet_gan.ResNetGenerator, (128,)),

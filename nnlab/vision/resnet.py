@@ -30,6 +30,7 @@ References:
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -41,9 +42,15 @@ from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
 from nnlab.files.borrowing import names_of
 from nnlab.layers.grouped import GroupedConv
-from nnlab.layers.normalization import batch_norm
+from nnlab.layers.normalization import FrozenBatchNorm, batch_norm
 from nnlab.networks import Network
 from nnlab.ops.pooling import max_pool
+
+
+def _norm(network: Any, train: bool) -> Callable[..., nn.Module]:
+    if network.frozen_norm:
+        return functools.partial(FrozenBatchNorm, dtype=network.dtype)
+    return functools.partial(batch_norm, train, dtype=network.dtype, axis_name=network.axis_name)
 
 
 class BasicBlock(nn.Module):
@@ -54,11 +61,12 @@ class BasicBlock(nn.Module):
     arithmetic: Arithmetic
     dtype: Dtype | None
     axis_name: str | None
+    frozen_norm: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         conv = functools.partial(self.arithmetic.conv, self.features, dtype=self.dtype)
-        norm = functools.partial(batch_norm, train, dtype=self.dtype, axis_name=self.axis_name)
+        norm = _norm(self, train)
         activation = self.arithmetic.activation
         y = conv((3, 3), strides=self.strides, padding=1, name="conv1")(x)
         y = activation(norm(name="bn1")(y))
@@ -83,6 +91,7 @@ class Bottleneck(nn.Module):
     arithmetic: Arithmetic
     dtype: Dtype | None
     axis_name: str | None
+    frozen_norm: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -92,7 +101,7 @@ class Bottleneck(nn.Module):
             grouped = functools.partial(
                 GroupedConv, self.arithmetic.conv, self.groups, dtype=self.dtype
             )
-        norm = functools.partial(batch_norm, train, dtype=self.dtype, axis_name=self.axis_name)
+        norm = _norm(self, train)
         activation = self.arithmetic.activation
         y = conv(self.width, (1, 1), name="conv1")(x)
         y = activation(norm(name="bn1")(y))
@@ -116,6 +125,8 @@ class ResNet(Network):
     With `axis_name`, BatchNorm takes the batches of all devices along that mapped axis as one; by
     default each device normalises its own. The classifier has a bias, and with `normalize_logits`
     BatchNorm after it, as in AdderNet's code.
+
+    `frozen_norm` makes `FrozenBatchNorm` of it, which a detector may take over from others.
 
     `stage_sizes` are the numbers of blocks: basic blocks, or with `bottleneck` those that return
     four times as many channels. `features` is the width of the first convolution and of the first
@@ -146,11 +157,21 @@ class ResNet(Network):
     dtype: Dtype | None = None
     axis_name: str | None = None
     normalize_logits: bool = False
+    frozen_norm: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        norm = _norm(self, train)
+        x = self._stages(x, train)[-1].mean(axis=(1, 2))
+        self.sow("intermediates", "features", x)
+        x = self.classifier.dense(self.classes, use_bias=True, dtype=self.dtype, name="fc")(x)
+        if self.normalize_logits:
+            return norm(dtype=None, name="bn2")(x)  # of float32 statistics, hence float32
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+    def _stages(self, x: jax.Array, train: bool) -> list[jax.Array]:
         self._check()
-        norm = functools.partial(batch_norm, train, dtype=self.dtype, axis_name=self.axis_name)
+        norm = _norm(self, train)
         conv = functools.partial(self.first.conv, self.features, dtype=self.dtype, name="conv1")
         if self.stem == "imagenet":
             x = conv((7, 7), strides=2, padding=3)(x)
@@ -159,23 +180,20 @@ class ResNet(Network):
         x = self.arithmetic.activation(norm(name="bn1")(x))
         if self.stem == "imagenet":
             x = max_pool(x, 3, 2, 1)
+        stages = []
         for stage, blocks in enumerate(self.stage_sizes):
             for block in range(blocks):
                 strides = 2 if stage > 0 and block == 0 else 1
                 x = self._block(stage, strides, f"stage{stage + 1}_block{block}")(x, train)
             self.sow("intermediates", f"stage{stage + 1}", x)
-        x = x.mean(axis=(1, 2))
-        self.sow("intermediates", "features", x)
-        x = self.classifier.dense(self.classes, use_bias=True, dtype=self.dtype, name="fc")(x)
-        if self.normalize_logits:
-            return norm(dtype=None, name="bn2")(x)  # of float32 statistics, hence float32
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+            stages.append(x)
+        return stages
 
     def _block(self, stage: int, strides: int, name: str) -> nn.Module:
         kind: Any = Bottleneck if self.bottleneck else BasicBlock
         kind = nn.remat(kind, static_argnums=2) if self.remat else kind  # 2 is train
         features = self.features * 2**stage
-        options = strides, self.arithmetic, self.dtype, self.axis_name
+        options = strides, self.arithmetic, self.dtype, self.axis_name, self.frozen_norm
         if not self.bottleneck:
             return kind(features, *options, name=name)
         width = features * self.width_per_group // 64 * self.groups
@@ -197,6 +215,17 @@ class ResNet(Network):
                 "basic blocks have groups=1 and width_per_group=64, not "
                 f"{self.groups} and {self.width_per_group}."
             )
+
+
+class ResNetStages(ResNet):
+    """A `ResNet` without its classifier: map images to the outputs of all stages, the first first.
+
+    The options of the classifier do nothing here.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> list[jax.Array]:
+        return self._stages(x, train)
 
 
 @names_of(ResNet)

@@ -81,6 +81,26 @@ class VGG(Network):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         norm = functools.partial(batch_norm, train, dtype=self.dtype, axis_name=self.axis_name)
+        x = max_pool(self._stages(x, train))
+        self.sow("intermediates", "pool5", x)
+        x = adaptive_avg_pool(x, 7)
+        x = lax.collapse(x, 1)
+        for name, features in (("fc6", self.hidden), ("fc7", self.hidden), ("fc8", self.classes)):
+            if name == "fc8":
+                self.sow("intermediates", "features", x)
+            if name != "fc6":
+                x = nn.Dropout(self.dropout, deterministic=not train, name=f"dropout_{name}")(x)
+            dense = functools.partial(self.classifier.dense, dtype=self.dtype, name=name)
+            x = dense(features, use_bias=not self.norm_dense)(x)
+            if self.norm_dense:
+                x = norm(name=f"bn_{name}")(x)
+            if name != "fc8":
+                x = self.classifier.activation(x)
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+    def _stages(self, x: jax.Array, train: bool) -> jax.Array:
+        """Return the output of the last stage, before its maximum."""
+        norm = functools.partial(batch_norm, train, dtype=self.dtype, axis_name=self.axis_name)
         for stage, count in enumerate(_convolutions(self.depth), 1):
             for layer in range(1, count + 1):
                 arithmetic = self.first if stage == layer == 1 else self.arithmetic
@@ -96,23 +116,21 @@ class VGG(Network):
                     x = norm(name=f"bn{stage}_{layer}")(x)
                 x = self.arithmetic.activation(x)
             self.sow("intermediates", f"stage{stage}", x)
-            x = max_pool(x)
-            self.sow("intermediates", f"pool{stage}", x)
+            if stage < 5:
+                x = max_pool(x)
+                self.sow("intermediates", f"pool{stage}", x)
+        return x
 
-        x = adaptive_avg_pool(x, 7)
-        x = lax.collapse(x, 1)
-        for name, features in (("fc6", self.hidden), ("fc7", self.hidden), ("fc8", self.classes)):
-            if name == "fc8":
-                self.sow("intermediates", "features", x)
-            if name != "fc6":
-                x = nn.Dropout(self.dropout, deterministic=not train, name=f"dropout_{name}")(x)
-            dense = functools.partial(self.classifier.dense, dtype=self.dtype, name=name)
-            x = dense(features, use_bias=not self.norm_dense)(x)
-            if self.norm_dense:
-                x = norm(name=f"bn_{name}")(x)
-            if name != "fc8":
-                x = self.classifier.activation(x)
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+class VGGStages(VGG):
+    """A `VGG` without its last maximum and its dense layers, whose options do nothing here.
+
+    Map images [batch, height, width, channels] to [batch, height / 16, width / 16, features].
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        return self._stages(x, train)
 
 
 vgg11 = functools.partial(VGG, 11)

@@ -17,8 +17,11 @@ from nnlab import kernels, models, training
 from nnlab.arithmetics import ADDER, FLOAT
 from nnlab.models import ZOO
 
+# Of images of 800 by 1088 pixels, the levels P2 to P7, and the anchors of P2 to P6.
+GRIDS = ((200, 272), (100, 136), (50, 68), (25, 34), (13, 17), (7, 9))
+ANCHORS = 3 * sum(height * width for height, width in GRIDS[:5])
 # {name: (parameters as published or, for our own variants, by the formula in the model's file;
-# what one input gives, a shape or several)}
+# what one input gives, a shape or several in a list)}
 PUBLISHED = {
     "lenet5": (61_942, (10,)),
     "small_cnn": (25_988, (10,)),
@@ -72,6 +75,15 @@ PUBLISHED = {
     "yolo_v3": (61_949_149, [(s, s, 3, 85) for s in (13, 26, 52)]),
     "yolo_v3_voc": (61_626_049, [(s, s, 3, 25) for s in (13, 26, 52)]),
     "yolo_v3_tiny": (8_852_366, [(s, s, 3, 85) for s in (13, 26)]),
+    "fasterrcnn_resnet50_fpn": (
+        41_808_406,
+        [(ANCHORS,), *[(ANCHORS, 4)] * 2, (1000, 4), (1000, 91), (1000, 91, 4)],
+    ),
+    "fcos_resnet50_fpn": (32_322_720, [(*g, width) for width in (91, 4, 1) for g in GRIDS[1:]]),
+    "retinanet_resnet50_fpn": (
+        34_068_119,
+        [(9 * math.prod(g), width) for width in (91, 4, 4) for g in GRIDS[1:]],
+    ),
     "dcgan_generator": (3_576_704, (64, 64, 3)),
     "dcgan_critic": (2_765_568, ()),
     "wgan_gp_generator": (1_204_483, (32, 32, 3)),
@@ -95,6 +107,7 @@ PUBLISHED = {
 DEEP = {
     *("resnet32", "he_resnet32", "he_resnet44", "he_resnet56", "he_resnet110"),
     *("googlenet", "googlenet_v1", "inception_v3"),
+    *("fasterrcnn_resnet50_fpn", "fcos_resnet50_fpn", "retinanet_resnet50_fpn"),
     *("deit_tiny", "deit_small", "deit_base", "cifar_deit_tiny", "gpt2", "bitnet_2b4t"),
     *("matmul_free", "minilm_l6", "bert_base"),
     *("darknet19", "darknet53", "yolo_v1", "yolo_v1_paper", "yolo_v2", "yolo_v3", "yolo_v3_voc"),
@@ -105,6 +118,9 @@ SHALLOW = {
     models.CifarResNet: {"depth": 8},
     models.PlainNet: {"layers": 1},
     models.ResNet: {"stage_sizes": (1, 1)},
+    models.FasterRCNN: {"stage_sizes": (1, 1, 1, 1), "after_nms": (1000, 1000)},
+    models.FCOS: {"stage_sizes": (1, 1, 1, 1), "classes": 91, "dialect": "torchvision"},
+    models.RetinaNet: {"stage_sizes": (1, 1, 1, 1), "classes": 91},
     models.VisionTransformer: {"layers": 1},
     models.Darknet53: {"blocks": (1, 1)},
     models.YOLOv3: {"blocks": (1,) * 5},
@@ -117,6 +133,7 @@ FIRST = {entry.kind: name for name, entry in reversed(ZOO.items())}
 WIDE = {  # slow to trace
     *("alexnet", "googlenet", "inception_v3", "lenet5_original", "next_event", "plain20"),
     *("darknet19", "darknet53", "yolo_v1", "yolo_v2", "yolo_v2_tiny", "yolo_v3", "yolo_v3_tiny"),
+    *("fasterrcnn_resnet50_fpn", "fcos_resnet50_fpn", "retinanet_resnet50_fpn"),
     *("dcgan_critic", "sn_gan_generator", "sn_gan_critic", "wgan_gp_critic"),
     *("bitnet_2b4t", "deit_tiny", "gpt2", "matmul_free", "minilm_l6"),
     *("recurrent_net", "squeezenet1_0", "vgg11", "vgg_small"),
@@ -158,7 +175,9 @@ def test_parameters_and_outputs_as_published(name):
 
 
 def kinds(outputs):
-    return [_kind(leaf) for leaf in jax.tree.leaves(outputs)]
+    """Shapes and dtypes of the floats among them; detectors have masks and keys besides."""
+    leaves = [_kind(leaf) for leaf in jax.tree.leaves(outputs)]
+    return [each for each in leaves if jnp.issubdtype(each[1], jnp.floating)]
 
 
 def of_two(shape):
@@ -177,9 +196,11 @@ def test_a_training_step(name, arithmetic):
     make = entry.make if less is None else functools.partial(entry.kind, **less)
     model, optimizer, inputs = make(arithmetic=arithmetic), optax.sgd(0.1), entry.inputs(2)
 
-    def loss(outputs, labels):
+    def loss(outputs, labels) -> jax.Array:
         seen.append(kinds(outputs))
-        return sum(leaf.mean() for leaf in jax.tree.leaves(outputs))
+        leaves = jax.tree.leaves(outputs)
+        floats = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        return jnp.stack([leaf.mean() for leaf in floats]).sum()
 
     def run(key, inputs):
         state = training.init(key, model, optimizer, inputs)
