@@ -37,7 +37,7 @@ def test_a_folder_of_ones_own(script, tmp_path):
             (tmp_path / "own" / kind).mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(tmp_path / "own" / kind / f"{number}.png")
     options = dict(folder=str(tmp_path / "own"), height=32, width=32, crop=16, features=4)
-    config = dict(networks=("unet",), arithmetics=("float",), epochs=12, batch_size=2)
+    config = dict(networks=("unet",), arithmetics=("float",), epochs=40, batch_size=2)
     script.main(script.Config(out=str(tmp_path / "run"), **options, **config))
     [row] = json.loads((tmp_path / "run" / "result.json").read_text())["table"]
     assert row["IoU / %"] > 95 and row["F1 of nuclei / %"] == 100
