@@ -1,4 +1,4 @@
-"""Say what a trained network sees in pictures, in names of classes with their probabilities.
+"""Say what a trained network sees in pictures: classes, masks or boxes, by their names.
 
     nnlab predict runs/fine_tune cat.jpg dog.png
     nnlab predict runs/adder_cifar10/networks/BNN.safetensors --json *.png > seen.jsonl
@@ -13,26 +13,35 @@ Pillow reads; each is brought to the size of the training images.
 A line a picture goes to standard output: its name and the likeliest classes. With --json it is an
 object with "image", "class", "probability" and "probabilities", of all classes. Digits of MNIST are
 white on black, so a network that has learnt them expects the same of a scan.
+
+A network that tells pixels apart says which part of each picture is of a class ("pixels"), and one
+that finds objects its boxes ("boxes": class, probability, and corners in pixels of the picture).
+With `--draw FOLDER` both are drawn into pictures there, and masks are written beside them:
+
+    nnlab predict runs/nuclei cells/*.png --draw seen
 """
 
 import dataclasses
 import json
+import operator
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 
 from nnlab.errors import InputError, needs
-from nnlab.models import PRETRAINED, Classifier, load_classifier, pretrained_file
+from nnlab.models import PRETRAINED, Classifier, load_seeing, pretrained_file
 from nnlab.models.own import search_here
-from nnlab.paths import reading, user_path
+from nnlab.paths import reading, user_path, writing
 from nnlab.runs import RunFolder
-from nnlab.runs.fields import PositiveInt, check_fields
+from nnlab.runs.fields import PositiveInt, Share, check_fields
 from nnlab.runs.script import run
+from nnlab.vision.datasets.masks import restored_mask
+from nnlab.vision.detection.detectors import Detections
+from nnlab.vision.pictures import picture_shape, read_picture
 
 with needs("runs"):
     import tyro
@@ -52,6 +61,12 @@ class Config:
     """How many classes to show."""
     json: bool = False
     """Write one JSON object a line, with the probabilities of all classes."""
+    draw: str | None = None
+    """Folder for pictures with boxes, or with masks, drawn into them."""
+    least: Share = 0.5
+    """Probability from which on a box is shown."""
+    overwrite: bool = False
+    """Replace pictures in that folder."""
     trust: bool = False
     """Import the class that the file of a network of your own names, which runs its module."""
 
@@ -87,8 +102,8 @@ def network_file(path: str | os.PathLike[str], name: str | None = None) -> Path:
     )
 
 
-def predicted(classifier: Classifier, images: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each picture's name and the probabilities of all classes, [classes].
+def predicted(classifier: Classifier, images: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yield each picture's name and what the network gives for it, a tree of arrays.
 
     Raises:
         InputError: a picture cannot be read.
@@ -98,20 +113,86 @@ def predicted(classifier: Classifier, images: tuple[str, ...]) -> Iterator[tuple
         stored = np.stack([classifier.preparation.read(name) for name in names])
         missing = min(len(images), BATCH) - len(names)
         stored = np.pad(stored, [(0, missing), (0, 0), (0, 0), (0, 0)])  # one compiled program
-        logits = classifier.logits(classifier.preparation(stored))
-        yield from zip(names, np.asarray(jax.nn.softmax(logits))[: len(names)], strict=True)
+        outputs = jax.device_get(classifier.logits(classifier.preparation(stored)))
+        for number, name in enumerate(names):
+            yield name, jax.tree.map(operator.itemgetter(number), outputs)
 
 
-def shown(name: str, probabilities: np.ndarray, classes: tuple[str, ...], config: Config) -> str:
-    """Return the line of a picture."""
-    order = np.argsort(-probabilities, kind="stable")
-    if not config.json:
-        likely = (f"{classes[i]} {100 * probabilities[i]:.1f} %" for i in order[: config.top])
-        return f"{name}: {', '.join(likely)}"
-    best = order[0]
+Seen = dict[str, Any]
+
+
+def seen_classes(logits: np.ndarray, classes: tuple[str, ...]) -> Seen:
+    """Return the probabilities of a picture's classes, and which is the likeliest."""
+    probabilities = np.asarray(jax.nn.softmax(logits))
+    best = probabilities.argmax()
     every = dict(zip(classes, map(float, probabilities), strict=True))
-    about = {"image": name, "class": classes[best], "probability": float(probabilities[best])}
-    return json.dumps(about | {"probabilities": every}, ensure_ascii=False)
+    about = {"class": classes[best], "probability": float(probabilities[best])}
+    return about | {"probabilities": every}
+
+
+def seen_pixels(mask: np.ndarray, classes: tuple[str, ...]) -> Seen:
+    """Return the part of a picture that each class has, of the pixels that were seen."""
+    counts = np.bincount(mask.ravel(), minlength=len(classes))[: len(classes)]
+    parts = map(float, counts / max(1, counts.sum()))
+    return {"pixels": dict(zip(classes, parts, strict=True))}
+
+
+def seen_boxes(detections: Detections, name: str, classifier: Classifier, least: float) -> Seen:
+    """Return the boxes in a picture, in its own pixels."""
+    height, width, _ = picture_shape(name)
+    placed = classifier.preparation.resize.placed(height, width)
+    shift = np.array([placed.left, placed.top] * 2)
+    scale = np.array([placed.across, placed.down] * 2)
+    boxes = np.clip((detections.boxes - shift) / scale, 0, [width, height] * 2)
+    shown = np.flatnonzero(detections.mask & (detections.scores >= least))
+    found = [
+        {
+            "class": classifier.class_names[detections.classes[i]],
+            "probability": float(detections.scores[i]),
+            "box": np.round(boxes[i], 1).tolist(),
+        }
+        for i in shown
+    ]
+    return {"boxes": found}
+
+
+def line_of(name: str, seen: Seen, top: int) -> str:
+    """Return what was seen in a picture in a line."""
+    if "boxes" in seen:
+        each = (
+            f"{one['class']} {100 * one['probability']:.1f} % at {' '.join(map(str, one['box']))}"
+            for one in seen["boxes"]
+        )
+        return f"{name}: {', '.join(each) or 'nothing'}"
+    shares = seen.get("pixels") or seen["probabilities"]
+    likely = sorted(shares.items(), key=lambda pair: -pair[1])
+    return f"{name}: " + ", ".join(f"{c} {100 * share:.1f} %" for c, share in likely[:top])
+
+
+def files_to_draw(config: Config) -> dict[str, Path]:
+    """Return the file of each picture's drawing.
+
+    Raises:
+        InputError: two pictures have the same, or one is there already.
+    """
+    assert config.draw is not None
+    folder, found = user_path(config.draw), {}
+    for image in config.images:
+        file = folder / f"{Path(image).stem}.png"
+        if file in found.values():
+            raise InputError(f"two pictures would be drawn into {file}, expected other names.")
+        for each in (file, mask_file(file)):
+            if each.exists() and not config.overwrite:
+                raise InputError(f"{each} exists; --overwrite replaces it.")
+        found[image] = file
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return found
+
+
+def mask_file(drawn: Path) -> Path:
+    """Return the file of the mask beside a drawing: grey, the numbers of classes."""
+    return drawn.with_name(f"{drawn.stem}_mask.png")
 
 
 def main(config: Config) -> None:
@@ -119,10 +200,50 @@ def main(config: Config) -> None:
         raise InputError("No IMAGE is given, expected one picture or more.")
     if config.trust:
         search_here()
-    classifier = load_classifier(network_file(config.network, config.name), trust=config.trust)
-    for name, probabilities in predicted(classifier, config.images):
-        print(shown(name, probabilities, classifier.class_names, config))
-        sys.stdout.flush()
+    classifier = load_seeing(network_file(config.network, config.name), trust=config.trust)
+    names, tells = classifier.class_names, classifier.tells
+    if config.draw is not None and tells == "classes":
+        raise InputError(f"{classifier.path} finds no boxes or masks to draw; leave --draw out.")
+    files = files_to_draw(config) if config.draw is not None else {}
+    for name, outputs in predicted(classifier, config.images):
+        mask = None
+        if tells == "pixels":
+            shape = picture_shape(name)[:2]
+            told = outputs.argmax(-1).astype(np.uint8)
+            mask = restored_mask(told, classifier.preparation.resize, shape)
+            seen = seen_pixels(mask, names)
+        elif tells == "boxes":
+            seen = seen_boxes(outputs, name, classifier, config.least)
+        else:
+            seen = seen_classes(outputs, names)
+        if name in files:
+            draw(name, seen, mask, names, files[name])
+        line = line_of(name, seen, config.top)
+        if config.json:
+            line = json.dumps({"image": name} | seen, ensure_ascii=False)
+        print(line, flush=True)
+
+
+def draw(
+    name: str, seen: Seen, mask: np.ndarray | None, classes: tuple[str, ...], file: Path
+) -> None:
+    """Write a picture with what was seen drawn into it, and the mask beside it."""
+    with needs("images"):
+        from PIL import Image
+
+        from nnlab.vision import drawing
+
+    picture = read_picture(name, 3)
+    with writing(file):
+        if mask is not None:
+            Image.fromarray(mask).save(mask_file(file))
+            Image.fromarray(drawing.draw_mask(picture, mask)).save(file)
+            return
+        boxes = seen["boxes"]
+        numbers = [classes.index(one["class"]) for one in boxes]
+        labels = [f"{one['class']} {100 * one['probability']:.0f} %" for one in boxes]
+        drawn = drawing.draw_boxes(picture, [one["box"] for one in boxes], numbers, labels)
+        Image.fromarray(drawn).save(file)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,8 @@ def node_bounds(node: Node, arrays: Arrays, inputs: list[Bounds]) -> Bounds:
             low, high = _with_padding(padding, inputs[0])
             return held(math.prod(window) * low, math.prod(window) * high)
         case "pad":
-            return _with_padding(attributes["padding"], inputs[0])
+            between = attributes.get("between", [0, 0])
+            return _with_padding([*attributes["padding"], between], inputs[0])
         case "max_pool" | "or_pool":
             window, _, padding = window_attributes(attributes)
             if any(max(sides) >= size for sides, size in zip(padding, window, strict=True)):

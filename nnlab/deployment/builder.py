@@ -132,10 +132,12 @@ class Builder:
         node = self.node(name, "concatenate", [x.node], {}, order=np.int32(order))
         return dataclasses.replace(x, node=node)
 
-    def padded(self, x: Value, padding: list[list[int]], name: str) -> Value:
-        """With zeros around height, width and channels."""
+    def padded(self, x: Value, padding: list[list[int]], between: list[int], name: str) -> Value:
+        """With zeros around height, width and channels, and between rows and columns."""
         x = self.settled(x)
-        return dataclasses.replace(x, node=self.node(name, "pad", [x.node], {"padding": padding}))
+        attributes: dict[str, Any] = {"padding": padding}
+        attributes |= {"between": between} if any(between) else {}
+        return dataclasses.replace(x, node=self.node(name, "pad", [x.node], attributes))
 
     def table(self, x: Value, function: Callable[[np.ndarray], np.ndarray], name: str) -> Value:
         """`function` of the numbers on record, of codes of ten bits.

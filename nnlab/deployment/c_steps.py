@@ -259,13 +259,14 @@ def _concatenate(a: dict[str, Any], own: Any, inputs: list[Extent], y: Extent) -
 def _pad(a: dict[str, Any], own: Any, inputs: list[Extent], y: Extent) -> Body:
     (x,) = inputs
     (top, _), (left, _), (first, _) = a["padding"]
+    down, across = (n + 1 for n in a.get("between", [0, 0]))
     return (
         f"""
 for (int i = 0; i < {y.size}; i++)
     y[i] = 0;
 for (int p = 0; p < {x.pixels}; p++)
     for (int c = 0; c < {x.channels}; c++) {{
-        int row = p / {x.width} + {top}, column = p % {x.width} + {left};
+        int row = p / {x.width} * {down} + {top}, column = p % {x.width} * {across} + {left};
         y[(row * {y.width} + column) * {y.channels} + c + {first}] = x[p * {x.channels} + c];
     }}""",
         {},

@@ -27,7 +27,8 @@ binary_conv    strides, padding, channels   agreeing minus disagreeing signs    
 binary_dense   channels                     the same of vectors                         kernel
 concatenate    \-                           those channels of all inputs that `order`   order
                                             says
-pad            padding                      zeros around height, width and channels     \-
+pad            padding                      zeros around height, width and channels,    \-
+                                            and as many `between` rows and columns
 max_pool       window, strides, padding     largest of every window                     \-
 or_pool        window, strides, padding     words: +1 where a window has a +1           \-
 sum_pool       window, strides, padding     sum over every window                       \-

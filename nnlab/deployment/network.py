@@ -243,7 +243,9 @@ def _sum_pool(attributes, arrays, x):
 
 
 def _pad(attributes, arrays, x):
-    return jnp.pad(x, [(0, 0), *map(tuple, attributes["padding"])])
+    between = [*attributes.get("between", [0, 0]), 0]
+    sides = [(*each, n) for each, n in zip(attributes["padding"], between, strict=True)]
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *sides])
 
 
 def _sum(attributes, arrays, x):

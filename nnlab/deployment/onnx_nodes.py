@@ -214,6 +214,14 @@ def _padded(graph: OnnxGraph, x: Held, padding: Any, channels: Any = (0, 0)) -> 
 
 
 def _pad(graph: OnnxGraph, a: Any, own: Arrays, x: Held) -> Held:
+    if any(between := a.get("between", [0, 0])):
+        x = graph.cast(x, "int32")
+        for zeros in reversed(between):  # along the last axis, which then is the one before
+            name = graph.op("Unsqueeze", x.name, graph.constant([4], "int64"))
+            name = graph.op("Pad", name, graph.constant([0] * 9 + [zeros], "int64"))
+            name = graph.op("Reshape", name, graph.constant([0, 0, 0, -1], "int64"))
+            name = graph.op("Pad", name, graph.constant([0] * 7 + [-zeros], "int64"))
+            x = x._replace(name=graph.op("Transpose", name, perm=[0, 1, 3, 2]))
     return _padded(graph, x, a["padding"][:2], a["padding"][2])
 
 

@@ -66,7 +66,12 @@ def _value(node: Node, own: dict[str, np.ndarray], inputs: list[np.ndarray]) -> 
         case "concatenate":
             return np.concatenate(inputs, axis=-1)[..., integers["order"]]
         case "pad":
-            return np.pad(x, [(0, 0), *a["padding"]])
+            down, across = (n + 1 for n in a.get("between", [0, 0]))
+            n, height, width, channels = x.shape
+            shape = n, (height - 1) * down + 1, (width - 1) * across + 1, channels
+            spread = np.zeros(shape, x.dtype)
+            spread[:, ::down, ::across] = x
+            return np.pad(spread, [(0, 0), *a["padding"]])
         case "max_pool":
             return _pooled(a, x, np.maximum, np.iinfo(np.int64).min)
         case "or_pool":

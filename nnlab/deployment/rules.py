@@ -13,7 +13,7 @@ add, sub of two values                            `add`
 pad by -inf, slice, max, reduce_window_max        `max_pool`, or `or_pool` of signs
 reduce_window_sum, reduce_sum                     `sum_pool`, `sum`
 concatenate, slice of channels                    `concatenate`
-pad by 0                                          `pad`
+pad by 0, also between pixels                     `pad`
 reshape, squeeze                                  `flatten`
 ================================================  =================================================
 """
@@ -196,14 +196,14 @@ def _padded(given: Given) -> Value:
     if not isinstance(x, Value):
         raise given.refuse("padding by a value", "by 0, or by -inf before a maximum")
     number, (batch, *sides) = _one_number(given, filling), given.params["padding_config"]
-    inner = any(inner for *_, inner in (batch, *sides)) or any(batch)
     padding = [[int(low), int(high)] for low, high, _ in sides]
+    between = [int(inner) for *_, inner in sides]
     negative = min(min(pair) for pair in padding) < 0
-    if inner or negative or len(sides) != 3 or x.flat:
+    if any(batch) or negative or len(sides) != 3 or x.flat or between[2]:
         raise given.refuse(f"padding of {padding}", "zeros or more around height, width, channels")
     if number == 0:
-        return given.build.padded(x, padding, given.name("pad"))
-    if number != -math.inf or padding[2] != [0, 0]:
+        return given.build.padded(x, padding, between[:2], given.name("pad"))
+    if number != -math.inf or padding[2] != [0, 0] or any(between):
         raise given.refuse(f"padding by {number:g}", "by 0, or by -inf before a maximum")
     x = given.build.settled(x) if x.pool else x
     (rows, columns), size = padding[:2], given.shapes[0][1:3]

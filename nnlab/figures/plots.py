@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nnlab.errors import InputError, needs
+from nnlab.figures.colours import COLOURS as COLOURS
 from nnlab.figures.distributions import fit_weights
 from nnlab.figures.features import class_geometry, class_plane
 
@@ -25,12 +26,6 @@ with needs("figures"):
 
 INK, RULE = "#24292f", "#c9ced4"  # text and lines; axes and grid
 MINUS = "\N{MINUS SIGN}"
-# Petroff, "Accessible color sequences for data visualization", https://arxiv.org/abs/2107.02270:
-# told apart with any colour vision, on light and on dark.
-COLOURS = (
-    *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
-    *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
-)
 HISTORY = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 STYLE: dict[Any, Any] = {

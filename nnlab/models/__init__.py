@@ -6,6 +6,7 @@ from nnlab.classics.autoencoder import AutoEncoder as AutoEncoder
 from nnlab.classics.mlp import MLP as MLP
 from nnlab.models.classifiers import Classifier as Classifier
 from nnlab.models.classifiers import load_classifier as load_classifier
+from nnlab.models.classifiers import load_seeing as load_seeing
 from nnlab.models.pretrained_models import PRETRAINED as PRETRAINED
 from nnlab.models.pretrained_models import pretrained as pretrained
 from nnlab.models.pretrained_models import pretrained_file as pretrained_file

@@ -1,10 +1,16 @@
-"""Read a network that tells classes of images apart, of floats or of integers, ready to use."""
+"""Read a network that sees pictures, of floats or of integers, ready to use.
+
+Its file says in its notes what the classes are called and how pictures are prepared. One that tells
+the classes of pictures apart has an output a class; one of pixels an output a class for every
+pixel; and of one that finds objects the notes also name the "detector", which makes boxes of its
+outputs (`nnlab.vision.detection.detectors`).
+"""
 
 import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +22,7 @@ from nnlab.files import container
 from nnlab.files.saved import SavedModel
 from nnlab.models.saved_models import load_model
 from nnlab.paths import user_path
+from nnlab.runs.descriptions import Reader
 from nnlab.vision import Preparation
 
 
@@ -26,10 +33,12 @@ class Classifier(NamedTuple):
         path: its file.
         class_names: names of the classes.
         preparation: makes the network's images of stored ones, uint8 [n, height, width, channels].
-        logits: `logits(images)`, float32 [n, classes], of images as the network takes them.
+        logits: `logits(images)`, float32 [n, classes], of images as the network takes them; of
+            pixels [n, height, width, classes]; of boxes `nnlab.vision.detection.Detections`.
         notes: whatever its file says beside the network, classes and preparation among it.
         saved: the model and its variables, or None if the network is one of integers.
         integers: the network of integers (`nnlab.deployment`), or None.
+        tells: what it tells apart, pictures ("classes") or "pixels", or that it finds "boxes".
     """
 
     path: Path
@@ -39,9 +48,24 @@ class Classifier(NamedTuple):
     notes: dict[str, Any]
     saved: SavedModel | None
     integers: IntegerNetwork | None
+    tells: Literal["classes", "pixels", "boxes"] = "classes"
 
 
 def load_classifier(path: str | os.PathLike[str], trust: bool = False) -> Classifier:
+    """Read a network that tells the classes of pictures apart, as `load_seeing`.
+
+    Raises:
+        InputError: as for that; or it tells pixels apart or finds boxes.
+    """
+    found = load_seeing(path, trust)
+    if found.tells != "classes":
+        raise InputError(
+            f"{found.path} gives {found.tells}, expected a network that tells pictures apart."
+        )
+    return found
+
+
+def load_seeing(path: str | os.PathLike[str], trust: bool = False) -> Classifier:
     """Read a network of float or integer numbers whose file says how it sees pictures.
 
     Args:
@@ -72,6 +96,9 @@ def load_classifier(path: str | os.PathLike[str], trust: bool = False) -> Classi
     else:
         saved = load_model(path, trust=trust)
         apply = functools.partial(saved.model.apply, saved.variables)
+    if (detector := notes.get("detector")) is not None:
+        apply = functools.partial(_detect, apply, Reader(trust).value(detector).detect)
+
     try:
         outputs = jax.eval_shape(apply, jax.ShapeDtypeStruct((1, *preparation.shape), jnp.float32))
     except Exception as error:  # of the model, if its file is of other images
@@ -79,9 +106,20 @@ def load_classifier(path: str | os.PathLike[str], trust: bool = False) -> Classi
         raise InputError(
             f"{path} does not take the images of {list(preparation.shape)} that it names: {reason}."
         ) from error
-    if outputs.shape != (1, len(names)):
-        raise InputError(
-            f"{path} names {len(names)} classes for outputs {list(outputs.shape)}, expected one"
-            " output a class."
-        )
-    return Classifier(path, tuple(names), preparation, jax.jit(apply), notes, saved, integers)
+    tells = "boxes"
+    if detector is None:
+        tells = "classes" if outputs.ndim == 2 else "pixels"
+        expected = (1, *(preparation.shape[:2] if tells == "pixels" else ()), len(names))
+        if outputs.shape != expected:
+            raise InputError(
+                f"{path} names {len(names)} classes for outputs {list(outputs.shape)}, expected one"
+                " output a class."
+            )
+    if tells != "classes" and preparation.border is not None:
+        raise InputError(f"{path} gives {tells} of images with a border, expected them without.")
+    apply = jax.jit(apply)
+    return Classifier(path, tuple(names), preparation, apply, notes, saved, integers, tells)
+
+
+def _detect(forward: Any, detect: Any, images: jax.Array) -> Any:
+    return detect(forward(images))

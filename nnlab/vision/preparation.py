@@ -48,6 +48,11 @@ class Preparation:
         """Shape of an image that the network takes."""
         return (*(self.border or (self.height, self.width)), self.channels)
 
+    @property
+    def resize(self) -> Resize:
+        """How a picture gets its size."""
+        return Resize(self.height, self.width, self.fit)
+
     def __call__(self, images: np.ndarray) -> jax.Array:
         """Return images as the network takes them, float32 [n, *shape].
 
@@ -84,7 +89,7 @@ class Preparation:
         Raises:
             InputError: as for `nnlab.vision.pictures.read_picture`.
         """
-        return read_picture(path, self.channels, Resize(self.height, self.width, self.fit))
+        return read_picture(path, self.channels, self.resize)
 
     def as_notes(self) -> dict[str, Any]:
         """Return it as JSON holds it."""

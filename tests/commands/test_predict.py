@@ -13,10 +13,13 @@ from PIL import Image
 
 from nnlab import deployment, runs, training, vision
 from nnlab.commands import data, predict
+from nnlab.errors import InputError
 from nnlab.files import container
-from nnlab.models import MLP, load_model, save_model
+from nnlab.models import MLP, load_classifier, load_model, save_model
 from nnlab.runs import networks
+from nnlab.runs.descriptions import described
 from nnlab.runs.script import run
+from nnlab.vision import drawing
 
 CLASSES = "class0", "class1", "class2"
 OWN = """
@@ -27,6 +30,33 @@ class OwnNet(nn.Module):
     @nn.compact
     def __call__(self, x):
         return nn.Dense(3)(x.reshape(len(x), -1))
+"""
+
+SEES = """
+import dataclasses
+import flax.linen as nn
+import jax.numpy as jnp
+from nnlab.vision.detection.detectors import Detections
+
+
+class Brightness(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        self.param("unused", nn.initializers.zeros, ())
+        return jnp.concatenate([0.5 - x, x - 0.5], -1) * 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Middle:
+    side: int
+
+    def detect(self, outputs):
+        low, high = self.side / 4, self.side * 3 / 4
+        box = jnp.array([[[low, low, high, high], [0.0, 0, 1, 1]]])
+        n = len(outputs)
+        scores = jnp.tile(jnp.array([[0.9, 0.2]]), (n, 1))
+        classes = jnp.tile(jnp.array([[1, 0]]), (n, 1))
+        return Detections(jnp.tile(box, (n, 1, 1)), scores, classes, scores > 0)
 """
 
 
@@ -194,3 +224,76 @@ def test_pictures_unlike_theirs_by_a_networks_features(trained, capsys):
     by_file = {each["file"]: each["distance"] for each in found["unlike"]["class0"]}
     expected = {f"class0/{n}.png": distance for n, distance in enumerate(distances)}
     assert by_file == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def seers(tmp_path_factory):
+    """Files of a network of pixels and of one of boxes, of grey images of 8×8, and a picture."""
+    folder = tmp_path_factory.mktemp("seers")
+    (folder / "seers.py").write_text(SEES)
+    prepared = vision.Preparation(8, 8, 1, (0.0,), (1.0,), fit="stretch")
+    notes = {"classes": ["dark", "bright"], "images": prepared.as_notes()}
+    image = np.zeros((1, 8, 8, 1), np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        seers = importlib.import_module("seers")
+        model = seers.Brightness()
+        variables = model.init(jax.random.key(0), image)
+        detector = {"detector": described("detector", seers.Middle(8))}
+        save_model(folder / "pixels", model, variables, image, notes=notes)
+        save_model(folder / "boxes", model, variables, image, notes=notes | detector)
+        picture = np.zeros((16, 32), np.uint8)
+        picture[:, 24:] = 255
+        Image.fromarray(picture).save(folder / "half.png")
+        yield folder
+
+
+def test_masks_are_drawn_at_the_size_of_the_picture(seers, call, tmp_path):
+    out = call(seers / "pixels", seers / "half.png", "--trust", "--draw", tmp_path / "seen")
+    assert out == f"{seers / 'half.png'}: dark 75.0 %, bright 25.0 %\n"
+    mask = np.asarray(Image.open(tmp_path / "seen" / "half_mask.png"))
+    assert mask.shape == (16, 32) and (mask[:, 24:] == 1).all() and not mask[:, :24].any()
+    drawn = np.asarray(Image.open(tmp_path / "seen" / "half.png"))
+    assert drawn.shape == (16, 32, 3) and not drawn[:, :24].any()
+    np.testing.assert_array_equal(
+        drawn[0, -1],
+        drawing.draw_mask(np.full((1, 1, 3), 255, np.uint8), np.ones((1, 1), int))[0, 0],
+    )
+    again = call(
+        seers / "pixels", seers / "half.png", "--trust", "--draw", tmp_path / "seen", status=2
+    )
+    assert "half.png exists; --overwrite replaces it" in again
+    found = json.loads(call(seers / "pixels", seers / "half.png", "--trust", "--json"))
+    assert found["pixels"] == {"dark": 0.75, "bright": 0.25}
+
+
+def test_boxes_are_in_pixels_of_the_picture(seers, call, tmp_path):
+    found = json.loads(call(seers / "boxes", seers / "half.png", "--trust", "--json"))
+    assert found["boxes"] == [
+        {"class": "bright", "probability": pytest.approx(0.9), "box": [8, 4, 24, 12]}
+    ]
+    out = call(
+        seers / "boxes", seers / "half.png", "--trust", "--least", "0.95", "--draw", tmp_path
+    )
+    assert out == f"{seers / 'half.png'}: nothing\n"
+    call(seers / "boxes", seers / "half.png", "--trust", "--draw", tmp_path, "--overwrite")
+    drawn = np.asarray(Image.open(tmp_path / "half.png"))
+    np.testing.assert_array_equal(drawn[5, 8], drawing.colour_of(1))
+    np.testing.assert_array_equal(drawn[10, 4], [0, 0, 0])
+
+
+def test_what_cannot_be_drawn_is_one_sentence(trained, seers, call, tmp_path):
+    said = call(trained[0], seers / "half.png", "--draw", tmp_path, status=2)
+    assert "finds no boxes or masks to draw" in said
+    twice = call(
+        seers / "boxes",
+        seers / "half.png",
+        "other/half.png",
+        "--trust",
+        "--draw",
+        tmp_path,
+        status=2,
+    )
+    assert "two pictures would be drawn into" in twice
+    with pytest.raises(InputError, match="gives pixels, expected a network that tells pictures"):
+        load_classifier(seers / "pixels", trust=True)

@@ -71,7 +71,11 @@ def every_operation(seed=0):
     node("block", "add", "carrier again", {"low": -100, "high": 32767})
     node("wider", "pad", "block", {"padding": [[0, 1], [2, 0], [0, 0]]})
     moved = {"window": [3, 2], "strides": [1, 2]}
-    node("near_sums", "sum_pool", "wider", moved | {"padding": [[1, 0], [-1, 1]]})
+    apart = {"padding": [[1, 0], [0, 1], [0, 0]], "between": [1, 2]}
+    node("apart", "pad", "wider", apart)
+    shrunk = {"window": [2, 3], "strides": [2, 3], "padding": [[0, 0], [0, 1]]}
+    node("together", "sum_pool", "apart", shrunk)
+    node("near_sums", "sum_pool", "together", moved | {"padding": [[1, 0], [-1, 1]]})
     node("largest", "max_pool", "near_sums", moved | {"padding": [[2, 1], [0, 1]]})
     node("cut", "concatenate", "largest", {}, order=np.array([4, 1, 1, 0], np.int32))
     node("smaller", "max_pool", "block", {"window": [2, 2]})

@@ -20,6 +20,7 @@ from nnlab.ops.adder import adder_conv
 from nnlab.ops.binary import binary_weights
 from nnlab.ops.pooling import max_pool
 from nnlab.ops.response_normalization import local_response_norm
+from nnlab.vision.segmentation import UNet
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 RNG = np.random.default_rng(0)
@@ -391,3 +392,23 @@ def test_a_model_that_gives_several_arrays_or_nothing_of_the_images():
         variables = model.init(jax.random.key(0), vectors)
         with pytest.raises(InputError, match=message):
             quantize(model, variables, vectors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["float", "adder"])
+def test_what_tells_pixels_apart_from_skipped_levels(name):
+    """Transposed convolutions are pads between pixels and convolutions; channels are joined."""
+    model = UNet(3, NAMED[name], features=4, levels=2, norm_up=True)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(8, 19, 16, 3)).astype(np.float32)  # an odd side
+    learn = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    for _ in range(40):  # until the statistics are those of the images
+        _, stats = learn(variables, images)
+        variables = {**variables, **stats}
+    network = quantize(model, variables, images)
+    expected, found = model.apply(variables, images), run(network)(images)
+    assert found.shape == (8, 19, 16, 3)
+    error = float(jnp.linalg.norm(found - expected) / jnp.linalg.norm(expected))
+    assert error < {"float": 0.08, "adder": 0.3}[name]  # of weights that have learnt nothing
+    assert any(node.attributes.get("between") == [1, 1] for node in network.nodes)

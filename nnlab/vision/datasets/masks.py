@@ -92,6 +92,28 @@ def resized_mask(mask: np.ndarray, resize: Resize, fill: int = IGNORE) -> np.nda
     return np.where(inside[:, None] & across[None], found, np.asarray(fill, mask.dtype))
 
 
+def restored_mask(
+    mask: np.ndarray, resize: Resize, shape: tuple[int, int], fill: int = IGNORE
+) -> np.ndarray:
+    """Return what is said of a resized picture at the picture's own size, [height, width].
+
+    Args:
+        mask: integers [height, width], at the size of `resize`.
+        resize: how the picture got that size.
+        shape: height and width of the picture.
+        fill: what is said of pixels that were cut off.
+    """
+    placed, limits = resize.placed(*shape), mask.shape
+    at = [
+        np.floor((np.arange(size) + 0.5) * scale + start).astype(int)
+        for size, scale, start in zip(shape, placed[:2], placed[2:], strict=True)
+    ]
+    inside = [(each >= 0) & (each < most) for each, most in zip(at, limits, strict=True)]
+    rows, columns = (each.clip(0, most - 1) for each, most in zip(at, limits, strict=True))
+    found = mask[rows[:, None], columns[None]]
+    return np.where(inside[0][:, None] & inside[1][None], found, np.asarray(fill, mask.dtype))
+
+
 def _sources(new: int, old: int, scale: float, start: float) -> tuple[np.ndarray, np.ndarray]:
     """Return which of `old` pixels each of `new` ones shows, and whether it shows any."""
     at = np.floor((np.arange(new) + 0.5 - start) / scale).astype(int)

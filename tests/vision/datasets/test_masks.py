@@ -5,7 +5,13 @@ import pytest
 from PIL import Image
 
 from nnlab.errors import InputError
-from nnlab.vision.datasets.masks import mask_records, nuclei_records, read_mask, resized_mask
+from nnlab.vision.datasets.masks import (
+    mask_records,
+    nuclei_records,
+    read_mask,
+    resized_mask,
+    restored_mask,
+)
 from nnlab.vision.pictures import Resize
 
 MASK = np.array([[0, 1, 2, 255], [0, 1, 1, 255], [2, 2, 0, 0]], np.uint8)
@@ -130,3 +136,14 @@ def test_nuclei(original_data):
     image, mask = test[0]
     assert image.shape[:2] == mask.shape and set(np.unique(mask)) == {0, 1}
     assert ((test.instances(0) > 0) == mask).all()
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+def test_a_mask_comes_back_to_the_size_of_its_picture(fit):
+    mask = np.arange(4 * 6, dtype=np.uint8).reshape(4, 6)
+    resize = Resize(8, 8, fit)
+    found = restored_mask(resized_mask(mask, resize), resize, mask.shape)
+    if fit == "crop":  # two of six columns are cut off
+        assert (found[:, [0, -1]] == 255).all()
+        found, mask = found[:, 1:-1], mask[:, 1:-1]
+    np.testing.assert_array_equal(found, mask)
