@@ -14,7 +14,7 @@ References:
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -130,7 +130,7 @@ class RetinaNetDetector:
                 jnp.where(positive, apart, 0).sum() / count,
             )
 
-        said = (jnp.concatenate(each, axis=1) for each in outputs)
+        said: Any = [jnp.concatenate(each, axis=1) for each in outputs]
         return jax.vmap(one)(*said, boxes, classes, jnp.asarray(mask))
 
     def detect(self, outputs: RetinaNetOutputs) -> Detections:
