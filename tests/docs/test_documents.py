@@ -23,7 +23,16 @@ by_name = pytest.mark.parametrize(
 
 TUTORIALS = {"own_arithmetic", "own_network", "to_integers"}
 SLOW = {"README", "deployment", "extending", "getting_started", "images", "models", "sequences"}
-SLOW |= {"classics", "faq", "generation", "playground", "training", "transformers", *TUTORIALS}
+SLOW |= {
+    "classics",
+    "detection",
+    "faq",
+    "generation",
+    "playground",
+    "training",
+    "transformers",
+    *TUTORIALS,
+}
 TRACED = {  # what is traced in place of compiled and run, and small where it would be large
     "README": [("epoch(state, (", "jax.eval_shape(epoch, state, (")],
     "extending": [("epoch(state, train)", "jax.eval_shape(epoch, state, train)")],

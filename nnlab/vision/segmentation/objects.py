@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
 from nnlab.errors import InputError
 
@@ -46,6 +45,8 @@ def connected_objects(mask: np.ndarray, *, least: int = 1) -> np.ndarray:
         mask: what is not 0 is an object, [height, width]; neighbours share a side.
         least: pixels of the smallest object that counts.
     """
+    from scipy import ndimage  # comes with JAX; some tenths of a second to import
+
     numbers = np.zeros(np.shape(mask), np.int32)
     ndimage.label(np.asarray(mask) != 0, output=numbers)
     sizes = np.bincount(numbers.ravel())

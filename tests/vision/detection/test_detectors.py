@@ -38,6 +38,7 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-np.asarray(x, np.float64)))
 
 
+@pytest.mark.slow
 def test_v3_detects_the_golden_box_for_both_of_its_classes():
     detector = YoloV3Detector((416, 416), YOLO_V3_TINY, TINY_GROUPS, count=3)
     grids = [np.full((1, side, side, 3, 7), -20, np.float32) for side in (13, 26)]

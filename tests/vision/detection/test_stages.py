@@ -108,6 +108,7 @@ def test_loss_of_proposals(first_stage, quick_jit):
     np.testing.assert_allclose(means(parts), [0.7512716, 0.0249087], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_proposals(first_stage, quick_jit):
     anchors, *found = first_stage
     counts = [len(each) for each in anchors]
