@@ -14,7 +14,7 @@ References:
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -130,8 +130,8 @@ class RetinaNetDetector:
                 jnp.where(positive, apart, 0).sum() / count,
             )
 
-        said: Any = [jnp.concatenate(each, axis=1) for each in outputs]
-        return jax.vmap(one)(*said, boxes, classes, jnp.asarray(mask))
+        logits, codes, anchors = (jnp.concatenate(each, axis=1) for each in outputs)
+        return jax.vmap(one)(logits, codes, anchors, boxes, classes, jnp.asarray(mask))
 
     def detect(self, outputs: RetinaNetOutputs) -> Detections:
         """Return the best boxes of each image."""
