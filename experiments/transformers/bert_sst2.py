@@ -117,7 +117,7 @@ class Config(runs.Run):
     networks: Annotated[tuple[str, ...], SomeOf(KINDS)] = tuple(KINDS)
     """float, which teaches the others of its seed, ternary, binary, shift and adder."""
     seeds: Some[Seed] = (0,)
-    epochs: PositiveInt = 2
+    epochs: PositiveInt = 3
     """Epochs of the float network; students have one."""
     batch_size: PositiveInt = 32
     positions: PositiveInt = 64
