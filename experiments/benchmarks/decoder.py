@@ -1,14 +1,12 @@
 """How fast does a decoder write from packed ternary weights, against PyTorch and floats?
 
-Answer: 8.9 times as fast as PyTorch's float32 at 2 bits a weight, 9.3 times at 1.6, and 2.8 and 2.9
-times as its dynamic int8; the prompt 3.4 times as float32.
+Answer: 10.2 times as fast as PyTorch's float32 at 2 bits a weight, 10.7 times at 1.6, and 3.2 and 3.3
+times as its dynamic int8; the prompt 3.6 times as float32.
 
-A layer that unpacks to floats at every call takes 8 times as long as ours. With a head of 50,257
-rows in floats it is 4 times float32 and 1.2 times int8, whose head is int8 as well; the prompt is
-3.4 times as fast as float32 there too. Our float training step takes 0.96 of PyTorch's on an idle
-machine, BitNet's 1.15 of ours. The rest was measured in 3 to 5 rounds on a machine that other
-programs shared (a load of 4 to 8 on two cores): ratios are of bodies in turn, and times would be
-shorter on an idle one.
+A layer that unpacks to floats at every call takes 7 times as long as ours. With a head of 50,257
+rows in floats it is 3.6 to 3.8 times float32 and 1.05 to 1.09 times int8, whose head is int8 as
+well; the prompt is 3.3 times as fast as float32 there too. Our float training step takes 0.97 of
+PyTorch's, BitNet's 1.16 of ours.
 
 A GPT-2 of 12 blocks of 768 features under BitNet b1.58, its weights packed by `nnlab.deployment`
 (2 bits or 1.6), reads a prompt of 128 symbols and writes 64 with its cache, one text, one thread.

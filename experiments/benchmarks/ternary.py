@@ -1,14 +1,14 @@
 """How fast are packed ternary products, against PyTorch and against what this machine can do?
 
-Answer: 32 tokens at 2 bits a weight take 0.86 of the time of PyTorch's dynamic int8 and 0.16 of its
-float32's, at 0.77 of the limit of `vpdpbusd`; one token 0.38 and 0.065 with weights in the cache.
+Answer: 32 tokens at 2 bits a weight take 0.87 of the time of PyTorch's dynamic int8 and 0.15 of its
+float32's, at 0.69 of the limit of `vpdpbusd`; one token, of weights in memory, 0.25 and 0.078.
 
-That is on one thread; without the rounding of tokens 32 of them reach 0.89 of the limit. With
-weights in memory one token is 13 times as fast as float32 at 2 bits and 17 times at 1.6, where the
-bytes alone bound it to 16 and 20 times, and 4 and 5 times as fast as int8, at 0.73 of the bytes
-that are read at most. Two threads gain 1.8 times where the processor bounds the product. Other
-programs shared the two cores (a load of 5 to 10) and took from the bandwidth: an idle machine has
-more.
+That is on one thread; without the rounding of tokens 32 of them reach 0.81 of the limit. With
+weights in memory one token is 13 times as fast as float32 at 2 bits and 15 times at 1.6, where the
+bytes alone bound it to 16 and 20 times, and 4.0 and 4.7 times as fast as int8, at 0.73 and 0.68 of
+the bytes that are read at most. Two threads gain 1.6 to 1.7 times at 128 tokens and 1.2 to 1.3 at
+32. Two cores of a machine that others use too: a second run right after this one gave 0.59 and
+0.70 of the limit for 32 tokens, and 0.69 and 0.61 of the bytes for one.
 
 Products of 8-bit tokens and packed ternary weights, 2 bits or 1.6 bits each: of many tokens, which
 the processor bounds, and of one token whose weights lie beyond the caches, which memory bounds. In
