@@ -1,7 +1,7 @@
 """How fast does a decoder write from packed ternary weights, against PyTorch and floats?
 
-Answer: 10.2 times as fast as PyTorch's float32 at 2 bits a weight, 10.7 times at 1.6, and 3.2 and 3.3
-times as its dynamic int8; the prompt 3.6 times as float32.
+Answer: 10.2 times as fast as PyTorch's float32 at 2 bits a weight, 10.7 times at 1.6, and 3.2 and
+3.3 times as its dynamic int8; the prompt 3.6 times as float32.
 
 A layer that unpacks to floats at every call takes 7 times as long as ours. With a head of 50,257
 rows in floats it is 3.6 to 3.8 times float32 and 1.05 to 1.09 times int8, whose head is int8 as
