@@ -32,6 +32,10 @@ give 0.568, one seed each; hence the defaults.
     python experiments/detection/bccd_yolo.py --data-dir DIR --resume --seeds 1 2 \\
         --networks float adder adder-sign
 
+    python experiments/detection/bccd_yolo.py --folder PICTURES --networks float --out runs/own
+
+The last trains on pictures of your own (docs/detection.md says in which forms).
+
 Each network and seed is a row, which is on disk once it is trained; with `--resume` it goes on
 within one.
 
@@ -55,17 +59,19 @@ import optax
 from drawing import curves_and_boxes
 from matplotlib.figure import Figure
 
-from nnlab import figures, models, runs, training
+from nnlab import figures, models, runs, training, vision
 from nnlab.arithmetics import ADDER, NAMED, Arithmetic
 from nnlab.costs import inference_costs
 from nnlab.data.locate import find_given
 from nnlab.errors import DivergedError, InputError
 from nnlab.layers import AdderConv
 from nnlab.optim import adder_recipe, freeze
-from nnlab.runs.fields import DataDir, Fraction, Positive, PositiveInt, Seed, Some, SomeOf
+from nnlab.runs.descriptions import described
+from nnlab.runs.fields import DataDir, Fraction, OneOf, Positive, PositiveInt, Seed, Some, SomeOf
 from nnlab.runs.script import run
 from nnlab.vision.datasets.labelled import Boxes
 from nnlab.vision.datasets.voc import voc_records
+from nnlab.vision.datasets.yolo_text import yolo_records
 from nnlab.vision.detection import average_precision, coco_ap, voc_ap
 from nnlab.vision.detection.anchors import clustered_anchors
 from nnlab.vision.detection.detectors import loss_parts, total_loss
@@ -94,6 +100,7 @@ KINDS["adder-sign"] = Kind(SIGNS)
 for _name in ("float", "adder"):
     KINDS[f"{_name}-on"] = Kind(NAMED[_name], _name)
     KINDS[f"{_name}-frozen"] = Kind(NAMED[_name], _name, frozen=True)
+FORMS: dict[str, Any] = {"voc": voc_records, "yolo": yolo_records}
 TRAINED = ("float", "adder", "adder-sign", "float-on", "float-frozen", "adder-on", "adder-frozen")
 TRAINED += ("conjugate_adder", "adder_sr", "shift_add", "shift_q", "shift_ps", "ternary", "bitnet")
 TRAINED += ("binary_connect", "xnor", "bireal", "dorefa_1_2")
@@ -103,6 +110,10 @@ TRAINED += ("binary_connect", "xnor", "bireal", "dorefa_1_2")
 class Config(runs.Run):
     out: str = "runs/bccd_yolo"
     data_dir: DataDir = None
+    folder: str | None = None
+    """Pictures with boxes of your own instead, in the form of `--form`."""
+    form: Annotated[str, OneOf(FORMS)] = "voc"
+    """Of that folder."""
     networks: Annotated[tuple[str, ...], SomeOf(KINDS)] = TRAINED
     """An arithmetic, adder-sign, and float or adder with -on or -frozen."""
     seeds: Some[Seed] = (0,)
@@ -155,7 +166,11 @@ def main(config: Config) -> None:
             f"{config.out} holds no trained {missing[0][0]} of seed {missing[0][1]} to go on from;"
             f" name {missing[0][0]} among --networks."
         )
-    notes = {"classes": data.class_names, "anchors": data.detector.anchors}
+    channels = data.train[0].shape[-1]
+    range_ = (0.0,) * channels, (1.0,) * channels
+    images = vision.Preparation(config.height, config.width, channels, *range_, fit="stretch")
+    detector = described("detector", data.detector)
+    notes = {"classes": data.class_names, "images": images.as_notes(), "detector": detector}
     with config.open("networks", "seeds", notes=notes) as record:
         record.go_on()
         for seed, name in itertools.product(config.seeds, KINDS):
@@ -173,10 +188,13 @@ def read(config: Config) -> Data:
         raise InputError(
             f"--height and --width must be multiples of 16, not {config.height} and {config.width}."
         )
-    expected = "BCCD's folders Annotations, ImageSets and JPEGImages"
-    folder = find_given("BCCD", ("bccd/BCCD", "BCCD", "."), config.data_dir, expected)
     resize = Resize(config.height, config.width, "stretch")
-    splits = voc_records(folder, splits=("trainval", "test"), resize=resize)
+    if config.folder is None:
+        expected = "BCCD's folders Annotations, ImageSets and JPEGImages"
+        folder = find_given("BCCD", ("bccd/BCCD", "BCCD", "."), config.data_dir, expected)
+        splits = voc_records(folder, splits=("trainval", "test"), resize=resize)
+    else:
+        splits = FORMS[config.form](config.folder, resize=resize)
     if config.batch_size > len(splits[0]):
         raise InputError(
             f"--batch-size must be at most {len(splits[0])}, the pictures, not {config.batch_size}."

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from nnlab.errors import InputError
+from nnlab.models import load_seeing
 
 SCRIPT = "detection/bccd_yolo"
 
@@ -52,6 +53,8 @@ def test_rows_and_what_goes_on(cells, script, tmp_path):
     assert [row["network"] for row in result["table"]] == ["float", "float-frozen"]
     assert [point["network"] for point in result["curve"]] == ["float", "float-frozen"]
     assert (tmp_path / "run/curves.png").is_file()
+    seeing = load_seeing(tmp_path / "run/networks/float_0.safetensors")
+    assert (seeing.tells, seeing.class_names) == ("boxes", ("red", "white"))
 
 
 def test_every_row_is_one_that_can_be_asked_for(script):
