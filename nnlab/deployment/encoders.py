@@ -110,4 +110,4 @@ def tokens_of_pixels(build: Builder, x: Value, name: str) -> Value:
 def _bytes_a_channel(table: np.ndarray) -> tuple[np.ndarray, Any]:
     largest = abs(table).max(axis=0)
     step = np.where(largest > 0, largest, 1) / 127
-    return np.int8(np.rint(table / step)), step
+    return np.rint(table / step).astype(np.int8), step

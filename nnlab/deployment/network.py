@@ -12,7 +12,7 @@ from jax import lax
 from nnlab.data.batches import check_some
 from nnlab.deployment import tokens
 from nnlab.deployment.bounds import FLOAT_EXACT, accumulator_bounds
-from nnlab.deployment.graph import Arrays, Images, IntegerNetwork, Node, window_attributes
+from nnlab.deployment.graph import Arrays, IntegerNetwork, Node, window_attributes
 from nnlab.deployment.texts import inputs_of
 from nnlab.errors import InputError
 from nnlab.ops.integer import adder_conv_uint8, adder_dense_uint8
@@ -21,7 +21,7 @@ from nnlab.ops.products import int8_conv
 from nnlab.ops.windows import window_of
 
 
-def run(network: IntegerNetwork) -> Callable[[Images], jax.Array]:
+def run(network: IntegerNetwork) -> Callable[[Any], jax.Array]:
     """The function of `network`: pure, and to be jitted.
 
     Args:
@@ -40,7 +40,7 @@ def run(network: IntegerNetwork) -> Callable[[Images], jax.Array]:
     return lambda images: evaluate(images)[network.nodes[-1].name]
 
 
-def run_nodes(network: IntegerNetwork) -> Callable[[Images], dict[str, jax.Array]]:
+def run_nodes(network: IntegerNetwork) -> Callable[[Any], dict[str, jax.Array]]:
     """As `run`, with the values of all nodes by name."""
     accumulator_bounds(network)
     steps = [(node, node_function(node, network.arrays)) for node in network.nodes]
@@ -203,10 +203,9 @@ def _exact_parts(kernel: np.ndarray, dtype: Any) -> list[slice] | None:
 
 
 def _dense(attributes, arrays, x):
-    if x.ndim == 3:  # as a convolution of one pixel, which has a fast body
-        taps = {"kernel": arrays["kernel"][None, None]}
-        pixels = {"strides": [1, 1], "padding": [[0, 0], [0, 0]]}
-        return _conv(pixels, taps, x[:, None])[:, 0]
+    if x.ndim == 3:
+        parts = _exact_parts(arrays["kernel"][None, None], x.dtype)
+        return tokens.dense(arrays["kernel"], parts, x)
     return jnp.dot(x.astype(jnp.int32), jnp.asarray(arrays["kernel"]).astype(jnp.int32))
 
 

@@ -39,7 +39,7 @@ def _float(build: Builder, x: Value, layer: Layer) -> Value:
     if small and alike and dataclasses.replace(x, flat=False).is_affine:
         codes, step = build.pixels(x), x.scale[:1]
     elif layer.tokens:
-        zero = layer.least
+        zero = layer.least  # and no quantile: few features reach far, and say much
         step = np.array([(layer.most - layer.least) / 255 or 1.0])
         codes = build.codes(x, float(step[0]), zero, 0, 255)
     else:

@@ -205,12 +205,13 @@ def _attention_marked() -> Iterator[None]:
     def marked(query: Any, key: Any, value: Any, bias: Any = None, mask: Any = None, **options):
         y = plain(query, key, value, bias, mask, **options)
         alike = query.ndim == 4 and query.shape == key.shape == value.shape
-        if (
-            not alike
-            or bias is not None
-            or any(option is not None and option is not False for option in options.values())
-        ):
-            return y
+        given = {"bias": bias, **options}
+        more = [name for name, x in given.items() if x is not None and x is not False]
+        if not alike or more:
+            raise InputError(
+                f"the model has an attention with {', '.join(more) or 'keys of another shape'}, "
+                "expected that of an encoder, with a mask of padding at most."
+            )
 
         def attention(*given):
             return given[-1]

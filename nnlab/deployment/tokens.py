@@ -91,6 +91,32 @@ def layer_norm(attributes: dict[str, Any], arrays: Any, x: jax.Array) -> jax.Arr
     return jnp.clip(y, 1 - UNIT, UNIT - 1).astype(jnp.int16)
 
 
+def dense(kernel: np.ndarray, parts: list[slice] | None, x: jax.Array) -> jax.Array:
+    """Sums of products with int8 weights [in, out], int32.
+
+    Args:
+        kernel: the weights.
+        parts: of the inputs, over each of which float32 holds all sums exactly; None if it cannot.
+        x: integers [batch, tokens, in].
+    """
+    # Behind a barrier, or XLA widens all weights of a network while it compiles: a minute.
+    weights = lax.optimization_barrier(jnp.asarray(kernel))
+
+    def in_floats(x: jax.Array, weights: jax.Array) -> jax.Array:
+        total: Any = 0
+        for part in parts or ():
+            pair = x[..., part].astype(jnp.float32), weights[part].astype(jnp.float32)
+            total += jnp.dot(*pair).astype(jnp.int32)
+        return total
+
+    def in_integers(x: jax.Array, weights: jax.Array) -> jax.Array:
+        return jnp.dot(x.astype(jnp.int32), weights.astype(jnp.int32))
+
+    if not parts:
+        return in_integers(x, weights)
+    return lax.platform_dependent(x, weights, cpu=in_floats, default=in_integers)
+
+
 def scores(attributes: dict[str, Any], arrays: Any, query: jax.Array, key: jax.Array) -> jax.Array:
     """Products of queries and keys [batch, tokens, heads size]: int32 [batch, heads, t, t]."""
     query, key = (_heads(x, attributes["heads"]) for x in (query, key))
@@ -129,7 +155,8 @@ def mix(attributes: dict[str, Any], arrays: Any, weights: jax.Array, value: jax.
 
 def embed(attributes: dict[str, Any], arrays: Any, symbols: jax.Array) -> jax.Array:
     """Rows of `values`; a symbol that there is not has the nearest."""
-    return jnp.take(jnp.asarray(arrays["values"]), symbols, axis=0, mode="clip")
+    values = lax.optimization_barrier(jnp.asarray(arrays["values"]))
+    return jnp.take(values, symbols, axis=0, mode="clip")
 
 
 def rows(attributes: dict[str, Any], arrays: Any, x: jax.Array) -> jax.Array:

@@ -21,12 +21,13 @@ import numpy as np
 from nnlab.deployment.builder import INT16, TABLE, TOKENS_TABLE, Builder
 from nnlab.deployment.calibration import EXAMPLES, QUANTILE, Record, recorded
 from nnlab.deployment.encoders import embedded, standardized
+from nnlab.deployment.given import Comparison, Given
 from nnlab.deployment.graph import IntegerNetwork
 from nnlab.deployment.products import AdderOptions, layer_sums
 from nnlab.deployment.program import Step, evaluated
 from nnlab.deployment.quantization import Scheme, check_options
 from nnlab.deployment.recognition import Embedding, Layer, Norm, Standardized
-from nnlab.deployment.rules import Comparison, Given, translated
+from nnlab.deployment.rules import translated
 from nnlab.deployment.tables import Chains
 from nnlab.deployment.texts import Lengths, Symbols, first_of, inputs_of
 from nnlab.deployment.values import Value, power_of_two
