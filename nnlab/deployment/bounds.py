@@ -9,6 +9,7 @@ conv, dense       min_o sum_k min(w l, w h)                      max_o sum_k max
 adder             -max_o sum_k max(abs(w - l), abs(w - h))       0                            (2)
 binary            -(taps) (channels)                             (taps) (channels)            (3)
 sum, sum_pool     positions l                                    positions h                  (4)
+scores            -(size) max(abs(l), abs(h))²                   as much above 0
 ================  =============================================  ================================
 
 each attained by some input, so no narrower accumulator is safe for all; padding takes a term's
@@ -25,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nnlab.deployment.graph import Arrays, IntegerNetwork, Node, window_attributes
+from nnlab.deployment.tokens import LARGEST_SCORE, MOST_FEATURES, UNIT
 from nnlab.errors import InputError
 
 FLOAT_EXACT = 2**24  # all integers up to it are float32 numbers
@@ -37,6 +39,7 @@ class Bounds(NamedTuple):
     high: int
 
 
+INPUTS = ("images", "lengths", "types")  # names of what a network is given
 WORDS = Bounds(-(2**31), 2**31 - 1)  # nothing is computed with packed words but by bits
 
 
@@ -47,7 +50,7 @@ def accumulator_bounds(network: IntegerNetwork) -> dict[str, Bounds]:
         InputError: an operation or one of its inputs, attributes or arrays is not in the table of
             `nnlab.deployment.graph`, or some intermediate number could leave int32.
     """
-    known: dict[str, Bounds] = {"images": WORDS}
+    known: dict[str, Bounds] = dict.fromkeys(INPUTS, WORDS)
     for node in network.nodes:
         if node.name in known:
             raise InputError(f"the network has two values called {node.name!r}, expected one.")
@@ -63,8 +66,7 @@ def accumulator_bounds(network: IntegerNetwork) -> dict[str, Bounds]:
             raise InputError(
                 f"node {node.name!r} of op {node.op!r} lacks {error.args[0]!r}."
             ) from error
-    del known["images"]
-    return known
+    return {name: bounds for name, bounds in known.items() if name not in INPUTS}
 
 
 def node_bounds(node: Node, arrays: Arrays, inputs: list[Bounds]) -> Bounds:
@@ -134,8 +136,30 @@ def node_bounds(node: Node, arrays: Arrays, inputs: list[Bounds]) -> Bounds:
             return held(min(b.low for b in inputs), max(b.high for b in inputs))
         case "pack_signs":
             return WORDS
-        case "flatten" | "dequantize":
+        case "flatten" | "dequantize" | "take" | "tokens":
             return inputs[0]
+        case "embed" | "rows":
+            return held(own["values"].min(), own["values"].max())
+        case "prepend":
+            low, high = int(own["values"].min()), int(own["values"].max())
+            return held(min(low, inputs[0].low), max(high, inputs[0].high))
+        case "layer_norm":
+            features = attributes["features"]
+            held(0, features * (inputs[0].high - inputs[0].low))
+            if features > MOST_FEATURES:
+                raise InputError(f"node {node.name!r} has {features} features, expected fewer.")
+            return Bounds(1 - UNIT, UNIT - 1)
+        case "scores":
+            query, key = (max(-bounds.low, bounds.high) for bounds in inputs)
+            most = attributes["size"] * query * key
+            return held(-most, most)
+        case "softmax":
+            held(inputs[0].low, inputs[0].high, LARGEST_SCORE)
+            return Bounds(0, 255)
+        case "mix":
+            most = max(-inputs[1].low, inputs[1].high) * attributes["parts"]
+            held(0, attributes["tokens"] * 255 * (most + 1))
+            return held(-most, most)
     raise InputError(f"node {node.name!r} has the op {node.op!r}, which no network knows.")
 
 

@@ -30,11 +30,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from nnlab.deployment.bounds import WORDS, Bounds, node_bounds
+from nnlab.deployment.bounds import INPUTS, WORDS, Bounds, node_bounds
 from nnlab.deployment.fixed_point import fixed_point
 from nnlab.deployment.graph import Arrays, IntegerNetwork, Node
 from nnlab.deployment.network import node_function
@@ -43,6 +42,7 @@ from nnlab.errors import InputError
 
 INT16 = -(2**15), 2**15 - 1
 TABLE = 2**9  # codes of a function on either side of 0
+TOKENS_TABLE = 2**11  # the same of tokens, which reach further beyond what most of them are
 _LOGITS = 2**20  # largest code of a logit
 
 
@@ -50,16 +50,18 @@ class Builder:
     """Collects nodes and arrays.
 
     Args:
-        images: for the correction of means (3), or None for no correction.
+        images: for the correction of means (3), by the names of a network's inputs, or None for
+            no correction.
         carrier: step of values that are added up or concatenated.
     """
 
-    def __init__(self, images: ArrayLike | None, carrier: float):
+    def __init__(self, images: dict[str, ArrayLike] | None, carrier: float):
         self.carrier = carrier
-        self.examples = None if images is None else {"images": jnp.asarray(images)}
+        self.examples = None if images is None else {**images}
+        self.given = frozenset(images or ())
         self.nodes: list[Node] = []
         self.arrays: Arrays = {}
-        self.bounds: dict[str, Bounds] = {"images": WORDS}
+        self.bounds: dict[str, Bounds] = dict.fromkeys(INPUTS, WORDS)
         self.made: dict[Any, str] = {}  # nodes that may be asked for again
 
     def network(self) -> IntegerNetwork:
@@ -102,9 +104,10 @@ class Builder:
         moved = dict(scale=x.scale * scale, offset=x.offset * scale + offset)
         return dataclasses.replace(x, **moved, **{end: float(v) for end, v in ends.items()})
 
-    def sum(self, x: Value, y: Value, name: str) -> Value:
-        """The sum on the carrier, which is taken when it is known how it is clipped."""
-        step, zero = np.array([self.carrier]), np.zeros(1)
+    def sum(self, x: Value, y: Value, name: str, own_step: bool = False) -> Value:
+        """The sum on the carrier or a step of its own, taken when it is known how it is clipped."""
+        carrier = power_of_two(x.most + y.most) / 2**15 if own_step else self.carrier
+        step, zero = np.array([carrier]), np.zeros(1)
         return Value("", step, zero, x.size, terms=(x, y), name=name)
 
     def mean_sum(self, x: Value, name: str) -> Value:
@@ -139,14 +142,20 @@ class Builder:
         attributes |= {"between": between} if any(between) else {}
         return dataclasses.replace(x, node=self.node(name, "pad", [x.node], attributes))
 
-    def table(self, x: Value, function: Callable[[np.ndarray], np.ndarray], name: str) -> Value:
-        """`function` of the numbers on record, of codes of ten bits.
+    def table(
+        self,
+        x: Value,
+        function: Callable[[np.ndarray], np.ndarray],
+        name: str,
+        half: int = TABLE,
+    ) -> Value:
+        """`function` of the numbers on record, of 2 `half` codes.
 
         Raises:
             InputError: it is not finite at one of them.
         """
         most = x.most or 1.0
-        low, high = (0, 2 * TABLE - 1) if x.low >= 0 else (-TABLE, TABLE - 1)
+        low, high = (0, 2 * half - 1) if x.low >= 0 else (-half, half - 1)
         step = min(most, max(x.high, -x.low)) / high
         codes = self.codes(x, step, 0.0, low, high)
         first, last = self.bounds[codes]
@@ -223,7 +232,7 @@ class Builder:
         """Drop the examples of all nodes that none of `values` needs."""
         if self.examples is None:
             return
-        wanted = {"images"}
+        wanted = set(self.given)
         values = list(values)
         for value in values:
             wanted.add(value.node)
@@ -238,8 +247,9 @@ class Builder:
         """The value with its node, if it is a sum that was still to be taken."""
         if x.terms is None:
             return x
-        inputs = [self.codes(term, self.carrier, 0.0, *INT16) for term in x.terms]
-        low, high = self._clip(self.carrier, 0.0, x.low, x.high, *INT16)
+        step = float(x.scale[0])
+        inputs = [self.codes(term, step, 0.0, *INT16) for term in x.terms]
+        low, high = self._clip(step, 0.0, x.low, x.high, *INT16)
         key = inputs[0], inputs[1], low, high
         if key not in self.made:
             self.made[key] = self.node(x.name, "add", inputs, {"low": low, "high": high})

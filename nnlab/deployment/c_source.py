@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from nnlab.deployment.c_steps import C_TYPES, HELPERS, Extent, step_body
+from nnlab.deployment.c_steps import C_TYPES, HELPERS, Extent, body_of, step_body
 from nnlab.deployment.graph import IntegerNetwork, Node
 from nnlab.deployment.network import run_nodes
 from nnlab.errors import InputError
@@ -71,6 +71,8 @@ def write_c(
         raise InputError(f"{name!r} is no name in C, expected letters, digits and underscores.")
     if not network.nodes or network.nodes[-1].op != "dequantize":
         raise InputError("the network does not end in logits (dequantize), expected a whole one.")
+    for node in network.nodes:
+        body_of(node)  # before shapes, which texts have others of
     image = jax.ShapeDtypeStruct((1, *image_shape), kind)
     values = {"images": image, **_values(network, image)}
     places = _plan(network.nodes, values)

@@ -94,10 +94,15 @@ def step_body(node: Node, own: dict[str, np.ndarray], inputs: list[Extent], resu
     Raises:
         InputError: C has no such operation.
     """
+    return body_of(node)(node.attributes, own, inputs, result)
+
+
+def body_of(node: Node) -> Callable[..., Body]:
+    """What writes the body; errors as of `step_body`."""
     write = _BODIES.get(node.op)
     if write is None:
         raise InputError(f"node {node.name!r} has the op {node.op!r}, which has no C source.")
-    return write(node.attributes, own, inputs, result)
+    return write
 
 
 def _quantize(a: dict[str, Any], own: Any, inputs: list[Extent], y: Extent) -> Body:

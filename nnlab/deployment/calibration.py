@@ -12,13 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnlab.deployment.program import Program, traced
-from nnlab.deployment.recognition import Layer, Norm, recognized
+from nnlab.deployment.recognition import Known, Layer, recognized
+from nnlab.deployment.texts import first_of, inputs_of
 from nnlab.errors import InputError
 from nnlab.optim.freezing import path_name
 
 QUANTILE = 0.9997  # of the redistribution paper's code
 EXAMPLES = 256  # images that means are taken over
 _BATCH = 128
+_TEXTS = 16  # texts of a batch, whose values are many
 
 
 class Record(NamedTuple):
@@ -31,20 +33,18 @@ class Record(NamedTuple):
     """
 
     program: Program
-    calls: dict[int, Layer | Norm]
+    calls: dict[int, Known]
     most: dict[int, float]
 
 
-def recorded(
-    model: nn.Module, variables: Any, images: jax.Array | np.ndarray, quantile: float = QUANTILE
-) -> Record:
+def recorded(model: nn.Module, variables: Any, images: Any, quantile: float = QUANTILE) -> Record:
     """The program of `model`, its layers and their ranges.
 
     Args:
         model: of convolutions, dense layers, BatchNorm and functions between them.
         variables: its trained "params" and "batch_stats".
         images: for calibration [n, height, width, channels] or [n, features], as the model takes
-            them.
+            them; or integers of texts [n, time], or `Tokens`.
         quantile: of an input that a range leaves in, from 0.5 to 1.
 
     Raises:
@@ -52,48 +52,54 @@ def recorded(
             finite, or no image, images of zeros or no sensible quantile is given.
     """
     _check(variables, images, quantile)
-    batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
-    program = traced(model, variables, jnp.asarray(batches[0]))
+    count, size = len(inputs_of(images)["images"]), _TEXTS if _are_texts(images) else _BATCH
+    batches = [first_of(images, start, start + size) for start in range(0, count, size)]
+    program = traced(model, variables, jax.tree.map(jnp.asarray, batches[0]))
 
     @jax.jit
     def seen(variables, images):
-        same = images.shape == batches[0].shape
+        same = jax.tree.map(jnp.shape, images) == jax.tree.map(np.shape, batches[0])
         here = program if same else traced(model, variables, images)
         values = here.evaluate(variables, images)
-        layers = {}
+        layers, masks = {}, []
         for step in here.outline:
-            if step.op == "layer":
+            if step.outputs[0] in here.layers:
                 x, y = values[step.inputs[0]], values[step.outputs[0]]
                 value = y if here.layers[step.outputs[0]].normalizes else x
                 mean = y.mean(axis=tuple(range(y.ndim - 1)))
                 layers[step.outputs[0]] = value, mean, x[:1], y[:1]
+            if step.op == "attention" and len(step.inputs) == 5:
+                masks.append(_hides_padding(values[step.inputs[3]], inputs_of(images)))
         outer = [number for step in here.outline for number in step.outputs]
         most = {n: jnp.abs(values[n]).max() for n in outer if _is_numbers(values[n])}
-        return layers, most
+        return layers, most, jnp.all(jnp.asarray(masks or True))
 
     ranges: dict[int, list[np.ndarray]] = {}
     means: dict[int, Any] = {}
     largest: dict[int, float] = {}
-    calls: dict[int, Layer | Norm] = {}
+    calls: dict[int, Known] = {}
     names = _names(program)
     for start, batch in enumerate(batches):
-        layers, most = seen(variables, jnp.asarray(batch))
+        layers, most, hides = seen(variables, jax.tree.map(jnp.asarray, batch))
+        if not hides:
+            raise InputError("an attention has a mask of its own, expected one of padding alone.")
         for number, (value, mean, x, y) in layers.items():
             if start == 0:
                 call = program.layers[number]
                 own, taken, given = call.variables(variables), np.asarray(x), np.asarray(y)
                 calls[number] = recognized(names[number], call.module, own, taken, given)
-            if start * _BATCH < EXAMPLES:
-                share = len(batch) / min(len(images), EXAMPLES)
+            if start * size < EXAMPLES:
+                share = len(inputs_of(batch)["images"]) / min(count, EXAMPLES)
                 means[number] = means.get(number, 0.0) + np.asarray(mean, np.float64) * share
             places = [0, 1] if program.layers[number].normalizes else _places(quantile)
             ranges.setdefault(number, []).append(np.quantile(np.asarray(value), places))
         for number, value in most.items():
             largest[number] = max(largest.get(number, 0.0), float(value))
-    largest[program.images] = max(float(abs(np.asarray(batch, float)).max()) for batch in batches)
+    pictures = (np.asarray(inputs_of(batch)["images"], float) for batch in batches)
+    largest[program.images] = max(float(abs(array).max()) for array in pictures)
     for number, call in calls.items():
         lows, highs = np.min(ranges[number], axis=0), np.max(ranges[number], axis=0)
-        if isinstance(call, Norm):
+        if not isinstance(call, Layer):
             most = max(abs(lows[0]), abs(highs[-1]))
             calls[number] = dataclasses.replace(call, most=most)
             continue
@@ -103,7 +109,21 @@ def recorded(
     return Record(program, calls, largest)
 
 
-def _check(variables: Any, images: Any, quantile: float) -> None:
+def _are_texts(images: Any) -> bool:
+    symbols = inputs_of(images)["images"]
+    return np.ndim(symbols) == 2 and jnp.issubdtype(symbols.dtype, jnp.integer)
+
+
+def _hides_padding(mask: jax.Array, given: dict[str, Any]) -> jax.Array:
+    """Whether a mask leaves in what the lengths of texts count, and nothing else."""
+    if "lengths" not in given:
+        return jnp.all(mask)
+    counts = jnp.arange(mask.shape[-1]) < given["lengths"][:, None, None, None]
+    return jnp.all(mask == counts)
+
+
+def _check(variables: Any, given: Any, quantile: float) -> None:
+    images = inputs_of(given)["images"]
     if not 0.5 <= quantile <= 1 or np.ndim(images) == 0 or len(images) == 0:
         raise InputError(
             f"calibration takes at least one image and a quantile from 0.5 to 1, "

@@ -1,7 +1,8 @@
 r"""A network in integers as plain data, and the function that it is.
 
 A network is a list of nodes, each with the names of the nodes whose values it takes ("images" is
-what the network gets), attributes that JSON can hold, and arrays. The last node is the result.
+what the network gets), attributes that JSON can hold, and arrays. The last node is the result. Of
+texts "images" are the symbols, "lengths" says how many of each count, and "types" are their types.
 
 =============  ===========================  ==========================================  =========
 op             attributes                   value                                       arrays
@@ -34,8 +35,20 @@ or_pool        window, strides, padding     words: +1 where a window has a +1   
 sum_pool       window, strides, padding     sum over every window                       \-
 sum            positions                    over height and width, so many              \-
 flatten        \-                           [batch, height width channels]              \-
+embed          \-                           row x of values                             values
+rows           \-                           the first rows of values, one a token       values
+prepend        \-                           rows of values, then the tokens             values
+take           first, last                  those of the tokens                         \-
+tokens         \-                           a token for each pixel                      \-
+layer_norm     features                     deviations on a sphere of radius 2^15  (3)  epsilon
+scores         heads, size                  products of queries and keys of each head   \-
+softmax        \-                           weights up to 255 for each query        (3)  \-
+mix            heads, parts, tokens         parts (mean of values by weights)       (3)  \-
 dequantize     step                         step x, float32: the only float result      \-
 =============  ===========================  ==========================================  =========
+
+Tokens are [batch, tokens, channels], scores [batch, heads, tokens, tokens], a head's channels side
+by side; (3) is `nnlab.deployment.tokens`. `softmax` and `embed` also take "lengths" and "types".
 
 Images are [batch, height, width, channels], kernels [kh, kw, in, out] or [in, out], where `in` are
 the inputs of one of the `groups`, without which there is one; padding is two

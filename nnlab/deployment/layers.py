@@ -16,6 +16,12 @@ requantize        a 32-bit multiplication, three additions, a shift and two comp
 table             none, but for the look-up
 add               a 32-bit addition and two comparisons
 sum, sum_pool     a 32-bit addition a number but the first
+scores, mix       an 8-bit multiplication and an addition a term; of mix three 32-bit additions and
+                  multiplications a number and a division
+softmax           a score: two comparisons, three 32-bit multiplications, four additions, two shifts
+                  and a division
+layer_norm        a number: three 32-bit multiplications, six additions and three shifts; a token:
+                  a division, and fifteen multiplications and comparisons for the root
 pools, signs      a comparison each, or a bit operation where they are words
 quantize          a float multiplication, a rounding and two comparisons
 dequantize        a float multiplication
@@ -128,6 +134,21 @@ def _operations(node: Node, width: int, terms: int, inputs: list[Any], y: Any) -
         case "sum_pool":
             additions = math.prod(node.attributes["window"]) - 1
             each(y.size, "int32", additions=additions)
+        case "scores":
+            size = y.size * node.attributes["size"]
+            each(size, "int8", multiplications=1, additions=1)
+        case "mix":
+            size = inputs[0].size * (y.shape[-1] // node.attributes["heads"])
+            each(size, "int8", multiplications=1, additions=1)
+            each(y.size, "int32", multiplications=3, additions=3, other=1)
+        case "softmax":
+            kinds = dict(comparisons=2, multiplications=3, additions=4, bit_operations=2)
+            each(y.size, "int32", **kinds, other=1)
+        case "layer_norm":
+            tokens = y.size // y.shape[-1]
+            each(3 * y.size + 15 * tokens, "int32", multiplications=1)
+            each(y.size, "int32", additions=6, bit_operations=3)
+            each(tokens, "int32", other=1, comparisons=15)
         case "max_pool":
             each(y.size, "int32", comparisons=math.prod(node.attributes["window"]) - 1)
         case "or_pool":

@@ -10,8 +10,10 @@ import numpy as np
 from jax import lax
 
 from nnlab.data.batches import check_some
+from nnlab.deployment import tokens
 from nnlab.deployment.bounds import FLOAT_EXACT, accumulator_bounds
-from nnlab.deployment.graph import Arrays, Images, IntegerNetwork, Node, window_attributes
+from nnlab.deployment.graph import Arrays, IntegerNetwork, Node, window_attributes
+from nnlab.deployment.texts import inputs_of
 from nnlab.errors import InputError
 from nnlab.ops.integer import adder_conv_uint8, adder_dense_uint8
 from nnlab.ops.packed import binary_conv_packed, binary_dense_packed, pack_signs
@@ -19,16 +21,17 @@ from nnlab.ops.products import int8_conv
 from nnlab.ops.windows import window_of
 
 
-def run(network: IntegerNetwork) -> Callable[[Images], jax.Array]:
+def run(network: IntegerNetwork) -> Callable[[Any], jax.Array]:
     """The function of `network`: pure, and to be jitted.
 
     Args:
         network: as read from a file or built by `nnlab.deployment.quantize`.
 
     Returns:
-        A function of images [batch, height, width, channels], float32 or uint8 numbers, that gives
-        the last node's value, for a whole network float32 logits [batch, classes]. It raises
-        `InputError` where there are no images or a layer gets another number of channels.
+        A function of images [batch, height, width, channels], float32 or uint8 numbers, or of
+        texts, integers [batch, time] or `nnlab.sequences.tokens.Tokens`, that gives the last node's
+        value, for a whole network float32 logits [batch, classes]. It raises `InputError` where
+        there are no images, a layer gets another number of channels, or texts are too long.
 
     Raises:
         InputError: a node is not as the table says, or could leave int32.
@@ -37,20 +40,33 @@ def run(network: IntegerNetwork) -> Callable[[Images], jax.Array]:
     return lambda images: evaluate(images)[network.nodes[-1].name]
 
 
-def run_nodes(network: IntegerNetwork) -> Callable[[Images], dict[str, jax.Array]]:
+def run_nodes(network: IntegerNetwork) -> Callable[[Any], dict[str, jax.Array]]:
     """As `run`, with the values of all nodes by name."""
     accumulator_bounds(network)
     steps = [(node, node_function(node, network.arrays)) for node in network.nodes]
 
-    def evaluate(images: Images) -> dict[str, jax.Array]:
-        check_some(images)
-        values = {"images": jnp.asarray(images)}
+    needed = {name for node in network.nodes for name in node.inputs}
+
+    def evaluate(images: Any) -> dict[str, jax.Array]:
+        given = inputs_of(images)
+        check_some(given["images"])
+        values = {name: jnp.asarray(array) for name, array in given.items()}
+        _add_missing(values, needed)
         for node, step in steps:
             _check_channels(node, network.arrays, values[node.inputs[0]])
             values[node.name] = step(*(values[name] for name in node.inputs))
         return values
 
     return evaluate
+
+
+def _add_missing(values: dict[str, jax.Array], needed: set[str]) -> None:
+    """Lengths of whole texts and types of 0, where a network needs them and has not got them."""
+    symbols = values["images"]
+    if "lengths" in needed and "lengths" not in values:
+        values["lengths"] = jnp.full(len(symbols), symbols.shape[1], jnp.int32)
+    if "types" in needed and "types" not in values:
+        values["types"] = jnp.zeros_like(symbols)
 
 
 def _check_channels(node: Node, arrays: Arrays, x: jax.Array) -> None:
@@ -187,6 +203,9 @@ def _exact_parts(kernel: np.ndarray, dtype: Any) -> list[slice] | None:
 
 
 def _dense(attributes, arrays, x):
+    if x.ndim == 3:
+        parts = _exact_parts(arrays["kernel"][None, None], x.dtype)
+        return tokens.dense(arrays["kernel"], parts, x)
     return jnp.dot(x.astype(jnp.int32), jnp.asarray(arrays["kernel"]).astype(jnp.int32))
 
 
@@ -275,6 +294,15 @@ _OPS: dict[str, Callable[..., jax.Array]] = {
     "or_pool": functools.partial(_pool, jnp.bitwise_or),
     "sum_pool": _sum_pool,
     "sum": _sum,
+    "embed": tokens.embed,
+    "rows": tokens.rows,
+    "prepend": tokens.prepend,
+    "take": lambda attributes, arrays, x: x[:, attributes["first"] : attributes["last"]],
+    "tokens": lambda attributes, arrays, x: lax.collapse(x, 1, 3),
+    "layer_norm": tokens.layer_norm,
+    "scores": tokens.scores,
+    "softmax": tokens.softmax,
+    "mix": tokens.mix,
     "flatten": lambda attributes, arrays, x: lax.collapse(x, 1),
     "dequantize": lambda attributes, arrays, x: (
         x.astype(jnp.float32) * jnp.float32(attributes["step"])

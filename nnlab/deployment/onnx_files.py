@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from nnlab import kernels
 from nnlab.deployment.graph import IntegerNetwork
 from nnlab.deployment.network import run_nodes
-from nnlab.deployment.onnx_nodes import OnnxGraph
+from nnlab.deployment.onnx_nodes import OnnxGraph, operation_of
 from nnlab.errors import InputError, needs
 from nnlab.files.container import replacing
 
@@ -64,6 +64,8 @@ def save_onnx(
 def _integers(network: IntegerNetwork, image_shape: tuple[int, ...]) -> bytes:
     if not network.nodes or network.nodes[-1].op != "dequantize":
         raise InputError("the network does not end in logits (dequantize), expected a whole one.")
+    for node in network.nodes:
+        operation_of(node)  # before shapes, which texts have others of
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     try:
         values = jax.eval_shape(run_nodes(network), images)

@@ -53,13 +53,7 @@ class OnnxGraph:
         """
         inputs = [self.values[name] for name in node.inputs]
         own = {role: arrays[name] for role, name in node.arrays.items()}
-        write = _OPERATIONS.get(node.op)
-        if write is None:
-            raise InputError(
-                f"node {node.name!r} is an {node.op}, and ONNX has no sums of distances; expected "
-                "products and signs, or nnlab.deployment.write_c for adders."
-            )
-        held = write(self, node.attributes, own, *inputs)
+        held = operation_of(node)(self, node.attributes, own, *inputs)
         narrow = np.dtype(value.dtype).name if node.op in _NARROWED else ""
         if narrow in ("int8", "uint8"):
             held = self.cast(held, narrow)
@@ -265,6 +259,25 @@ def _flatten(graph: OnnxGraph, a: Any, own: Arrays, x: Held) -> Held:
 def _dequantize(graph: OnnxGraph, a: Any, own: Arrays, x: Held) -> Held:
     step = graph.constant(a["step"], "float32")
     return Held(graph.op("Mul", graph.cast(x, "float32").name, step), "float32", x.image)
+
+
+def operation_of(node: Node) -> Callable[..., Held]:
+    """What adds a node to a graph.
+
+    Raises:
+        InputError: ONNX has no such operation.
+    """
+    write = _OPERATIONS.get(node.op)
+    if write is None:
+        if node.op.startswith("adder"):
+            raise InputError(
+                f"node {node.name!r} is an {node.op}, and ONNX has no sums of distances; "
+                "expected products and signs, or nnlab.deployment.write_c for adders."
+            )
+        raise InputError(
+            f"node {node.name!r} has the op {node.op!r}, which is not written as ONNX."
+        )
+    return write
 
 
 _OPERATIONS: dict[str, Callable[..., Held]] = {

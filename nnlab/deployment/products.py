@@ -33,10 +33,15 @@ def layer_sums(build: Builder, x: Value, layer: Layer, adders: AdderOptions) -> 
 
 
 def _float(build: Builder, x: Value, layer: Layer) -> Value:
+    zero = 0.0
     alike = x.scale.min() == x.scale.max() > 0 and not x.offset.any()
     small = x.node == "pixels" and build.bounds[x.node] == (-127, 127)
     if small and alike and dataclasses.replace(x, flat=False).is_affine:
         codes, step = build.pixels(x), x.scale[:1]
+    elif layer.tokens:
+        zero = layer.least  # and no quantile: few features reach far, and say much
+        step = np.array([(layer.most - layer.least) / 255 or 1.0])
+        codes = build.codes(x, float(step[0]), zero, 0, 255)
     else:
         low, high = (0, 255) if layer.least >= 0 else (-127, 127)
         step = np.array([max(abs(layer.least), abs(layer.most)) / high or 1.0])
@@ -46,7 +51,10 @@ def _float(build: Builder, x: Value, layer: Layer) -> Value:
     kernel = np.int8(np.rint(layer.kernel / weight_step))
     op = "conv" if layer.windows else "dense"
     node = build.node(layer.name, op, [codes], layer.windows, kernel=kernel)
-    return Value(node, step * weight_step, layer.bias, layer.size)
+    bias = layer.bias
+    if layer.tokens:
+        bias = bias + zero * weight_step * kernel.astype(np.int64).sum(axis=0)
+    return Value(node, step * weight_step, bias, layer.size)
 
 
 def _adder(build: Builder, x: Value, layer: Layer, adders: AdderOptions) -> Value:

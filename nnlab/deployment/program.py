@@ -1,16 +1,18 @@
 """A model's traced program as one flat list of steps, in which every call of a layer is one step.
 
-A layer is a call of a Flax module that has parameters or statistics of its own. While the model is
-traced, `flax.linen.intercept_methods` marks each call by an equation that takes the layer's input
-and its output and gives the latter:
+A layer is a call of a Flax module that has parameters or statistics of its own, and none below.
+While the model is traced, `flax.linen.intercept_methods` marks each call by an equation that takes
+the layer's input and its output and gives the latter:
 
     y = layer(x, inside(x))
 
-Who wants the numbers evaluates all equations. Who wants to know what the model is made of follows
-only `x`, and never meets what is inside the layer. Calls of functions (`jit`, custom gradients,
+So is a call of `jax.nn.dot_product_attention`, with its queries, keys, values and mask. Who wants
+the numbers evaluates all equations. Who wants to know what the model is made of follows only `x`,
+and never meets what is inside the layer. Calls of functions (`jit`, custom gradients,
 rematerialisation) are replaced by what they call.
 """
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
@@ -22,9 +24,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from nnlab.deployment.texts import inputs_of
 from nnlab.errors import InputError
 
 _MARK = "layer of nnlab.deployment: "
+_ATTENTION = "attention"
 _CALLS = {  # primitives that only call a function, and the parameter that holds it
     "jit": "jaxpr",
     "closed_call": "call_jaxpr",
@@ -39,7 +43,7 @@ class Step(NamedTuple):
     """One equation.
 
     Attributes:
-        op: name of its primitive, or "layer".
+        op: name of its primitive, "layer" or "attention".
         inputs, outputs: numbers of values.
         scope: path of the module that has it, "" for the model; of a layer its own path.
         function: name of the function around it, "" if there is none.
@@ -94,8 +98,9 @@ class Program:
         layers: by the number of what they give, in order.
         variables: numbers of the leaves of the variables.
         constants: other arrays that are known, by number.
-        images, result: numbers.
-        varying: numbers of all values that depend on the images.
+        inputs: numbers of what the model is given, by the names that a network has for them.
+        result: number.
+        varying: numbers of all values that depend on the inputs.
         shapes: of all values, by number.
     """
 
@@ -104,16 +109,21 @@ class Program:
     layers: dict[int, Call]
     variables: list[int]
     constants: dict[int, Any]
-    images: int
+    inputs: dict[str, int]
     result: int
     varying: set[int]
     shapes: dict[int, tuple[int, ...]]
+
+    @property
+    def images(self) -> int:
+        return self.inputs["images"]
 
     def evaluate(self, variables: Any, images: Any) -> dict[int, Any]:
         """All values, by number."""
         values = dict(self.constants)
         values.update(zip(self.variables, jax.tree.leaves(variables), strict=True))
-        values[self.images] = images
+        given = inputs_of(images)
+        values.update({number: given[name] for name, number in self.inputs.items()})
         for step in self.steps:
             values.update(evaluated(step, [values[number] for number in step.inputs]))
         return values
@@ -121,8 +131,8 @@ class Program:
 
 def evaluated(step: Step, inputs: list[Any]) -> dict[int, Any]:
     """What one step gives, by number."""
-    if step.op == "layer":
-        return {step.outputs[0]: inputs[1]}
+    if step.op in ("layer", _ATTENTION):
+        return {step.outputs[0]: inputs[-1]}
     primitive = step.equation.primitive
     found = primitive.bind(*inputs, **primitive.get_bind_params(step.equation.params))
     return dict(zip(step.outputs, found if primitive.multiple_results else [found], strict=True))
@@ -133,7 +143,7 @@ def traced(model: nn.Module, variables: Any, images: Any) -> Program:
 
     Raises:
         InputError: the variables are those of another model, the model does not take such images,
-            or it gives something else than one array.
+            or it gives something else than one array, alone or in a tree.
     """
     calls: list[Call] = []
 
@@ -141,6 +151,8 @@ def traced(model: nn.Module, variables: Any, images: Any) -> Program:
         y = method(*args, **kwargs)
         module = context.module
         own = _own(module) if context.method_name == "__call__" else {}
+        if own and any(map(_has_parts, module.variables.values())):
+            own = {}
         if not own:
             return y
         name = "/".join(module.path) or type(module).__name__
@@ -160,7 +172,7 @@ def traced(model: nn.Module, variables: Any, images: Any) -> Program:
         return jax.jit(layer)(given[0], y)
 
     def apply(variables, images):
-        with nn.intercept_methods(marked):
+        with nn.intercept_methods(marked), _attention_marked():
             return model.apply(variables, images)
 
     try:
@@ -170,14 +182,53 @@ def traced(model: nn.Module, variables: Any, images: Any) -> Program:
     except Exception as error:  # whatever Flax, JAX or the model itself raises
         said = str(error).strip().split("\n")[0].rstrip(".")
         raise InputError(
-            f"{type(model).__name__} cannot be called with images {tuple(images.shape)} and these "
+            f"{type(model).__name__} cannot be called with images {_shapes(images)} and these "
             f"variables, expected its own: {said}."
         ) from error
-    if not isinstance(shape, jax.ShapeDtypeStruct):
+    if len(jax.tree.leaves(shape)) != 1:
         raise InputError(
             f"{type(model).__name__} gives {jax.tree.structure(shape)}, expected one array."
         )
-    return _program(closed, calls)
+    return _program(closed, calls, tuple(inputs_of(images)))
+
+
+def _shapes(images: Any) -> Any:
+    shapes = [tuple(array.shape) for array in inputs_of(images).values()]
+    return shapes[0] if len(shapes) == 1 else shapes
+
+
+@contextlib.contextmanager
+def _attention_marked() -> Iterator[None]:
+    """Mark calls of `jax.nn.dot_product_attention` that have nothing but a mask."""
+    plain = jax.nn.dot_product_attention
+
+    def marked(query: Any, key: Any, value: Any, bias: Any = None, mask: Any = None, **options):
+        y = plain(query, key, value, bias, mask, **options)
+        alike = query.ndim == 4 and query.shape == key.shape == value.shape
+        given = {"bias": bias, **options}
+        more = [name for name, x in given.items() if x is not None and x is not False]
+        if not alike or more:
+            raise InputError(
+                f"the model has an attention with {', '.join(more) or 'keys of another shape'}, "
+                "expected that of an encoder, with a mask of padding at most."
+            )
+
+        def attention(*given):
+            return given[-1]
+
+        attention.__name__ = f"{_MARK}{_ATTENTION}"
+        masks = () if mask is None else (mask,)
+        return jax.jit(attention)(query, key, value, *masks, y)
+
+    jax.nn.dot_product_attention = marked
+    try:
+        yield
+    finally:
+        jax.nn.dot_product_attention = plain
+
+
+def _has_parts(tree: Any) -> bool:
+    return any(hasattr(leaf, "items") for leaf in tree.values())
 
 
 def _own(module: nn.Module) -> dict[str, dict[str, Any]]:
@@ -190,11 +241,12 @@ def _own(module: nn.Module) -> dict[str, dict[str, Any]]:
     return {kind: leaves for kind, leaves in kinds.items() if leaves}
 
 
-def _program(closed: ClosedJaxpr, calls: list[Call]) -> Program:
+def _program(closed: ClosedJaxpr, calls: list[Call], names: tuple[str, ...]) -> Program:
     jaxpr, shapes = closed.jaxpr, [getattr(aval, "shape", ()) for aval in closed.in_avals]
     flat = _Flat()
     numbers = {var: flat.number(shape) for var, shape in zip(jaxpr.invars, shapes, strict=True)}
-    *variables, images = (numbers[var] for var in jaxpr.invars)
+    given = [numbers[var] for var in jaxpr.invars]
+    variables, inputs = given[: -len(names)], dict(zip(names, given[-len(names) :], strict=True))
     constants = zip(jaxpr.constvars, closed.consts, strict=True)
     numbers |= {var: flat.constant(value) for var, value in constants}
     flat.add(jaxpr, numbers, "", "")
@@ -206,33 +258,35 @@ def _program(closed: ClosedJaxpr, calls: list[Call]) -> Program:
             layers[step.outputs[0]] = call = calls[int(step.function)]
             step = step._replace(scope=call.name, function="")
         steps.append(step)
-    varying = {images}
+    varying = set(inputs.values())
     for step in steps:
         if varying & set(step.inputs):
             varying |= set(step.outputs)
     if result not in varying:
         raise InputError("the model gives the same for all images, expected a function of them.")
-    outline = list(_needed(steps, result, inside=False))
+    outline = list(_needed(steps, result, varying))
+    called = [step.outputs[0] for step in outline if step.op == "layer"]
     return Program(
-        steps=list(_needed(steps, result, inside=True)),
+        steps=list(_needed(steps, result)),
         outline=outline,
-        layers={step.outputs[0]: layers[step.outputs[0]] for step in outline if step.op == "layer"},
+        layers={number: layers[number] for number in called if number in varying},
         variables=variables,
         constants=flat.constants,
-        images=images,
+        inputs=inputs,
         result=result,
         varying=varying,
         shapes=flat.shapes,
     )
 
 
-def _needed(steps: list[Step], result: int, inside: bool) -> Iterator[Step]:
-    """The steps that the result needs, with or without those inside layers."""
+def _needed(steps: list[Step], result: int, varying: set[int] | None = None) -> Iterator[Step]:
+    """The steps that the result needs; if `varying` is given, without those inside layers."""
     needed, kept = {result}, []
     for step in reversed(steps):
         if needed & set(step.outputs):
             kept.append(step)
-            needed |= set(step.inputs if inside or step.op != "layer" else step.inputs[:1])
+            outside = step.op in ("layer", _ATTENTION) and varying and step.outputs[0] in varying
+            needed |= set(step.inputs[:-1] if outside else step.inputs)
     return reversed(kept)
 
 
@@ -282,6 +336,8 @@ class _Flat:
             numbers.update(zip(equation.outvars, found, strict=True))
             if called.startswith(_MARK):
                 op, function_ = "layer", called.removeprefix(_MARK)
+                if function_ == _ATTENTION:
+                    op, function_ = _ATTENTION, function
             else:
                 function_ = function
             path = inner.partition("/")[2]  # without the name of the model

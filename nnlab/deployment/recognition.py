@@ -1,4 +1,4 @@
-"""What a layer is: a product of its inputs and weights, or BatchNorm.
+"""What a layer is: a product of its inputs and weights, a normalisation or an embedding.
 
 The name of its weights says which product it is, and must be true of the op that the layer has, if
 it has one, and of the numbers that it gave:
@@ -12,7 +12,9 @@ weights            product                               op
 =================  ====================================  ==============
 
 Besides weights there may be a `bias`. A layer with the statistics `mean` and `var` and with an
-`epsilon` is BatchNorm. Nothing depends on the class of a layer or on its name.
+`epsilon` is BatchNorm; one with an `epsilon` and without statistics standardises the last axis
+(LayerNorm); one with an `embedding` looks up its rows. Nothing depends on the class of a layer or
+on its name.
 """
 
 import dataclasses
@@ -30,6 +32,7 @@ from nnlab.ops.convolution import conv
 from nnlab.ops.windows import pair, window_of
 
 _OPS = {"kernel": conv, "adder_kernel": adder_conv, "binary_kernel": binary_conv}
+_NO_AFFINE = {"scale": 1.0, "bias": 0.0}
 _TOLERANCE = 0.01  # of a sum of terms of random signs; by rounded weights it is off by more
 
 
@@ -50,6 +53,7 @@ class Layer:
             where no input is negative.
         least, most: of all inputs.
         mean: of what it gives for the first `EXAMPLES` images, a channel [out].
+        tokens: whether it works on each step of sequences.
     """
 
     name: str
@@ -63,6 +67,7 @@ class Layer:
     least: float = 0.0
     most: float = 0.0
     mean: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(1))
+    tokens: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +80,32 @@ class Norm:
     most: float = 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Standardized:
+    """LayerNorm: the last axis less its mean over its deviation, `scale` times that + `offset`."""
+
+    name: str
+    scale: np.ndarray
+    offset: np.ndarray
+    epsilon: float
+    most: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding:
+    """A row of `table` [symbols, features] for each integer."""
+
+    name: str
+    table: np.ndarray
+    most: float = 0.0
+
+
+Known = Layer | Norm | Standardized | Embedding
+
+
 def recognized(
     name: str, module: nn.Module, own: dict[str, dict[str, Any]], x: np.ndarray, y: np.ndarray
-) -> Layer | Norm:
+) -> Known:
     """What a layer is, without ranges and means.
 
     Args:
@@ -87,7 +115,7 @@ def recognized(
         x, y: what it took and gave [batch, …].
 
     Raises:
-        InputError: it is neither one of the products above nor BatchNorm.
+        InputError: it is none of what is above.
     """
     found = {
         kind: {key: np.asarray(leaf, np.float64) for key, leaf in leaves.items()}
@@ -98,10 +126,17 @@ def recognized(
     if stats.keys() == {"mean", "var"} and hasattr(module, "epsilon"):
         return _norm(name, options.epsilon, params, stats, x, y)
     names = sorted({*params, *stats} - {"bias"})
+    if names == ["embedding"] and np.issubdtype(x.dtype, np.integer):
+        return _embedding(name, params["embedding"], x, y)
+    if not stats and set(names) <= {"scale"} and hasattr(module, "epsilon"):
+        scale, offset = (np.asarray(params.get(key, one)) for key, one in _NO_AFFINE.items())
+        found_norm = Standardized(name, scale, offset, float(options.epsilon))
+        if _standardizes(found_norm, x, y):
+            return found_norm
     if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.RMSNorm | nn.InstanceNorm):
         raise InputError(
-            f"{name} is a {type(module).__name__}, whose statistics are those of each image and "
-            "cannot be folded, expected BatchNorm."
+            f"{name} is a {type(module).__name__} of other statistics than those of each position, "
+            "expected BatchNorm or LayerNorm."
         )
     if len(names) != 1 or names[0] not in _OPS:
         raise InputError(
@@ -111,7 +146,8 @@ def recognized(
     (weights,) = names
     _check_op(name, weights, options)
     kernel, windows = params[weights], {}
-    if kernel.ndim not in (2, 4) or x.ndim not in (2, 4) or (kernel.ndim == 4) > (x.ndim == 4):
+    tokens = x.ndim == 3
+    if kernel.ndim not in (2, 4) or not 2 <= x.ndim <= 4 or (kernel.ndim == 4) > (x.ndim == 4):
         raise InputError(
             f"{name} has a kernel of shape {kernel.shape} on inputs of shape {x.shape}, expected "
             "that of a dense layer or of a convolution of images."
@@ -121,7 +157,7 @@ def recognized(
         windows = _windows(name, options, weights, x.shape, kernel.shape)
     size = (y.shape[1], y.shape[2]) if y.ndim == 4 else (1, 1)
     bias = params.get("bias", np.zeros(kernel.shape[-1]))
-    layer = Layer(name, weights, kernel, bias, windows, size)
+    layer = Layer(name, weights, kernel, bias, windows, size, tokens=tokens)
     _check_numbers(layer, x, y)
     return layer
 
@@ -141,6 +177,23 @@ def _norm(name: str, epsilon: float, params: Any, stats: Any, x: Any, y: Any) ->
     raise InputError(
         f"{name} gives other numbers than BatchNorm by its statistics, expected those."
     )
+
+
+def _embedding(name: str, table: np.ndarray, x: np.ndarray, y: np.ndarray) -> Embedding:
+    known = 0 <= x.min(initial=0) <= x.max(initial=0) < len(table)
+    if known and np.allclose(table[x], y, rtol=_TOLERANCE, atol=1e-6):
+        return Embedding(name, table)
+    raise InputError(f"{name} gives other numbers than rows of its embedding, expected those.")
+
+
+def _standardizes(norm: Standardized, x: np.ndarray, y: np.ndarray) -> bool:
+    x, shape = np.asarray(x, np.float64), x.shape[-1:]
+    if x.ndim < 2 or not {norm.scale.shape, norm.offset.shape} <= {(), shape}:
+        return False
+    deviation = np.sqrt(x.var(axis=-1, keepdims=True) + norm.epsilon)
+    expected = norm.scale * (x - x.mean(axis=-1, keepdims=True)) / deviation + norm.offset
+    size = abs(expected) + abs(norm.scale) + abs(norm.offset)
+    return bool((abs(expected - y) <= _TOLERANCE * size + 1e-6).all())
 
 
 def _check_op(name: str, weights: str, options: Any) -> None:

@@ -4,25 +4,32 @@ Slow, and written from the table of `nnlab.deployment.graph` alone: no kernel, n
 on sums. What `run` gives must be equal to it, to the bit.
 """
 
+from typing import Any
+
 import numpy as np
 
+from nnlab.deployment import reference_tokens as tokens
 from nnlab.deployment.graph import IntegerNetwork, Node, window_attributes
+from nnlab.deployment.texts import inputs_of
 
 
-def reference(network: IntegerNetwork, images: np.ndarray) -> dict[str, np.ndarray]:
+def reference(network: IntegerNetwork, images: Any) -> dict[str, np.ndarray]:
     """The values of all nodes by name, int64, packed words too; what `dequantize` gives, float32.
 
     Args:
         network: of the operations of `nnlab.deployment.graph`.
-        images: [batch, height, width, channels], float32 or uint8.
+        images: [batch, height, width, channels], float32 or uint8; or texts, integers [batch, time]
+            or `Tokens`.
     """
-    values = {"images": np.asarray(images)}
+    given = {name: np.asarray(array) for name, array in inputs_of(images).items()}
+    symbols = given["images"]
+    whole = {"lengths": np.full(len(symbols), symbols.shape[1]), "types": np.zeros_like(symbols)}
+    values = whole | given
     for node in network.nodes:
         inputs = [values[name] for name in node.inputs]
         own = {role: network.arrays[name] for role, name in node.arrays.items()}
         values[node.name] = _value(node, own, inputs)
-    del values["images"]
-    return values
+    return {name: value for name, value in values.items() if name not in whole | given}
 
 
 def _value(node: Node, own: dict[str, np.ndarray], inputs: list[np.ndarray]) -> np.ndarray:
@@ -82,6 +89,24 @@ def _value(node: Node, own: dict[str, np.ndarray], inputs: list[np.ndarray]) -> 
             return x.sum(axis=(1, 2))
         case "flatten":
             return x.reshape(len(x), -1)
+        case "embed":
+            return integers["values"][np.clip(x, 0, len(integers["values"]) - 1)]
+        case "rows":
+            return np.repeat(integers["values"][None, : x.shape[1]], len(x), axis=0)
+        case "prepend":
+            return np.concatenate([np.repeat(integers["values"][None], len(x), axis=0), x], axis=1)
+        case "take":
+            return x[:, a["first"] : a["last"]]
+        case "tokens":
+            return x.reshape(len(x), -1, x.shape[-1])
+        case "layer_norm":
+            return tokens.layer_norm(x, integers["epsilon"])
+        case "scores":
+            return tokens.scores(a["heads"], x, inputs[1])
+        case "softmax":
+            return tokens.softmax(x, *inputs[1:])
+        case "mix":
+            return tokens.mix(a["heads"], a["parts"], x, inputs[1])
         case "dequantize":
             return x.astype(np.float32) * np.float32(a["step"])
     raise ValueError(f"no operation {node.op!r}.")

@@ -14,65 +14,26 @@ pad by -inf, slice, max, reduce_window_max        `max_pool`, or `or_pool` of si
 reduce_window_sum, reduce_sum                     `sum_pool`, `sum`
 concatenate, slice of channels                    `concatenate`
 pad by 0, also between pixels                     `pad`
-reshape, squeeze                                  `flatten`
+reshape, squeeze                                  `flatten`; `tokens` of pixels
+attention                                         `scores`, `softmax`, `mix`
+add by numbers of every token                     `rows`
+concatenate of tokens that are constants          `prepend`
+slice of tokens                                   `take`
 ================================================  =================================================
 """
 
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from nnlab.deployment.builder import Builder
-from nnlab.deployment.program import Step
+from nnlab.deployment import encoders
+from nnlab.deployment.given import Comparison, Given, Rule
+from nnlab.deployment.texts import Lengths
 from nnlab.deployment.values import Pair, Pool, Value
-from nnlab.errors import InputError
-
-
-class Comparison(NamedTuple):
-    """Where a value is above, or else below, one number."""
-
-    value: Value
-    above: bool
-    number: float
-
-
-class Given(NamedTuple):
-    """What a rule knows.
-
-    Attributes:
-        step: with its equation.
-        inputs: arrays, values and comparisons.
-        shapes: of the inputs.
-        result: shape of what the step gives.
-        build: takes new nodes.
-    """
-
-    step: Step
-    inputs: list[Any]
-    shapes: list[tuple[int, ...]]
-    result: tuple[int, ...]
-    build: Builder
-
-    @property
-    def params(self) -> dict[str, Any]:
-        return self.step.equation.params
-
-    def name(self, word: str) -> str:
-        """Return a node's name: that of its module, which mostly has one such node."""
-        return self.step.scope or word
-
-    def refuse(self, found: str, expected: str) -> InputError:
-        where = self.step.scope or "the model"
-        function = f" in {self.step.function}" if self.step.function else ""
-        return InputError(f"{where} has {found}{function}, expected {expected}.")
-
-
-Rule = Callable[[Given], Any]
 
 
 def translated(given: Given) -> Any:
@@ -87,6 +48,8 @@ def translated(given: Given) -> Any:
             f"the operation {given.step.op}",
             "layers, BatchNorm, ReLU or another clip, pooling, sums, concatenation and flattening",
         )
+    if given.step.op not in _OF_HEADS and any(getattr(x, "heads", 0) for x in given.inputs):
+        raise given.refuse(f"the operation {given.step.op} of heads", "their attention")
     compared = any(isinstance(x, Comparison) for x in given.inputs)
     if compared and given.step.op != "select_n":
         raise given.refuse("a comparison", "one that clips")
@@ -124,11 +87,20 @@ def _sum(given: Given) -> Value:
     if isinstance(x, Value) and isinstance(y, Value):
         if given.step.op == "sub":
             y = given.build.affine(y, -np.ones(1), np.zeros(1))
-        return given.build.sum(x, y, given.name("add"))
+        return given.build.sum(x, y, given.name("add"), own_step=len(given.result) == 3)
     sign = np.array([-1.0 if given.step.op == "sub" else 1.0])
+    if isinstance(x, Value) and given.step.op != "sub" and _are_rows(y):
+        return encoders.with_rows(given.build, x, np.asarray(y[0], np.float64), given.name("add"))
     if isinstance(x, Value):
         return given.build.affine(x, np.ones(1), sign * _a_channel(given, y))
     return given.build.affine(y, sign, _a_channel(given, x))
+
+
+def _are_rows(array: np.ndarray) -> bool:
+    """Whether these are numbers of every token, [1 or batch, tokens, features]."""
+    if array.ndim != 3 or not np.isfinite(array).all():
+        return False
+    return bool((array == array[:1]).all() and (array != array[:, :1]).any())
 
 
 def _product(given: Given) -> Value:
@@ -220,6 +192,8 @@ def _sliced(given: Given) -> Value:
     if changed[-1] and not any(changed[:-1]):
         order = np.arange(*parts[-1])
         return given.build.cut(x, order, given.name("cut"))
+    if len(shape) == 3 and not changed[0] and not changed[-1] and strides[1] == 1:
+        return encoders.taken(given.build, x, first[1], last[1], given.step.scope)
     if changed[0] or changed[-1] or len(shape) != 4 or x.flat:
         raise given.refuse("a slice", "one of pixels or of channels")
     x = given.build.settled(x) if x.pool and x.pool.taps else x
@@ -284,6 +258,13 @@ def _whole(given: Given) -> Value:
 
 def _concatenated(given: Given) -> Value:
     last = len(given.shapes[0]) - 1
+    x = given.inputs[-1]
+    if last == 2 and given.params["dimension"] == 1 and isinstance(x, Value):
+        before = given.inputs[:-1]
+        if not any(isinstance(each, Value) for each in before):
+            rows = np.concatenate([np.asarray(each, np.float64) for each in before], axis=1)
+            if (rows == rows[:1]).all():
+                return encoders.prepended(given.build, x, rows[0], given.name("prepend"))
     if given.params["dimension"] != last or not all(isinstance(x, Value) for x in given.inputs):
         raise given.refuse("a concatenation of pixels or constants", "one of channels")
     channels = sum(shape[-1] for shape in given.shapes)
@@ -295,10 +276,37 @@ def _flattened(given: Given) -> Value:
     after = given.result
     if before == after:
         return x
-    if len(before) == 4 and after == (before[0], math.prod(before[1:])):
+    one = len(before) == 4 or before[1] == 1
+    if one and not x.heads and after == (before[0], math.prod(before[1:])):
         return x.flattened()
+    if len(before) == 3 and len(after) == 4 and before[:2] == after[:2]:
+        return dataclasses.replace(x, heads=after[2])
+    if x.heads and after == (*before[:2], math.prod(before[2:])):
+        return dataclasses.replace(x, heads=0)
+    if len(before) == 4 and not x.heads and after == _pixels(before):
+        return encoders.tokens_of_pixels(given.build, x, given.step.scope)
     raise given.refuse(f"a reshape of {before[1:]} to {after[1:]}", "one of an image to one vector")
 
+
+def _pixels(shape: tuple[int, ...]) -> tuple[int, ...]:
+    batch, height, width, channels = shape
+    return batch, height * width, channels
+
+
+def _attention(given: Given) -> Value:
+    *values, _ = given.inputs
+    queries, masks = values[:3], values[3:]
+    known = all(isinstance(x, Value) and x.heads for x in queries)
+    if not known or not all(isinstance(mask, Lengths) for mask in masks):
+        raise given.refuse("an attention to constants or with a mask", "one of tokens by lengths")
+    _, tokens, _, size = given.shapes[0]
+    return encoders.attended(
+        given.build, queries, bool(masks), tokens, size, given.step.scope or "attention"
+    )
+
+
+_PASSED = ("copy", "stop_gradient", "name")
+_OF_HEADS = ("reshape", "attention", "convert_element_type", *_PASSED)
 
 RULES: dict[str, Rule] = {
     "add": _sum,
@@ -320,6 +328,7 @@ RULES: dict[str, Rule] = {
     "concatenate": _concatenated,
     "reshape": _flattened,
     "squeeze": _flattened,
-    **dict.fromkeys(("copy", "stop_gradient", "name"), _passed),
+    "attention": _attention,
+    **dict.fromkeys(_PASSED, _passed),
     "convert_element_type": _converted,
 }

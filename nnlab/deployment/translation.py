@@ -18,25 +18,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnlab.deployment.builder import INT16, Builder
+from nnlab.deployment.builder import INT16, TABLE, TOKENS_TABLE, Builder
 from nnlab.deployment.calibration import EXAMPLES, QUANTILE, Record, recorded
+from nnlab.deployment.encoders import embedded, standardized
+from nnlab.deployment.given import Comparison, Given
 from nnlab.deployment.graph import IntegerNetwork
 from nnlab.deployment.products import AdderOptions, layer_sums
 from nnlab.deployment.program import Step, evaluated
 from nnlab.deployment.quantization import Scheme, check_options
-from nnlab.deployment.recognition import Layer, Norm
-from nnlab.deployment.rules import Comparison, Given, translated
+from nnlab.deployment.recognition import Embedding, Layer, Norm, Standardized
+from nnlab.deployment.rules import translated
 from nnlab.deployment.tables import Chains
+from nnlab.deployment.texts import Lengths, Symbols, first_of, inputs_of
 from nnlab.deployment.values import Value, power_of_two
 from nnlab.errors import InputError
 
+_TAGS = Value | Comparison | Symbols | Lengths
 _SHARING = ("add", "add_any", "sub", "concatenate")
 
 
 def quantize(
     model: nn.Module,
     variables: Mapping[str, Any],
-    images: jax.Array | np.ndarray,
+    images: Any,
     *,
     bits: int = 8,
     groups: int = 4,
@@ -47,12 +51,14 @@ def quantize(
     """A trained model in integers: adder layers in few bits, binary layers in packed signs.
 
     Args:
-        model: of adder, binary and float layers (`nnlab.deployment.recognition`), BatchNorm, and
-            what `nnlab.deployment.rules` lists between them; it is called as
-            `model.apply(variables, images)` and gives one array.
+        model: of adder, binary and float layers (`nnlab.deployment.recognition`), BatchNorm,
+            LayerNorm, embeddings, softmax attention, and what `nnlab.deployment.rules` lists
+            between them; it is called as `model.apply(variables, images)` and gives one array.
         variables: its trained "params" and "batch_stats".
         images: for calibration [n, height, width, channels] or [n, features], as the model takes
             them; some hundred of the training images. The network takes images of the same size.
+            Or texts, integers [n, time] or `nnlab.sequences.tokens.Tokens`; the network takes texts
+            of at most as many symbols.
         bits, groups, scheme: of adder layers, see `nnlab.deployment.quantization`.
         quantile: of each adder layer's inputs, beyond which they saturate.
         correct_means: of all layers, on up to 256 of the images, see `nnlab.deployment.builder`;
@@ -73,10 +79,10 @@ def quantize(
             f"{bits}, {groups} and {scheme!r}."
         )
     record = recorded(model, variables, images, quantile)
-    examples = jnp.asarray(images[:EXAMPLES]) if correct_means else None
+    few = jax.tree.map(jnp.asarray, first_of(images, 0, EXAMPLES))
     chains = Chains(record.program)
-    build = Builder(examples, _carrier(record, chains))
-    values = _images(build, record, np.shape(images)[1:])
+    build = Builder(inputs_of(few) if correct_means else None, _carrier(record, chains))
+    values = _inputs(build, record)
     program = record.program
     values.update(program.constants)
     values.update(zip(program.variables, jax.tree.leaves(variables), strict=True))
@@ -109,20 +115,27 @@ def _taken(
 ) -> dict[int, Any]:
     """What one step gives, by number."""
     inputs = [values.get(number) for number in step.inputs]
-    if step.op != "layer" and not any(isinstance(x, Value | Comparison) for x in inputs):
+    if not any(number in record.program.varying for number in step.outputs):
         return evaluated(step, inputs)
     (number,) = step.outputs
-    if step.op == "layer":
+    tags = [x for x in inputs if isinstance(x, Symbols | Lengths)]
+    if tags and step.op != "attention":
+        value = _of_texts(build, step, tags[0], record.calls.get(number))
+    elif step.op == "layer":
         call, x = record.calls[number], inputs[0]
         if not isinstance(x, Value):
             raise InputError(f"{call.name} takes constants or a comparison, expected numbers.")
         if isinstance(call, Norm):
             value = build.affine(x, call.scale, call.offset)
+        elif isinstance(call, Standardized):
+            value = standardized(build, x, call, record.program.shapes[number][-1])
+        elif isinstance(call, Embedding):
+            raise InputError(f"{call.name} takes numbers, expected symbols as they are given.")
         else:
             value = _layer(build, x, call, adders)
     else:
         shapes = [record.program.shapes[number] for number in step.inputs]
-        arrays = [x if isinstance(x, Value | Comparison) else np.asarray(x) for x in inputs]
+        arrays = [x if isinstance(x, _TAGS) else np.asarray(x) for x in inputs]
         given = Given(step, arrays, shapes, record.program.shapes[number], build)
         try:
             value = translated(given)
@@ -130,10 +143,22 @@ def _taken(
             value = _tabulated(given, number, values, chains, error)
     if isinstance(value, Value):
         shape = record.program.shapes[number]
-        size = (shape[1], shape[2]) if len(shape) == 4 else (1, 1)
+        size = (shape[1], shape[2]) if len(shape) == 4 and not value.heads else (1, 1)
         size = value.size if value.flat else size
         value = dataclasses.replace(value, size=size, most=record.most.get(number, 0.0))
     return {number: value}
+
+
+def _of_texts(build: Builder, step: Step, tag: Symbols | Lengths, call: Any) -> Any:
+    """What a step makes of symbols, or of lengths."""
+    if isinstance(tag, Lengths) and step.op != "layer":
+        return tag
+    if isinstance(tag, Symbols) and isinstance(call, Embedding):
+        return embedded(build, tag.name, call)
+    if isinstance(tag, Symbols) and step.op in ("convert_element_type", "copy"):
+        return tag
+    where = step.scope or "the model"
+    raise InputError(f"{where} has {step.op} of symbols or lengths, expected an embedding first.")
 
 
 def _tabulated(
@@ -147,7 +172,8 @@ def _tabulated(
     if aval.dtype == bool:
         return Comparison(root, True, math.nan)  # for a later step's table
     try:
-        return given.build.table(root, chains.function(number, values), given.name("table"))
+        half = TOKENS_TABLE if len(given.result) == 3 else TABLE
+        return given.build.table(root, chains.function(number, values), given.name("table"), half)
     except (InputError, TypeError, ValueError):
         raise error from None
 
@@ -161,8 +187,17 @@ def _layer(build: Builder, x: Value, layer: Layer, adders: AdderOptions) -> Valu
         raise InputError(f"{layer.name} does not deploy: {error}") from error
 
 
-def _images(build: Builder, record: Record, shape: tuple[int, ...]) -> dict[int, Any]:
-    """The images: in bytes where only float layers take them, else in 16 bits."""
+def _inputs(build: Builder, record: Record) -> dict[int, Any]:
+    """What the model is given, by number; images in bytes where only float layers take them, else
+    in 16 bits."""
+    texts: dict[int, Any] = {}
+    for name, number in record.program.inputs.items():
+        texts[number] = Lengths() if name == "lengths" else Symbols(name)
+    embeddings = [number for number, call in record.calls.items() if isinstance(call, Embedding)]
+    first = {step.inputs[0] for step in record.program.outline if step.outputs[0] in embeddings}
+    if first & set(texts):
+        return texts
+    shape = record.program.shapes[record.program.images][1:]
     program, numbers, small = record.program, {record.program.images}, True
     for step in program.outline:
         if numbers & set(step.inputs[:1] if step.op == "layer" else step.inputs):

@@ -75,6 +75,7 @@ class Value:
         flat: whether height, width and channels are still to become one axis.
         terms: what is still to be added up.
         name: of the node of that sum.
+        heads: of attention, which the channels are of one after the other; 0 if there are none.
     """
 
     node: str
@@ -88,6 +89,7 @@ class Value:
     flat: bool = False
     terms: "tuple[Value, Value] | None" = None
     name: str = ""
+    heads: int = 0
 
     @property
     def is_affine(self) -> bool:

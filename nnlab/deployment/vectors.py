@@ -30,13 +30,14 @@ from nnlab.costs.hardware import bits_holding
 from nnlab.deployment.bounds import Bounds, accumulator_bounds
 from nnlab.deployment.graph import IntegerNetwork, Node
 from nnlab.deployment.network import run_nodes
+from nnlab.deployment.texts import inputs_of
 from nnlab.errors import InputError
 from nnlab.paths import user_path, writing
 
 _SUMS = frozenset(
     [
         *("conv", "dense", "adder_conv", "adder_dense", "binary_conv", "binary_dense"),
-        *("sum", "sum_pool"),
+        *("sum", "sum_pool", "scores", "mix"),
     ]
 )
 
@@ -44,7 +45,7 @@ _SUMS = frozenset(
 def write_vectors(
     folder: str | os.PathLike[str],
     network: IntegerNetwork,
-    images: np.ndarray | jax.Array,
+    images: Any,
     *,
     overwrite: bool = False,
 ) -> None:
@@ -53,7 +54,7 @@ def write_vectors(
     Args:
         folder: new or empty; missing parents are made.
         network: an integer network.
-        images: [batch, height, width, channels], float32 or uint8; a few.
+        images: [batch, height, width, channels], float32 or uint8, or texts; a few.
         overwrite: remove the .hex files and the layers.json of a folder that holds such.
 
     Raises:
@@ -62,7 +63,7 @@ def write_vectors(
     folder = user_path(folder)
     bounds = accumulator_bounds(network)
     _make_empty(folder, overwrite)
-    values = {"images": images} | jax.jit(run_nodes(network))(images)
+    values = inputs_of(images) | jax.jit(run_nodes(network))(images)
 
     def file(name: str, array: Any, bits: int | None = None) -> dict[str, Any]:
         entry, text = _words(np.asarray(array), bits)

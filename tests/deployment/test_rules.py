@@ -218,7 +218,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "power": (dict(layer=Powers), r"^Powers_0 is a Powers with alpha, expected adder, binary or"),
     "learnt": (dict(after=lambda x: PowerActivation()(x)), r"^PowerActivation_0 is a"),
     "other": (dict(layer=Scaled), r"^Scaled_0 gives other numbers than conv with weights called"),
-    "layer norm": (dict(layer=nn.LayerNorm), r"^LayerNorm_0 is a LayerNorm, whose stat"),
+    "rms norm": (dict(layer=nn.RMSNorm), r"^RMSNorm_0 is a RMSNorm of other statistics than"),
     "groups": (
         dict(layer=functools.partial(GroupedConv, Conv, 2, 4, 1)),
         r"^GroupedConv_0/Conv_0 is mapped over groups of channels, expected a single layer\.$",
@@ -261,8 +261,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         r"^the model takes maxima of 2 pixels that are not a window, expected all pixels",
     ),
     "reshape": (
-        dict(after=lambda x: x.reshape(x.shape[0], -1, 4).sum(1)),
-        r"^the model has a reshape of \(9, 8, 4\) to \(72, 4\), expected one of an image to one",
+        dict(after=lambda x: x.reshape(x.shape[0], 36, 8).sum(1)),
+        r"^the model has a reshape of \(9, 8, 4\) to \(36, 8\), expected one of an image to one",
     ),
 }
 
