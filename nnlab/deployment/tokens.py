@@ -25,12 +25,12 @@ is the polynomial of I-BERT, off by at most 0.0023; rounding to a weight adds ha
 that are padding have the weight 0. `mix` divides by the sum of weights after the weighted sum,
 so no probability is rounded.
 
-GELU and tanh are tables of codes (`nnlab.deployment.builder`), closer than I-BERT's polynomials.
+GELU and tanh are tables of codes (`nnlab.deployment.builder`), where I-BERT has polynomials.
 
 Reference:
     Kim et al., I-BERT: Integer-only BERT quantization, ICML 2021,
-    https://arxiv.org/abs/2101.01321, section 3.4 (4) and 3.5, which finds square roots by Newton's
-    steps; here they are found digit by digit, with the same result.
+    https://arxiv.org/abs/2101.01321, for (4) and for LayerNorm by an integer square root, which is
+    found digit by digit here.
 """
 
 from typing import Any
