@@ -5,6 +5,7 @@
     nnlab summary my_module:MyNetwork --input-shape 32 32 3 --fields width=16
     nnlab summary resnet20 --arithmetic my_module:MY_ARITHMETIC
     nnlab summary resnet20 --arithmetic adder --picture resnet20.svg
+    nnlab summary packed.safetensors
 
 The table has a line for each module: output shape, parameters by the bits that each takes at rest,
 multiplications, additions and bit operations, bytes of the output, and energy. Its numbers are
@@ -15,10 +16,14 @@ are computed in float32. Energy is that of arithmetic in 45 nm CMOS, without mem
 --picture draws which layer is connected to which, read from the same program; with --levels modules
 of that depth are one box each.
 
+Of a network in a file (`nnlab.models.save_model`, packed weights too) the bytes of the file are
+told as well, part by part.
+
 No data are read. Only --measure runs the model, with fresh weights and random inputs.
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, NamedTuple
@@ -42,10 +47,13 @@ from nnlab.costs.summary_text import (
     short,
     totals,
 )
+from nnlab.deployment import file_sizes
 from nnlab.errors import InputError, needs
 from nnlab.figures.network_picture import draw_network
+from nnlab.files import container
 from nnlab.files.container import replacing
-from nnlab.models import ZOO, Entry
+from nnlab.files.saved import SavedModel
+from nnlab.models import ZOO, Entry, load_model
 from nnlab.models.own import arithmetic, own_class, own_network
 from nnlab.optim import adder_recipe
 from nnlab.paths import printable, user_path
@@ -57,6 +65,7 @@ with needs("runs"):
 
 ARITHMETICS = ("arithmetic", "first", "classifier")  # options that name one
 DTYPES = ("float32", "bfloat16", "float16")
+_OTHERS = "a file, or MODULE:CLASS of your own"
 LONG = 2000  # pixels of a picture that are more than a page or two
 
 Name = Annotated[str, tyro.conf.arg(metavar="NAME")]
@@ -69,7 +78,9 @@ def _name_of(names: Iterable[str]) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    model: Annotated[str, tyro.conf.Positional, _name_of((*ZOO, "or MODULE:CLASS of your own"))]
+    model: Annotated[
+        str, tyro.conf.Positional, _name_of((*ZOO, "a file, or MODULE:CLASS of your own"))
+    ]
     arithmetic: Annotated[str, _name_of((*NAMED, "or MODULE:NAME of your own"))] = "float"
     first: Name = "float"
     """Arithmetic of the first layer of an image classifier."""
@@ -105,7 +116,9 @@ class Config:
 
     def __post_init__(self):
         own = ":" in self.model
-        if not own:
+        if _is_file(self.model):
+            self._check_file()
+        elif not own:
             _check_name("MODEL", self.model, (*ZOO, "MODULE:CLASS"))
         if own and not self.input_shape:
             raise InputError(f"{self.model} needs --input-shape, such as 32 32 3.")
@@ -122,6 +135,28 @@ class Config:
         if self.picture is not None:
             _check_picture("--picture", self.picture)
         check_fields(self)
+
+    def _check_file(self) -> None:
+        """Raise `InputError` for what a file says itself."""
+        for field in dataclasses.fields(self):
+            if field.name in _OF_FILES and getattr(self, field.name) != field.default:
+                flag = "--" + field.name.replace("_", "-")
+                raise InputError(f"{flag} is for networks by their names, not for {self.model}.")
+
+
+_OF_FILES = (*ARITHMETICS, "norm", "image_size", "channels", "classes", "input_shape", "fields")
+_OF_FILES += ("dtype",)
+
+
+def _is_file(model: str) -> bool:
+    return user_path(model).suffix == ".safetensors"
+
+
+@functools.cache
+def _stored(path: str) -> tuple[SavedModel, Entry]:
+    """Return the network of a file, and what its row in the zoo would be."""
+    saved, about = load_model(path), container.read(path).about["input"]
+    return saved, Entry(type(saved.model), tuple(about["shape"]), jnp.dtype(about["dtype"]))
 
 
 def _check_picture(flag: str, file: str) -> None:
@@ -154,6 +189,8 @@ def build(config: Config) -> nn.Module:
     Raises:
         InputError: the model does not have one of the options given.
     """
+    if _is_file(config.model):
+        return _stored(config.model)[0].model
     published, entry = Config(next(iter(ZOO))), entry_of(config)
     options: dict[str, Any] = {}
     for name in (*ARITHMETICS, "norm", "classes", "dtype"):
@@ -186,6 +223,8 @@ def entry_of(config: Config) -> Entry:
     """
     if ":" in config.model:
         return Entry(own_class(config.model), config.input_shape)
+    if _is_file(config.model):
+        return _stored(config.model)[1]
     return ZOO[config.model]
 
 
@@ -293,16 +332,21 @@ def main(config: Config) -> None:
     model = build(config)
     variables, inputs = shapes(config, model)
     summary = summarize(model, variables, inputs)
-    options = [name for name in ARITHMETICS if name in entry_of(config).options]
+    stored = _is_file(config.model)
+    known = () if stored else entry_of(config).options
+    options = [name for name in ARITHMETICS if name in known]
     said = [", ".join(f"{name} {getattr(config, name)}" for name in options)] * bool(options)
-    said.append(f"inputs {_by(inputs.shape)} in {config.dtype}")
+    said.append(f"inputs {_by(inputs.shape)} in {inputs.dtype if stored else config.dtype}")
     print(f"{config.model}: {'; '.join(said)}\n")
     print_lines(folded(summary.lines, config.levels) if config.levels else summary.lines)
     batch = "an input" if config.batch_size == 1 else f"a batch of {config.batch_size} inputs"
     print_totals(f"Inference of {batch}", totals(summary))
+    if stored:
+        parts = file_sizes(config.model)
+        print_totals("File", [(f"bytes of {row['part']}", row["bytes"]) for row in parts])
     drawn = ""
     if config.picture is not None:
-        title = f"{config.model}, {config.arithmetic}"
+        title = config.model if stored else f"{config.model}, {config.arithmetic}"
         picture = draw_network(model, variables, inputs, levels=config.levels, title=title)
         _write_picture(config.picture, picture)
         flat = config.levels == 1 or all(len(line.path) < 2 for line in summary.lines)

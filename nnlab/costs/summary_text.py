@@ -14,7 +14,7 @@ from nnlab.costs.summary import (
 )
 from nnlab.errors import InputError, needs
 
-_PREFIXES = dict(zip(range(-4, 9), ("p", "n", "µ", "m", "", *"kMGTPEZY"), strict=True))
+_PREFIXES = dict(zip(range(-10, 9), (*"qryzafpnµm", "", *"kMGTPEZY"), strict=True))
 _KINDS = {
     "multiplications": "multiplications",
     "additions": "additions",

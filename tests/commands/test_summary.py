@@ -5,9 +5,14 @@ import re
 import sys
 from xml.etree import ElementTree
 
+import jax
+import numpy as np
 import pytest
 
+from nnlab.arithmetics import BITNET
 from nnlab.commands import summary
+from nnlab.deployment import pack
+from nnlab.models import GPT2, save_model
 from nnlab.runs.script import run
 
 
@@ -182,3 +187,23 @@ def test_where_micro_cannot_be_written(monkeypatch):
     text = stream.read()
     assert figure(text, "parameters") == 61_942
     assert "\x1b" not in text
+
+
+@pytest.mark.slow
+def test_a_packed_network_and_the_bytes_of_its_file(printed, refused, tmp_path):
+    model = GPT2(symbols=11, positions=8, features=16, layers=1, heads=2, arithmetic=BITNET)
+    symbols = np.zeros((1, 8), np.int32)
+    packed = pack(model, jax.jit(model.init)(jax.random.key(0), symbols))
+    file = tmp_path / "packed.safetensors"
+    save_model(file, packed.model, packed.variables, symbols)
+    out = printed(file, "--no-compile")
+    assert figure(out, "bytes of file") == file.stat().st_size
+    parts = [
+        figure(out, f"bytes of {name}")
+        for name in ("packed weights", "their scales", "other numbers")
+    ]
+    assert sum(parts) == figure(out, "bytes at rest")
+    assert parts[0] == 64 * (3 + 1 + 4 + 4)  # lines of 64 bytes, by layers
+    assert "inputs 1x8 in int32" in out
+    assert "--arithmetic is for networks by their names" in refused(file, "--arithmetic", "adder")
+    assert "there is no file" in refused(tmp_path / "none.safetensors")
