@@ -42,31 +42,22 @@ References:
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple
 
 import jax
-import numpy as np
-from bccd_yolo import Data, figure, network_file, recipe, sheet
 from flax.traverse_util import flatten_dict, unflatten_dict
+from learning import Data, DetectionRun, each_row, learnt, network_file, read, recipe
 
-from nnlab import figures, models, runs, training
+from nnlab import models, runs, training
 from nnlab.arithmetics import ADDER, FLOAT
-from nnlab.data.locate import find_given
-from nnlab.errors import DivergedError, InputError
 from nnlab.layers import AdderConv
-from nnlab.runs.fields import DataDir, Positive, PositiveInt, Seed, Some, SomeOf
+from nnlab.runs.fields import SomeOf
 from nnlab.runs.script import run
 from nnlab.vision.datasets.labelled import Boxes
-from nnlab.vision.datasets.voc import voc_records
-from nnlab.vision.detection import average_precision, coco_ap, voc_ap
-from nnlab.vision.detection.detectors import loss_parts, total_loss
 from nnlab.vision.detection.faster_rcnn import FasterRCNNDetector
 from nnlab.vision.detection.fcos import FCOSDetector
 from nnlab.vision.object_augment import random_flip_with_boxes
-from nnlab.vision.pictures import Resize
 
 SIZES = ((16.0,), (32.0,), (64.0,), (128.0,), (256.0,))  # of anchors, by level
 HALF: dict[str, Any] = {
@@ -106,82 +97,34 @@ FIRST = ("fcos", "faster", "fcos-adder", "faster-adder")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(runs.Run):
+class Config(DetectionRun):
     out: str = "runs/bccd_two_stage"
-    data_dir: DataDir = None
     networks: Annotated[tuple[str, ...], SomeOf(KINDS)] = FIRST
     """fcos or faster, with -adder, or a claim."""
-    seeds: Some[Seed] = (0,)
-    epochs: PositiveInt = 30
-    batch_size: PositiveInt = 8
-    height: PositiveInt = 240
-    """Of pictures."""
-    width: PositiveInt = 320
-    learning_rate: Positive = 2e-3
-    """Peak learning rate."""
-    adder_rate: Positive = 1e-2
-    """Peak learning rate of the weights of adders."""
-    weight_decay: Positive = 1e-2
-    every: PositiveInt = 3
-    """Epochs from one point of the curve to the next."""
-    pictures: PositiveInt | None = None
-    """Train on the first so many pictures; by default on all."""
 
 
 def main(config: Config) -> None:
     data = read(config)
-    folder = Path(config.out)
-    for name, seed in itertools.product(config.networks, config.seeds):
-        before = KINDS[name].goes_on
-        if not before or before in config.networks:
-            continue
-        if not network_file(folder, before, seed).is_file():
-            raise InputError(
-                f"{config.out} holds no trained {before} of seed {seed} to go on from; name "
-                f"{before} among --networks."
-            )
-    with config.open("networks", "seeds", notes={"classes": data.class_names}) as record:
-        record.go_on()
-        for seed, name in itertools.product(config.seeds, KINDS):
-            done = {(row["network"], row["seed"]) for row in record.rows("rows")}
-            if name in config.networks and (name, seed) not in done:
-                record.row(train(name, seed, config, data, record), "rows")
-                record.result({"table": table(record.rows("rows"))})
-                record.figure(figure(record, data), dpi=100)
-        figures.print_table(record.rows())
+    goes_on = {name: kind.goes_on for name, kind in KINDS.items()}
+
+    def of(name: str, seed: int, record: runs.Record) -> dict[str, Any]:
+        return train(name, seed, config, data, record)
+
+    each_row(config, data, goes_on, of)
 
 
-def read(config: Config) -> Data:
-    """Read pictures and boxes."""
-    expected = "BCCD's folders Annotations, ImageSets and JPEGImages"
-    folder = find_given("BCCD", ("bccd/BCCD", "BCCD", "."), config.data_dir, expected)
-    resize = Resize(config.height, config.width, "stretch")
-    splits = voc_records(folder, splits=("trainval", "test"), resize=resize)
-    pictures = min(config.pictures or len(splits[0]), len(splits[0]))
-    if config.batch_size > pictures:
-        raise InputError(
-            f"--batch-size must be at most {pictures}, the pictures, not {config.batch_size}."
-        )
-    arrays = [
-        each.gather(range(count))
-        for each, count in zip(splits, (pictures, len(splits[1])), strict=True)
-    ]
-    pairs = [(images.astype(np.float32) / 255, boxes) for images, boxes in arrays]
-    return Data(pairs[0], pairs[1], splits[0].class_names, cast(Any, None))
+def detector_of(make: Callable[..., Any], config: Config) -> FasterRCNNDetector | FCOSDetector:
+    shape = config.height, config.width
+    return FasterRCNNDetector(shape) if make is models.FasterRCNN else FCOSDetector(shape)
 
 
 def train(name: str, seed: int, config: Config, data: Data, record: runs.Record) -> dict[str, Any]:
-    """Train a network, keep what it finds in the first test pictures, and return its row."""
-    kind, classes = KINDS[name], len(data.class_names)
-    model = kind.make(classes, **HALF | kind.options)
-    shape = config.height, config.width
-    two_stage = kind.make is models.FasterRCNN
-    detector = FasterRCNNDetector(shape) if two_stage else FCOSDetector(shape)
+    """Train a network, and return its row."""
+    kind = KINDS[name]
+    model = kind.make(len(data.class_names), **HALF | kind.options)
     epochs = max(config.epochs // 4, 1) if kind.goes_on else config.epochs
-    feed = training.in_memory(data.train, config.batch_size)
-    optimizer = recipe(cast(Any, config), epochs * feed.steps_per_epoch)
-    few = data.train[0][:1]
-    state = training.init(jax.random.key(seed), model, optimizer, few)
+    optimizer = recipe(config, epochs * (len(data.train[0]) // config.batch_size))
+    state = training.init(jax.random.key(seed), model, optimizer, data.train[0][:1])
     if kind.goes_on:
         file = network_file(record.folder.path, kind.goes_on, seed)
         found = like(state, dict(models.load_model(file).variables))
@@ -189,78 +132,23 @@ def train(name: str, seed: int, config: Config, data: Data, record: runs.Record)
 
     def mirrored(key: jax.Array, images: jax.Array, boxes: Boxes) -> Any:
         images, boxes = random_flip_with_boxes(key, images, boxes, vertical=True)
-        return ((images, boxes) if two_stage else images), boxes
+        takes_boxes = kind.make is models.FasterRCNN
+        return ((images, boxes) if takes_boxes else images), boxes
 
-    measures: Any = {"loss": total_loss(detector), "metrics": loss_parts(detector)}
-    step = training.train_step(model, optimizer, **measures, mix=mirrored)
-    evaluate = training.evaluation(model, **measures, batch_size=config.batch_size)
-    measured = 20 * config.batch_size
-    renew = training.fresh_statistics(model, data.train[0][:measured], config.batch_size)
-
-    @jax.jit
-    def program(variables: Any, images: jax.Array) -> Any:
-        outputs: Any = model.apply(variables, images)
-        return detector.detect(outputs)
-
-    def predictor(state: Any):
-        state = renew(state)
-        return functools.partial(
-            program, {"params": state.params, "batch_stats": state.batch_stats}
-        )
-
-    def watch(moment: runs.Moment) -> None:
-        if moment.epoch % config.every:
-            return
-        found = average_precision(predictor(moment.state), data.test, classes)
-        point = {"network": name, "seed": seed, "epoch": moment.epoch, "AP50": found.mean}
-        points = [p for p in record.rows("curve") if (*p.values(),)[:3] != (*point.values(),)[:3]]
-        record.result({"curve": [*points, point]})
-
-    row: dict[str, Any] = {"network": name, "seed": seed, "epochs": epochs}
-    try:
-        trained = runs.fit(
-            f"{name}_{seed}",
-            state,
-            step,
-            evaluate,
-            feed,
-            data.test,
-            epochs=epochs,
-            folder=record.folder,
-            score=runs.least_loss,
-            statistics=renew if model.arithmetic.needs_norm else None,
-            on_epoch=watch,
-            diagnose=False,  # it would compare the loss with that of a classification
-            keep=1,
-        )
-    except DivergedError as error:
-        return row | {"ended": str(error).partition(";")[0]}
-    predict = predictor(trained.last)
-    measured_by = functools.partial(average_precision, predict, data.test, classes)
-    found, coco = measured_by(measure=voc_ap), measured_by(measure=coco_ap)
-    shown = jax.device_get(predict(data.test[0][: config.batch_size]))
-    np.savez(sheet(record, name, seed), **shown._asdict())
-    row |= {"AP50": found.mean, "AP": coco.scores.ap}
-    row |= dict(zip((f"AP50 {each}" for each in data.class_names), found.by_class, strict=True))
-    return row | {"seconds": round(sum(trained.history["seconds"]), 1)}
-
-
-def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a row for each network: means over its seeds, and the range of AP50."""
-    found = []
-    for name in dict.fromkeys(row["network"] for row in rows):
-        of = [row for row in rows if row["network"] == name]
-        whole = [row for row in of if "AP50" in row]
-        ended = len(of) - len(whole)
-        row: dict[str, Any] = {"network": name, "seeds": len(of), "ended early": ended}
-        if whole:
-            scores = [each["AP50"] for each in whole]
-            row |= {"AP50": float(np.mean(scores)), "lowest": min(scores), "highest": max(scores)}
-            means = [key for key in whole[0] if key == "AP" or key.startswith("AP50 ")]
-            means.append("seconds")
-            row |= {key: float(np.mean([each[key] for each in whole])) for key in means}
-        found.append(row)
-    return found
+    row, _ = learnt(
+        {"network": name, "seed": seed, "epochs": epochs},
+        config,
+        data,
+        record,
+        model,
+        state,
+        optimizer,
+        detector_of(kind.make, config),
+        mirrored,
+        fresh=True,
+        adders=model.arithmetic.needs_norm,
+    )
+    return row
 
 
 def like(state: training.State, variables: dict[str, Any]) -> dict[str, Any]:
