@@ -147,6 +147,7 @@ def test_commands_exist_with_their_options(path):
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     files = [*(ROOT / "nnlab" / "runs").glob("*.py"), ROOT / "nnlab" / "vision" / "image_run.py"]
+    files.append(ROOT / "experiments" / "detection" / "learning.py")
     shared = "".join(file.read_text() for file in files)
     for language, block in FENCES.findall(path.read_text()):
         if language in ("python", "yaml"):
