@@ -33,12 +33,12 @@ model or this machine.
 import dataclasses
 import functools
 import os
-import time
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import measure
 import numpy as np
 import optax
 
@@ -86,8 +86,8 @@ def main(config: Config) -> None:
             rows = training_rows if what == "training step" else functools.partial(text_rows, what)
             for row in rows(config):
                 record.row({"what": what, **row}, "rows")
-                told = ", ".join(f"{k} {v:.4g}" for k, v in row.items() if isinstance(v, float))
-                print(f"{what}, {row['body']}: {told}", flush=True)
+                figures = ", ".join(f"{k} {v:.4g}" for k, v in row.items() if isinstance(v, float))
+                print(f"{what}, {row['body']}: {figures}", flush=True)
         record.result({"load after": os.getloadavg()})
 
 
@@ -104,7 +104,10 @@ def text_rows(what: str, config: Config) -> Iterator[dict[str, Any]]:
             *(prompt_of(config, symbols), config.count, symbols),
             *(config.features, config.layers, int8),
         )
-    times = {"prompt": alternately(reading, config), "written": alternately(writing, config)}
+    times = {
+        "prompt": measure.alternately(reading, config.repeats),
+        "written": measure.alternately(writing, config.repeats),
+    }
     symbol = {name: seconds / config.count for name, seconds in times["written"].items()}
     for name in writing:
         yield {
@@ -127,7 +130,7 @@ def training_rows(config: Config) -> Iterator[dict[str, Any]]:
     calls: dict[str, Call] = {"PyTorch float32": torch_decoder.training_step(symbols)}
     for name, arithmetic in (("nnlab float32", FLOAT), ("nnlab BitNet", BITNET)):
         calls[name] = our_step(nano_gpt(arithmetic=arithmetic), symbols)
-    median = alternately(calls, config, inner=3)
+    median = measure.alternately(calls, config.repeats, inner=3)
     for name, seconds in median.items():
         yield {
             "body": name,
@@ -135,20 +138,6 @@ def training_rows(config: Config) -> Iterator[dict[str, Any]]:
             "of nnlab float32": seconds / median["nnlab float32"],
             "of PyTorch float32": seconds / median["PyTorch float32"],
         }
-
-
-def alternately(calls: dict[str, Call], config: Config, inner: int = 1) -> dict[str, float]:
-    """Median seconds of each call, in rounds of all."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for _ in range(config.repeats):
-        for name, call in calls.items():
-            for _ in range(inner):
-                start = time.perf_counter()
-                call()
-                times[name].append(time.perf_counter() - start)
-    return {name: float(np.median(taken)) for name, taken in times.items()}
 
 
 def ours(config: Config, symbols: int, arithmetic: Any, per_byte: Any) -> tuple[Call, Call, int]:

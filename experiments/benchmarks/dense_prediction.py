@@ -20,12 +20,12 @@ Goals: float at most 1.1 times PyTorch's time, adders at most 1.6 times.
 import dataclasses
 import functools
 import os
-import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import measure
 import numpy as np
 import optax
 
@@ -75,7 +75,7 @@ def main(config: Config) -> None:
         for what in config.what:
             inference, steps = calls(what, config)
             for name, of in (("inference", inference), ("training step", steps)):
-                median = alternately(of, config.repeats)
+                median = measure.alternately(of, config.repeats)
                 peer = min(median[layout] for layout in LAYOUTS)
                 for body, seconds in median.items():
                     row: dict[str, Any] = {"network": what, "what": name, "body": body}
@@ -114,19 +114,6 @@ def calls(what: str, config: Config) -> tuple[dict[str, Call], dict[str, Call]]:
     for body, last in LAYOUTS.items():
         inference[body], steps[body] = torch_dense.network_calls(kind, images, last)
     return inference, steps
-
-
-def alternately(calls: dict[str, Call], repeats: int) -> dict[str, float]:
-    """Median seconds of each call, in rounds of all."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for _ in range(repeats):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
-    return {name: float(np.median(taken)) for name, taken in times.items()}
 
 
 def mean_squares(outputs: Any, labels: Any) -> jax.Array:

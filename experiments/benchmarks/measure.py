@@ -1,10 +1,12 @@
-"""The machine's own limits, and the memory that a call takes at its peak."""
+"""Calls timed in turn, the machine's own limits, and the memory that a call takes at its peak."""
 
 import ctypes
 import multiprocessing
 import os
+import statistics
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +31,26 @@ TERNARY_LIMITS = {
         "bytes_read_far_ahead",
     ),
 }
+
+
+def alternately(calls: Mapping[str, Call], repeats: int, inner: int = 1) -> dict[str, float]:
+    """Return the median seconds of each call, in rounds of all, after an untimed one.
+
+    Args:
+        calls: what to time, by name.
+        repeats: rounds.
+        inner: times that a call is made in a round, each timed.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(repeats):
+        for name, call in calls.items():
+            for _ in range(inner):
+                start = time.perf_counter()
+                call()
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(taken) for name, taken in times.items()}
 
 
 def limits(of: Mapping[str, Sequence[str]] = LIMITS) -> dict[str, float]:

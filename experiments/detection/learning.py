@@ -37,12 +37,12 @@ class DetectionRun(runs.Run):
     folder: str | None = None
     """Pictures with boxes of your own instead, in the form of `--form`."""
     form: Annotated[str, OneOf(FORMS)] = "voc"
-    """Of that folder."""
+    """Form of the boxes in that folder."""
     seeds: Some[Seed] = (0,)
     epochs: PositiveInt = 30
     batch_size: PositiveInt = 8
     height: PositiveInt = 240
-    """Of pictures."""
+    """Height that pictures are brought to."""
     width: PositiveInt = 320
     learning_rate: Positive = 2e-3
     """Peak learning rate."""

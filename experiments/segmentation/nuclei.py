@@ -56,6 +56,7 @@ from nnlab.vision.segmentation import (
     UNet,
     confusion,
     connected_objects,
+    mean_iou,
     median_frequency_weights,
     objects_found,
     pixel_cross_entropy,
@@ -92,7 +93,7 @@ class Config(runs.Run):
     batch_size: PositiveInt = 4
     """Pictures a step, each cut four times unless it is taken whole."""
     features: PositiveInt = 12
-    """Of the first level; further ones have two, four and eight times as many."""
+    """Width of the first level; further levels are two, four and eight times as wide."""
     learning_rate: Positive = 4e-3
     """At its peak."""
     weighted: bool = False
@@ -168,11 +169,7 @@ class Task:
 
     def metrics(self, logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
         """Return the mean IoU of the classes that are there or found."""
-        counts = confusion(labels, logits.argmax(-1), self.classes).astype(jnp.float32)
-        right = jnp.diagonal(counts[:, :-1])
-        union = counts.sum(1) + counts[:, :-1].sum(0) - right
-        there = union > 0
-        return {"mean_iou": jnp.sum(right / jnp.where(there, union, 1)) / there.sum()}
+        return {"mean_iou": mean_iou(confusion(labels, logits.argmax(-1), self.classes))}
 
 
 def model_of(case: Case, classes: int, config: Config) -> nn.Module:
@@ -226,11 +223,11 @@ def trained(task: Task, case: Case, record: runs.Record, config: Config) -> dict
         return row | {"ended": str(error).partition(";")[0]}
     variables = {"params": done.last.params, "batch_stats": done.last.batch_stats}
 
-    def told(images: jax.Array) -> jax.Array:
+    def predicted(images: jax.Array) -> jax.Array:
         logits: Any = model.apply(variables, images, train=False)
         return logits.argmax(-1).astype(jnp.uint8)
 
-    found = np.asarray(training.in_batches(told, task.test[0], config.batch_size))
+    found = np.asarray(training.in_batches(predicted, task.test[0], config.batch_size))
     np.save(record.folder.path / f"{case.name}.npy", found[:DRAWN])
     measured = segmented(confusion(task.test[1], found, task.classes))
     if task.records.binary:

@@ -145,7 +145,7 @@ def pace(images: vision.Images, record: runs.Record, case: Case, config: Config)
 def trained(
     images: vision.Images, record: runs.Record, case: Case, config: Config
 ) -> dict[str, Any]:
-    """Train for the budget, and return how many test images are then told right."""
+    """Train for the budget, and return the accuracy on the test images."""
     seconds = pace(images, record, case, config)
     steps = INTERVAL * max(1, round(60 * config.minutes / seconds / INTERVAL))
     model, step, state = started(images, case, steps, config)

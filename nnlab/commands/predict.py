@@ -141,9 +141,7 @@ def seen_boxes(detections: Detections, name: str, classifier: Classifier, least:
     """Return the boxes in a picture, in its own pixels."""
     height, width, _ = picture_shape(name)
     placed = classifier.preparation.resize.placed(height, width)
-    shift = np.array([placed.left, placed.top] * 2)
-    scale = np.array([placed.across, placed.down] * 2)
-    boxes = np.clip((detections.boxes - shift) / scale, 0, [width, height] * 2)
+    boxes = placed.move_back(np.asarray(detections.boxes)).clip(0, [width, height] * 2)
     shown = np.flatnonzero(detections.mask & (detections.scores >= least))
     found = [
         {
@@ -173,17 +171,21 @@ def files_to_draw(config: Config) -> dict[str, Path]:
     """Return the file of each picture's drawing.
 
     Raises:
-        InputError: two pictures have the same, or one is there already.
+        InputError: two pictures have the same, or one is there already or one of the pictures.
     """
     assert config.draw is not None
-    folder, found = user_path(config.draw), {}
+    folder, found, taken = user_path(config.draw), {}, set()
+    pictures = {user_path(image).resolve() for image in config.images}
     for image in config.images:
         file = folder / f"{Path(image).stem}.png"
-        if file in found.values():
-            raise InputError(f"two pictures would be drawn into {file}, expected other names.")
         for each in (file, mask_file(file)):
+            if each in taken:
+                raise InputError(f"two pictures would be drawn into {each}, expected other names.")
+            if each.resolve() in pictures:
+                raise InputError(f"{each} is one of the pictures, expected another folder to draw.")
             if each.exists() and not config.overwrite:
                 raise InputError(f"{each} exists; --overwrite replaces it.")
+            taken.add(each)
         found[image] = file
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -209,8 +211,8 @@ def main(config: Config) -> None:
         mask = None
         if tells == "pixels":
             shape = picture_shape(name)[:2]
-            told = outputs.argmax(-1).astype(np.uint8)
-            mask = restored_mask(told, classifier.preparation.resize, shape)
+            classes = outputs.argmax(-1).astype(np.uint8)
+            mask = restored_mask(classes, classifier.preparation.resize, shape)
             seen = seen_pixels(mask, names)
         elif tells == "boxes":
             seen = seen_boxes(outputs, name, classifier, config.least)

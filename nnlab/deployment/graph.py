@@ -64,11 +64,9 @@ every order of summation.
 import dataclasses
 from typing import Any
 
-import jax
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
-Images = jax.Array | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)

@@ -99,8 +99,7 @@ def dense(kernel: np.ndarray, parts: list[slice] | None, x: jax.Array) -> jax.Ar
         parts: of the inputs, over each of which float32 holds all sums exactly; None if it cannot.
         x: integers [batch, tokens, in].
     """
-    # Behind a barrier, or XLA widens all weights of a network while it compiles: a minute.
-    weights = lax.optimization_barrier(jnp.asarray(kernel))
+    weights = jnp.asarray(kernel)
 
     def in_floats(x: jax.Array, weights: jax.Array) -> jax.Array:
         total: Any = 0
@@ -155,8 +154,7 @@ def mix(attributes: dict[str, Any], arrays: Any, weights: jax.Array, value: jax.
 
 def embed(attributes: dict[str, Any], arrays: Any, symbols: jax.Array) -> jax.Array:
     """Rows of `values`; a symbol that there is not has the nearest."""
-    values = lax.optimization_barrier(jnp.asarray(arrays["values"]))
-    return jnp.take(values, symbols, axis=0, mode="clip")
+    return jnp.take(jnp.asarray(arrays["values"]), symbols, axis=0, mode="clip")
 
 
 def rows(attributes: dict[str, Any], arrays: Any, x: jax.Array) -> jax.Array:

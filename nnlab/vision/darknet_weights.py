@@ -33,9 +33,6 @@ import numpy as np
 from nnlab.errors import InputError
 from nnlab.paths import reading, user_path, writing
 
-DARKNET53_CONV_74 = 52
-DARKNET19_CONV_23 = 18
-
 
 class Header(NamedTuple):
     """The header of a file.

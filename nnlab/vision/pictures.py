@@ -122,6 +122,14 @@ class Placed(NamedTuple):
     top: float = 0.0
     left: float = 0.0
 
+    def move(self, boxes: np.ndarray) -> np.ndarray:
+        """Return where boxes (x1, y1, x2, y2) of the picture, [n, 4], come to be."""
+        return boxes * ([self.across, self.down] * 2) + ([self.left, self.top] * 2)
+
+    def move_back(self, boxes: np.ndarray) -> np.ndarray:
+        """Return the boxes [n, 4] of the picture that come to be these."""
+        return (boxes - [self.left, self.top] * 2) / ([self.across, self.down] * 2)
+
 
 class Shape(NamedTuple):
     """What the header of a file says: size in pixels, upright, and 1 or 3 channels."""

@@ -295,5 +295,13 @@ def test_what_cannot_be_drawn_is_one_sentence(trained, seers, call, tmp_path):
         status=2,
     )
     assert "two pictures would be drawn into" in twice
+    same = tmp_path / "cell.png", tmp_path / "cell_mask.png"
+    for each in same:
+        Image.new("L", (8, 8)).save(each)
+    options = ("--trust", "--overwrite", "--draw")
+    masks = call(seers / "pixels", *same, *options, tmp_path / "seen", status=2)
+    assert "cell_mask.png, expected other names" in masks  # a drawing and another one's mask
+    own = call(seers / "boxes", same[0], *options, tmp_path, status=2)
+    assert "cell.png is one of the pictures" in own and Image.open(same[0]).mode == "L"
     with pytest.raises(InputError, match="gives pixels, expected a network that tells pictures"):
         load_classifier(seers / "pixels", trust=True)

@@ -271,8 +271,7 @@ def _cleaned(
     counts = np.array([(~real).sum(), (real & ~inside).sum(), (real & inside & cut).sum()])
     boxes = boxes.clip(0, [width, height, width, height])
     if resize is not None:
-        to = resize.placed(height, width)
-        boxes = boxes * ([to.across, to.down] * 2) + ([to.left, to.top] * 2)
+        boxes = resize.placed(height, width).move(boxes)
         still, cropped = _within(boxes, resize.height, resize.width)
         counts[1] += (real & inside & ~still).sum()
         counts[2] += (real & inside & still & cropped & ~cut).sum()

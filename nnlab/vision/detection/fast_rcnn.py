@@ -22,12 +22,11 @@ from numpy.typing import ArrayLike
 from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.networks import Network
 from nnlab.vision.detection.boxes import check_boxes
-from nnlab.vision.detection.detectors import Detections
 from nnlab.vision.detection.regions import roi_pool
 from nnlab.vision.detection.roi_head import (
+    RegionDetector,
     RegionLoss,
     RoIHead,
-    detected_regions,
     region_loss,
     sampled_proposals,
 )
@@ -105,19 +104,10 @@ class FastRCNN(Network):
 
 
 @dataclasses.dataclass(frozen=True)
-class FastRCNNDetector:
-    """What the outputs of a `FastRCNN` mean, for images of one size.
+class FastRCNNDetector(RegionDetector):
+    """What the outputs of a `FastRCNN` mean, for images of one size."""
 
-    Attributes:
-        image_shape: height and width in pixels.
-        least_score, threshold, candidates, count: see `nnlab.vision.detection.best_boxes`.
-    """
-
-    image_shape: tuple[int, int]
-    least_score: float = 0.05
     threshold: float = 0.3
-    candidates: int = 10_000
-    count: int = 100
 
     def loss(
         self, outputs: FastRCNNOutputs, boxes: ArrayLike, classes: ArrayLike, mask: ArrayLike
@@ -126,9 +116,3 @@ class FastRCNNDetector:
         boxes, mask = check_boxes("boxes", boxes, 3), jnp.asarray(mask)
         said = outputs.logits, outputs.codes, outputs.proposals, outputs.there
         return region_loss(*said, boxes, jnp.asarray(classes), mask, beta=1.0)
-
-    def detect(self, outputs: FastRCNNOutputs) -> Detections:
-        """Return the best boxes of each image."""
-        said = outputs.logits, outputs.codes, outputs.proposals, outputs.there
-        options = dataclasses.asdict(self)
-        return detected_regions(*said, options.pop("image_shape"), **options)

@@ -28,14 +28,13 @@ from numpy.typing import ArrayLike
 from nnlab.files.borrowing import Flattened, Place, names_of
 from nnlab.vision.detection.anchors import PYRAMID_SIZES, RATIOS, pyramid_anchors
 from nnlab.vision.detection.boxes import check_boxes
-from nnlab.vision.detection.detectors import Detections
 from nnlab.vision.detection.heads import predicted_names, tower_names
 from nnlab.vision.detection.proposals import RPNHead, proposal_loss, propose
 from nnlab.vision.detection.pyramid_networks import PyramidNetwork
 from nnlab.vision.detection.regions import pyramid_level, roi_align
 from nnlab.vision.detection.roi_head import (
+    RegionDetector,
     RoIHead,
-    detected_regions,
     region_loss,
     sampled_proposals,
 )
@@ -145,19 +144,8 @@ class FasterRCNNLoss(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class FasterRCNNDetector:
-    """What the outputs of a `FasterRCNN` mean, for images of one size.
-
-    Attributes:
-        image_shape: height and width in pixels.
-        least_score, threshold, candidates, count: see `nnlab.vision.detection.best_boxes`.
-    """
-
-    image_shape: tuple[int, int]
-    least_score: float = 0.05
-    threshold: float = 0.5
-    candidates: int = 10_000
-    count: int = 100
+class FasterRCNNDetector(RegionDetector):
+    """What the outputs of a `FasterRCNN` mean, for images of one size."""
 
     def loss(
         self, outputs: FasterRCNNOutputs, boxes: ArrayLike, classes: ArrayLike, mask: ArrayLike
@@ -170,12 +158,6 @@ class FasterRCNNDetector:
             *proposal_loss(*first, boxes, mask),
             *region_loss(*second, boxes, jnp.asarray(classes), mask),
         )
-
-    def detect(self, outputs: FasterRCNNOutputs) -> Detections:
-        """Return the best boxes of each image."""
-        found = outputs.logits, outputs.codes, outputs.proposals, outputs.there
-        options = dataclasses.asdict(self)
-        return detected_regions(*found, options.pop("image_shape"), **options)
 
 
 @names_of(FasterRCNN)

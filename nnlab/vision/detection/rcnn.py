@@ -19,7 +19,6 @@ References:
     Keerthi and DeCoste, A modified finite Newton method, JMLR 2005, for (1).
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -298,7 +297,7 @@ def box_features(
         batch_size: boxes at a time; the last batch is filled.
     """
 
-    @functools.partial(jax.jit)
+    @jax.jit
     def program(image, boxes):
         found = apply(warped(image, boxes, size, context))
         return found.reshape(len(boxes), -1)

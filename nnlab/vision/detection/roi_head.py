@@ -9,6 +9,7 @@ References:
     torchvision (roi_heads.py): 512 proposals of an image, a quarter of them with an object.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -189,3 +190,25 @@ def detected_regions(
         return best_boxes(*found, **options)
 
     return jax.vmap(one)(logits, codes, proposals, there)
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionDetector:
+    """What a second stage's outputs mean, for images of one size; a loss is added by its kinds.
+
+    Attributes:
+        image_shape: height and width in pixels.
+        least_score, threshold, candidates, count: see `nnlab.vision.detection.best_boxes`.
+    """
+
+    image_shape: tuple[int, int]
+    least_score: float = 0.05
+    threshold: float = 0.5
+    candidates: int = 10_000
+    count: int = 100
+
+    def detect(self, outputs: Any) -> Detections:
+        """Return the best boxes of each image, by logits, codes, proposals and `there`."""
+        given = outputs.logits, outputs.codes, outputs.proposals, outputs.there
+        options = dataclasses.asdict(self)
+        return detected_regions(*given, options.pop("image_shape"), **options)

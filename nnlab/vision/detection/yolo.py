@@ -36,6 +36,7 @@ from nnlab.arithmetics import FLOAT, Arithmetic
 from nnlab.errors import InputError
 from nnlab.networks import Network
 from nnlab.vision.darknet import Layers, darknet19_layers, darknet53_layers, darknet_max
+from nnlab.vision.generation.upsampling import twice
 
 
 class YOLOv2(Network):
@@ -133,7 +134,7 @@ class YOLOv3(Network):
         x = stages[-1]
         for width, beside in zip((512, 256, 128), (None, *stages[-2:-4:-1]), strict=True):
             if beside is not None:
-                x = jnp.concatenate([enlarged(layers(x, width, 1)), beside], axis=-1)
+                x = jnp.concatenate([twice(layers(x, width, 1)), beside], axis=-1)
             for _ in range(2):
                 x = layers(layers(x, width, 1), 2 * width, 3)
             x = layers(x, width, 1)
@@ -171,7 +172,7 @@ class YOLOv3Tiny(Network):
         x = darknet_max(layers(x, 512, 3), 1)
         route = layers(layers(x, 1024, 3), 256, 1)
         coarse = grid(layers, layers(route, 512, 3), self.anchors, self.classes)
-        x = jnp.concatenate([enlarged(layers(route, 128, 1)), beside], axis=-1)
+        x = jnp.concatenate([twice(layers(route, 128, 1)), beside], axis=-1)
         return coarse, grid(layers, layers(x, 256, 3), self.anchors, self.classes)
 
 
@@ -182,11 +183,6 @@ def grid(layers: Layers, x: jax.Array, anchors: int, classes: int) -> jax.Array:
     """Apply the last convolution: [batch, h, w, in] to [batch, h, w, anchors, 5 + classes]."""
     x = layers(x, anchors * (5 + classes), 1, last=True)
     return x.reshape(*x.shape[:3], anchors, 5 + classes)
-
-
-def enlarged(x: jax.Array) -> jax.Array:
-    """Return images [batch, h, w, c] with every pixel twice in both directions."""
-    return x.repeat(2, axis=1).repeat(2, axis=2)
 
 
 def reorg(x: jax.Array) -> jax.Array:

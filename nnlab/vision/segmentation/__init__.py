@@ -5,6 +5,7 @@ from nnlab.vision.segmentation.losses import pixel_cross_entropy
 from nnlab.vision.segmentation.measures import (
     Segmented,
     confusion,
+    mean_iou,
     median_frequency_weights,
     segmented,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "fcn8",
     "fcn16",
     "fcn32",
+    "mean_iou",
     "median_frequency_weights",
     "objects_found",
     "pixel_cross_entropy",

@@ -117,6 +117,19 @@ def segmented(matrix: ArrayLike) -> Segmented:
     )
 
 
+def mean_iou(matrix: ArrayLike) -> jax.Array:
+    """Return the mean IoU of `segmented` alone, float32, also within `jit`; NaN of no pixel.
+
+    Args:
+        matrix: of `confusion`, [classes, classes + 1].
+    """
+    counts = jnp.asarray(matrix, jnp.float32)
+    right = jnp.diagonal(counts[:, :-1])
+    union = counts.sum(1) + counts[:, :-1].sum(0) - right
+    there = union > 0
+    return jnp.sum(right / jnp.where(there, union, 1)) / there.sum()
+
+
 def median_frequency_weights(
     targets: Iterable[np.ndarray], classes: int, *, ignore: int | None = IGNORE
 ) -> np.ndarray:

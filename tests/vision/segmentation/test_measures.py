@@ -3,7 +3,12 @@ import numpy as np
 import pytest
 
 from nnlab.errors import InputError
-from nnlab.vision.segmentation.measures import confusion, median_frequency_weights, segmented
+from nnlab.vision.segmentation.measures import (
+    confusion,
+    mean_iou,
+    median_frequency_weights,
+    segmented,
+)
 
 T = np.array([[0, 0, 1, 1], [0, 2, 1, 255], [2, 2, 2, 255], [0, 0, 1, 1]])
 P = np.array([[0, 1, 1, 1], [0, 2, 1, 3], [2, 2, 0, 1], [0, 0, 1, 4]])
@@ -25,6 +30,7 @@ def test_golden(scores):
         [0.5208333, 0.7857143, 0.7833333, 0.6904762],
         atol=1e-7,
     )
+    np.testing.assert_allclose(mean_iou(count(T, P, 5)), scores.mean_iou, rtol=1e-6)
     np.testing.assert_allclose(scores.dice[:3], 2 * scores.iou[:3] / (1 + scores.iou[:3]))
 
 
