@@ -42,8 +42,8 @@ take           first, last                  those of the tokens                 
 tokens         \-                           a token for each pixel                      \-
 layer_norm     features                     deviations on a sphere of radius 2^15  (3)  epsilon
 scores         heads, size                  products of queries and keys of each head   \-
-softmax        \-                           weights up to 255 for each query        (3)  \-
-mix            heads, parts, tokens         parts (mean of values by weights)       (3)  \-
+softmax        \-                           weights up to 255 for each query       (3)  \-
+mix            heads, parts, tokens         parts (mean of values by weights)      (3)  \-
 dequantize     step                         step x, float32: the only float result      \-
 =============  ===========================  ==========================================  =========
 
